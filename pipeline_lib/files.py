@@ -1,0 +1,108 @@
+"""Files that appear whole or not at all, and directories that only one process writes."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+WRITING = ".writing"
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path | str) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; it takes the place of `path` on success and is removed on failure."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last: several writers (numpy, matplotlib) choose the format by it.
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield part
+        sync(part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def exclusive(path: Path | str) -> Iterator[None]:
+    """Hold the lock file `path`; wait, and say so, while another process holds it.
+
+    The kernel frees the lock when its process ends in any way, `kill -9` included. The file itself is left in place:
+    removing it would let two processes hold locks of the same name.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting: another process is writing {path.parent}", file=sys.stderr, flush=True)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def whole_directory(path: Path | str, final: str = "manifest.json") -> Iterator[Path]:
+    """Write several files as one result: yield an empty directory; on success its entries move into `path`.
+
+    `final` is the file that declares the result complete (the one Snakemake waits for). It is taken away first and
+    moved in last, so that a directory which has it is whole, whenever the process was killed. The caller must hold
+    the lock of `path` (see `exclusive`) where two processes may write it.
+    """
+    path = Path(path)
+    writing = path / WRITING
+    if writing.exists():
+        shutil.rmtree(writing)
+    writing.mkdir(parents=True)
+    try:
+        yield writing
+        if not (writing / final).is_file():
+            raise RuntimeError(f"{writing / final} was not written")
+        for file in sorted(writing.rglob("*")):
+            if file.is_file():
+                sync(file)
+        (path / final).unlink(missing_ok=True)
+        entries = sorted(writing.iterdir(), key=lambda entry: entry.name == final)
+        for entry in entries:
+            target = path / entry.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            os.replace(entry, target)
+    finally:
+        shutil.rmtree(writing, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Ask the disk to hold `path` before anything is renamed to it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path | str, content: Any) -> None:
+    """Write `content` as JSON, whole or not at all, with sorted keys: the same content gives the same bytes."""
+    with atomic_file(path) as part:
+        part.write_text(json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def sha256_file(path: Path | str) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal text."""
+    with Path(path).open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def sha256_tree(path: Path | str) -> str:
+    """SHA-256 over the relative names and bytes of every file under `path`, in sorted order."""
+    path, digest = Path(path), hashlib.sha256()
+    for file in sorted(entry for entry in path.rglob("*") if entry.is_file()):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n".encode())
+    return digest.hexdigest()

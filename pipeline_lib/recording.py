@@ -1,0 +1,285 @@
+"""Recording: the tables of one session, whatever source they came from.
+
+On disk, under ``results/recordings/{session}/``::
+
+    spikes.parquet          time (float64, s, session clock, non-decreasing), unit (int32, row of `units`)
+    units.parquet           unit_id (text), region (text), population (text), then the source's own columns
+    trials.parquet          start, stop (float64, s), condition (text), then event columns (s) and the source's own
+    unit_intervals.parquet  unit, start, stop: only where units come and go; a unit without a row is always observed
+    signals/<name>.parquet  time (s) and one column a dimension
+    truth.zarr              simulators only: rates, latents, couplings
+    recording.json          provenance, selection, observation intervals; declares the recording complete
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.files import exclusive, whole_directory
+
+SCHEMA_VERSION = 1
+UNIT_COLUMNS = ("unit_id", "region", "population")
+TRIAL_COLUMNS = ("start", "stop", "condition")
+
+
+@dataclass
+class Provenance:
+    """Where a recording came from and what was done to it before it was written."""
+
+    source: str
+    source_id: str
+    release: str = ""
+    licence: str = ""
+    citation: str = ""
+    files: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of every file the recording was made from, by name."""
+    selection: dict[str, Any] = field(default_factory=dict)
+    """The options that chose units and trials, as applied."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Units, spikes and trials before and after the selection: `units_before`, `units_after`, ..."""
+
+
+@dataclass
+class Truth:
+    """What a simulator knows and a model should recover, in the axes of the recording's units and trials.
+
+    Arrays (each optional): `coupling` (sender, receiver), signed strength, 0 where there is no synapse;
+    `coupling_filters` (sender, receiver, lag), `history_filters` (unit, lag); `rates` (trial, bin, unit) in spikes/s,
+    `latents` (trial, bin, dimension). Attributes: `bin_size` in ms of the time axes, `trial_start` (s) per trial,
+    `unit_id` per unit, and the simulator's settings.
+    """
+
+    arrays: dict[str, np.ndarray]
+    attributes: dict[str, Any]
+
+    UNIT_AXES = {
+        "coupling": (0, 1),
+        "coupling_filters": (0, 1),
+        "history_filters": (0,),
+        "rates": (2,),
+        "loadings": (0,),
+        "coupling_input": (2,),
+        "background_input": (2,),
+    }
+
+    def select_units(self, unit_ids: list[str]) -> "Truth":
+        """The truth of these units, in this order. Raises InputError for a unit it does not know."""
+        rows = {unit_id: row for row, unit_id in enumerate(self.attributes["unit_id"])}
+        missing = [unit_id for unit_id in unit_ids if unit_id not in rows]
+        if missing:
+            raise InputError("truth.zarr", "unit_id", f"no unit {missing[0]!r}", "the units of the recording")
+        order = np.array([rows[unit_id] for unit_id in unit_ids])
+        arrays = dict(self.arrays)
+        for name, axes in self.UNIT_AXES.items():
+            for axis in axes if name in arrays else ():
+                arrays[name] = np.take(arrays[name], order, axis=axis)
+        return Truth(arrays, self.attributes | {"unit_id": list(unit_ids)})
+
+    def write(self, path: Path | str) -> None:
+        """Write as a Zarr group; `path` must not exist."""
+        import zarr
+
+        group = zarr.create_group(str(path), zarr_format=3, attributes=self.attributes)
+        for name, array in sorted(self.arrays.items()):
+            group.create_array(name, data=np.ascontiguousarray(array))
+
+    @classmethod
+    def read(cls, path: Path | str) -> "Truth":
+        """Read what `write` wrote."""
+        import zarr
+
+        group = zarr.open_group(str(path), mode="r")
+        return cls({name: array[:] for name, array in sorted(group.arrays())}, dict(group.attrs))
+
+
+@dataclass
+class Recording:
+    """One session: spikes, units, trials, signals, and where they came from.
+
+    `spike_times` (spikes,) float64, s; `spike_units` (spikes,) int32, rows of `units`; `observed` (intervals, 2)
+    float64, s: when the session was recorded at all; `duration`: end of the session, s.
+    """
+
+    session: str
+    spike_times: np.ndarray
+    spike_units: np.ndarray
+    units: pd.DataFrame
+    trials: pd.DataFrame
+    duration: float
+    observed: np.ndarray
+    provenance: Provenance
+    signals: dict[str, pd.DataFrame] = field(default_factory=dict)
+    unit_intervals: pd.DataFrame | None = None
+    truth: Truth | None = None
+
+    def validate(self, where: Path | str | None = None) -> None:
+        """Raise InputError at the first table, column and row that breaks the contract of this module."""
+        place = str(where or f"recording {self.session}")
+        self._validate_units(place)
+        self._validate_spikes(place)
+        self._validate_trials(place)
+        self._validate_intervals(place)
+        for name, signal in self.signals.items():
+            if "time" not in signal.columns or len(signal.columns) < 2:
+                raise InputError(
+                    place, f"signals/{name}", list(signal.columns), "time and at least one dimension"
+                )
+            _require_finite(place, f"signals/{name}.time", signal["time"].to_numpy())
+
+    def _validate_units(self, place: str) -> None:
+        _require_columns(place, "units", self.units, UNIT_COLUMNS)
+        if len(self.units) == 0:
+            raise InputError(
+                place, "units", "no unit", "at least one (was every unit removed by the selection?)"
+            )
+        repeated = self.units["unit_id"][self.units["unit_id"].duplicated()]
+        if len(repeated):
+            raise InputError(place, "units.unit_id", f"{repeated.iloc[0]!r} twice", "one row a unit")
+
+    def _validate_spikes(self, place: str) -> None:
+        times, units = self.spike_times, self.spike_units
+        if len(times) != len(units):
+            raise InputError(place, "spikes", f"{len(times)} times, {len(units)} units", "as many of both")
+        if len(times) == 0:
+            raise InputError(place, "spikes", "an empty recording", "at least one spike")
+        _require_finite(place, "spikes.time", times)
+        if times.min() < 0:
+            row = int(np.argmax(times < 0))
+            raise InputError(place, f"spikes.time, row {row}", f"{times[row]} s", "times from 0 s on")
+        steps = np.diff(times)
+        if len(steps) and steps.min() < 0:
+            row = int(np.argmax(steps < 0)) + 1
+            found = f"{times[row]} s after {times[row - 1]} s"
+            raise InputError(place, f"spikes.time, row {row}", found, "sorted times")
+        if times[-1] > self.duration:
+            found = f"{times[-1]} s"
+            raise InputError(
+                place, "spikes.time, last row", found, f"times in the session, 0 to {self.duration} s"
+            )
+        bad = (units < 0) | (units >= len(self.units))
+        if bad.any():
+            row = int(np.argmax(bad))
+            accepted = f"rows of units, 0 to {len(self.units) - 1}"
+            raise InputError(place, f"spikes.unit, row {row}", int(units[row]), accepted)
+
+    def _validate_trials(self, place: str) -> None:
+        _require_columns(place, "trials", self.trials, TRIAL_COLUMNS)
+        for column in ("start", "stop"):
+            _require_finite(place, f"trials.{column}", self.trials[column].to_numpy(dtype=float))
+        bad = (self.trials["stop"] < self.trials["start"]).to_numpy()
+        if bad.any():
+            row = int(np.argmax(bad))
+            found = f"{self.trials['stop'].iloc[row]} s"
+            raise InputError(place, f"trials.stop, row {row}", found, "a stop not before its start")
+
+    def _validate_intervals(self, place: str) -> None:
+        if self.observed.ndim != 2 or self.observed.shape[1:] != (2,) or len(self.observed) == 0:
+            raise InputError(
+                place, "observed", f"shape {self.observed.shape}", "(intervals, 2), at least one"
+            )
+        _require_finite(place, "observed", self.observed.ravel())
+        flat = self.observed.ravel()
+        if (np.diff(flat) < 0).any() or flat[0] < 0:
+            raise InputError(
+                place, "observed", self.observed.tolist()[:3], "sorted intervals that do not overlap"
+            )
+        if self.unit_intervals is not None:
+            _require_columns(place, "unit_intervals", self.unit_intervals, ("unit", "start", "stop"))
+            units = self.unit_intervals["unit"]
+            if len(units) and not units.between(0, len(self.units) - 1).all():
+                raise InputError(place, "unit_intervals.unit", int(units.max()), "rows of units")
+
+    def write(self, directory: Path | str) -> None:
+        """Validate, then write the tables; the directory is complete once it holds recording.json."""
+        self.validate()
+        directory = Path(directory)
+        with exclusive(directory / ".lock"), whole_directory(directory, final="recording.json") as writing:
+            spikes = pd.DataFrame({"time": self.spike_times, "unit": self.spike_units.astype(np.int32)})
+            spikes.to_parquet(writing / "spikes.parquet", index=False, compression="zstd")
+            self.units.to_parquet(writing / "units.parquet", index=False)
+            self.trials.to_parquet(writing / "trials.parquet", index=False)
+            if self.unit_intervals is not None:
+                self.unit_intervals.to_parquet(writing / "unit_intervals.parquet", index=False)
+            for name, signal in self.signals.items():
+                (writing / "signals").mkdir(exist_ok=True)
+                signal.to_parquet(writing / "signals" / f"{name}.parquet", index=False)
+            if self.truth is not None:
+                self.truth.write(writing / "truth.zarr")
+            description = {
+                "schema_version": SCHEMA_VERSION,
+                "session": self.session,
+                "duration": float(self.duration),
+                "observed": self.observed.tolist(),
+                **self.provenance.__dict__,
+            }
+            text = json.dumps(description, indent=1, sort_keys=True, allow_nan=False)
+            (writing / "recording.json").write_text(text + "\n")
+
+    @classmethod
+    def read(cls, directory: Path | str) -> "Recording":
+        """Read and validate what `write` wrote.
+
+        Raises
+        ------
+        InputError : the directory is not a complete recording, or a table breaks the contract.
+        """
+        directory = Path(directory)
+        description = read_description(directory)
+        spikes = _read_table(directory / "spikes.parquet")
+        intervals = directory / "unit_intervals.parquet"
+        truth = directory / "truth.zarr"
+        names = Provenance.__dataclass_fields__
+        recording = cls(
+            session=description["session"],
+            spike_times=spikes["time"].to_numpy(),
+            spike_units=spikes["unit"].to_numpy(),
+            units=_read_table(directory / "units.parquet"),
+            trials=_read_table(directory / "trials.parquet"),
+            duration=description["duration"],
+            observed=np.array(description["observed"], dtype=np.float64),
+            provenance=Provenance(**{name: description[name] for name in names}),
+            signals={
+                file.stem: _read_table(file) for file in sorted((directory / "signals").glob("*.parquet"))
+            },
+            unit_intervals=_read_table(intervals) if intervals.exists() else None,
+            truth=Truth.read(truth) if truth.exists() else None,
+        )
+        recording.validate(directory)
+        return recording
+
+
+def read_description(directory: Path | str) -> dict[str, Any]:
+    """recording.json of a complete recording, as a dictionary; InputError where there is none or of another version."""
+    path = Path(directory) / "recording.json"
+    if not path.exists():
+        raise InputError(directory, "recording.json", "no such file", "a complete recording directory")
+    description = json.loads(path.read_text())
+    if description.get("schema_version") != SCHEMA_VERSION:
+        found = description.get("schema_version")
+        raise InputError(path, "schema_version", found, f"{SCHEMA_VERSION} (make the recording again)")
+    return description
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise InputError(path, "table", str(error).splitlines()[0], "a readable Parquet file") from error
+
+
+def _require_columns(place: str, table: str, frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
+    missing = [column for column in columns if column not in frame.columns]
+    if missing:
+        raise InputError(place, f"{table}.{missing[0]}", "no such column", f"columns {', '.join(columns)}")
+
+
+def _require_finite(place: str, column: str, values: np.ndarray) -> None:
+    bad = ~np.isfinite(values)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise InputError(place, f"{column}, row {row}", values[row], "a finite number")
