@@ -14,7 +14,7 @@ On disk, under ``results/recordings/{session}/``::
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -57,7 +57,7 @@ class Truth:
     arrays: dict[str, np.ndarray]
     attributes: dict[str, Any]
 
-    UNIT_AXES = {
+    UNIT_AXES: ClassVar[dict[str, tuple[int, ...]]] = {
         "coupling": (0, 1),
         "coupling_filters": (0, 1),
         "history_filters": (0,),
@@ -126,17 +126,13 @@ class Recording:
         self._validate_intervals(place)
         for name, signal in self.signals.items():
             if "time" not in signal.columns or len(signal.columns) < 2:
-                raise InputError(
-                    place, f"signals/{name}", list(signal.columns), "time and at least one dimension"
-                )
+                raise InputError(place, f"signals/{name}", list(signal.columns), "time and at least one dimension")
             _require_finite(place, f"signals/{name}.time", signal["time"].to_numpy())
 
     def _validate_units(self, place: str) -> None:
         _require_columns(place, "units", self.units, UNIT_COLUMNS)
         if len(self.units) == 0:
-            raise InputError(
-                place, "units", "no unit", "at least one (was every unit removed by the selection?)"
-            )
+            raise InputError(place, "units", "no unit", "at least one (was every unit removed by the selection?)")
         repeated = self.units["unit_id"][self.units["unit_id"].duplicated()]
         if len(repeated):
             raise InputError(place, "units.unit_id", f"{repeated.iloc[0]!r} twice", "one row a unit")
@@ -158,9 +154,7 @@ class Recording:
             raise InputError(place, f"spikes.time, row {row}", found, "sorted times")
         if times[-1] > self.duration:
             found = f"{times[-1]} s"
-            raise InputError(
-                place, "spikes.time, last row", found, f"times in the session, 0 to {self.duration} s"
-            )
+            raise InputError(place, "spikes.time, last row", found, f"times in the session, 0 to {self.duration} s")
         bad = (units < 0) | (units >= len(self.units))
         if bad.any():
             row = int(np.argmax(bad))
@@ -179,15 +173,11 @@ class Recording:
 
     def _validate_intervals(self, place: str) -> None:
         if self.observed.ndim != 2 or self.observed.shape[1:] != (2,) or len(self.observed) == 0:
-            raise InputError(
-                place, "observed", f"shape {self.observed.shape}", "(intervals, 2), at least one"
-            )
+            raise InputError(place, "observed", f"shape {self.observed.shape}", "(intervals, 2), at least one")
         _require_finite(place, "observed", self.observed.ravel())
         flat = self.observed.ravel()
         if (np.diff(flat) < 0).any() or flat[0] < 0:
-            raise InputError(
-                place, "observed", self.observed.tolist()[:3], "sorted intervals that do not overlap"
-            )
+            raise InputError(place, "observed", self.observed.tolist()[:3], "sorted intervals that do not overlap")
         if self.unit_intervals is not None:
             _require_columns(place, "unit_intervals", self.unit_intervals, ("unit", "start", "stop"))
             units = self.unit_intervals["unit"]
@@ -243,9 +233,7 @@ class Recording:
             duration=description["duration"],
             observed=np.array(description["observed"], dtype=np.float64),
             provenance=Provenance(**{name: description[name] for name in names}),
-            signals={
-                file.stem: _read_table(file) for file in sorted((directory / "signals").glob("*.parquet"))
-            },
+            signals={file.stem: _read_table(file) for file in sorted((directory / "signals").glob("*.parquet"))},
             unit_intervals=_read_table(intervals) if intervals.exists() else None,
             truth=Truth.read(truth) if truth.exists() else None,
         )
