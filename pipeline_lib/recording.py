@@ -60,6 +60,7 @@ class Truth:
     UNIT_AXES: ClassVar[dict[str, tuple[int, ...]]] = {
         "coupling": (0, 1),
         "coupling_filters": (0, 1),
+        "synapse": (0, 1),
         "history_filters": (0,),
         "rates": (2,),
         "loadings": (0,),

@@ -1,0 +1,76 @@
+# `make demo`: install, run everything on the embedded sessions, say where the report is.   `make test`: what CI runs.
+# uv is used where it is present; plain venv and pip where it is not.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+CORES ?= all
+CONFIG ?= config/config.yaml
+UV := $(shell command -v uv 2>/dev/null)
+# uv does not read pip's setting; bridge it, so that both find the same wheels.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+export OMP_WAIT_POLICY ?= PASSIVE
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
+
+.PHONY: help setup demo test test-slow lint format bench list run data figures status report clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+$(BIN)/.ready: pyproject.toml constraints.txt
+ifdef UV
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+	$(UV) pip install --quiet --python $(BIN)/python -e '.[test,lint]' -c constraints.txt
+else
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -e '.[test,lint]' -c constraints.txt
+endif
+	@touch $@
+
+setup: $(BIN)/.ready  ## make the environment in .venv
+
+demo: setup  ## everything, on the embedded sessions: results/report.html
+	$(SNAKEMAKE)
+	@$(BIN)/python -m pipeline_lib list --config $(CONFIG)
+	@echo "The report: $$($(BIN)/python -m pipeline_lib where report --config $(CONFIG))"
+
+test: setup lint  ## lint, types and the test suite (under 15 minutes)
+	$(BIN)/python -m pytest
+
+test-slow: setup  ## the nightly suite: the long checks too
+	$(BIN)/python -m pytest -m "not gpu"
+
+lint: setup  ## ruff, types, snakefmt and snakemake --lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check workflow
+	$(BIN)/snakemake --lint --configfile $(CONFIG)
+
+format: setup
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format --quiet .
+	$(BIN)/snakefmt --quiet workflow
+
+bench: setup  ## ratios to floors and peers
+	$(BIN)/python -m benchmarks
+
+list: setup  ## sessions and models: what is done, what is missing
+	@$(BIN)/python -m pipeline_lib list --config $(CONFIG)
+
+run: setup  ## one cell: make run SESSION=... MODEL=... [SEED=0]
+	@test -n "$(SESSION)" -a -n "$(MODEL)" || { echo "usage: make run SESSION=... MODEL=... [SEED=0]"; exit 2; }
+	$(SNAKEMAKE) $$($(BIN)/python -m pipeline_lib where scores --config $(CONFIG) --cohort $(SESSION) --model $(MODEL) --seed $(or $(SEED),0))
+
+data: setup  ## fetch and convert the sessions, train nothing
+	$(SNAKEMAKE) data
+
+figures: setup  ## the figures only
+	$(SNAKEMAKE) figures
+
+status: setup  ## the running fits: step, loss, time left
+	@$(BIN)/python -m pipeline_lib status --watch
+
+clean:  ## remove what was made (not the downloads)
+	rm -rf results/* .snakemake data/simulated

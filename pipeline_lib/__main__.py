@@ -1,0 +1,289 @@
+"""The command line: one verb a public function. The workflow's rules call these verbs; people may, too."""
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline_lib import __version__
+from pipeline_lib.errors import InputError
+
+DESCRIPTION = """Trainyard: from public neural recordings to trained, compared and drawn models of spike trains.
+The workflow (`snakemake --cores all`) calls these verbs in order; each also serves alone."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb; return the exit code (0 done, 1 failed, 2 wrong input, 130 and 143 stopped by a signal)."""
+    # Spinning OpenMP threads turn a 0.3-s fit into 16 s on a busy machine; this must be set before torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    options = _parser().parse_args(arguments)
+    verb: Callable[[argparse.Namespace], int | None] = options.verb
+    try:
+        return verb(options) or 0
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        print(f"error: {error.filename or 'output'}: {error.strerror}; nothing was published", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+
+
+def _simulate(options: argparse.Namespace) -> None:
+    from pipeline_lib.sources.simulate import simulate, write_simulation
+
+    name = options.name or options.out.name
+    recording = simulate(options.simulator, options.settings, options.seed, name)
+    write_simulation(recording, options.out, options.layout)
+
+
+def _record(options: argparse.Namespace) -> None:
+    from pipeline_lib.sources import read_source
+
+    recording = read_source(options.source, options.session, options.location, options.options)
+    recording.write(options.out)
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from pipeline_lib.trains.store import convert
+
+    convert(options.recording, options.out, bin_sizes=options.counts)
+
+
+def _split(options: argparse.Namespace) -> None:
+    from pipeline_lib.config import parse
+    from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+    from pipeline_lib.trains.splits import make_split
+    from pipeline_lib.trains.store import Trains
+
+    windows = parse(WindowSettings, options.windows, "--windows")
+    settings = parse(SplitSettings, options.splits, "--splits")
+    trains = [Trains.open(directory) for directory in options.trains]
+    make_split(trains, windows, settings, options.cohort).write(options.out)
+
+
+def _fit(options: argparse.Namespace) -> None:
+    from pipeline_lib.training.fit import fit
+
+    fit(
+        trains_dirs=options.trains,
+        split_path=options.split,
+        model_name=options.model,
+        implementation=options.implementation or options.model,
+        config=options.settings,
+        seed=options.seed,
+        out_dir=options.out,
+        code=options.code,
+    )
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from pipeline_lib.evaluation.evaluate import evaluate
+
+    evaluate(
+        fit_dir=options.fit,
+        trains_dirs=options.trains,
+        split_path=options.split,
+        recording_dirs=options.recordings,
+        out=options.out,
+        cohort=options.cohort,
+        model=options.model,
+        seed=options.seed,
+        resamples=options.resamples,
+    )
+
+
+def _collect(options: argparse.Namespace) -> None:
+    from pipeline_lib.evaluation.evaluate import collect
+
+    collect(options.tables, options.out)
+
+
+def _figure(options: argparse.Namespace) -> None:
+    from pipeline_lib.figures import make
+
+    make(options.name, options.paths, options.stem)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from pipeline_lib.report import build_report
+
+    build_report(options.results, options.out, options.config)
+
+
+def _status(options: argparse.Namespace) -> None:
+    from pipeline_lib.training.status import watch
+
+    watch(options.results, repeat=options.watch)
+
+
+def _list(options: argparse.Namespace) -> None:
+    from pipeline_lib.overview import overview
+    from pipeline_lib.plan import load_config
+
+    print(overview(load_config(options.config)))
+
+
+def _where(options: argparse.Namespace) -> None:
+    from pipeline_lib.paths import Paths
+    from pipeline_lib.plan import load_config
+
+    config = load_config(options.config).config
+    paths = Paths(config.results, config.data)
+    print(paths.report if options.what == "report" else paths.scores(options.cohort, options.model, options.seed))
+
+
+def _check(options: argparse.Namespace) -> None:
+    from pipeline_lib.plan import load_config
+    from pipeline_lib.preflight import preflight
+
+    plan = load_config(options.config)
+    preflight(plan, options.config)
+    print(f"{options.config}: {len(plan.sessions)} sessions, {len(plan.fits)} fits: nothing to complain of")
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from pipeline_lib.trains.store import Trains
+
+    for directory in options.trains:
+        trains = Trains.open(directory, verify=True)
+        print(f"{directory}: {len(trains.ticks)} spikes as they were written ({trains.content_hash[:12]})")
+
+
+def _schemas(options: argparse.Namespace) -> None:
+    from pipeline_lib.config import json_schemas
+    from pipeline_lib.files import write_json
+
+    for name, schema in json_schemas().items():
+        write_json(options.out / name, schema)
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    """A mapping given on the command line: JSON or YAML, inline or as @FILE."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(text[1:]).read_text() if text.startswith("@") else text) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if not isinstance(content, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a mapping")
+    return content
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pipeline_lib", description=DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"trainyard {__version__}")
+    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+
+    def verb(name: str, function: Callable[[argparse.Namespace], None], summary: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        added.set_defaults(verb=function)
+        return added
+
+    def mapping(added: argparse.ArgumentParser, flag: str, summary: str) -> None:
+        added.add_argument(flag, type=_mapping, default={}, metavar="MAPPING", help=f"{summary}; JSON, YAML or @FILE")
+
+    def path(added: argparse.ArgumentParser, flag: str, summary: str, **more: Any) -> None:
+        added.add_argument(flag, type=Path, help=summary, required=True, **more)
+
+    def of_fit(added: argparse.ArgumentParser) -> None:
+        path(added, "--trains", "folders of the cohort's trains", nargs="+")
+        path(added, "--split", "the cohort's split (Parquet)")
+        added.add_argument("--model", required=True, help="name of the model in the results")
+        added.add_argument("--seed", type=int, default=0)
+
+    added = verb("simulate", _simulate, "make a session with known truth, in the layout of a real source")
+    added.add_argument("--simulator", required=True, help="eif, lorenz or glm")
+    added.add_argument("--layout", default="tables", help="allen, ibl or tables")
+    added.add_argument("--name", help="name of the session in the files; default: the folder's")
+    added.add_argument("--seed", type=int, default=0)
+    mapping(added, "--settings", "settings of the simulator")
+    path(added, "--out", "folder to write")
+
+    added = verb("record", _record, "read a session from its source and write it as a recording")
+    added.add_argument("--session", required=True)
+    added.add_argument("--source", required=True, help="allen, ibl, nwb or tables")
+    path(added, "--location", "file or folder of the session")
+    mapping(added, "--options", "reading options of the source")
+    path(added, "--out", "folder to write")
+
+    added = verb("convert", _convert, "convert a recording to a spike-train store")
+    path(added, "--recording", "folder of the recording")
+    added.add_argument("--counts", type=float, nargs="*", default=[], metavar="MS", help="bin sizes of dense counts")
+    path(added, "--out", "folder to write")
+
+    added = verb("split", _split, "cut sessions into samples and split them for training, selection and test")
+    path(added, "--trains", "folders of the cohort's trains", nargs="+")
+    added.add_argument("--cohort", required=True)
+    mapping(added, "--windows", "keys of the config's `windows`")
+    mapping(added, "--splits", "keys of the config's `splits`")
+    path(added, "--out", "Parquet file to write")
+
+    added = verb("fit", _fit, "fit a model; a killed fit resumes when the same command is given again")
+    of_fit(added)
+    added.add_argument("--implementation", help="registered model or a Python file with MODEL; default: the name")
+    mapping(added, "--settings", "hyper-parameters")
+    added.add_argument(
+        "--code", default="", help="hash of the code; a fit of other code is not reused"
+    )
+    path(added, "--out", "folder to write")
+
+    added = verb("evaluate", _evaluate, "score a fit's predictions")
+    of_fit(added)
+    path(added, "--fit", "folder of the fit")
+    path(added, "--recordings", "folders of the cohort's recordings", nargs="+")
+    added.add_argument("--cohort", required=True)
+    added.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples behind the intervals")
+    path(added, "--out", "Parquet file to write")
+
+    added = verb("collect", _collect, "put the tables of scores together")
+    added.add_argument("tables", type=Path, nargs="+")
+    path(added, "--out", "Parquet file to write")
+
+    added = verb("figure", _figure, "draw a figure: PDF, PNG and the CSV behind them")
+    added.add_argument("name")
+    mapping(added, "--paths", "what the figure is drawn from")
+    path(added, "--stem", "path of the figure without its ending")
+
+    added = verb("report", _report, "write the HTML report of everything in a results folder")
+    added.add_argument("--results", type=Path, default=Path("results"))
+    mapping(added, "--config", "the configuration that made the results")
+    path(added, "--out", "HTML file to write")
+
+    added = verb("status", _status, "show the running fits: step, loss, time left")
+    added.add_argument("--results", type=Path, default=Path("results"))
+    added.add_argument("--watch", action="store_true", help="again every two seconds, until interrupted")
+
+    for name, function, summary in (
+        ("list", _list, "list sessions and models: what is done, what is missing"),
+        ("check", _check, "check a configuration and its local files, as every run does first"),
+    ):
+        added = verb(name, function, summary)
+        added.add_argument("--config", type=Path, default=Path("config/config.yaml"))
+
+    added = verb("where", _where, "print the path of a result, for use as a target of Snakemake")
+    added.add_argument("what", choices=("report", "scores"))
+    added.add_argument("--config", type=Path, default=Path("config/config.yaml"))
+    added.add_argument("--cohort", default="")
+    added.add_argument("--model", default="")
+    added.add_argument("--seed", type=int, default=0)
+
+    added = verb("verify", _verify, "re-read spike-train stores and compare with the hashes written with them")
+    added.add_argument("trains", type=Path, nargs="+")
+
+    added = verb("schemas", _schemas, "write the JSON schemas of the configuration")
+    added.add_argument("--out", type=Path, default=Path("workflow/schemas"))
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""A name for what the code does, whatever its comments say.
+
+Snakemake holds `code_id` of a rule's modules among the rule's parameters, so that a fit is made again when the code it
+runs through has changed, and not when a comment, a docstring or a blank line has.
+"""
+
+import ast
+import hashlib
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import pipeline_lib
+from pipeline_lib.errors import InputError
+from pipeline_lib.models.registry import model_source
+
+PACKAGE = pipeline_lib.__name__
+ROOT = Path(pipeline_lib.__file__).parent
+
+
+def code_id(modules: Iterable[str], implementation: str = "") -> str:
+    """Hash the syntax trees of modules and of all the package's modules that they import, directly or not.
+
+    Imports inside functions count; imports for type checkers only (``if TYPE_CHECKING:``) do not. The package's own
+    ``__init__`` is left out: it holds the version, and a release should not make every fit again.
+
+    Parameters
+    ----------
+    modules : dotted names in this package, such as "pipeline_lib.training.fit".
+    implementation : a model as `load_model` takes it, the name of a module of `pipeline_lib.models` or a Python file.
+        It must be named here because models are imported by computed names.
+
+    Returns
+    -------
+    64 hexadecimal digits, the same in every directory and (as far as their grammars agree) Python version.
+
+    Raises
+    ------
+    InputError : no such module, or a file that is not Python.
+    """
+    files: dict[str, Path] = {}
+    waiting = list(modules)
+    for module in waiting:
+        if _file(module) is None:
+            raise InputError(ROOT, "module", module, "a module of the package")
+    model = model_source(implementation) if implementation else None
+    if isinstance(model, Path):
+        # By its file name, not its path: the same file elsewhere is the same code.
+        files[model.name] = model
+        waiting += _imports(model, model.stem, model.stat().st_mtime_ns)
+    elif model:
+        waiting.append(model)
+    while waiting:
+        name = waiting.pop()
+        path = _file(name)
+        if path is None or name in files or name == PACKAGE:
+            continue
+        files[name] = path
+        waiting += _imports(path, name, path.stat().st_mtime_ns)
+        waiting.append(name.rpartition(".")[0])  # importing a.b runs a/__init__.py
+    digest = hashlib.sha256()
+    for name, path in sorted(files.items()):
+        digest.update(f"{name} {_meaning(path, path.stat().st_mtime_ns)}\n".encode())
+    return digest.hexdigest()
+
+
+def _file(module: str) -> Path | None:
+    """The file of a dotted name, or None for what is no module of this package (a function, another package)."""
+    package, *rest = module.split(".")
+    if package != PACKAGE:
+        return None
+    path = ROOT.joinpath(*rest)
+    for candidate in (path / "__init__.py", path.with_suffix(".py")):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+@lru_cache
+def _tree(path: Path, modified: int) -> ast.Module:
+    try:
+        return ast.parse(path.read_text(), str(path))
+    except SyntaxError as error:
+        raise InputError(path, f"line {error.lineno}", error.msg, "Python") from None
+
+
+@lru_cache
+def _imports(path: Path, name: str, modified: int) -> list[str]:
+    """Dotted names that a file may import from the package, some of which are functions and not modules."""
+    names = []
+    for node in _run_time_nodes(_tree(path, modified)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = name.split(".") + ["__init__"] * (path.name == "__init__.py")
+                base = ".".join([*parents[: -node.level], *filter(None, [node.module])])
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return [found for found in names if found.split(".")[0] == PACKAGE]
+
+
+def _run_time_nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node but those under `if TYPE_CHECKING:`."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            waiting += node.orelse
+        else:
+            waiting += ast.iter_child_nodes(node)
+
+
+@lru_cache
+def _meaning(path: Path, modified: int) -> str:
+    """Hash of one file's syntax tree without docstrings."""
+    parts: list[str] = []
+    _collect(_tree(path, modified), parts)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _collect(node: object, parts: list[str]) -> None:
+    """Append the tree's node types, field names and values, in order; empty fields and bare strings are left out.
+
+    `ast.dump` would do, but it writes fields that other Python versions do not have.
+    """
+    if isinstance(node, ast.AST):
+        parts.append(type(node).__name__)
+        for field in node._fields:
+            value = getattr(node, field, None)
+            if value is not None and value != []:
+                parts.append(field)
+                _collect(value, parts)
+        parts.append(")")
+    elif isinstance(node, list):
+        for item in node:
+            if not _is_bare_string(item):
+                _collect(item, parts)
+        parts.append("]")
+    else:
+        parts.append(f"{type(node).__name__}:{node!r}")
+
+
+def _is_bare_string(node: object) -> bool:
+    """A string that stands alone as a statement: the docstring of a module, class, function or attribute."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

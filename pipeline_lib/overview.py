@@ -1,0 +1,42 @@
+"""What is done and what is missing, in the terminal: `python -m pipeline_lib list`, `make list`."""
+
+from pathlib import Path
+
+from pipeline_lib.paths import Paths
+from pipeline_lib.plan import Plan
+
+DONE, RUNNING, MISSING = "done", "running", "-"
+
+
+def overview(plan: Plan) -> str:
+    """Two tables as text: sessions with their stages, and cohorts with the fits done of each model."""
+    paths = Paths(plan.config.results, plan.config.data)
+    sessions = [["session", "source", "recording", "trains"]]
+    for session in plan.sessions.values():
+        stages = (paths.recording(session.session), paths.trains(session.session))
+        sessions.append(
+            [session.session, session.source, *(DONE if Path(path).exists() else MISSING for path in stages)]
+        )
+    models = list(dict.fromkeys(model for _, model, _ in plan.fits))
+    cohorts = [["cohort", "sessions", *models]]
+    for name, cohort in plan.cohorts.items():
+        cells = [_fits(paths, name, model, plan.config.seeds) if model in cohort.models else "" for model in models]
+        cohorts.append([name, str(len(cohort.sessions)), *cells])
+    done = sum(Path(paths.fit(*fit)).exists() for fit in plan.fits)
+    return f"{_table(sessions)}\n\n{_table(cohorts)}\n\n{done} of {len(plan.fits)} fits done"
+
+
+def _fits(paths: Paths, cohort: str, model: str, seeds: list[int]) -> str:
+    manifests = [Path(paths.fit(cohort, model, seed)) for seed in seeds]
+    done = sum(path.exists() for path in manifests)
+    if any((path.parent / ".resume" / "progress.json").exists() for path in manifests):
+        return RUNNING
+    if len(seeds) > 1:
+        return f"{done}/{len(seeds)}"
+    return DONE if done else MISSING
+
+
+def _table(rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,61 @@
+"""Where every result lies, written down once, for the rules, the command line and the report.
+
+Each method names the file that declares a stage complete; its folder holds the rest. Given a wildcard in braces instead
+of a name, it gives the pattern that Snakemake fills in.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Paths below the `results` and `data` folders of a configuration."""
+
+    results: str = "results"
+    data: str = "data"
+
+    def simulation(self, simulation: str) -> str:
+        """A simulated session, in the layout of a real source."""
+        return f"{self.data}/simulated/{simulation}/simulation.json"
+
+    def recording(self, session: str) -> str:
+        """The tables of a session."""
+        return f"{self.results}/recordings/{session}/recording.json"
+
+    def trains(self, session: str) -> str:
+        """The spike-train store of a session."""
+        return f"{self.results}/trains/{session}/manifest.json"
+
+    def split(self, cohort: str) -> str:
+        """The samples of a cohort and the part each belongs to."""
+        return f"{self.results}/splits/{cohort}.parquet"
+
+    def fit(self, cohort: str, model: str, seed: int | str) -> str:
+        """Weights, history and predictions of a fit."""
+        return f"{self.results}/fits/{cohort}/{model}/seed{seed}/manifest.json"
+
+    def scores(self, cohort: str, model: str, seed: int | str) -> str:
+        """The metrics of a fit."""
+        return f"{self.results}/scores/{cohort}/{model}/seed{seed}/metrics.parquet"
+
+    @property
+    def metrics(self) -> str:
+        """The metrics of all fits."""
+        return f"{self.results}/metrics.parquet"
+
+    def figure(self, name: str, of: str = "") -> str:
+        """A figure, without its ending; `of` is the session or cohort it shows."""
+        return f"{self.results}/figures/{of}/{name}" if of else f"{self.results}/figures/{name}"
+
+    @property
+    def report(self) -> str:
+        """The HTML report."""
+        return f"{self.results}/report.html"
+
+    def log(self, *parts: str) -> str:
+        """The log of a job."""
+        return "/".join((self.results, "logs", *parts)) + ".log"
+
+    def benchmark(self, *parts: str) -> str:
+        """Time and memory of a job, as Snakemake measures them."""
+        return "/".join((self.results, "benchmarks", *parts)) + ".tsv"

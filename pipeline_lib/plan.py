@@ -1,0 +1,231 @@
+"""From a validated configuration to a plan: sessions, cohorts, models, and every fit to make.
+
+The Snakefile and the command line work from the plan alone. Nothing heavy is imported here.
+"""
+
+import csv
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline_lib.config import CohortConfig, Config, Simulation, check_name, known, parse
+from pipeline_lib.errors import InputError
+from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+
+SESSION_COLUMNS = ("session", "source", "location", "options")
+SIMULATED = "simulated:"
+
+
+@dataclass(frozen=True)
+class Session:
+    """A row of the session sheet, options resolved."""
+
+    session: str
+    source: str
+    location: str
+    simulation: str | None
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """A model to fit: the implementation's name (or file) and its complete settings."""
+
+    implementation: str
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Sessions fitted together, with everything that a fit depends on."""
+
+    cohort: str
+    sessions: tuple[str, ...]
+    windows: WindowSettings
+    splits: SplitSettings
+    models: dict[str, ModelPlan]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The validated configuration, resolved: what the rules and the command line work from."""
+
+    config: Config
+    sessions: dict[str, Session]
+    cohorts: dict[str, Cohort]
+
+    @property
+    def fits(self) -> list[tuple[str, str, int]]:
+        """Every (cohort, model, seed) to fit."""
+        seeds = self.config.seeds
+        return [
+            (name, model, seed) for name, cohort in self.cohorts.items() for model in cohort.models for seed in seeds
+        ]
+
+
+def load_config(path: Path | str) -> Plan:
+    """Read a YAML configuration file and resolve it (see `resolve`)."""
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError:
+        raise InputError(path, "file", "no such file", "a configuration file, such as config/config.yaml") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(path, "YAML", " ".join(str(error).split()), "readable YAML") from None
+    return resolve(content, str(path))
+
+
+def resolve(content: Any, where: str = "config") -> Plan:
+    """Validate a configuration and work out its sessions, cohorts and models.
+
+    Raises
+    ------
+    InputError : an unknown key (the nearest known one is suggested), a wrong type, a missing file, a duplicate or
+        unknown session, an unknown source, simulator, model, option or hyper-parameter.
+    """
+    config = parse(Config, content, where)
+    if not config.seeds or len(set(config.seeds)) < len(config.seeds):
+        raise InputError(where, "seeds", config.seeds, "at least one seed, each once")
+    sessions = _read_sessions(config, where)
+    for name, simulation in config.simulations.items():
+        _check_simulation(name, simulation, where)
+    models = _read_models(config, where)
+    cohorts = {}
+    for name, entry in _cohort_entries(config, sessions, where).items():
+        cohorts[name] = _cohort(name, entry, config, sessions, models, f"{where}: cohorts.{name}")
+    return Plan(config, sessions, cohorts)
+
+
+def _cohort(
+    name: str,
+    entry: CohortConfig,
+    config: Config,
+    sessions: dict[str, Session],
+    models: dict[str, ModelPlan],
+    where: str,
+) -> Cohort:
+    members = tuple(entry.sessions or [name])
+    for session in members:
+        if session not in sessions:
+            raise InputError(where, "sessions", repr(session), known(session, sessions))
+    for key, names in (("models", entry.models or []), ("model_settings", entry.model_settings)):
+        for model in names:
+            if model not in models:
+                raise InputError(where, key, repr(model), known(model, models))
+    chosen = {model: models[model] for model in (models if entry.models is None else entry.models)}
+    for model, changes in entry.model_settings.items():
+        if model in chosen:
+            plan = chosen[model]
+            chosen[model] = ModelPlan(plan.implementation, plan.settings | changes)
+    windows = _override(WindowSettings, config.windows, entry.windows, f"{where}: windows")
+    splits = _override(SplitSettings, config.splits, entry.splits, f"{where}: splits")
+    return Cohort(name, members, windows, splits, chosen)
+
+
+def _override(kind: type, base: Any, changes: dict[str, Any], where: str) -> Any:
+    """`base` with some keys changed; the same object where there are none (a thousand cohorts share it)."""
+    return parse(kind, asdict(base) | changes, where) if changes else base
+
+
+def _read_sessions(config: Config, where: str) -> dict[str, Session]:
+    from pipeline_lib.sources import check_options
+
+    path = Path(config.sessions)
+    if not path.is_file():
+        raise InputError(where, "sessions", f"no file {path}", "a tab-separated session sheet")
+    with path.open(newline="") as handle:
+        lines = [line for line in handle if line.strip() and not line.startswith("#")]
+    rows = csv.DictReader(lines, delimiter="\t")
+    columns = rows.fieldnames or []
+    for column in columns:
+        if column not in SESSION_COLUMNS:
+            raise InputError(path, "columns", repr(column), known(column, SESSION_COLUMNS))
+    for column in SESSION_COLUMNS[:3]:
+        if column not in columns:
+            raise InputError(path, "columns", f"no column {column!r}", f"tab-separated {', '.join(SESSION_COLUMNS)}")
+    sessions: dict[str, Session] = {}
+    for number, row in enumerate(rows, start=1):
+        place, session = f"{path}: row {number}", (row["session"] or "").strip()
+        check_name(session, place, "session")
+        if session in sessions:
+            raise InputError(place, "session", f"{session!r} a second time", "every session once")
+        source = (row["source"] or "").strip()
+        options = config.sources.get(source, {}) | _options(row.get("options"), place)
+        try:
+            check_options(source, options)
+        except InputError as error:
+            raise InputError(place, error.field, error.found, error.accepted) from None
+        location, simulation = _locate((row["location"] or "").strip(), config, place)
+        sessions[session] = Session(session, source, location, simulation, options)
+    if not sessions:
+        raise InputError(path, "rows", "no session", "at least one row")
+    return sessions
+
+
+def _options(cell: str | None, place: str) -> dict[str, Any]:
+    text = (cell or "").strip()
+    if not text:
+        return {}
+    try:
+        options = yaml.safe_load(text if text.startswith("{") else "{" + text + "}")
+    except yaml.YAMLError:
+        options = None
+    if not isinstance(options, dict):
+        raise InputError(place, "options", repr(text), "key: value, key: value (YAML)")
+    return options
+
+
+def _locate(location: str, config: Config, place: str) -> tuple[str, str | None]:
+    if location.startswith(SIMULATED):
+        name = location.removeprefix(SIMULATED)
+        if name not in config.simulations:
+            raise InputError(place, "location", location, known(name, config.simulations) + " (config: simulations)")
+        return str(Path(config.data) / "simulated" / name), name
+    path = Path(config.data, Path(location).expanduser())
+    if not location or not path.exists():
+        raise InputError(place, "location", f"no file or folder {path}", "a path, relative to the config's `data`")
+    return str(path), None
+
+
+def _check_simulation(name: str, simulation: Simulation, where: str) -> None:
+    from pipeline_lib.sources.simulate import check_settings
+
+    check_name(name, where, "simulations")
+    try:
+        check_settings(simulation.simulator, simulation.settings)
+    except InputError as error:
+        raise InputError(where, f"simulations.{name}.{error.field}", error.found, error.accepted) from None
+
+
+def _read_models(config: Config, where: str) -> dict[str, ModelPlan]:
+    overrides = config.models if isinstance(config.models, dict) else {name: {} for name in config.models}
+    directory = Path(config.model_directory)
+    plans = {}
+    for name, changes in overrides.items():
+        check_name(name, where, "models")
+        path = directory / f"{name}.yaml"
+        if not path.is_file():
+            names = sorted(file.stem for file in directory.glob("*.yaml"))
+            raise InputError(where, "models", f"{name!r} (no file {path})", known(name, names))
+        settings = yaml.safe_load(path.read_text()) or {}
+        if not isinstance(settings, dict):
+            raise InputError(path, "content", type(settings).__name__, "a mapping of hyper-parameters")
+        settings = settings | (changes or {})
+        implementation = settings.pop("implementation", name)
+        plans[name] = ModelPlan(implementation, settings)
+    return plans
+
+
+def _cohort_entries(config: Config, sessions: dict[str, Session], where: str) -> dict[str, CohortConfig]:
+    """Named cohorts, and one for every session where `per_session` asks for it; a named one goes before."""
+    default = CohortConfig()
+    entries = dict.fromkeys(sessions, default) if config.per_session else {}
+    for name, entry in config.cohorts.items():
+        check_name(name, where, "cohorts")
+        if entry.sessions == ["*"]:
+            entry = entry.model_copy(update={"sessions": list(sessions)})
+        entries[name] = entry
+    if not entries:
+        raise InputError(where, "cohorts", "none", "a cohort, or `per_session: true`")
+    return entries

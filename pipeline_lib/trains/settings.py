@@ -1,0 +1,105 @@
+"""How a session is cut into samples and how the samples are split: settings only, no heavy import.
+
+The Snakefile validates the configuration with these definitions before any job starts; `windows.py` and `splits.py`
+act on them.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from pipeline_lib.clock import bin_ticks, duration_bins
+from pipeline_lib.errors import InputError
+
+
+@dataclass(frozen=True)
+class WindowSettings:
+    """A sample is (session, start tick, bins); these settings say where samples lie.
+
+    Durations in seconds, each a whole number of bins; `bin_size` in milliseconds.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    bin_size: float = 5.0
+    """Milliseconds in a bin; a multiple of 0.01."""
+    mode: Literal["trials", "continuous"] = "trials"
+    """`trials`: a window a trial, around the event `align`. `continuous`: back-to-back windows of `length`."""
+    align: str = "start"
+    """Column of the trials table (a time in s) that windows are aligned to."""
+    before: float = 0.0
+    """Seconds of a trial's window before the event."""
+    after: float | None = 1.0
+    """Seconds after the event; null: to the trial's stop, so that windows differ in length."""
+    length: float = 1.0
+    """Seconds of a window in continuous mode."""
+    history: float = 0.0
+    """Seconds before a window that a model may read; never scored."""
+    conditions: tuple[str, ...] | None = None
+    """Only the trials of these conditions; null: all."""
+
+    def __post_init__(self) -> None:
+        for name in ("before", "after", "length", "history"):
+            seconds = getattr(self, name)
+            if seconds is None:
+                continue
+            if not math.isfinite(seconds):
+                raise InputError("config", f"windows.{name}", seconds, "a finite number of seconds")
+            if name in ("length", "history") and seconds < 0:
+                raise InputError("config", f"windows.{name}", seconds, "seconds, not negative")
+            duration_bins(seconds, self.bin_size, f"windows.{name}")
+        if self.mode == "trials" and self.after is not None and self.before + self.after <= 0:
+            raise InputError("config", "windows.after", self.after, f"more than -before ({-self.before} s)")
+        if self.mode == "continuous" and self.length <= 0:
+            raise InputError("config", "windows.length", self.length, "more than 0 s")
+
+    @property
+    def bin_ticks(self) -> int:
+        """Ticks of 10 microseconds in a bin."""
+        return bin_ticks(self.bin_size)
+
+    @property
+    def history_bins(self) -> int:
+        """Bins of history before a window."""
+        return duration_bins(self.history, self.bin_size, "windows.history")
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """Which samples and units are for training, for selection (validation) and for the final score (test)."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    scheme: Literal["auto", "trials", "blocks", "file"] = "auto"
+    """`trials`: whole trials at random, stratified by condition. `blocks`: contiguous stretches of time with a gap.
+    `file`: the user's own. `auto`: trials in trials mode, else blocks."""
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
+    """Train, validation, test; they sum to 1."""
+    block: float = 10.0
+    """Seconds of a block (scheme `blocks`)."""
+    gap: float | None = None
+    """Seconds left out between blocks of different parts; null: the windows' history. Never shorter than that."""
+    heldout_units: float | int = 0
+    """Units that are predicted but never seen (co-smoothing): a fraction below 1, or a count."""
+    forward: float = 0.0
+    """Seconds at the end of every window that are predicted but never seen (forward prediction)."""
+    file: str | None = None
+    """Parquet or CSV with a column `split` and either `trial` or `start` and `stop` (scheme `file`)."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        train, validation, test = self.fractions
+        if min(self.fractions) < 0 or train <= 0 or abs(train + validation + test - 1) > 1e-6:
+            fractions = list(self.fractions)
+            raise InputError("config", "splits.fractions", fractions, "train, validation, test; sum 1, train above 0")
+        if self.block <= 0:
+            raise InputError("config", "splits.block", self.block, "more than 0 s")
+        if self.gap is not None and self.gap < 0:
+            raise InputError("config", "splits.gap", self.gap, "seconds, not negative")
+        if self.heldout_units < 0 or (self.heldout_units >= 1 and self.heldout_units != int(self.heldout_units)):
+            found = self.heldout_units
+            raise InputError("config", "splits.heldout_units", found, "a fraction below 1 or a whole number of units")
+        if self.forward < 0:
+            raise InputError("config", "splits.forward", self.forward, "seconds, not negative")
+        if (self.scheme == "file") != (self.file is not None):
+            raise InputError("config", "splits.file", self.file, "a path, together with `scheme: file`")

@@ -1,0 +1,52 @@
+# source -> recording: the tables of one session, whatever it came from.
+
+
+rule simulate:
+    output:
+        SIMULATION,
+    params:
+        simulation=lambda wildcards: PLAN.config.simulations[wildcards.simulation].model_dump(),
+        settings=lambda wildcards: json.dumps(PLAN.config.simulations[wildcards.simulation].settings),
+        out=lambda wildcards, output: folder(output[0]),
+        code=code_id(["pipeline_lib.sources.simulate"]),
+    log:
+        PATHS.log("simulate", "{simulation}"),
+    benchmark:
+        PATHS.benchmark("simulate", "{simulation}")
+    threads: 1
+    resources:
+        mem_mb=megabytes(2000),
+        runtime=30,
+    shell:
+        "{CLI} simulate --simulator {params.simulation[simulator]} --layout {params.simulation[layout]}"
+        " --seed {params.simulation[seed]} --settings {params.settings:q} --out {params.out:q} > {log} 2>&1"
+
+
+def source_files(wildcards):
+    """What the recording is made from: the simulation's manifest, or the user's file itself."""
+    session = session_of(wildcards)
+    return SIMULATION.format(simulation=session.simulation) if session.simulation else session.location
+
+
+rule record:
+    input:
+        source_files,
+    output:
+        RECORDING,
+    params:
+        source=lambda wildcards: session_of(wildcards).source,
+        location=lambda wildcards: session_of(wildcards).location,
+        options=lambda wildcards: json.dumps(session_of(wildcards).options),
+        out=lambda wildcards, output: folder(output[0]),
+        code=lambda wildcards: code_id([f"pipeline_lib.sources.{session_of(wildcards).source}"]),
+    log:
+        PATHS.log("record", "{session}"),
+    benchmark:
+        PATHS.benchmark("record", "{session}")
+    threads: 1
+    resources:
+        mem_mb=megabytes(2000, per_input=4),
+        runtime=60,
+    shell:
+        "{CLI} record --session {wildcards.session} --source {params.source} --location {params.location:q}"
+        " --options {params.options:q} --out {params.out:q} > {log} 2>&1"

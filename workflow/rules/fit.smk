@@ -1,0 +1,32 @@
+# trains + split -> fit: weights, history and predictions of one model, cohort and seed.
+# A fit runs again when its own settings, its data (by content) or the code it uses change: a comment reruns nothing.
+
+
+def model_of(wildcards):
+    return cohort_of(wildcards).models[wildcards.model]
+
+
+rule fit:
+    input:
+        trains=per_session(TRAINS),
+        split=SPLIT,
+    output:
+        FIT,
+    params:
+        trains=lambda wildcards, input: folders(input.trains),
+        implementation=lambda wildcards: model_of(wildcards).implementation,
+        settings=lambda wildcards: json.dumps(model_of(wildcards).settings),
+        out=lambda wildcards, output: folder(output[0]),
+        code=lambda wildcards: code_id(["pipeline_lib.training.fit"], model_of(wildcards).implementation),
+    log:
+        PATHS.log("fit", "{cohort}", "{model}", "seed{seed}"),
+    benchmark:
+        PATHS.benchmark("fit", "{cohort}", "{model}", "seed{seed}")
+    threads: PLAN.config.threads
+    resources:
+        mem_mb=megabytes(4000),
+        runtime=240,
+    shell:
+        "{CLI} fit --trains {params.trains:q} --split {input.split:q} --model {wildcards.model}"
+        " --implementation {params.implementation:q} --settings {params.settings:q} --seed {wildcards.seed}"
+        " --code {params.code} --out {params.out:q} > {log} 2>&1"

@@ -1,0 +1,44 @@
+# recording -> trains -> split: what every model reads, written once.
+
+
+rule convert:
+    input:
+        RECORDING,
+    output:
+        TRAINS,
+    params:
+        recording=lambda wildcards, input: folder(input[0]),
+        out=lambda wildcards, output: folder(output[0]),
+        counts=PLAN.config.counts,
+        code=code_id(["pipeline_lib.trains.store"]),
+    log:
+        PATHS.log("convert", "{session}"),
+    benchmark:
+        PATHS.benchmark("convert", "{session}")
+    threads: 1
+    resources:
+        mem_mb=megabytes(2000),
+        runtime=30,
+    shell:
+        "{CLI} convert --recording {params.recording:q} --counts {params.counts} --out {params.out:q} > {log} 2>&1"
+
+
+rule split:
+    input:
+        per_session(TRAINS),
+    output:
+        SPLIT,
+    params:
+        trains=lambda wildcards, input: folders(input),
+        windows=lambda wildcards: json.dumps(asdict(cohort_of(wildcards).windows)),
+        splits=lambda wildcards: json.dumps(asdict(cohort_of(wildcards).splits)),
+        code=code_id(["pipeline_lib.trains.splits"]),
+    log:
+        PATHS.log("split", "{cohort}"),
+    threads: 1
+    resources:
+        mem_mb=megabytes(2000),
+        runtime=15,
+    shell:
+        "{CLI} split --trains {params.trains:q} --cohort {wildcards.cohort} --windows {params.windows:q}"
+        " --splits {params.splits:q} --out {output:q} > {log} 2>&1"
