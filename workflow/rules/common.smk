@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.figures import FIGURES as FIGURE_SPECS
+from pipeline_lib.models.registry import model_source
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import resolve
 from pipeline_lib.preflight import preflight

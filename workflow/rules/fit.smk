@@ -17,7 +17,9 @@ rule fit:
         implementation=lambda wildcards: model_of(wildcards).implementation,
         settings=lambda wildcards: json.dumps(model_of(wildcards).settings),
         out=lambda wildcards, output: folder(output[0]),
-        code=lambda wildcards: code_id(["pipeline_lib.training.fit"], model_of(wildcards).implementation),
+        code=lambda wildcards: code_id(
+            ["pipeline_lib.training.fit", model_source(model_of(wildcards).implementation)]
+        ),
     log:
         PATHS.log("fit", "{cohort}", "{model}", "seed{seed}"),
     benchmark:

@@ -1,0 +1,114 @@
+"""What can be found wrong before any job starts, found before any job starts.
+
+Hyper-parameters are checked against the models; local recordings are read, validated, cut and split in memory. What
+was found right is remembered by size and time of its files: a second run pays nothing. A wrong input writes nothing.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.files import write_json
+from pipeline_lib.plan import Cohort, Plan, Session
+
+REMEMBERED = Path(".snakemake") / "trainyard_checked.json"
+LARGE = 1_000_000_000
+"""Bytes of a session above which its job checks it, and not the start of every run."""
+
+
+def preflight(plan: Plan, where: str) -> None:
+    """Check models, figures and local recordings of a plan.
+
+    Raises
+    ------
+    InputError : the first mistake, in one line.
+    """
+    from pipeline_lib.figures import figure_spec
+
+    for figure in plan.config.figures or []:
+        figure_spec(figure)
+    before = _remembered()
+    checked = {_check_models(plan, before, where)}
+    checked |= {key for cohort in plan.cohorts.values() if (key := _check_cohort(plan, cohort, before, where))}
+    if not checked <= before:
+        write_json(REMEMBERED, sorted(checked))
+
+
+def _check_models(plan: Plan, before: set[str], where: str) -> str:
+    """Importing the models costs seconds (torch), so it is done once for all, when any setting or code changed."""
+    from pipeline_lib.models.registry import model_source
+    from pipeline_lib.training.code_id import code_id
+
+    models = {
+        json.dumps([name, model.implementation, model.settings], sort_keys=True): (name, model)
+        for cohort in plan.cohorts.values()
+        for name, model in cohort.models.items()
+    }
+    sources = {model.implementation: model_source(model.implementation) for _, model in models.values()}
+    key = _key("models", sorted(models), code_id(sources.values()))
+    if key not in before:
+        from pipeline_lib.models.registry import check_config
+
+        for name, model in models.values():
+            check_config(model.implementation, model.settings, f"{where}: models.{name}")
+    return key
+
+
+def _check_cohort(plan: Plan, cohort: Cohort, before: set[str], where: str) -> str | None:
+    """Read the cohort's sessions, cut them and split them; None where they are not here yet, or large."""
+    sessions = [plan.sessions[name] for name in cohort.sessions]
+    if any(session.simulation for session in sessions):
+        return None
+    files = [_files(session) for session in sessions]
+    if sum(size for listed in files for _, size, _ in listed) > LARGE:
+        return None
+    splits = asdict(cohort.splits)
+    if cohort.splits.file:
+        splits["file"] = _describe(Path(cohort.splits.file))
+    key = _key("cohort", [asdict(session) for session in sessions], files, asdict(cohort.windows), splits)
+    if key not in before:
+        _split_in_memory(sessions, cohort, where)
+    return key
+
+
+def _split_in_memory(sessions: list[Session], cohort: Cohort, where: str) -> None:
+    from pipeline_lib.sources import read_source
+    from pipeline_lib.trains.splits import make_split
+    from pipeline_lib.trains.store import Trains
+
+    trains = []
+    for session in sessions:
+        recording = read_source(session.source, session.session, Path(session.location), session.options)
+        recording.validate(session.location)
+        trains.append(Trains.from_recording(recording))
+    try:
+        make_split(trains, cohort.windows, cohort.splits, cohort.cohort)
+    except InputError as error:
+        raise InputError(f"{where}: cohort {cohort.cohort}", error.field, error.found, error.accepted) from None
+
+
+def _files(session: Session) -> list[tuple[str, int, int]]:
+    path = Path(session.location)
+    listed = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    return [_describe(file) for file in listed]
+
+
+def _describe(file: Path) -> tuple[str, int, int]:
+    if not file.exists():
+        raise InputError("config", "splits.file", f"no file {file}", "an existing file")
+    status = file.stat()
+    return str(file), status.st_size, status.st_mtime_ns
+
+
+def _key(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _remembered() -> set[str]:
+    try:
+        return set(json.loads(REMEMBERED.read_text()))
+    except (OSError, ValueError):
+        return set()

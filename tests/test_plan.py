@@ -1,0 +1,129 @@
+"""A wrong configuration gives one line that names the place, what was found and what is accepted."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline_lib.config import Config, json_schemas, parse
+from pipeline_lib.errors import InputError
+from pipeline_lib.plan import resolve
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a.npz").write_bytes(b"")
+    (tmp_path / "data/b.npz").write_bytes(b"")
+    (tmp_path / "sheet.tsv").write_text(
+        "session\tsource\tlocation\toptions\na\ttables\ta.npz\t\nb\ttables\tb.npz\tsort: true\n"
+    )
+    return tmp_path
+
+
+def _config(**more: object) -> dict:
+    return {"sessions": "sheet.tsv", "model_directory": str(REPOSITORY / "config/models")} | more
+
+
+def _error(content: dict) -> str:
+    with pytest.raises(InputError) as caught:
+        resolve(content, "config.yaml")
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_every_session_is_its_own_cohort(folder: Path) -> None:
+    plan = resolve(_config(seeds=[0, 1], models=["mean_rate", "glm"]))
+    assert list(plan.cohorts) == ["a", "b"]
+    assert plan.fits == [(c, m, s) for c in "ab" for m in ("mean_rate", "glm") for s in (0, 1)]
+    assert plan.sessions["b"].options == {"sort": True}
+
+
+def test_a_cohort_changes_only_what_it_names(folder: Path) -> None:
+    plan = resolve(
+        _config(
+            windows={"bin_size": 10, "after": 2.0},
+            models={"mean_rate": {}, "glm": {"strength": 0.5}},
+            per_session=False,
+            cohorts={"both": {"sessions": ["*"], "windows": {"bin_size": 20}, "models": ["glm"]}},
+        )
+    )
+    cohort = plan.cohorts["both"]
+    assert cohort.sessions == ("a", "b")
+    assert (cohort.windows.bin_size, cohort.windows.after) == (20, 2.0)
+    assert list(cohort.models) == ["glm"]
+    assert cohort.models["glm"].settings["strength"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ({"modles": ["glm"]}, ["modles", "unknown key", "'models'"]),
+        ({"windows": {"bin_sise": 5}}, ["windows.bin_sise", "'bin_size'"]),
+        ({"windows": {"bin_size": "five"}}, ["windows.bin_size", "'five'"]),
+        ({"windows": {"bin_size": 5, "after": 0.0123}}, ["windows.after", "0.0123", "5-ms bins"]),
+        ({"splits": {"fractions": [0.5, 0.1, 0.1]}}, ["splits.fractions", "sum 1"]),
+        ({"models": ["gml"]}, ["models", "'gml'", "'glm'"]),
+        ({"seeds": []}, ["seeds", "at least one"]),
+        ({"seeds": [1, 1]}, ["seeds", "[1, 1]"]),
+        ({"cohorts": {"x": {"sessions": ["aa"]}}}, ["cohorts.x", "'aa'"]),
+        ({"cohorts": {"a": {"windows": {"lenght": 1}}}}, ["cohorts.a", "'length'"]),
+        ({"cohorts": {"../x": {"sessions": ["a"]}}}, ["'../x'", "letters"]),
+        ({"simulations": {"s": {"simulator": "eif", "layuot": "allen"}}}, ["layuot", "'layout'"]),
+        ({"simulations": {"s": {"simulator": "lorentz"}}}, ["'lorentz'", "'lorenz'"]),
+        ({"sources": {"tables": {"srot": True}}}, ["srot", "'sort'"]),
+        ({"sessions": "no.tsv"}, ["no.tsv"]),
+    ],
+)
+def test_a_mistake_in_the_config_is_one_line(folder: Path, content: dict, parts: list[str]) -> None:
+    text = _error(_config() | content)
+    assert all(part in text for part in parts), text
+
+
+@pytest.mark.parametrize(
+    ("sheet", "parts"),
+    [
+        ("session\tsource\tlocation\na\ttables\ta.npz\na\ttables\tb.npz\n", ["row 2", "a second time"]),
+        ("session\tsource\tlocation\na\ttables\tc.npz\n", ["row 1", "c.npz"]),
+        ("session\tsource\tlocation\na\ttable\ta.npz\n", ["row 1", "'tables'"]),
+        ("session\tsource\tlocation\n../a\ttables\ta.npz\n", ["row 1", "letters"]),
+        ("session\tsource\tlocation\na\ttables\tsimulated:x\n", ["row 1", "simulations"]),
+        ("session\tsource\tplace\na\ttables\ta.npz\n", ["'place'"]),
+        ("session\tsource\na\ttables\n", ["location"]),
+        ("session\tsource\tlocation\n", ["no session"]),
+        ("session\tsource\tlocation\toptions\na\ttables\ta.npz\t[1\n", ["row 1", "options"]),
+    ],
+)
+def test_a_mistake_in_the_sheet_is_one_line(folder: Path, sheet: str, parts: list[str]) -> None:
+    (folder / "sheet.tsv").write_text(sheet)
+    text = _error(_config())
+    assert all(part in text for part in parts), text
+
+
+def test_the_schemas_are_those_of_the_definitions() -> None:
+    import json
+
+    for name, schema in json_schemas().items():
+        written = json.loads((REPOSITORY / "workflow/schemas" / name).read_text())
+        assert written == json.loads(json.dumps(schema)), "run `python -m pipeline_lib schemas`"
+
+
+def test_every_key_is_explained_in_the_readme() -> None:
+    text = (REPOSITORY / "config/README.md").read_text()
+    definitions = Config.model_json_schema()["$defs"]
+    keys = [
+        *Config.model_fields,
+        *definitions["WindowSettings"]["properties"],
+        *definitions["SplitSettings"]["properties"],
+    ]
+    assert [key for key in keys if f"`{key}`" not in text] == []
+
+
+def test_the_shipped_configurations_are_valid() -> None:
+    import yaml
+
+    for path in [REPOSITORY / "config/config.yaml", *(REPOSITORY / "config/runs").glob("*.yaml")]:
+        parse(Config, yaml.safe_load(path.read_text()), str(path))

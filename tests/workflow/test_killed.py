@@ -1,0 +1,67 @@
+"""`kill -9` at any moment, and one more run, end with the bytes of an undisturbed run."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.project import Project
+
+
+def _bytes(folder: Path) -> dict[str, str]:
+    """Hashes of everything made, but for what tells times: logs, benchmarks, run.json and the report."""
+    results = folder / "results"
+    skipped = {"logs", "benchmarks", "run.json", "report.html", ".lock", ".snakemake_timestamp"}
+    return {
+        str(path.relative_to(results)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(results.rglob("*"))
+        if path.is_file() and not skipped & {*path.relative_to(results).parts}
+    }
+
+
+STAGES = {
+    "recording": "results/recordings/pair/.writing",
+    "conversion": "results/trains/pair/.writing",
+    "training": "results/fits/pair/glm/seed0/.resume",
+    "publishing a fit": "results/fits/pair/glm/seed0/.writing",
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_and_run_again_gives_the_same_bytes(finished: Project, project: Project, stage: str) -> None:
+    project.kill_when((project.folder / STAGES[stage]).exists)
+    assert project.snakemake("--unlock").returncode == 0
+    result = project.snakemake()
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert _bytes(project.folder) == _bytes(finished.folder)
+
+
+def test_an_orphan_and_a_new_copy_do_not_both_write(copy_of_finished: Project) -> None:
+    """After `kill -9` of Snakemake alone its jobs live on; the next run starts the same job a second time."""
+    fit = copy_of_finished.folder / "results/fits/pair/glm/seed0"
+    before = (fit / "model.safetensors").read_bytes()
+    (fit / "manifest.json").unlink()
+    code = (
+        "import sys, time; from pathlib import Path; from pipeline_lib.files import exclusive\n"
+        f"with exclusive(Path({str(fit)!r}) / '.lock'):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    orphan = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=copy_of_finished.environment
+    )
+    assert orphan.stdout.readline() == b"held\n"
+    waiting = subprocess.Popen(
+        copy_of_finished.command("fits"),
+        cwd=copy_of_finished.folder,
+        env=copy_of_finished.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiting.wait(12)
+    assert not (fit / "manifest.json").exists()
+    orphan.communicate()
+    assert waiting.wait(120) == 0
+    assert (fit / "model.safetensors").read_bytes() == before

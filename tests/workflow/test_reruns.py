@@ -1,0 +1,85 @@
+"""What runs again when something changes: only what the change can touch."""
+
+from pathlib import Path
+
+from tests.workflow.project import SHEET, SMALL, Project
+
+DOWNSTREAM = {"collect", "report_page", "figure", "all"}
+
+
+def _edit(path: Path, before: str, after: str) -> None:
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after, 1))
+
+
+def test_a_second_run_has_nothing_to_do(finished: Project) -> None:
+    result = finished.snakemake()
+    assert result.returncode == 0
+    assert "Nothing to be done" in result.stdout + result.stderr
+
+
+def test_a_comment_reruns_nothing(copy_of_finished: Project) -> None:
+    library = copy_of_finished.folder / "pipeline_lib"
+    for path in library.rglob("*.py"):
+        path.write_text(path.read_text() + "\n# a comment\n")
+    _edit(library / "models/mean_rate.py", '"""Every bin of a unit', '"""Each bin of a unit')
+    assert copy_of_finished.planned() == {}
+
+
+def test_the_block_of_one_model_reruns_its_fits_only(copy_of_finished: Project) -> None:
+    models = {"mean_rate": {}, "glm": {"strength": 0.123}}
+    copy_of_finished.write_config(SMALL | {"models": models})
+    jobs = copy_of_finished.planned()
+    assert jobs["fit"] == jobs["evaluate"] == 1
+    assert set(jobs) - DOWNSTREAM == {"fit", "evaluate"}
+    listed = copy_of_finished.snakemake("--dry-run", "fits")
+    assert "model=glm" in listed.stdout + listed.stderr
+    assert "model=mean_rate" not in listed.stdout + listed.stderr
+
+
+def test_the_code_of_one_model_reruns_its_fits_only(copy_of_finished: Project) -> None:
+    source = copy_of_finished.folder / "pipeline_lib/models/mean_rate.py"
+    _edit(source, "mask.sum(axis=(0, 1), dtype=np.float64)", "mask.sum(axis=(0, 1), dtype=np.float64) + 0.0")
+    listed = copy_of_finished.snakemake("--dry-run", "fits")
+    assert "model=mean_rate" in listed.stdout + listed.stderr
+    assert "model=glm" not in listed.stdout + listed.stderr
+
+
+def test_a_new_seed_and_a_new_session_make_only_new_cells(copy_of_finished: Project) -> None:
+    copy_of_finished.write_config(SMALL | {"seeds": [0, 1]})
+    jobs = copy_of_finished.planned()
+    assert jobs["fit"] == jobs["evaluate"] == 2
+    assert set(jobs) - DOWNSTREAM == {"fit", "evaluate"}
+    simulations = SMALL["simulations"] | {"other": SMALL["simulations"]["pair"] | {"seed": 5}}
+    cohorts = SMALL["cohorts"] | {"other": SMALL["cohorts"]["pair"]}
+    copy_of_finished.write_config(SMALL | {"simulations": simulations, "cohorts": cohorts})
+    copy_of_finished.write_sheet(SHEET + "other\tallen\tsimulated:other\t\n")
+    jobs = copy_of_finished.planned()
+    assert [jobs[name] for name in ("simulate", "record", "convert", "split", "fit", "evaluate")] == [1, 1, 1, 1, 2, 2]
+
+
+def test_a_recording_made_again_with_the_same_bytes_reruns_no_fit(copy_of_finished: Project) -> None:
+    result = copy_of_finished.snakemake("--forcerun", "record", "--until", "convert")
+    assert result.returncode == 0, result.stderr
+    assert "fit" not in copy_of_finished.planned()
+
+
+def test_adding_a_model_is_one_python_file_and_one_yaml(copy_of_finished: Project) -> None:
+    folder = copy_of_finished.folder
+    (folder / "twice.py").write_text(
+        "from pipeline_lib.models.mean_rate import MeanRate\n\n\n"
+        "class Twice(MeanRate):\n"
+        "    def predict(self, data, session, samples):\n"
+        "        return 2 * super().predict(data, session, samples)\n\n\n"
+        "MODEL = Twice\n"
+    )
+    (folder / "config/models/twice.yaml").write_text("implementation: twice.py\n")
+    copy_of_finished.write_config(SMALL | {"models": ["mean_rate", "glm", "twice"]})
+    result = copy_of_finished.snakemake("results/scores/pair/twice/seed0/metrics.parquet")
+    assert result.returncode == 0, result.stderr[-3000:]
+    (folder / "twice.py").write_text((folder / "twice.py").read_text() + "# a comment\n")
+    assert copy_of_finished.planned("fits") == {}
+    _edit(folder / "twice.py", "2 *", "3 *")
+    listed = copy_of_finished.snakemake("--dry-run", "fits")
+    assert "model=twice" in listed.stdout + listed.stderr
