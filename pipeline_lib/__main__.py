@@ -38,18 +38,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _simulate(options: argparse.Namespace) -> None:
-    from pipeline_lib.sources.simulate import simulate, write_simulation
+    from pipeline_lib.sources.simulate.store import write_simulation
 
     name = options.name or options.out.name
-    recording = simulate(options.simulator, options.settings, options.seed, name)
-    write_simulation(recording, options.out, options.layout)
+    write_simulation(options.simulator, options.settings, options.seed, name, options.layout, options.out)
 
 
 def _record(options: argparse.Namespace) -> None:
     from pipeline_lib.sources import read_source
+    from pipeline_lib.sources.simulate.store import simulated_location
 
-    recording = read_source(options.source, options.session, options.location, options.options)
-    recording.write(options.out)
+    location = simulated_location(options.location)
+    read_source(options.source, options.session, location, options.options).write(options.out)
 
 
 def _convert(options: argparse.Namespace) -> None:

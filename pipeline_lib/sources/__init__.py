@@ -1,0 +1,63 @@
+"""Sources: whatever a session was stored as becomes a Recording.
+
+A source is a module with a frozen dataclass `Options`, each field documented; ``locate(location)``, the file or folder
+of the session at or in a location; and ``read(session, location, options) -> Recording``.
+"""
+
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.sources.options import nearest, parse_options
+
+if TYPE_CHECKING:
+    from pipeline_lib.recording import Recording
+
+SOURCES = ("tables", "nwb", "allen", "ibl")
+TRUTH = "truth.zarr"
+
+
+def check_options(source: str, options: dict[str, Any] | None = None) -> Any:
+    """The `Options` of `source` filled with `options`, without touching data.
+
+    Raises
+    ------
+    InputError : an unknown source or option (with the nearest known one), or a value the option does not accept.
+    """
+    return parse_options(source, _module(source).Options, options or {})
+
+
+def read_source(source: str, session: str, location: Path | str, options: dict[str, Any] | None = None) -> "Recording":
+    """Read the session at `location` (a file or folder, as the source says) and validate it.
+
+    A `truth.zarr` beside the session's file, or in its folder, is taken along for the units that were kept.
+
+    Raises
+    ------
+    InputError : the options, the files or what stands in them are not as they should be.
+    """
+    from pipeline_lib.recording import Truth
+    from pipeline_lib.sources.location import reading
+
+    values = options or {}
+    chosen, module = check_options(source, values), _module(source)
+    place = module.locate(Path(location))
+    recording: Recording = module.read(session, place, chosen)
+    recording.provenance.selection = {name: values[name] for name in sorted(values)}
+    recording.validate(place)
+    truth = (place if place.is_dir() else place.parent) / TRUTH
+    if truth.exists():
+        with reading(truth, "truth"):
+            recording.truth = Truth.read(truth).select_units(list(recording.units["unit_id"]))
+    return recording
+
+
+def _module(source: str) -> ModuleType:
+    # Imported by name, not by a computed name: the workflow hashes the code that reading a session runs through.
+    from pipeline_lib.sources import allen, ibl, nwb, tables
+
+    modules = dict(zip(SOURCES, (tables, nwb, allen, ibl), strict=True))
+    if source not in modules:
+        raise InputError("sessions", "source", repr(source), nearest(str(source), list(SOURCES)))
+    return modules[source]

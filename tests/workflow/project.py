@@ -24,7 +24,7 @@ SMALL = {
             "settings": {"neurons_per_area": 6, "coupled": 2, "trials": 40},
         },
     },
-    "cohorts": {"pair": {"windows": {"bin_size": 2, "before": -0.1, "after": 0.6, "history": 0.1}}},
+    "cohorts": {"pair": {"windows": {"bin_size": 2, "align": "stimulus_onset", "after": 0.5, "history": 0.1}}},
 }
 SHEET = "session\tsource\tlocation\toptions\npair\tallen\tsimulated:pair\t\n"
 

@@ -3,6 +3,7 @@ import json
 import shlex
 import sys
 from dataclasses import asdict
+from os.path import exists
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.figures import FIGURES as FIGURE_SPECS
@@ -32,6 +33,14 @@ FIT = PATHS.fit("{cohort}", "{model}", "{seed}")
 SCORES = PATHS.scores("{cohort}", "{model}", "{seed}")
 METRICS = PATHS.metrics
 REPORT = PATHS.report
+REPORT_ARGUMENTS = shlex.join(
+    [
+        "--results",
+        PLAN.config.results,
+        "--config",
+        json.dumps(PLAN.config.model_dump(mode="json")),
+    ]
+)
 
 
 wildcard_constraints:
@@ -61,9 +70,13 @@ def cohort_of(wildcards):
 
 def per_session(pattern):
     """Input function: `pattern` for every session of the cohort."""
-    return lambda wildcards: [pattern.format(session=session) for session in cohort_of(wildcards).sessions]
+    return lambda wildcards: [
+        pattern.format(session=session) for session in cohort_of(wildcards).sessions
+    ]
 
 
 def megabytes(base, per_input=0.0):
     """Memory of a job: `base` and `per_input` times its inputs; more with every attempt."""
-    return lambda wildcards, input, attempt: int((base + per_input * input.size_mb) * attempt)
+    return lambda wildcards, input, attempt: int(
+        (base + per_input * input.size_mb) * attempt
+    )

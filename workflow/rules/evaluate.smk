@@ -9,12 +9,6 @@ rule evaluate:
         split=SPLIT,
     output:
         SCORES,
-    params:
-        fit=lambda wildcards, input: folder(input.fit),
-        trains=lambda wildcards, input: folders(input.trains),
-        recordings=lambda wildcards, input: folders(input.recordings),
-        resamples=PLAN.config.evaluation.resamples,
-        code=code_id(["pipeline_lib.evaluation.evaluate"]),
     log:
         PATHS.log("evaluate", "{cohort}", "{model}", "seed{seed}"),
     group:
@@ -23,6 +17,12 @@ rule evaluate:
     resources:
         mem_mb=megabytes(2000),
         runtime=30,
+    params:
+        fit=lambda wildcards, input: folder(input.fit),
+        trains=lambda wildcards, input: folders(input.trains),
+        recordings=lambda wildcards, input: folders(input.recordings),
+        resamples=PLAN.config.evaluation.resamples,
+        code=code_id(["pipeline_lib.evaluation.evaluate"]),
     shell:
         "{CLI} evaluate --fit {params.fit:q} --trains {params.trains:q} --split {input.split:q}"
         " --recordings {params.recordings:q} --cohort {wildcards.cohort} --model {wildcards.model}"
@@ -31,11 +31,12 @@ rule evaluate:
 
 rule collect:
     input:
-        [SCORES.format(cohort=cohort, model=model, seed=seed) for cohort, model, seed in PLAN.fits],
+        [
+            SCORES.format(cohort=cohort, model=model, seed=seed)
+            for cohort, model, seed in PLAN.fits
+        ],
     output:
         METRICS,
-    params:
-        code=code_id(["pipeline_lib.evaluation.evaluate"]),
     log:
         PATHS.log("collect"),
     localrule: True
@@ -43,5 +44,7 @@ rule collect:
     resources:
         mem_mb=megabytes(1000),
         runtime=10,
+    params:
+        code=code_id(["pipeline_lib.evaluation.evaluate"]),
     shell:
         "{CLI} collect {input:q} --out {output:q} > {log} 2>&1"

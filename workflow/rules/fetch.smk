@@ -4,11 +4,6 @@
 rule simulate:
     output:
         SIMULATION,
-    params:
-        simulation=lambda wildcards: PLAN.config.simulations[wildcards.simulation].model_dump(),
-        settings=lambda wildcards: json.dumps(PLAN.config.simulations[wildcards.simulation].settings),
-        out=lambda wildcards, output: folder(output[0]),
-        code=code_id(["pipeline_lib.sources.simulate"]),
     log:
         PATHS.log("simulate", "{simulation}"),
     benchmark:
@@ -17,6 +12,20 @@ rule simulate:
     resources:
         mem_mb=megabytes(2000),
         runtime=30,
+    params:
+        simulation=lambda wildcards: PLAN.config.simulations[
+            wildcards.simulation
+        ].model_dump(),
+        settings=lambda wildcards: json.dumps(
+            PLAN.config.simulations[wildcards.simulation].settings
+        ),
+        out=lambda wildcards, output: folder(output[0]),
+        code=lambda wildcards: code_id(
+            [
+                "pipeline_lib.sources.simulate.store",
+                f"pipeline_lib.sources.simulate.{PLAN.config.simulations[wildcards.simulation].simulator}",
+            ]
+        ),
     shell:
         "{CLI} simulate --simulator {params.simulation[simulator]} --layout {params.simulation[layout]}"
         " --seed {params.simulation[seed]} --settings {params.settings:q} --out {params.out:q} > {log} 2>&1"
@@ -25,7 +34,11 @@ rule simulate:
 def source_files(wildcards):
     """What the recording is made from: the simulation's manifest, or the user's file itself."""
     session = session_of(wildcards)
-    return SIMULATION.format(simulation=session.simulation) if session.simulation else session.location
+    return (
+        SIMULATION.format(simulation=session.simulation)
+        if session.simulation
+        else session.location
+    )
 
 
 rule record:
@@ -33,12 +46,6 @@ rule record:
         source_files,
     output:
         RECORDING,
-    params:
-        source=lambda wildcards: session_of(wildcards).source,
-        location=lambda wildcards: session_of(wildcards).location,
-        options=lambda wildcards: json.dumps(session_of(wildcards).options),
-        out=lambda wildcards, output: folder(output[0]),
-        code=lambda wildcards: code_id([f"pipeline_lib.sources.{session_of(wildcards).source}"]),
     log:
         PATHS.log("record", "{session}"),
     benchmark:
@@ -47,6 +54,14 @@ rule record:
     resources:
         mem_mb=megabytes(2000, per_input=4),
         runtime=60,
+    params:
+        source=lambda wildcards: session_of(wildcards).source,
+        location=lambda wildcards: session_of(wildcards).location,
+        options=lambda wildcards: json.dumps(session_of(wildcards).options),
+        out=lambda wildcards, output: folder(output[0]),
+        code=lambda wildcards: code_id(
+            [f"pipeline_lib.sources.{session_of(wildcards).source}"]
+        ),
     shell:
         "{CLI} record --session {wildcards.session} --source {params.source} --location {params.location:q}"
         " --options {params.options:q} --out {params.out:q} > {log} 2>&1"

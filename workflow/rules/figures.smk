@@ -3,7 +3,11 @@
 CHOSEN = PLAN.config.figures or list(FIGURE_SPECS)
 # A figure belongs to a session or a cohort, and lies in a folder of its name, or to all of the results.
 SUBJECTS = {"session": list(PLAN.sessions), "cohort": list(PLAN.cohorts), "all": [""]}
-FIGURES = [PATHS.figure(name, of) + ".png" for name in CHOSEN for of in SUBJECTS[FIGURE_SPECS[name].scope]]
+FIGURES = [
+    PATHS.figure(name, of) + ".png"
+    for name in CHOSEN
+    for of in SUBJECTS[FIGURE_SPECS[name].scope]
+]
 
 
 def figure_inputs(wildcards):
@@ -14,7 +18,9 @@ def figure_inputs(wildcards):
     if spec.scope == "cohort":
         cohort, session = PLAN.cohorts[of], PLAN.cohorts[of].sessions[0]
         files["split"] = PATHS.split(of)
-        files["fits"] = [PATHS.fit(of, model, PLAN.config.seeds[0]) for model in cohort.models]
+        files["fits"] = [
+            PATHS.fit(of, model, PLAN.config.seeds[0]) for model in cohort.models
+        ]
     files |= {"recording": PATHS.recording(session), "trains": PATHS.trains(session)}
     return {need: files[need] for need in spec.needs}
 
@@ -29,7 +35,11 @@ def figure_paths(wildcards, input):
     files = {need: input[need] for need in needs}
     return json.dumps(
         {
-            need: path(need, each) if isinstance(each, str) else [path(need, file) for file in each]
+            need: (
+                path(need, each)
+                if isinstance(each, str)
+                else [path(need, file) for file in each]
+            )
             for need, each in files.items()
         }
     )
@@ -47,19 +57,21 @@ rule figure:
         ),
         pdf=PATHS.figure("{of}{figure}") + ".pdf",
         csv=PATHS.figure("{of}{figure}") + ".csv",
-    params:
-        stem=lambda wildcards: PATHS.figure(wildcards.figure, wildcards.of.rstrip("/")),
-        paths=figure_paths,
-        code=lambda wildcards: code_id([f"pipeline_lib.figures.{FIGURE_SPECS[wildcards.figure].module}"]),
+    log:
+        PATHS.log("figures", "{of}{figure}"),
     wildcard_constraints:
         of="|".join(f"{of}/" for of in {*PLAN.sessions, *PLAN.cohorts}) + "|",
         figure="|".join(FIGURE_SPECS),
-    log:
-        PATHS.log("figures", "{of}{figure}"),
     threads: 1
     resources:
         mem_mb=megabytes(2000),
         runtime=15,
+    params:
+        stem=lambda wildcards: PATHS.figure(wildcards.figure, wildcards.of.rstrip("/")),
+        paths=figure_paths,
+        code=lambda wildcards: code_id(
+            [f"pipeline_lib.figures.{FIGURE_SPECS[wildcards.figure].module}"]
+        ),
     shell:
         "{CLI} figure {wildcards.figure} --paths {params.paths:q} --stem {params.stem:q} > {log} 2>&1"
 
@@ -70,10 +82,6 @@ rule report_page:
         FIGURES,
     output:
         REPORT,
-    params:
-        results=PLAN.config.results,
-        config=json.dumps(PLAN.config.model_dump(mode="json")),
-        code=code_id(["pipeline_lib.report"]),
     log:
         PATHS.log("report"),
     localrule: True
@@ -81,5 +89,8 @@ rule report_page:
     resources:
         mem_mb=megabytes(1000),
         runtime=10,
+    params:
+        arguments=REPORT_ARGUMENTS,
+        code=code_id(["pipeline_lib.report"]),
     shell:
-        "{CLI} report --results {params.results:q} --config {params.config:q} --out {output:q} > {log} 2>&1"
+        "{CLI} report {params.arguments} --out {output:q} > {log} 2>&1"

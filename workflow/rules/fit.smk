@@ -12,14 +12,6 @@ rule fit:
         split=SPLIT,
     output:
         FIT,
-    params:
-        trains=lambda wildcards, input: folders(input.trains),
-        implementation=lambda wildcards: model_of(wildcards).implementation,
-        settings=lambda wildcards: json.dumps(model_of(wildcards).settings),
-        out=lambda wildcards, output: folder(output[0]),
-        code=lambda wildcards: code_id(
-            ["pipeline_lib.training.fit", model_source(model_of(wildcards).implementation)]
-        ),
     log:
         PATHS.log("fit", "{cohort}", "{model}", "seed{seed}"),
     benchmark:
@@ -28,6 +20,17 @@ rule fit:
     resources:
         mem_mb=megabytes(4000),
         runtime=240,
+    params:
+        trains=lambda wildcards, input: folders(input.trains),
+        implementation=lambda wildcards: model_of(wildcards).implementation,
+        settings=lambda wildcards: json.dumps(model_of(wildcards).settings),
+        out=lambda wildcards, output: folder(output[0]),
+        code=lambda wildcards: code_id(
+            [
+                "pipeline_lib.training.fit",
+                model_source(model_of(wildcards).implementation),
+            ]
+        ),
     shell:
         "{CLI} fit --trains {params.trains:q} --split {input.split:q} --model {wildcards.model}"
         " --implementation {params.implementation:q} --settings {params.settings:q} --seed {wildcards.seed}"

@@ -6,11 +6,6 @@ rule convert:
         RECORDING,
     output:
         TRAINS,
-    params:
-        recording=lambda wildcards, input: folder(input[0]),
-        out=lambda wildcards, output: folder(output[0]),
-        counts=PLAN.config.counts,
-        code=code_id(["pipeline_lib.trains.store"]),
     log:
         PATHS.log("convert", "{session}"),
     benchmark:
@@ -19,6 +14,11 @@ rule convert:
     resources:
         mem_mb=megabytes(2000),
         runtime=30,
+    params:
+        recording=lambda wildcards, input: folder(input[0]),
+        out=lambda wildcards, output: folder(output[0]),
+        counts=PLAN.config.counts,
+        code=code_id(["pipeline_lib.trains.store"]),
     shell:
         "{CLI} convert --recording {params.recording:q} --counts {params.counts} --out {params.out:q} > {log} 2>&1"
 
@@ -28,17 +28,17 @@ rule split:
         per_session(TRAINS),
     output:
         SPLIT,
-    params:
-        trains=lambda wildcards, input: folders(input),
-        windows=lambda wildcards: json.dumps(asdict(cohort_of(wildcards).windows)),
-        splits=lambda wildcards: json.dumps(asdict(cohort_of(wildcards).splits)),
-        code=code_id(["pipeline_lib.trains.splits"]),
     log:
         PATHS.log("split", "{cohort}"),
     threads: 1
     resources:
         mem_mb=megabytes(2000),
         runtime=15,
+    params:
+        trains=lambda wildcards, input: folders(input),
+        windows=lambda wildcards: json.dumps(asdict(cohort_of(wildcards).windows)),
+        splits=lambda wildcards: json.dumps(asdict(cohort_of(wildcards).splits)),
+        code=code_id(["pipeline_lib.trains.splits"]),
     shell:
         "{CLI} split --trains {params.trains:q} --cohort {wildcards.cohort} --windows {params.windows:q}"
         " --splits {params.splits:q} --out {output:q} > {log} 2>&1"

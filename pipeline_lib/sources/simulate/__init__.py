@@ -1,0 +1,43 @@
+"""Simulators: recordings whose rates, latents or couplings are known, so that recovery can be measured.
+
+    from pipeline_lib.sources.simulate import simulate
+    recording = simulate("eif", {"trials": 200}, seed=0, session="two_areas")
+
+Checking settings imports no table library: a workflow checks every session before any job starts.
+"""
+
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.sources.simulate.settings import SimulatorSettings, suggestion
+
+if TYPE_CHECKING:
+    from pipeline_lib.recording import Recording
+
+
+def simulate(name: str, settings: dict[str, Any], seed: int, session: str) -> "Recording":
+    """One session made by the simulator `name`; the same settings and seed give the same spikes.
+
+    Raises
+    ------
+    InputError : no such simulator, an unknown setting (the nearest known one is named) or a value out of range.
+    """
+    recording: Recording = _module(name).simulate(check_settings(name, settings), seed, session)
+    return recording
+
+
+def check_settings(name: str, settings: dict[str, Any]) -> SimulatorSettings:
+    """The settings of the simulator `name`, complete and checked; raises InputError as `simulate` does."""
+    checked: SimulatorSettings = _module(name).Settings.from_dict(settings)
+    return checked
+
+
+def _module(name: str) -> ModuleType:
+    # Imported by name, not by a computed name: the workflow hashes the code that a simulation runs through.
+    from pipeline_lib.sources.simulate import eif, glm, lorenz
+
+    modules = {"eif": eif, "glm": glm, "lorenz": lorenz}
+    if name not in modules:
+        raise InputError("config", "simulator", repr(name), suggestion(str(name), list(modules)))
+    return modules[name]

@@ -7,18 +7,17 @@ runs through has changed, and not when a comment, a docstring or a blank line ha
 import ast
 import hashlib
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import pipeline_lib
 from pipeline_lib.errors import InputError
-from pipeline_lib.models.registry import model_source
 
 PACKAGE = pipeline_lib.__name__
 ROOT = Path(pipeline_lib.__file__).parent
 
 
-def code_id(modules: Iterable[str], implementation: str = "") -> str:
+def code_id(modules: Iterable[str | Path]) -> str:
     """Hash the syntax trees of modules and of all the package's modules that they import, directly or not.
 
     Imports inside functions count; imports for type checkers only (``if TYPE_CHECKING:``) do not. The package's own
@@ -26,9 +25,8 @@ def code_id(modules: Iterable[str], implementation: str = "") -> str:
 
     Parameters
     ----------
-    modules : dotted names in this package, such as "pipeline_lib.training.fit".
-    implementation : a model as `load_model` takes it, the name of a module of `pipeline_lib.models` or a Python file.
-        It must be named here because models are imported by computed names.
+    modules : dotted names in this package ("pipeline_lib.training.fit"), or paths of Python files. Models are imported
+        by computed names, so a model must be among them: `model_source` of the registry gives its name or path.
 
     Returns
     -------
@@ -38,29 +36,33 @@ def code_id(modules: Iterable[str], implementation: str = "") -> str:
     ------
     InputError : no such module, or a file that is not Python.
     """
+    return _code_id(tuple(modules))
+
+
+@cache
+def _code_id(modules: tuple[str | Path, ...]) -> str:
+    """Asked for every job of a workflow: once a process is enough, and an edit during a run should not split it."""
     files: dict[str, Path] = {}
-    waiting = list(modules)
-    for module in waiting:
-        if _file(module) is None:
-            raise InputError(ROOT, "module", module, "a module of the package")
-    model = model_source(implementation) if implementation else None
-    if isinstance(model, Path):
-        # By its file name, not its path: the same file elsewhere is the same code.
-        files[model.name] = model
-        waiting += _imports(model, model.stem, model.stat().st_mtime_ns)
-    elif model:
-        waiting.append(model)
+    waiting = []
+    for module in modules:
+        if isinstance(module, Path):
+            files[module.name] = module  # not its path: the same file elsewhere is the same code
+            waiting += _imports(module, module.stem)
+        elif _file(module) is None:
+            raise InputError(ROOT, "module", module, "a module of the package, or a Path")
+        else:
+            waiting.append(module)
     while waiting:
         name = waiting.pop()
         path = _file(name)
         if path is None or name in files or name == PACKAGE:
             continue
         files[name] = path
-        waiting += _imports(path, name, path.stat().st_mtime_ns)
+        waiting += _imports(path, name)
         waiting.append(name.rpartition(".")[0])  # importing a.b runs a/__init__.py
     digest = hashlib.sha256()
     for name, path in sorted(files.items()):
-        digest.update(f"{name} {_meaning(path, path.stat().st_mtime_ns)}\n".encode())
+        digest.update(f"{name} {_meaning(path)}\n".encode())
     return digest.hexdigest()
 
 
@@ -76,19 +78,19 @@ def _file(module: str) -> Path | None:
     return None
 
 
-@lru_cache
-def _tree(path: Path, modified: int) -> ast.Module:
+@cache
+def _tree(path: Path) -> ast.Module:
     try:
         return ast.parse(path.read_text(), str(path))
     except SyntaxError as error:
         raise InputError(path, f"line {error.lineno}", error.msg, "Python") from None
 
 
-@lru_cache
-def _imports(path: Path, name: str, modified: int) -> list[str]:
+@cache
+def _imports(path: Path, name: str) -> list[str]:
     """Dotted names that a file may import from the package, some of which are functions and not modules."""
     names = []
-    for node in _run_time_nodes(_tree(path, modified)):
+    for node in _run_time_nodes(_tree(path)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -112,11 +114,11 @@ def _run_time_nodes(tree: ast.AST) -> Iterator[ast.AST]:
             waiting += ast.iter_child_nodes(node)
 
 
-@lru_cache
-def _meaning(path: Path, modified: int) -> str:
+@cache
+def _meaning(path: Path) -> str:
     """Hash of one file's syntax tree without docstrings."""
     parts: list[str] = []
-    _collect(_tree(path, modified), parts)
+    _collect(_tree(path), parts)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

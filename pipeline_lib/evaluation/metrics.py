@@ -1,0 +1,156 @@
+"""Scores of predicted spike counts and rates, by the formulas of the Neural Latents Benchmark (Pei et al. 2021).
+
+Bits per spike compare a model with a null model that knows only the mean of each unit: the mean of the very data that
+is scored (`null=None`, the benchmark's choice, which flatters the null) or that of the training data (honest, but not
+the number that papers print). Pooled over units they weigh units by their spikes; their mean over units does not.
+
+All rates are expected counts per bin. Functions of `PoissonSums` or `SquareSums` give one value a row, so that row 0
+may be the data and the other rows its bootstrap.
+"""
+
+import numpy as np
+
+from pipeline_lib.evaluation.sums import (
+    RATE_FLOOR,
+    PoissonSums,
+    SquareSums,
+    observed,
+    poisson_sums,
+    square_sums,
+)
+
+
+def negative_log_likelihood(counts: np.ndarray, rates: np.ndarray, mask: np.ndarray | None = None) -> float:
+    """Sum over observed bins of r - y ln r + ln y!, in nats.
+
+    Arrays (samples, bins, units) as in `poisson_sums`, which says what is raised; counts are whole numbers.
+    """
+    sums = poisson_sums(counts, rates, mask)
+    spikes = counts[observed(counts, mask)].astype(np.int64)
+    log_factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, spikes.max(initial=0) + 1)))])
+    return float((sums.expected - sums.log_expected).sum() + log_factorials[spikes].sum())
+
+
+def bits_per_spike(sums: PoissonSums, null: np.ndarray | None = None) -> np.ndarray:
+    """(NLL of the null - NLL of the model) / (spikes ln 2), all units pooled; one value a row, NaN without spikes.
+
+    `null` (units,) is the rate of the null model; None: the mean of the scored data itself, row by row.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return _gain(sums, null).sum(axis=1) / (sums.spikes.sum(axis=1) * np.log(2))
+
+
+def unit_bits_per_spike(sums: PoissonSums, null: np.ndarray | None = None) -> np.ndarray:
+    """Bits per spike of every unit (rows, units); NaN for a unit without spikes, for which it is not defined."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(sums.spikes > 0, _gain(sums, null) / (sums.spikes * np.log(2)), np.nan)
+
+
+def poisson_d2(sums: PoissonSums, null: np.ndarray | None = None) -> np.ndarray:
+    """Share of the null model's Poisson deviance that the model explains, units pooled; one value a row.
+
+    Deviance = 2 sum(y ln(y / r) - y + r); 1 is perfect, 0 no better than the null (see `bits_per_spike`).
+    """
+    rate = null_rates(sums, null)
+    model = sums.log_spikes - sums.log_expected - sums.spikes + sums.expected
+    baseline = sums.log_spikes - sums.spikes * np.log(rate) - sums.spikes + rate * sums.bins
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return 1 - model.sum(axis=1) / baseline.sum(axis=1)
+
+
+def null_rates(sums: PoissonSums, null: np.ndarray | None = None) -> np.ndarray:
+    """Rates of the null model, broadcastable to (rows, units), counts per bin, floored as the model's rates are."""
+    rate = sums.spikes / np.maximum(sums.bins, 1) if null is None else np.asarray(null, dtype=np.float64)
+    return np.where(rate == 0, RATE_FLOOR, rate)
+
+
+def _gain(sums: PoissonSums, null: np.ndarray | None) -> np.ndarray:
+    """Log likelihood of the model above that of the null (rows, units), nats; the factorials cancel."""
+    rate = null_rates(sums, null)
+    return (rate * sums.bins - sums.spikes * np.log(rate)) - (sums.expected - sums.log_expected)
+
+
+def r2(sums: SquareSums) -> np.ndarray:
+    """Coefficient of determination, uniform average over units; one value a row.
+
+    As scikit-learn: a unit whose truth is constant scores 1 if the estimate is exact and 0 if not.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        spread = sums.square - sums.value**2 / sums.bins
+        # Rounding leaves a constant a spread of a few ulps of its square.
+        constant = spread <= 1e-12 * sums.square
+        each = np.where(constant, np.where(sums.error > 0, 0.0, 1.0), 1 - sums.error / spread)
+    each = np.where(sums.bins > 0, each, np.nan)
+    counted = np.isfinite(each).sum(axis=1)
+    return np.where(counted > 0, np.nansum(each, axis=1) / np.maximum(counted, 1), np.nan)
+
+
+def latent_r2(estimate: np.ndarray, true: np.ndarray, mask: np.ndarray | None = None) -> float:
+    """How well an affine map of the estimated latents gives the true ones; uniform average over true dimensions.
+
+    Latents are defined up to such a map only. It is fitted by least squares to every second sample and scored on the
+    others, and the other way round, so that a model gains nothing from having many latents.
+
+    Parameters
+    ----------
+    estimate : (samples, bins, dimensions).
+    true : (samples, bins, true dimensions); NaN = unknown.
+    mask : (samples, bins) bool; False = not scored.
+
+    NaN where every second sample is unknown, so that there is nothing to fit to.
+    """
+    mapped = np.full(true.shape, np.nan)
+    known = np.isfinite(true).all(axis=2) & np.isfinite(estimate).all(axis=2)
+    if mask is not None:
+        known &= mask
+    inputs = np.concatenate([estimate, np.ones((*estimate.shape[:2], 1))], axis=2).astype(np.float64)
+    odd = (np.arange(len(true)) % 2 == 1)[:, None]
+    for fitted in (known & odd, known & ~odd):
+        scored = known & ~fitted
+        if not fitted.any():
+            return float("nan")
+        weights = np.linalg.lstsq(inputs[fitted], true[fitted], rcond=None)[0]
+        mapped[scored] = inputs[scored] @ weights
+    return float(r2(square_sums(np.where(known[..., None], true, np.nan), mapped).total())[0])
+
+
+def psth_r2(
+    counts: np.ndarray, rates: np.ndarray, condition: np.ndarray, smoothing: float, mask: np.ndarray | None = None
+) -> tuple[float, int]:
+    """R2 of the predicted PSTHs, conditions stacked, averaged over the units that spike; and how many those are.
+
+    The PSTH of a condition is the mean over its samples, bin by bin, of the counts, then smoothed in time; the
+    predicted one is the mean of the predicted rates. A bin that no sample of the condition observed is left out.
+
+    Parameters
+    ----------
+    counts, rates, mask : (samples, bins, units) as in `poisson_sums`.
+    condition : (samples,).
+    smoothing : standard deviation in bins of the Gaussian (cut at 3) that smooths the measured PSTH; 0 = none.
+    """
+    valid = observed(counts, mask)
+    names, member = np.unique(condition, return_inverse=True)
+    true, predicted = [], []
+    for index in range(len(names)):
+        rows = member == index
+        known = valid[rows].sum(axis=0, dtype=np.float64)
+        spikes = np.where(valid[rows], counts[rows], 0).sum(axis=0, dtype=np.float64)
+        expected = np.where(valid[rows], rates[rows], 0).sum(axis=0, dtype=np.float64)
+        kernel = _smoother(len(known), smoothing)
+        with np.errstate(invalid="ignore"):
+            true.append(np.where(known > 0, (kernel @ spikes) / (kernel @ known), np.nan))
+            predicted.append(expected / known)
+    true_psth, predicted_psth = np.stack(true), np.stack(predicted)
+    spiking = np.nansum(true_psth, axis=(0, 1)) > 0
+    if not spiking.any():
+        return float("nan"), 0
+    sums = square_sums(true_psth[:, :, spiking], predicted_psth[:, :, spiking])
+    return float(r2(sums.total())[0]), int(spiking.sum())
+
+
+def _smoother(bins: int, spread: float) -> np.ndarray:
+    """Weights (bins, bins) of a Gaussian of `spread` bins, cut at three times that."""
+    if spread == 0:
+        return np.eye(bins)
+    distance = np.abs(np.arange(bins)[:, None] - np.arange(bins))
+    return np.where(distance <= 3 * spread, np.exp(-(distance**2) / (2 * spread**2)), 0.0)

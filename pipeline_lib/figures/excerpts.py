@@ -1,0 +1,47 @@
+"""What of a large recording a figure shows: some units, and not every bin."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pipeline_lib.clock import TICKS_PER_SECOND
+
+if TYPE_CHECKING:
+    from pipeline_lib.trains.splits import Split
+    from pipeline_lib.trains.store import Trains
+
+
+def describe_units(trains: "Trains", split: "Split") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Region (text), whether held out (bool) and mean rate (spikes/s) of every unit, each [N]."""
+    heldout = np.zeros(trains.n_units, dtype=bool)
+    heldout[split.heldout.get(trains.session, [])] = True
+    rates = np.bincount(trains.unit, minlength=trains.n_units) / (trains.duration_ticks / TICKS_PER_SECOND)
+    return trains.units["region"].astype(str).to_numpy(), heldout, rates
+
+
+def example_units(
+    rates: np.ndarray, regions: np.ndarray, heldout: np.ndarray, among: np.ndarray, count: int
+) -> np.ndarray:
+    """The fastest units, taken in turn from held-in and held-out units and from each region; rows, `count` at most."""
+    table = pd.DataFrame({"unit": among, "rate": rates[among], "region": regions[among], "heldout": heldout[among]})
+    table = table.sort_values("rate", ascending=False, kind="stable")
+    table["turn"] = table.groupby(["heldout", "region"]).cumcount()
+    table["share"] = table.sort_values(["turn", "rate"], ascending=[True, False]).groupby("heldout").cumcount()
+    chosen = table.sort_values(["share", "rate"], ascending=[True, False]).head(count)
+    return chosen.sort_values(["heldout", "region", "rate"], ascending=[True, True, False])["unit"].to_numpy()
+
+
+def coarsen(values: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means of values [T, ...] over equal runs, so that at most `bins` remain, and the runs' centres in bins."""
+    width = max(1, -(-len(values) // bins))
+    edges = np.arange(0, len(values), width)
+    counts = np.diff([*edges, len(values)])
+    means = np.add.reduceat(values.astype(float), edges, axis=0) / counts.reshape(-1, *[1] * (values.ndim - 1))
+    return means, edges + counts / 2
+
+
+def coarsen_trials(values: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """`coarsen` along the time axis of values [trial, T, unit]: NaN where any bin of a run is NaN."""
+    means, centres = coarsen(np.moveaxis(values, 1, 0), bins)
+    return np.moveaxis(means, 0, 1), centres

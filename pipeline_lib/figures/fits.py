@@ -1,0 +1,102 @@
+"""What a figure reads of a fit: its predictions and couplings, by path, without torch and without the model's code."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline_lib.errors import InputError
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Expected counts of one session.
+
+    `rates` [S, T, N] in counts a bin (NaN beyond a ragged window's end); `sample` [S], rows of the split;
+    `bin_size` in ms.
+    """
+
+    rates: np.ndarray
+    sample: np.ndarray
+    bin_size: float
+
+    def of(self, samples: np.ndarray) -> np.ndarray:
+        """Rates of these rows of the split, [len(samples), T, N]; InputError where one was not predicted."""
+        rows = {int(sample): row for row, sample in enumerate(self.sample)}
+        missing = [int(sample) for sample in samples if int(sample) not in rows]
+        if missing:
+            raise InputError("predictions.zarr", "sample", f"no sample {missing[0]}", "predictions of this split")
+        return self.rates[[rows[int(sample)] for sample in samples]]
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """Fitted couplings of one session.
+
+    `strength` [sender, receiver] in log-rate per spike, summed over lags; `filters` [sender, receiver, lag] in log-rate
+    per spike, lag k reaching k + 1 bins of `bin_size` ms back. NaN where nothing was fitted.
+    """
+
+    strength: np.ndarray
+    filters: np.ndarray
+    bin_size: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A finished fit, `fits/{cohort}/{model}/seed{seed}`."""
+
+    directory: Path
+    cohort: str
+    model: str
+    seed: int
+
+    @classmethod
+    def at(cls, directory: Path | str) -> "Fit":
+        """The fit whose files lie in `directory`; InputError where the path is not one of a fit."""
+        directory = Path(directory)
+        seed = directory.name.removeprefix("seed")
+        if not directory.name.startswith("seed") or not seed.isdigit():
+            raise InputError(directory, "fit", directory.name, "a path that ends in {cohort}/{model}/seed{seed}")
+        return cls(directory, directory.parent.parent.name, directory.parent.name, int(seed))
+
+    def prediction(self, session: str) -> Prediction:
+        """Predictions of a session; InputError where the fit has none."""
+        import zarr
+
+        group = self._group()
+        if session not in group:
+            raise InputError(self.directory / "predictions.zarr", session, "no such group", "a session of the cohort")
+        rates, sample = group[f"{session}/rates"], group[f"{session}/sample"]
+        assert isinstance(rates, zarr.Array) and isinstance(sample, zarr.Array)
+        return Prediction(np.asarray(rates[:]), np.asarray(sample[:]), float(group.attrs["bin_size"]))
+
+    def coupling(self, session: str) -> Coupling | None:
+        """Couplings of a session, or None where the model has none."""
+        import zarr
+
+        group = self._group()
+        if f"{session}/couplings" not in group:
+            return None
+        strength, filters = group[f"{session}/couplings/strength"], group[f"{session}/couplings/filters"]
+        assert isinstance(strength, zarr.Array) and isinstance(filters, zarr.Array)
+        bin_size = group[f"{session}/couplings"].attrs.get("bin_size", group.attrs["bin_size"])
+        return Coupling(np.asarray(strength[:]), np.asarray(filters[:]), float(bin_size))
+
+    def _group(self) -> "zarr.Group":  # type: ignore[name-defined]  # noqa: F821
+        import zarr
+
+        path = self.directory / "predictions.zarr"
+        if not path.is_dir():
+            raise InputError(path, "predictions", "no such store", "a finished fit")
+        return zarr.open_group(str(path), mode="r")
+
+
+def first_seeds(directories: Sequence[Path | str]) -> dict[str, Fit]:
+    """One fit a model, that of its lowest seed, by model: what a figure of single trials shows."""
+    from pipeline_lib.figures.style import model_order
+
+    fits = sorted((Fit.at(directory) for directory in directories), key=lambda fit: (fit.model, fit.seed))
+    lowest = {fit.model: fit for fit in reversed(fits)}
+    return {model: lowest[model] for model in model_order(lowest)}

@@ -1,0 +1,121 @@
+"""Average responses to a condition, measured and as each model has it, for a handful of units."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from pipeline_lib.clock import TICKS_PER_SECOND
+from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.figures.excerpts import coarsen_trials, describe_units, example_units
+from pipeline_lib.figures.fits import first_seeds
+from pipeline_lib.figures.style import INK, model_colours, model_line, model_name, model_order, new_figure, styled
+from pipeline_lib.figures.units import shortened, unit_title
+
+CAPTION = (
+    "Average response to a condition over the trials of the test part: measured (black, shaded by one standard error "
+    "of the mean) and the mean of each model's single-trial rates over the same trials (coloured). Look for responses "
+    "that a model flattens or delays. A model that follows single trials must also have their average right; the "
+    "reverse does not hold, so read this figure together with the scores."
+)
+
+EXAMPLES, CONDITIONS, SHOWN_BINS = 4, 4, 25
+ROW_HEIGHT = 29.0
+
+
+def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
+    """Mean rates over the test trials of a condition, for the conditions with most trials and a few fast units.
+
+    Columns: source ("measured" or a model), condition, trials (how many), unit, region, heldout, time (s from the
+    window's start, bin centres), value (spikes/s), error (standard error over trials; NaN for a model). Bins are
+    averaged to `SHOWN_BINS` at most; bins not observed in a trial do not count.
+
+    Raises
+    ------
+    NothingToDrawError : windows come from continuous time, or no trial is in the test part.
+    """
+    from pipeline_lib.trains.binning import bin_windows, observed_windows
+    from pipeline_lib.trains.splits import Split
+    from pipeline_lib.trains.store import Trains
+
+    store, parts = Trains.open(Path(trains)), Split.read(Path(split))
+    test = parts.part(store.session, "test")
+    test = test[test["trial"] >= 0]
+    if len(test) == 0:
+        raise NothingToDrawError(f"The test windows of {store.session} follow no trials: nothing to average.")
+    regions, heldout, rates = describe_units(store, parts)
+    units = example_units(rates, regions, heldout, np.arange(store.n_units), EXAMPLES)
+
+    bins, bin_seconds = int(test["bins"].max()), parts.bin_ticks / TICKS_PER_SECOND
+    starts = test["start_tick"].to_numpy()
+    counts = bin_windows(store, starts, bins, parts.bin_ticks)[..., units].astype(float)
+    seen = observed_windows(store, starts, bins, parts.bin_ticks)[..., units]
+    seen &= (np.arange(bins) < test["bins"].to_numpy()[:, None])[..., None]
+    sources = {"measured": counts}
+    for model, fit in first_seeds(fits).items():
+        sources[model] = fit.prediction(store.session).of(test.index.to_numpy())[:, :bins][..., units].astype(float)
+
+    conditions = test["condition"].astype(str)
+    tables = []
+    for condition, size in conditions.value_counts(sort=True).sort_index(kind="stable").nlargest(CONDITIONS).items():
+        of_condition = (conditions == condition).to_numpy()
+        for source, values in sources.items():
+            trials, centres = coarsen_trials(np.where(seen, values, np.nan)[of_condition], SHOWN_BINS)
+            n = np.isfinite(trials).sum(axis=0)
+            mean = np.nansum(trials, axis=0) / np.where(n, n, np.nan)
+            spread = np.sqrt(np.nansum((trials - mean) ** 2, axis=0) / np.where(n > 1, n - 1, np.nan))
+            error = spread / np.sqrt(np.where(n, n, np.nan)) if source == "measured" else np.full_like(mean, np.nan)
+            tables.append(
+                pd.DataFrame(
+                    {
+                        "source": source,
+                        "condition": str(condition),
+                        "trials": size,
+                        "unit": np.repeat(units, len(centres)),
+                        "region": np.repeat(regions[units], len(centres)),
+                        "heldout": np.repeat(heldout[units], len(centres)),
+                        "time": np.tile(centres * bin_seconds, len(units)),
+                        "value": mean.T.ravel() / bin_seconds,
+                        "error": error.T.ravel() / bin_seconds,
+                    }
+                )
+            )
+    return pd.concat(tables, ignore_index=True)
+
+
+@styled
+def draw(table: pd.DataFrame) -> Figure:
+    """A row a condition, a column a unit; measured in black, models in their colours."""
+    conditions = table["condition"].astype(str).drop_duplicates().tolist()
+    units = table.drop_duplicates("unit")
+    models = model_order(source for source in table["source"].unique() if source != "measured")
+    colours = model_colours(models)
+    figure = new_figure("double", len(conditions) * ROW_HEIGHT + 12)
+    grid = figure.subplots(len(conditions), len(units), sharex=True, sharey="col", squeeze=False)
+    for axes_row, condition in zip(grid, conditions, strict=True):
+        rows = table[table["condition"].astype(str) == condition]
+        trials = int(rows["trials"].to_numpy()[0])
+        for column, (axes, unit) in enumerate(zip(axes_row, units.itertuples(), strict=True)):
+            own = dict(iter(rows[rows["unit"] == unit.unit].groupby("source")))
+            measured = own["measured"]
+            low, high = measured["value"] - measured["error"], measured["value"] + measured["error"]
+            axes.fill_between(measured["time"], low.clip(lower=0), high, color=INK, alpha=0.16, lw=0)
+            axes.plot(measured["time"], measured["value"], color=INK, lw=0.8)
+            for model in models:
+                axes.plot(own[model]["time"], own[model]["value"], **model_line(model, colours[model]))
+            axes.margins(x=0)
+            if condition == conditions[0]:
+                axes.set_title(unit_title(unit.unit, unit.region, unit.heldout, "\n"))
+            if condition == conditions[-1]:
+                axes.set_xlabel("Time in window (s)")
+            if column == 0:
+                axes.set_ylabel(f"{shortened(condition) or 'All trials'}\nn = {trials}\nRate (spikes/s)")
+    for axes in grid[0]:  # after all conditions are drawn: they share the axis
+        axes.set_ylim(bottom=0)
+    handles = [Line2D([], [], label=model_name(model), **model_line(model, colours[model])) for model in models]
+    measured_line = Line2D([], [], color=INK, lw=0.8, label="Measured, mean \u00b1 s.e.m.")
+    figure.legend(handles=[measured_line, *handles], loc="outside lower center", ncols=min(7, 1 + len(handles)))
+    return figure

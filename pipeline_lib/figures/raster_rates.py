@@ -1,0 +1,230 @@
+"""Spikes of one test window beside the rates that each model inferred for it, unit by unit."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+
+from pipeline_lib.clock import TICKS_PER_SECOND
+from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.figures.excerpts import coarsen, describe_units, example_units
+from pipeline_lib.figures.fits import first_seeds
+from pipeline_lib.figures.style import (
+    HIDDEN,
+    INK,
+    QUIET,
+    SMALL_SIZE,
+    model_colours,
+    model_line,
+    model_name,
+    model_order,
+    new_figure,
+    panel_title,
+    rate_map,
+    region_colours,
+    stacked,
+    styled,
+)
+from pipeline_lib.figures.units import (
+    Block,
+    draw_hidden,
+    hidden_runs,
+    name_regions,
+    region_blocks,
+    unit_order,
+    unit_title,
+)
+
+CAPTION = (
+    "Spikes of one window of the test part, the one with the median number of spikes, beside the rates that each model "
+    "inferred for it (same units, same time; the fastest units of each region where there are many). Look for the "
+    "spikes' texture in the rates: a good model follows the changes of the whole population in a single trial, while a "
+    "mean-rate model shows only horizontal stripes. Below, single units: ticks are measured spikes, lines are rates; "
+    "units marked as held out were hidden from the models at test time. Grey: not recorded."
+)
+
+SHOWN_UNITS, SHOWN_BINS, TRACE_BINS, EXAMPLES = 80, 100, 250, 4
+PANELS_A_ROW, PANEL_HEIGHT, TRACE_HEIGHT = 5, 48.0, 27.0
+
+
+def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
+    """Spikes and rates of one test window.
+
+    Rows by `kind`: "window" (time = its start on the session clock, value = its length, s), "spike" (time of each
+    spike of the shown units), "hidden" (time and length of what was not observed of them), "rate" (mean over a few
+    bins of a model's rate, spikes/s) and "trace" (the same, finer, of the example units). `time` is in s from the
+    window's start (bin centres for rates), `unit` a row of the session's units, `row` its row in the raster.
+
+    Raises
+    ------
+    InputError : a fit has no prediction of this session or window.
+    NothingToDrawError : the session has no test window.
+    """
+    from pipeline_lib.trains.binning import observed_windows
+    from pipeline_lib.trains.splits import Split
+    from pipeline_lib.trains.store import Trains
+
+    store, parts = Trains.open(Path(trains)), Split.read(Path(split))
+    test = parts.part(store.session, "test")
+    if len(test) == 0:
+        raise NothingToDrawError(f"Session {store.session} has no window in the test part.")
+    starts = test["start_tick"].to_numpy()
+    stops = starts + test["bins"].to_numpy() * parts.bin_ticks
+    spikes = np.searchsorted(store.ticks, stops) - np.searchsorted(store.ticks, starts)
+    chosen = int(np.argsort(spikes, kind="stable")[len(test) // 2])
+    start, stop = int(starts[chosen]), int(stops[chosen])
+
+    regions, heldout, rates = describe_units(store, parts)
+    shown = unit_order(regions, rates, SHOWN_UNITS)
+    row = np.full(store.n_units, -1)
+    row[shown] = np.arange(len(shown))
+
+    first, last = np.searchsorted(store.ticks, [start, stop])
+    unit = store.unit[first:last].astype(int)
+    times = (store.ticks[first:last] - start) / TICKS_PER_SECOND
+    seen = row[unit] >= 0
+    length = (stop - start) / TICKS_PER_SECOND
+    tables = [
+        pd.DataFrame({"kind": ["window"], "time": [start / TICKS_PER_SECOND], "value": [length]}),
+        pd.DataFrame({"kind": "spike", "unit": unit[seen], "time": times[seen]}),
+    ]
+    bins, bin_seconds = (stop - start) // parts.bin_ticks, parts.bin_ticks / TICKS_PER_SECOND
+    observed = observed_windows(store, starts[[chosen]], bins, parts.bin_ticks)[0][:, shown]
+    hidden = hidden_runs(observed, shown)
+    begin, end = hidden["first"] * bin_seconds, hidden["stop"] * bin_seconds
+    tables.append(pd.DataFrame({"kind": "hidden", "unit": hidden["unit"], "time": begin, "value": end - begin}))
+    examples = example_units(rates, regions, heldout, shown, EXAMPLES)
+    sample = test.index.to_numpy()[[chosen]]
+    for model, fit in first_seeds(fits).items():
+        prediction = fit.prediction(store.session)
+        in_window = prediction.of(sample)[0, :bins] / bin_seconds
+        for kind, units, count in (("rate", shown, SHOWN_BINS), ("trace", examples, TRACE_BINS)):
+            tables.append(_rates_table(kind, model, in_window, units, bin_seconds, count))
+    table = pd.concat(tables, ignore_index=True)
+    known = table["unit"].notna()
+    rows_of_units = table.loc[known, "unit"].astype(int).to_numpy()
+    table.loc[known, "region"] = regions[rows_of_units]
+    table.loc[known, "heldout"] = heldout[rows_of_units].astype(float)
+    table.loc[known, "row"] = row[rows_of_units]
+    return table[["kind", "model", "unit", "region", "heldout", "row", "time", "value"]]
+
+
+def _rates_table(
+    kind: str, model: str, rates: np.ndarray, units: np.ndarray, bin_seconds: float, bins: int
+) -> pd.DataFrame:
+    means, centres = coarsen(rates[:, units], bins)
+    return pd.DataFrame(
+        {
+            "kind": kind,
+            "model": model,
+            "unit": np.repeat(units, len(means)),
+            "time": np.tile(centres * bin_seconds, len(units)),
+            "value": means.T.ravel(),
+        }
+    )
+
+
+@styled
+def draw(table: pd.DataFrame) -> Figure:
+    """Raster and one map of rates a model above; single units below."""
+    kinds = {str(kind): rows for kind, rows in table.groupby("kind")}
+    window, spikes = kinds["window"].iloc[0], kinds["spike"]
+    rates = kinds.get("rate", table.iloc[:0])
+    models = model_order(rates["model"].unique())
+    units = pd.concat([spikes, rates]).drop_duplicates("unit").sort_values("row")
+    panels = 1 + len(models)
+    map_rows = -(-panels // PANELS_A_ROW)
+    columns = -(-panels // map_rows)
+    trace_rows = -(-kinds["trace"]["unit"].nunique() // 2) if "trace" in kinds else 0
+    heights = [map_rows * PANEL_HEIGHT + 4, trace_rows * TRACE_HEIGHT + 5]
+    figure = new_figure("double", sum(heights) if trace_rows else heights[0])
+    parts = stacked(figure, heights if trace_rows else heights[:1])
+
+    grid = parts[0].subplots(map_rows, columns, sharex=True, sharey=True, squeeze=False)
+    blocks = _blocks(units)
+    extent = (0.0, float(window["value"]), units["row"].max() + 0.5, -0.5)
+    for place, axes in enumerate(grid.ravel()):
+        axes.set_visible(place < panels)
+        axes.set(xlim=extent[:2], ylim=extent[2:])
+        axes.locator_params(axis="x", nbins=3)
+    _raster(grid[0, 0], spikes, blocks)
+    hidden = kinds.get("hidden", table.iloc[:0])
+    draw_hidden(grid[0, 0], hidden)
+    start = window["time"]
+    panel_title(grid[0, 0], "a", f"Spikes from {start:.2f} s")
+    image = None
+    top = float(rates["value"].quantile(0.995)) if len(rates) else 1.0
+    for model, axes in zip(models, grid.ravel()[1:], strict=False):
+        pivot = rates[rates["model"] == model].pivot(index="row", columns="time", values="value")
+        norm = PowerNorm(0.5, vmin=0, vmax=max(top, 1e-3))
+        image = axes.imshow(pivot, aspect="auto", extent=extent, cmap=rate_map(), norm=norm, interpolation="nearest")
+        axes.set_title(model_name(model))
+    for place, axes in enumerate(grid.ravel()[:panels]):
+        if place % columns == 0:
+            name_regions(axes, blocks, PANEL_HEIGHT * 0.75)
+            axes.set_ylabel("Units by region")
+        else:
+            axes.tick_params(axis="y", length=0, labelleft=False)
+            for block in blocks[1:]:
+                axes.axhline(block.start - 0.5, color=QUIET, lw=0.4)
+        if place + columns >= panels:
+            axes.tick_params(axis="x", labelbottom=True)
+            axes.set_xlabel("Time in window (s)")
+    if image is not None:
+        bar = parts[0].colorbar(image, ax=grid, fraction=0.02, pad=0.012, aspect=25, extend="max")
+        bar.set_label("Rate (spikes/s)")
+        bar.outline.set_linewidth(0.4)
+    if trace_rows:
+        _traces(parts[1], kinds["trace"], spikes, hidden, float(window["value"]))
+    return figure
+
+
+def _blocks(units: pd.DataFrame) -> list[Block]:
+    """Region blocks of the raster; a unit that neither fired nor was predicted keeps its row."""
+    regions = units.set_index("row")["region"]
+    every = regions.reindex(np.arange(units["row"].max() + 1)).ffill().bfill()
+    return region_blocks(every.to_numpy())
+
+
+def _raster(axes: Axes, spikes: pd.DataFrame, blocks: list[Block]) -> None:
+    colours = region_colours(block.region for block in blocks)
+    for region, rows in spikes.groupby("region"):
+        colour = colours[str(region)]
+        axes.vlines(rows["time"], rows["row"] - 0.45, rows["row"] + 0.45, color=colour, lw=0.5, rasterized=True)
+
+
+def _traces(part: SubFigure, traces: pd.DataFrame, spikes: pd.DataFrame, hidden: pd.DataFrame, length: float) -> None:
+    units = traces.drop_duplicates("unit")
+    models = model_order(traces["model"].unique())
+    colours = model_colours(models)
+    grid = part.subplots(-(-len(units) // 2), 2, sharex=True, squeeze=False)
+    for place, axes in enumerate(grid.ravel()):
+        axes.set_visible(place < len(units))
+    for (place, unit), axes in zip(enumerate(units.itertuples()), grid.ravel(), strict=False):
+        own = traces[traces["unit"] == unit.unit]
+        top = max(float(own["value"].max()), 1e-3)
+        for begin, span in hidden.loc[hidden["unit"] == unit.unit, ["time", "value"]].to_numpy():
+            axes.axvspan(begin, begin + span, color=HIDDEN, lw=0)
+        times = spikes.loc[spikes["unit"] == unit.unit, "time"]
+        axes.vlines(times, -0.24 * top, -0.08 * top, color=INK, lw=0.6)
+        for model in models:
+            line = own[own["model"] == model]
+            axes.plot(line["time"], line["value"], **model_line(model, colours[model]))
+        about = unit_title(unit.unit, unit.region, unit.heldout)
+        if place == 0:
+            panel_title(axes, "b", about)
+        else:
+            axes.set_title(about)
+        axes.set(xlim=(0, length), ylim=(-0.3 * top, 1.08 * top), ylabel="Rate (spikes/s)")
+        axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 1.08 * top])
+        if place + 2 >= len(units):
+            axes.tick_params(axis="x", labelbottom=True)
+            axes.set_xlabel("Time in window (s)")
+    handles = [Line2D([], [], label=model_name(model), **model_line(model, colours[model])) for model in models]
+    ticks = Line2D([], [], color=INK, marker="|", ls="", ms=SMALL_SIZE, mew=0.6, label="Measured spikes")
+    part.legend(handles=[ticks, *handles], loc="outside lower center", ncols=min(7, 1 + len(handles)))

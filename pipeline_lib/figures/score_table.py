@@ -1,0 +1,153 @@
+"""Scores of all models on the test part, with their intervals, session by session."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.figures.style import (
+    FAINT,
+    QUIET,
+    SMALL_SIZE,
+    model_colours,
+    model_name,
+    model_order,
+    new_figure,
+    panel_title,
+    styled,
+)
+
+CAPTION = (
+    "Bits per spike on the test part, pooled over units: how much better each model predicts the measured spikes than "
+    "a constant rate, the one each unit turned out to have in the test part (so that a mean learned in training falls "
+    "a little below 0). Points are seeds, bars their 95 % bootstrap intervals over test windows. Held-in units are "
+    "those whose spikes the models were given; held-out units were hidden at test time, so that only shared activity "
+    "can predict them. Compare models that see the same (legend): one that reads a bin's own future or its condition "
+    "has an advantage that is not skill."
+)
+
+METRIC, AGGREGATION, NULL = "bits_per_spike", "pooled", "evaluated mean"
+"""The score of the Neural Latents Benchmark; against the training mean it stands in the metrics table, too."""
+NULL_NAME = "each unit's mean in the test part"
+PANELS = {"heldin": "Held-in units", "heldout": "Held-out units (co-smoothing)"}
+MOST_COHORTS = 8
+"""With more cohorts than these, a row is a model and a point a cohort."""
+COLUMNS = ["cohort", "session", "model", "seed", "units", "value", "ci_low", "ci_high", "n", "null", "sees"]
+
+
+def data(metrics: Path | str) -> pd.DataFrame:
+    """Rows of the metrics table that are pooled bits/spike of the test part, for held-in and held-out units.
+
+    Columns as in the metrics table: cohort, session, model, seed, units, value, ci_low, ci_high (bits/spike), n, null,
+    sees. Raises NothingToDrawError where no such row is finite.
+    """
+    scores = primary_rows(pd.read_parquet(metrics))
+    scores = scores.loc[scores["units"].isin(list(PANELS)), COLUMNS]
+    if scores.empty:
+        raise NothingToDrawError("No model has a finite bits/spike on a test part.")
+    return scores.sort_values(["cohort", "session", "units", "model", "seed"], ignore_index=True)
+
+
+def primary_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the metrics table by which models are ranked: finite, pooled bits/spike of the test part.
+
+    Their null model is the mean of the very data that is scored, which is hard on every model: a constant rate learned
+    from the training part scores below 0.
+    """
+    chosen = (table["metric"] == METRIC) & (table["split"] == "test") & table["value"].notna()
+    return table[chosen & (table["aggregation"] == AGGREGATION) & (table["null"] == NULL)]
+
+
+@styled
+def draw(table: pd.DataFrame) -> Figure:
+    """A panel for held-in units, one for held-out; rows are models within each session, points are seeds."""
+    models = model_order(table["model"].unique())
+    colours = model_colours(models)
+    panels = [units for units in PANELS if (table["units"] == units).any()]
+    sessions = table["session"].astype(str).drop_duplicates().tolist()
+    rows = _rows_of_sessions(sessions, models) if len(sessions) <= MOST_COHORTS else _rows_of_models(models)
+    last = max(place for _, _, place in rows)
+    sees = table.drop_duplicates("model").set_index("model")["sees"]
+    legend_rows = -(-len(models) // 2)
+    figure = new_figure("double", last * 3.7 + 16 + legend_rows * 3.2)
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for place, (axes, units) in enumerate(zip(grid, panels, strict=True)):
+        of_units = table[table["units"] == units]
+        if len(sessions) <= MOST_COHORTS:
+            _seed_points(axes, of_units, rows, colours)
+        else:
+            _session_points(axes, of_units, rows, colours)
+        panel_title(axes, "ab"[place], PANELS[units])
+        axes.set_xlabel(f"Bits per spike (0: {NULL_NAME})")
+        axes.axvline(0, color=QUIET, lw=0.6, zorder=0)
+        axes.set_ylim(last + 0.7, -0.7)
+        axes.grid(axis="x", color=FAINT, lw=0.4)
+        axes.set_axisbelow(True)
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    grid[0].set_yticks([place for _, _, place in rows], [_row_name(session, model) for session, model, _ in rows])
+    for label, (_, model, _) in zip(grid[0].get_yticklabels(), rows, strict=True):
+        label.set_fontweight("normal" if model else "bold")
+    point: dict[str, Any] = {"marker": "o", "ms": 3.5, "ls": ""}
+    labels = {model: f"{model_name(model)}: sees {sees[model]}" for model in models}
+    handles = [Line2D([], [], color=colours[model], label=label, **point) for model, label in labels.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure
+
+
+Row = tuple[str, str, float]
+"""Session, model ("" for the session's heading), place on the axis."""
+
+
+def _rows_of_sessions(sessions: list[str], models: list[str]) -> list[Row]:
+    rows: list[Row] = []
+    for block, session in enumerate(sessions):
+        top = block * (len(models) + 1.5)
+        rows += [(session, "", top), *((session, model, top + 1 + k) for k, model in enumerate(models))]
+    return rows
+
+
+def _rows_of_models(models: list[str]) -> list[Row]:
+    return [("", model, float(place)) for place, model in enumerate(models)]
+
+
+def _row_name(session: str, model: str) -> str:
+    if model:
+        return model_name(model)
+    return session if len(session) <= 32 else f"{session[:20]}\u2026{session[-11:]}"
+
+
+def _seed_points(axes: Axes, table: pd.DataFrame, rows: list[Row], colours: dict[str, str]) -> None:
+    """A point a seed, with its interval; a score far below the null is an arrow at the edge, with its value."""
+    places = {(session, model): place for session, model, place in rows}
+    floor = -1.5 * max(float(table["value"].max()), 0.2)
+    for (session, model), seeds in table.groupby(["session", "model"]):
+        place = places[str(session), str(model)] + np.linspace(-0.22, 0.22, len(seeds)) * (len(seeds) > 1)
+        values, colour = seeds["value"].to_numpy(), colours[str(model)]
+        inside = values >= floor
+        low = seeds["ci_low"].fillna(seeds["value"]).clip(lower=floor).to_numpy()
+        high = seeds["ci_high"].fillna(seeds["value"]).clip(lower=floor).to_numpy()
+        axes.hlines(place[inside], low[inside], high[inside], color=colour, lw=1.0)
+        axes.plot(values[inside], place[inside], "o", ms=3.0, color=colour, mec="white", mew=0.3)
+        axes.plot(np.full((~inside).sum(), floor), place[~inside], "<", ms=3.5, color=colour)
+        for value, at in zip(values[~inside], place[~inside], strict=True):
+            text = f"{value:.2g}".replace("-", "\u2212")
+            axes.annotate(
+                text, (floor, at), (4, 0), textcoords="offset points", va="center", color=QUIET, fontsize=SMALL_SIZE
+            )
+
+
+def _session_points(axes: Axes, table: pd.DataFrame, rows: list[Row], colours: dict[str, str]) -> None:
+    """A light point a session (mean over seeds), the median as a bar."""
+    places = {model: place for _, model, place in rows}
+    for model, scores in table.groupby("model"):
+        values = scores.groupby("session")["value"].mean().to_numpy()
+        spread = (np.arange(len(values)) * 0.618) % 1 - 0.5  # golden steps: even, and the same every time
+        place, colour = places[str(model)], colours[str(model)]
+        axes.plot(values, place + 0.5 * spread, "o", ms=2.2, color=colour, alpha=0.45, mew=0)
+        axes.vlines(np.median(values), place - 0.38, place + 0.38, color=colour, lw=2.0)

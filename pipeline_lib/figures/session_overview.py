@@ -1,0 +1,206 @@
+"""What a session holds: its spikes, its rates by region, its course, and what the selection kept."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
+
+from pipeline_lib.figures.style import (
+    FAINT,
+    HIDDEN,
+    INHIBITION,
+    INK,
+    QUIET,
+    new_figure,
+    panel_title,
+    region_colours,
+    styled,
+)
+from pipeline_lib.figures.units import draw_hidden, name_regions, region_blocks, unit_order
+from pipeline_lib.recording import read_description
+
+CAPTION = (
+    "The session as the models see it. (a) Spikes of a few seconds from the middle of the session, units grouped by "
+    "region. (b) Mean rate of every unit; the bar is the region's median. Silent or absurdly fast units point to a "
+    "selection that is too loose. (c) Mean rate over units through the session, trials as ticks above; grey where "
+    "nothing was recorded: look for drifts and drop-outs. (d) What the selection kept."
+)
+
+STRETCH, SHOWN_UNITS, SHOWN_SPIKES, COURSE_BINS, SHOWN_REGIONS = 10.0, 120, 15_000, 240, 10
+
+
+def data(recording: Path | str) -> pd.DataFrame:
+    """What the four panels show.
+
+    Rows by `panel`: "raster" (time in s on the session clock, unit, region, row of the raster, -1 for a unit not in
+    it), "hidden" (time and value = start and length of what was not observed of a unit), "rate" (unit, region, value
+    in spikes/s while it was observed), "course" (time = bin centre, s; value = mean rate over the units observed,
+    spikes/s; NaN where none was for half of the bin), "trial" (time = start, s) and "count" (region = what is counted,
+    value = kept, of = before the selection).
+
+    Raises
+    ------
+    InputError : the directory is not a complete recording.
+    """
+    recording = Path(recording)
+    about = read_description(recording)
+    spikes = pd.read_parquet(recording / "spikes.parquet", columns=["time", "unit"])
+    times, unit = spikes["time"].to_numpy(), spikes["unit"].to_numpy()
+    regions = pd.read_parquet(recording / "units.parquet", columns=["region"])["region"].astype(str).to_numpy()
+    trials = pd.read_parquet(recording / "trials.parquet", columns=["start"])["start"].to_numpy(dtype=float)
+    observed = np.array(about["observed"], dtype=float)
+
+    present = _present(recording, observed, len(regions))
+    seconds = np.array([np.diff(intervals).sum() for intervals in present])
+    rates = np.bincount(unit, minlength=len(regions)) / np.where(seconds > 0, seconds, np.nan)
+    shown = unit_order(regions, rates, SHOWN_UNITS)
+    row = np.full(len(regions), -1)
+    row[shown] = np.arange(len(shown))
+    start, stop = _stretch(times, trials, observed, np.nansum(rates[shown]))
+    first, last = np.searchsorted(times, [start, stop])
+    kept = np.flatnonzero(row[unit[first:last]] >= 0) + first
+    tables = [
+        pd.DataFrame({"panel": "raster", "time": times[kept], "unit": unit[kept]}),
+        _hidden(present, shown, start, stop),
+        pd.DataFrame({"panel": "rate", "unit": np.arange(len(regions)), "value": rates}),
+        _course(times, observed, present, float(about["duration"])),
+        pd.DataFrame({"panel": "trial", "time": trials}),
+        _counts(about["counts"], len(regions), len(times), len(trials)),
+    ]
+    table = pd.concat(tables, ignore_index=True)
+    known = table["unit"].notna()
+    units = table.loc[known, "unit"].astype(int)
+    table.loc[known, "region"], table.loc[known, "row"] = regions[units], row[units]
+    return table[["panel", "time", "unit", "region", "row", "value", "of"]]
+
+
+def _stretch(times: np.ndarray, trials: np.ndarray, observed: np.ndarray, rate: float) -> tuple[float, float]:
+    """Start and end (s) of the spikes to show: from the middle trial, or the middle spike where there is no trial."""
+    start = float(np.sort(trials)[len(trials) // 2]) if len(trials) else float(times[len(times) // 2])
+    length = min(STRETCH, SHOWN_SPIKES / max(rate, 1e-9))
+    inside = observed[(observed[:, 0] <= start) & (start < observed[:, 1])]
+    low, high = inside[0] if len(inside) else (times[0], times[-1])
+    start = max(float(low), min(start, float(high) - length))
+    return start, min(start + length, float(high))
+
+
+def _present(recording: Path, observed: np.ndarray, units: int) -> list[np.ndarray]:
+    """When each unit was observed, (intervals, 2) s: its own intervals, or the session's where it has none."""
+    path = recording / "unit_intervals.parquet"
+    if not path.exists():
+        return [observed] * units
+    own = {unit: rows[["start", "stop"]].to_numpy() for unit, rows in pd.read_parquet(path).groupby("unit")}
+    return [own.get(unit, observed) for unit in range(units)]
+
+
+def _hidden(present: list[np.ndarray], shown: np.ndarray, start: float, stop: float) -> pd.DataFrame:
+    """The parts of `start` to `stop` in which a shown unit was not observed."""
+    rows = []
+    for unit in shown:
+        inside = np.clip(present[unit], start, stop)
+        edges = np.concatenate([[start], inside[np.argsort(inside[:, 0])].ravel(), [stop]]).reshape(-1, 2)
+        rows += [(unit, first, last - first) for first, last in edges if last > first]
+    return pd.DataFrame(rows, columns=["unit", "time", "value"]).assign(panel="hidden")
+
+
+def _course(times: np.ndarray, observed: np.ndarray, present: list[np.ndarray], duration: float) -> pd.DataFrame:
+    edges = np.linspace(0, duration, COURSE_BINS + 1)
+    counts = np.diff(np.searchsorted(times, edges)).astype(float)
+    intervals = np.concatenate(present)
+    unit_seconds = np.diff(_seconds_before(intervals, edges))  # summed over units
+    enough = np.diff(_seconds_before(observed, edges)) >= 0.5 * np.diff(edges)
+    enough &= unit_seconds > 0
+    value = np.where(enough, counts / np.where(enough, unit_seconds, 1), np.nan)
+    return pd.DataFrame({"panel": "course", "time": (edges[1:] + edges[:-1]) / 2, "value": value})
+
+
+def _seconds_before(intervals: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Total length of the intervals (k, 2) up to each edge."""
+    start, stop = np.sort(intervals[:, 0]), np.sort(intervals[:, 1])
+    begun, ended = np.searchsorted(start, edges), np.searchsorted(stop, edges)
+    sum_start, sum_stop = np.concatenate([[0], np.cumsum(start)]), np.concatenate([[0], np.cumsum(stop)])
+    return (begun - ended) * edges - sum_start[begun] + sum_stop[ended]
+
+
+def _counts(counts: dict[str, int], units: int, spikes: int, trials: int) -> pd.DataFrame:
+    kept = {"units": units, "spikes": spikes, "trials": trials}
+    before = [counts.get(f"{name}_before", value) for name, value in kept.items()]
+    return pd.DataFrame({"panel": "count", "region": list(kept), "value": list(kept.values()), "of": before})
+
+
+@styled
+def draw(table: pd.DataFrame) -> Figure:
+    """Raster and rates by region above, the session's course and the selection below."""
+    panels = {str(panel): rows for panel, rows in table.groupby("panel")}
+    regions = panels["rate"]["region"].astype(str)
+    largest = regions.value_counts().head(SHOWN_REGIONS).index
+    figure = new_figure("double", 102)
+    grid = figure.subplots(2, 2, width_ratios=(2.3, 1), height_ratios=(2.2, 1))
+    _raster(grid[0, 0], panels["raster"], panels["rate"])
+    draw_hidden(grid[0, 0], panels.get("hidden", table.iloc[:0]))
+    _rates(grid[0, 1], panels["rate"], sorted(largest), regions)
+    _draw_course(grid[1, 0], panels["course"], panels.get("trial", table.iloc[:0]))
+    _draw_counts(grid[1, 1], panels["count"])
+    return figure
+
+
+def _raster(axes: Axes, spikes: pd.DataFrame, units: pd.DataFrame) -> None:
+    colours = region_colours(units["region"].astype(str))
+    for region, rows in spikes.groupby("region"):
+        colour = colours[str(region)]
+        axes.vlines(rows["time"], rows["row"] - 0.45, rows["row"] + 0.45, color=colour, lw=0.4, rasterized=True)
+    shown = units[units["row"] >= 0].sort_values("row")
+    axes.set(ylim=(len(shown) - 0.5, -0.5), xlabel="Time in session (s)", ylabel="Units by region")
+    name_regions(axes, region_blocks(shown["region"].to_numpy()), 55)
+    axes.margins(x=0.005)
+    panel_title(axes, "a", "Spikes")
+
+
+def _rates(axes: Axes, rates: pd.DataFrame, shown: list[str], regions: pd.Series) -> None:
+    colours = region_colours(regions)
+    for place, region in enumerate(shown):
+        values = rates.loc[rates["region"] == region, "value"].clip(lower=1e-3).to_numpy()
+        spread = (np.arange(len(values)) * 0.618) % 1 - 0.5  # golden steps: even, and the same every time
+        axes.plot(values, place + 0.6 * spread, "o", ms=2.0, color=colours[region], alpha=0.6, mew=0)
+        axes.vlines(np.median(values), place - 0.4, place + 0.4, color=INK, lw=1.2)
+    counts = rates["region"].value_counts()
+    axes.set_yticks(range(len(shown)), [f"{region} ({counts[region]})" for region in shown])
+    axes.set(xscale="log", ylim=(len(shown) - 0.4, -0.6), xlabel="Mean rate (spikes/s)")
+    decades = np.log10(rates["value"].max() / max(rates["value"].min(), 1e-3))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.7 else (1,)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
+    axes.tick_params(axis="y", length=0)
+    title = (
+        "Rates by region (units)" if len(shown) == regions.nunique() else f"The {len(shown)} largest regions (units)"
+    )
+    panel_title(axes, "b", title)
+
+
+def _draw_course(axes: Axes, course: pd.DataFrame, trials: pd.DataFrame) -> None:
+    step = course["time"].diff().median()
+    for time in course.loc[course["value"].isna(), "time"]:
+        axes.axvspan(time - step / 2, time + step / 2, color=HIDDEN, lw=0)
+    axes.plot(course["time"], course["value"], color=INHIBITION, lw=0.8)
+    across = axes.get_xaxis_transform()
+    axes.vlines(trials["time"], 1.02, 1.07, color=QUIET, lw=0.3, transform=across, clip_on=False)
+    axes.set(xlabel="Time in session (s)", ylabel="Rate (spikes/s\nper unit)", ylim=(0, None))
+    axes.set_xlim(0, course["time"].iloc[-1] + step / 2)
+    title = f"Course of the session, {len(trials)} trials" if len(trials) else "Course of the session"
+    panel_title(axes, "c", title, pad=8)
+
+
+def _draw_counts(axes: Axes, counts: pd.DataFrame) -> None:
+    places = np.arange(len(counts))
+    share = 100 * counts["value"] / counts["of"].where(counts["of"] > 0)
+    axes.barh(places, 100, height=0.42, color=FAINT)
+    axes.barh(places, share.fillna(0), height=0.42, color=INHIBITION)
+    for place, row in zip(places, counts.itertuples(), strict=True):
+        text = f"{row.region}: {row.value:,.0f} of {row.of:,.0f}"
+        axes.annotate(text, (0, place - 0.3), va="bottom", fontsize="small")
+    axes.set(yticks=[], xlim=(0, 100), ylim=(len(counts) - 0.6, -1.0), xlabel="Kept by the selection (%)")
+    axes.spines["left"].set_visible(False)
+    panel_title(axes, "d", "Selection")

@@ -1,0 +1,225 @@
+"""One look for every figure: journal column widths, print sizes, colours that colour-blind readers can tell apart.
+
+Nothing here touches matplotlib's global state: `styled` applies the settings while a figure is drawn, `save` while it
+is written. The same data gives the same bytes in every format.
+"""
+
+import functools
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.figure import Figure, SubFigure
+
+from pipeline_lib.files import atomic_file
+
+P = ParamSpec("P")
+
+MM = 1 / 25.4
+"""Inches in a millimetre."""
+COLUMN_WIDTHS = {"single": 85.0, "wide": 120.0, "double": 178.0}
+"""Journal columns, mm: one, one and a half, two."""
+PRINT_DPI = 300
+FONT_SIZE, SMALL_SIZE = 7.0, 6.0
+
+INK, QUIET, FAINT, HIDDEN = "#1A1A1A", "#6E6E6E", "#D9D9D9", "#EDEDED"
+"""Measured data and the truth; secondary text; separators and what was not fitted; what was not observed."""
+
+MODEL_COLOURS = {
+    "mean_rate": "#B4B4B4",
+    "psth": "#CC79A7",
+    "smoothing": "#56B4E9",
+    "gpfa": "#5E5E5E",
+    "glm": "#0072B2",
+    "glm_transformer": "#D55E00",
+    "lfads": "#009E73",
+    "ndt": "#E69F00",
+    "neuroformer": "#661150",
+}
+"""Okabe and Ito's palette (2008); black is kept for measured data, yellow is left out (too pale for a line)."""
+MODEL_DASHES = {"mean_rate": (0, (1, 1)), "psth": (0, (4, 1.2)), "smoothing": (0, (5, 1, 1, 1))}
+"""Baselines are dashed, so that a black-and-white print still tells them from the models."""
+SPARE_COLOURS = ("#AA4499", "#117733", "#882255", "#999933", "#332288", "#CC6677")
+"""Tol's muted palette, for models a user adds."""
+REGION_COLOURS = ("#332288", "#CC6677", "#117733", "#DDAA33", "#4C9CCF", "#882255", "#44AA99", "#661100", "#AA4499")
+EXCITATION, INHIBITION = "#C2410C", "#075E9C"
+
+SETTINGS: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.size": FONT_SIZE,
+    "axes.titlesize": FONT_SIZE,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 4.0,
+    "axes.labelsize": FONT_SIZE,
+    "axes.labelpad": 2.5,
+    "axes.linewidth": 0.5,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": INK,
+    "xtick.labelsize": SMALL_SIZE,
+    "ytick.labelsize": SMALL_SIZE,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.width": 0.5,
+    "ytick.major.width": 0.5,
+    "xtick.minor.width": 0.4,
+    "ytick.minor.width": 0.4,
+    "xtick.major.size": 2.0,
+    "ytick.major.size": 2.0,
+    "xtick.minor.size": 1.2,
+    "ytick.minor.size": 1.2,
+    "xtick.major.pad": 2.0,
+    "ytick.major.pad": 2.0,
+    "lines.linewidth": 0.9,
+    "lines.solid_capstyle": "butt",
+    "patch.linewidth": 0.5,
+    "legend.fontsize": SMALL_SIZE,
+    "legend.frameon": False,
+    "legend.handlelength": 1.8,
+    "legend.borderaxespad": 0.0,
+    "figure.dpi": 150.0,
+    "figure.constrained_layout.h_pad": 0.03,
+    "figure.constrained_layout.w_pad": 0.03,
+    "mathtext.fontset": "custom",
+    "mathtext.cal": "sans",  # its default, "cursive", is seldom installed and warns in every log
+    "pdf.fonttype": 42,  # TrueType, embedded: journals refuse Type 3
+    "ps.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "trainyard",  # otherwise element ids are random
+}
+
+
+def diverging_map() -> Colormap:
+    """Blue (negative) through white (0) to vermilion (positive); what was not fitted (NaN) is grey."""
+    colours = ["#064A80", INHIBITION, "#8DBBDD", "#FFFFFF", "#F3B48C", EXCITATION, "#A33207"]
+    return LinearSegmentedColormap.from_list("coupling", colours).with_extremes(bad=FAINT)
+
+
+def rate_map() -> Colormap:
+    """White (silent) to near black, as ink on paper, through blue; bins beyond a window's end (NaN) are grey."""
+    colours = ["#FFFFFF", "#D3E3EF", "#86B3D1", "#2F7AAE", "#114B78", "#06192B"]
+    return LinearSegmentedColormap.from_list("rates", colours).with_extremes(bad=HIDDEN)
+
+
+def model_colours(models: Iterable[str]) -> dict[str, str]:
+    """A colour for each model: its own, whatever the others are; a user's model takes a spare one by its name."""
+    colours: dict[str, str] = {}
+    for model in sorted(set(models)):
+        if model in MODEL_COLOURS:
+            colours[model] = MODEL_COLOURS[model]
+            continue
+        first = zlib.crc32(model.encode()) % len(SPARE_COLOURS)
+        order = SPARE_COLOURS[first:] + SPARE_COLOURS[:first]
+        free = [colour for colour in order if colour not in colours.values()]
+        colours[model] = (free or list(order))[0]
+    return colours
+
+
+def model_line(model: str, colour: str) -> dict[str, Any]:
+    """Line properties of a model."""
+    return {"color": colour, "linestyle": MODEL_DASHES.get(model, "-")}
+
+
+def model_order(models: Iterable[str]) -> list[str]:
+    """Baselines first, then the models in the order of `MODEL_COLOURS`, then a user's own by name."""
+    known = list(MODEL_COLOURS)
+    return sorted(set(models), key=lambda model: (known.index(model) if model in known else len(known), model))
+
+
+def model_name(model: str) -> str:
+    """A model's name as a reader writes it: `glm_transformer` becomes `GLM-Transformer`."""
+    names = {
+        "mean_rate": "Mean rate",
+        "psth": "PSTH",
+        "smoothing": "Smoothing",
+        "gpfa": "GPFA",
+        "glm": "GLM",
+        "glm_transformer": "GLM-Transformer",
+        "lfads": "LFADS",
+        "ndt": "NDT",
+        "neuroformer": "Neuroformer",
+    }
+    return names.get(model, model.replace("_", " "))
+
+
+def region_colours(regions: Iterable[str]) -> dict[str, str]:
+    """A colour for each region, in alphabetical order; neighbours in a figure always differ."""
+    return {region: REGION_COLOURS[row % len(REGION_COLOURS)] for row, region in enumerate(sorted(set(regions)))}
+
+
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Run a drawing function with this module's settings, whatever the process has set."""
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with _settings():
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def new_figure(column: str, height: float) -> Figure:
+    """An empty figure as wide as a `column` of `COLUMN_WIDTHS` and `height` mm high, laid out without overlaps."""
+    return Figure(figsize=(COLUMN_WIDTHS[column] * MM, height * MM), layout="constrained")
+
+
+def stacked(figure: Figure, heights: Sequence[float]) -> list[SubFigure]:
+    """Parts of the figure from top to bottom, each laid out on its own, with these relative heights."""
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)
+    return [part for row in np.atleast_2d(parts) for part in row]
+
+
+def panel_title(axes: Axes, letter: str, title: str, pad: float | None = None) -> None:
+    """Title at the left, after a bold panel letter; `pad` is its distance from the axes in points."""
+    axes.set_title(rf"$\mathbf{{{letter}}}$   {title}", pad=pad)
+
+
+@styled
+def notice(text: str) -> Figure:
+    """A figure that only says why there is nothing to draw."""
+    figure = new_figure("single", 20)
+    figure.text(0.5, 0.5, text, ha="center", va="center", color=QUIET, wrap=True)
+    return figure
+
+
+def save(figure: Figure, data: pd.DataFrame, stem: Path | str, svg: bool = False) -> None:
+    """Write {stem}.pdf, {stem}.png (300 dpi), the data behind them as {stem}.csv and, if asked, {stem}.svg.
+
+    Each file appears whole or not at all; the same figure and data give the same bytes.
+    """
+    formats: dict[str, dict[str, Any]] = {
+        ".pdf": {"metadata": {"CreationDate": None, "Creator": "Trainyard", "Producer": None}},
+        ".png": {"metadata": {"Software": None}},
+    }
+    if svg:
+        formats[".svg"] = {"metadata": {"Date": None, "Creator": "Trainyard"}}
+    with _settings():
+        for suffix, options in formats.items():
+            with atomic_file(f"{stem}{suffix}") as part:
+                figure.savefig(part, dpi=PRINT_DPI, facecolor="white", **options)
+    with atomic_file(f"{stem}.csv") as part:
+        data.to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def _settings() -> AbstractContextManager[None]:
+    """The module's settings, for as long as the block runs."""
+    settings: dict[Any, Any] = {**SETTINGS, "font.sans-serif": _fonts()}
+    return mpl.rc_context(settings)
+
+
+@functools.cache
+def _fonts() -> list[str]:
+    """The first journal face that this machine has; matplotlib's own for glyphs that it lacks, or for everything."""
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    faces = [face for face in ("Helvetica", "Arial", "Liberation Sans", "Nimbus Sans") if face in installed]
+    return [*faces[:1], "DejaVu Sans"]

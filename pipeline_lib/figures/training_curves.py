@@ -1,0 +1,88 @@
+"""Loss against training step, for every fit that keeps a history."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.figures.fits import Fit
+from pipeline_lib.figures.style import QUIET, model_colours, model_name, model_order, new_figure, styled
+
+CAPTION = (
+    "Loss of every fit as training went on, a panel a model, a line a session and seed; full lines are the training "
+    "part, dashed ones the validation part where the model evaluates it. Look for curves that have flattened (one that "
+    "still falls was stopped early) and for validation curves that turn up (overfitting). Losses of different models "
+    "are in different units: compare shapes here, and scores in the model comparison."
+)
+
+SHOWN_STEPS = 400
+PANELS_A_ROW, ROW_HEIGHT = 4, 40.0
+
+
+def data(fits: Sequence[Path | str]) -> pd.DataFrame:
+    """Losses of all fits, thinned evenly to `SHOWN_STEPS` points a curve at most (the last is kept).
+
+    Columns: cohort, model, seed, part ("training" or "validation"), step, loss. A fit without the columns `step` and
+    `loss`, or with a single row (solved at once), has no curve. Raises NothingToDrawError where none has one.
+    """
+    tables = []
+    for fit in sorted((Fit.at(directory) for directory in fits), key=lambda fit: (fit.model, fit.cohort, fit.seed)):
+        history = _history(fit)
+        if not {"step", "loss"} <= set(history.columns):
+            continue
+        parts = {"training": "loss", "validation": "validation_loss"}
+        for part, column in parts.items():
+            if column not in history:
+                continue
+            curve = history[["step", column]].dropna().rename(columns={column: "loss"})
+            if len(curve) < 2:
+                continue
+            every = -(-len(curve) // SHOWN_STEPS)
+            kept = curve.iloc[sorted({*range(0, len(curve), every), len(curve) - 1})]
+            tables.append(kept.assign(cohort=fit.cohort, model=fit.model, seed=fit.seed, part=part))
+    if not tables:
+        raise NothingToDrawError("No fit keeps a history of its loss: each was solved at once.")
+    return pd.concat(tables, ignore_index=True)[["cohort", "model", "seed", "part", "step", "loss"]]
+
+
+def _history(fit: Fit) -> pd.DataFrame:
+    """history.csv of a fit; a model that logs nothing leaves it empty."""
+    try:
+        return pd.read_csv(fit.directory / "history.csv")
+    except (FileNotFoundError, pd.errors.EmptyDataError):
+        return pd.DataFrame()
+
+
+@styled
+def draw(table: pd.DataFrame) -> Figure:
+    """A panel a model, a thin line a session and seed."""
+    models = model_order(table["model"].unique())
+    colours = model_colours(models)
+    columns = min(PANELS_A_ROW, len(models))
+    rows = -(-len(models) // columns)
+    figure = new_figure({1: "single", 2: "wide"}.get(columns, "double"), rows * ROW_HEIGHT + 6)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for place, axes in enumerate(grid):
+        axes.set_visible(place < len(models))
+    for place, (model, axes) in enumerate(zip(models, grid, strict=False)):
+        for (_, _, part), curve in table[table["model"] == model].groupby(["cohort", "seed", "part"]):
+            dashes = "-" if part == "training" else (0, (3, 1.5))
+            alone = {"marker": "o", "ms": 1.5} if len(curve) < 12 else {}
+            axes.plot(curve["step"], curve["loss"], color=colours[model], lw=0.8, alpha=0.75, ls=dashes, **alone)
+        axes.set_title(model_name(model))
+        axes.set_xlabel("Step")
+        if place % columns == 0:
+            axes.set_ylabel("Loss (as minimised)")
+        axes.ticklabel_format(axis="both", useOffset=False)
+        axes.locator_params(axis="x", nbins=4)
+        axes.margins(x=0.03)
+    handles = [
+        Line2D([], [], color=QUIET, lw=0.8, ls=dashes, label=part.capitalize())
+        for part, dashes in (("training", "-"), ("validation", (0, (3, 1.5))))
+        if (table["part"] == part).any()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure

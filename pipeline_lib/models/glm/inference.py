@@ -1,0 +1,193 @@
+"""How sure a fit is: standard errors, a test for every coupling, false-discovery control.
+
+The information of unit j is I_j = X' diag(weight x curvature_j) X, summed over bins, and the covariance of its ridge
+estimate the sandwich (I_j + R)^-1 I_j (I_j + R)^-1, R the penalty's share (White, 1982; without penalty it is the usual
+inverse). A ridge shrinks estimates towards zero: where there is no coupling tests keep their level, elsewhere they lose
+power. Tests therefore belong to a weak ridge, not to one chosen for prediction.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+from torch import Tensor
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.models.glm.engine import Problem, Solution
+
+UNITS_AT_ONCE = 16
+"""Information matrices held together: the design matrix is made once for each such group of units."""
+ROWS_BYTES = 64 << 20
+
+
+@dataclass
+class Inference:
+    """What the data say about each coefficient and each coupling.
+
+    `standard_errors` (units, columns) float64, of the coefficients as in `Solution` (NaN where nothing was fitted);
+    `wald` (senders, units) the statistic of "no coupling", chi-squared with a degree of freedom a basis function; `p`
+    its p-value; `q` the smallest false-discovery rate at which it would count as found. NaN where not fitted.
+    """
+
+    standard_errors: np.ndarray
+    wald: np.ndarray
+    p: np.ndarray
+    q: np.ndarray
+
+
+def infer(problem: Problem, solution: Solution, strength: float | Tensor, every: int = 1) -> Inference:
+    """Standard errors and Wald tests of a fit at its `strength`.
+
+    Costs bins x columns^2 x units operations, so use `every` > 1 to take the information of every so-many-th block
+    only, scaled up: its relative error is about (2 / bins used)^1/2.
+    """
+    design = problem.design
+    strengths = torch.as_tensor(strength, dtype=torch.float64, device=design.device).expand(design.n_receivers)
+    errors = np.full((design.n_receivers, design.columns), np.nan)
+    wald = np.full((design.n_senders, design.n_receivers), np.nan)
+    for units in torch.arange(design.n_receivers, device=design.device).split(UNITS_AT_ONCE):
+        information = _information(problem, solution.coefficients, units, every)
+        for row, unit in enumerate(units.tolist()):
+            if problem.fitted[unit]:
+                kept = torch.nn.functional.pad(problem.allowed[unit], (1, 0), value=True)
+                penalty = problem.total[unit] * strengths[unit] * problem.scale
+                covariance = _sandwich(information[row], kept, penalty)
+                errors[unit] = covariance.diagonal().sqrt().cpu().numpy()
+                wald[:, unit] = _wald(solution.coefficients[unit], covariance, 1 + design.n_features, design.n_basis)
+    p = stats.chi2.sf(wald, design.n_basis)
+    return Inference(errors, wald, p, false_discovery_rate(p))
+
+
+def likelihood_ratio(
+    problem: Problem, solution: Solution, tolerance: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Likelihood-ratio statistics and p-values (senders, units): each sender is left out in turn, all units refitted.
+
+    Without a ridge (the statistic is chi-squared only then); one warm-started fit a sender. NaN where not allowed.
+    """
+    design, basis = problem.design, problem.design.n_basis
+    statistic = np.full((design.n_senders, design.n_receivers), np.nan)
+    full = (solution.loss * problem.total).cpu().numpy()
+    for sender in range(design.n_senders):
+        start = design.n_features + sender * basis
+        allowed = problem.allowed.clone()
+        tested = (allowed[:, start : start + basis].any(1) & problem.fitted).cpu().numpy()
+        allowed[:, start : start + basis] = False
+        reduced = problem.restricted(allowed)
+        without = reduced.solve(0.0, reduced.start(point=solution.coefficients), tolerance)
+        lost = 2 * ((without.loss * problem.total).cpu().numpy() - full)
+        statistic[sender, tested] = np.maximum(lost, 0.0)[tested]
+    return statistic, stats.chi2.sf(statistic, basis)
+
+
+def false_discovery_rate(p: np.ndarray) -> np.ndarray:
+    """Benjamini & Hochberg (1995) adjusted p-values, of the shape of `p`; NaN stay NaN and do not count as tests."""
+    q = np.full(p.shape, np.nan)
+    tested = np.isfinite(p)
+    values = p[tested]
+    order = np.argsort(values)
+    ratios = values[order] * len(values) / np.arange(1, len(values) + 1)
+    adjusted = np.empty(len(values))
+    adjusted[order] = np.minimum(np.minimum.accumulate(ratios[::-1])[::-1], 1.0)
+    q[tested] = adjusted
+    return q
+
+
+def coupling_table(
+    filters: np.ndarray,
+    bin_size: float,
+    units: pd.DataFrame,
+    p: np.ndarray | None = None,
+    q: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """A row a fitted coupling, a unit's own history left out.
+
+    Parameters
+    ----------
+    filters : (sender, receiver, lag), NaN where not fitted; lag k is k + 1 bins.
+    bin_size : ms.
+    units : the session's table (`unit_id`, `region`).
+    p, q : (sender, receiver) of a test, where there is one.
+
+    Returns
+    -------
+    sender, receiver (unit_id), sender_region, receiver_region, strength (sum over lags, log rate per spike), peak
+    (value of largest size), peak_lag (ms), p, q.
+
+    Raises
+    ------
+    InputError : `filters` are of another number of units than `units`.
+    """
+    if filters.shape[:2] != (len(units), len(units)):
+        raise InputError("coupling table", "filters", f"shape {filters.shape}", f"({len(units)}, {len(units)}, lags)")
+    fitted = np.isfinite(filters).all(2) & ~np.eye(len(units), dtype=bool)
+    sender, receiver = np.nonzero(fitted)
+    values = filters[sender, receiver]
+    lag = np.abs(values).argmax(1)
+    ids, regions = units["unit_id"].to_numpy(), units["region"].to_numpy()
+    table = {
+        "sender": ids[sender],
+        "receiver": ids[receiver],
+        "sender_region": regions[sender],
+        "receiver_region": regions[receiver],
+        "strength": values.sum(1),
+        "peak": values[np.arange(len(lag)), lag],
+        "peak_lag": (lag + 1) * bin_size,
+    }
+    for name, array in (("p", p), ("q", q)):
+        table[name] = np.full(len(lag), np.nan) if array is None else array[sender, receiver]
+    return pd.DataFrame(table)
+
+
+def _information(problem: Problem, coefficients: Tensor, units: Tensor, every: int) -> Tensor:
+    """Information matrices (units, columns, columns), float64, of all scored bins."""
+    design = problem.design
+    shape = (len(units), design.columns, design.columns)
+    total = torch.zeros(shape, dtype=torch.float64, device=design.device)
+    step = max(1, ROWS_BYTES // (design.blocks.scored * design.columns * design.dtype.itemsize))
+    used = torch.zeros((), dtype=torch.float64)
+    if every > 1:
+        # Short runs of blocks from all over the recording, not one long one.
+        step = min(step, max(1, len(design.blocks) // (8 * every)))
+    for first in range(0, len(design.blocks), step * every):
+        last = min(first + step, len(design.blocks))
+        matrix, scored = design.matrix(first, last)
+        eta = matrix @ coefficients[units].T.to(design.dtype)
+        if design.offset is not None:
+            eta += design.offset[first:last, units].transpose(1, 2)
+        weight = problem.observation.curvature(eta) * scored[..., None]
+        if design.weights is not None:
+            weights = design.weights[first:last]
+            weight = weight * (weights if weights.shape[1] == 1 else weights[:, units]).transpose(1, 2)
+        used += scored.sum()
+        rows = matrix.reshape(-1, design.columns)
+        for row, root in enumerate(weight.sqrt().reshape(-1, len(units)).T):
+            weighted = rows * root[:, None]
+            total[row] += (weighted.T @ weighted).to(torch.float64)
+    return total * (design.frames / float(used))
+
+
+def _sandwich(information: Tensor, kept: Tensor, penalty: Tensor) -> Tensor:
+    """Covariance of the coefficients, NaN where not `kept`; 0 in directions without information (pseudo-inverse)."""
+    index = kept.nonzero()
+    inner = information[index, index[:, 0]]
+    ridge = torch.nn.functional.pad(penalty, (1, 0))[kept]
+    values, vectors = torch.linalg.eigh(inner + torch.diag(ridge))
+    inverse = torch.where(values > values.max() * 1e-12, 1.0 / values, 0.0)
+    bread = (vectors * inverse) @ vectors.T
+    covariance = torch.full_like(information, torch.nan)
+    covariance[index, index[:, 0]] = bread @ inner @ bread
+    return covariance
+
+
+def _wald(coefficients: Tensor, covariance: Tensor, first: int, basis: int) -> np.ndarray:
+    """Statistic of every sender's weights being zero (senders,), NaN where they were not fitted."""
+    weights = coefficients[first:].reshape(-1, basis)
+    parts = first + torch.arange(len(weights) * basis, device=weights.device).reshape(-1, basis)
+    blocks = covariance[parts[:, :, None], parts[:, None, :]]
+    fitted = torch.isfinite(blocks).all(2).all(1)
+    inverses = torch.linalg.pinv(torch.where(fitted[:, None, None], blocks, 0.0), hermitian=True)
+    statistic = torch.einsum("sb,sbc,sc->s", weights, inverses, weights)
+    return torch.where(fitted, statistic, torch.nan).cpu().numpy()

@@ -1,0 +1,122 @@
+"""The coupled GLM as a model of the pipeline: fit, predict one bin ahead, say who drives whom.
+
+Model (Truccolo et al., 2005; Pillow et al., 2008), counts y of unit j in bin t, given the past of all inputs::
+
+    eta[t, j] = b[j] + sum_i sum_k F[i, j, k] y[t - 1 - k, i] + baseline_j(time in the window) + signals[t] . g[j]
+    y[t, j] ~ Poisson(exp(eta[t, j]))                                   (or another observation model and link)
+
+Filters F are sums of basis functions. Held-out units are fitted but drive nobody.
+torch is imported when a fit or a prediction begins, not with this module.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline_lib.models.contract import Couplings, FitData, Model
+from pipeline_lib.models.glm.frames import Frames, read_frames, signal_values, time_splines
+from pipeline_lib.models.glm.settings import Config
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline_lib.models.glm.design import Data
+    from pipeline_lib.training.run import Run
+
+
+class CoupledGLM(Model):
+    """See the module. What is learned, per session, float64 unless said:
+
+    `coefficients` (units, 1 + features + senders x basis) intercept, baseline splines, signals, couplings;
+    `kernel` (history bins, basis); `senders` int64; `allowed` (senders, units) bool; `splines` and `window` int64 (1,),
+    number of baseline splines and bins of the window they span; `signal_mean`, `signal_scale`; `bin_size` ms (1,);
+    `strength` (1,) of the ridge; `decrement` (units,) nats a bin that the objective may be above its minimum.
+    """
+
+    Config = Config
+    sees = "past of held-in units"
+    uses_gpu = True
+
+    def __init__(self, config: Any, seed: int) -> None:
+        super().__init__(config, seed)
+        self.learned: dict[str, dict[str, np.ndarray]] = {}
+        if config.signals:
+            self.sees = f"past of held-in units; signals {', '.join(config.signals)}"  # type: ignore[misc]
+
+    def fit(self, data: FitData, run: Run) -> None:
+        """Session after session; a restart goes on in the middle of a strength."""
+        from pipeline_lib.models.glm.training import train_session
+
+        saved = run.resume() or {}
+        done = {name.removeprefix("done/"): value for name, value in saved.items() if name.startswith("done/")}
+        self.load_state(done)
+        path = {name.removeprefix("path/"): value for name, value in saved.items() if name.startswith("path/")}
+        for session in data.sessions:
+            if session not in self.learned:
+                self.learned[session] = train_session(self, data, session, run, path)
+                path = {}
+
+    def predict(self, data: FitData, session: str, samples: pd.DataFrame) -> np.ndarray:
+        """Expected counts, each bin given the real past; forecast bins take expected counts for the past they lack."""
+        from pipeline_lib.models.glm.prediction import expected_counts
+
+        return expected_counts(self, data, session, samples)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What was learned, keys `{session}/name`."""
+        return {f"{session}/{name}": value for session, named in self.learned.items() for name, value in named.items()}
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        """Take `state` over."""
+        self.learned = {}
+        for key, value in state.items():
+            session, _, name = key.rpartition("/")
+            self.learned.setdefault(session, {})[name] = value
+
+    def couplings(self, session: str) -> Couplings:
+        """Filters by sender, receiver and lag; the diagonal is a unit's own history, 0 where no coupling is allowed."""
+        learned = self.learned[session]
+        kernel, senders = learned["kernel"], learned["senders"]
+        units = len(learned["coefficients"])
+        filters = np.full((units, units, len(kernel)), np.nan, dtype=np.float32)
+        if len(senders):
+            weights = learned["coefficients"][:, -len(senders) * kernel.shape[1] :]
+            filters[senders] = np.einsum("jib,kb->ijk", weights.reshape(units, len(senders), -1), kernel)
+        return Couplings(filters, float(learned["bin_size"][0]), filters.sum(axis=2))
+
+    def read(
+        self, data: FitData, session: str, samples: pd.DataFrame, learned: dict[str, np.ndarray], merge: bool
+    ) -> tuple[Data, Frames]:
+        """What the engine fits or predicts (counts, weights, dense columns), and which frames these are."""
+        import torch
+
+        from pipeline_lib.models.glm.design import Data
+
+        frames = read_frames(data, session, samples, len(learned["kernel"]), merge)
+        seen, features = frames.observed, self._features(data, session, frames, learned)
+        inputs = Data(
+            counts=torch.from_numpy(frames.counts),
+            segments=frames.segments,
+            kernel=learned["kernel"],
+            senders=learned["senders"],
+            receivers=np.arange(frames.counts.shape[1]),
+            features=None if features is None else torch.from_numpy(features),
+            weights=None if seen[frames.position >= 0].all() else torch.from_numpy(seen),
+        )
+        return inputs, frames
+
+    def _features(
+        self, data: FitData, session: str, frames: Frames, learned: dict[str, np.ndarray]
+    ) -> np.ndarray | None:
+        """Dense columns (frames, features) float32, or None."""
+        columns = []
+        if learned["splines"][0]:
+            columns.append(time_splines(frames.position, int(learned["window"][0]), int(learned["splines"][0])))
+        if self.config.signals:
+            values = signal_values(data, session, self.config.signals, frames.tick)
+            scaled = (values - learned["signal_mean"]) / learned["signal_scale"]
+            # Where a signal was not recorded its mean stands in; training logs how often.
+            columns.append(np.nan_to_num(scaled, nan=0.0).astype(np.float32))
+        return np.concatenate(columns, axis=1) if columns else None

@@ -1,0 +1,137 @@
+"""What is hidden from the network in a training step, and what it is scored on.
+
+Modes: `timestep` hides bins of all units and `element` single counts (Ye & Pandarinath 2021); `neuron` hides units,
+`causal` the last bins, `intra_region` some units of a region while all other regions are hidden too, and
+`inter_region` a whole region (Zhang et al. 2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline_lib.training.schedule import ramp
+
+if TYPE_CHECKING:
+    from pipeline_lib.models.ndt.settings import Config
+    from pipeline_lib.training.batches import Batch
+
+
+def mask_batch(batch: Batch, mode: str, config: Config, step: int | None, region: Tensor) -> tuple[Tensor, Tensor]:
+    """Counts that the network is shown, and which entries it is scored on.
+
+    Held-out units, forward bins and what was not observed are always shown as zeros; held-out units and forward bins
+    are always scored where they are known, which is in training.
+
+    Parameters
+    ----------
+    batch : windows.
+    mode : how to mask.
+    config : shares and spans.
+    step : of the training, for the ramp of the span; None in validation, where masks are one bin wide.
+    region : code of each unit's region, int64 [N].
+
+    Returns
+    -------
+    inputs : [B, L, N], of the type of the counts.
+    scored : bool [B, L, N].
+    """
+    width = 1 if step is None else draw_width(config, step)
+    hidden, target = choose(batch, mode, config.mask_ratio, width, region)
+    inputs = batch.counts * batch.visible
+    if mode in ("timestep", "element"):
+        inputs = corrupt(inputs, hidden, config)
+    else:
+        inputs = inputs.masked_fill(hidden, 0)
+    scored = batch.observed & (target | ~batch.visible)
+    scored[:, : batch.history] = False
+    return inputs, scored
+
+
+def draw_width(config: Config, step: int) -> int:
+    """Bins in a mask: 1, or with a probability that is ramped up during training uniform on 1 ... `mask_span`."""
+    wide = config.mask_span > 1 and torch.rand(()).item() < ramp(step, *config.span_ramp)
+    return int(torch.randint(1, config.mask_span + 1, ()).item()) if wide else 1
+
+
+def choose(batch: Batch, mode: str, ratio: float, width: int, region: Tensor) -> tuple[Tensor, Tensor]:
+    """Entries to hide and, among them, entries to score: two bool tensors that broadcast to [B, L, N]."""
+    windows, bins, units = batch.counts.shape
+    device = batch.counts.device
+    if mode in ("timestep", "element"):
+        chosen = torch.rand(windows, bins, units if mode == "element" else 1, device=device) < ratio / width
+        chosen = widen(chosen, width)
+        return chosen, chosen
+    if mode == "causal":
+        last = (batch.bins - batch.history) * (1 - ratio) + batch.history
+        chosen = (torch.arange(bins, device=device) >= last[:, None])[:, :, None]
+        return chosen, chosen
+    neurons = torch.rand(windows, 1, units, device=device) < ratio
+    if mode == "neuron":
+        return neurons, neurons
+    inside = region == region[torch.randint(units, (windows, 1), device=device)][:, None]
+    if mode == "inter_region":
+        return inside, inside
+    return neurons | ~inside, neurons & inside
+
+
+def widen(chosen: Tensor, width: int) -> Tensor:
+    """Each chosen bin of [B, T, K] becomes `width` consecutive ones, centred on it (one more before if even)."""
+    if width == 1:
+        return chosen
+    series = functional.pad(chosen.transpose(1, 2).float(), (width - 1 - (width - 1) // 2, (width - 1) // 2))
+    return functional.max_pool1d(series, width, stride=1).transpose(1, 2) > 0
+
+
+def corrupt(counts: Tensor, hidden: Tensor, config: Config) -> Tensor:
+    """Of the hidden entries make a share zero, replace a share by random counts and leave the others as they are.
+
+    A random count is that of the same unit at another place of the batch. In the public code it is uniform below the
+    largest count of the batch, which `compat` reproduces; so is the drawing of an entry's fate for each unit.
+    """
+    hidden = hidden.expand(counts.shape)
+    fate_shape = counts.shape if config.compat else (*counts.shape[:2], 1)
+    zero = hidden & (torch.rand(fate_shape, device=counts.device) < config.mask_token_ratio)
+    random = hidden & ~zero & (torch.rand(fate_shape, device=counts.device) < config.mask_random_ratio)
+    if config.compat:
+        other = torch.randint(max(int(counts.max()), 1), counts.shape, device=counts.device).to(counts.dtype)
+    else:
+        places = counts.shape[0] * counts.shape[1]
+        shift = torch.randint(places, counts.shape[2:], device=counts.device)
+        source = (torch.arange(places, device=counts.device)[:, None] + shift) % places
+        other = counts.reshape(places, -1).gather(0, source).view(counts.shape)
+    return torch.where(random, other, counts.masked_fill(zero, 0))
+
+
+def hidden_in_turn(
+    batch: Batch, mode: str, population: np.ndarray, heldin: list[int], bins: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What a mode hides and scores in each pass of an evaluation, so that every target is predicted once.
+
+    Yields pairs of bool tensors that broadcast to [B, L, N], as `choose` gives.
+    """
+    device, units = batch.counts.device, len(population)
+    if mode == "causal":
+        position = torch.arange(batch.counts.shape[1], device=device)
+        last = (position >= batch.bins[:, None] - bins) & (position < batch.bins[:, None])
+        yield last[:, :, None], last[:, :, None]
+        return
+    targets = [[unit] for unit in heldin] if mode in ("neuron", "intra_region") else _members(population, heldin)
+    for target in targets:
+        scored = torch.zeros(units, dtype=torch.bool)
+        scored[target] = True
+        hidden = scored.clone()
+        if mode == "intra_region":
+            hidden |= torch.from_numpy(population != population[target[0]])
+        if mode == "inter_region":
+            hidden |= torch.from_numpy(population == population[target[0]])
+        yield hidden.to(device), scored.to(device)
+
+
+def _members(population: np.ndarray, heldin: list[int]) -> list[list[int]]:
+    return [[unit for unit in heldin if population[unit] == name] for name in np.unique(population[heldin])]

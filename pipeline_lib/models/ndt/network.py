@@ -1,0 +1,201 @@
+"""The Neural Data Transformer: a transformer encoder over bins, trained to fill in spike counts that it was not shown.
+
+Ye & Pandarinath 2021, Neurons Behav Data Anal Theory 5(3); layer by layer as in `specs/ndt_and_nlb_metrics.md`. What
+the public code gets wrong is put right unless `compat` asks for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline_lib.models.ndt.layers import Dropout, Encoder, Layer, ScaleNorm, context_bias
+from pipeline_lib.models.ndt.masking import mask_batch
+from pipeline_lib.training.network import Network
+
+if TYPE_CHECKING:
+    from pipeline_lib.models.ndt.settings import Config
+    from pipeline_lib.models.torch_model import Layout
+    from pipeline_lib.training.batches import Batch
+
+FIXUP = 0.67
+READ_IN = 128
+"""Width of the read-in of a cohort's sessions, unless set."""
+SPARE_COUNTS = 3
+"""How far beyond the largest training count the table of embeddings goes; larger counts are taken for the last."""
+UNIFORM = 0.1
+"""Embeddings and read-outs start uniform within this of 0."""
+
+
+class Head(nn.Module):
+    """What belongs to a session: counts in, log-rates out.
+
+    Counts [B, L, N] become `embedding` numbers a unit (0: the count itself) from a table that all units share, side by
+    side unit by unit; a linear `read_in` to `width` follows where one is asked for. `population` names that of each
+    unit.
+    """
+
+    region: Tensor
+
+    def __init__(self, population: Sequence[str], config: Config, max_count: int, width: int | None) -> None:
+        super().__init__()
+        units = len(population)
+        self.table = nn.Embedding(max_count + 2, config.embedding) if config.embedding else None
+        flat = units * max(config.embedding, 1)
+        self.read_in = nn.Linear(flat, width) if width else None
+        self.width = width or flat
+        sizes = (self.width, config.decoder_hidden, units) if config.decoder_hidden else (self.width, units)
+        layers = [nn.Linear(*pair) for pair in pairwise(sizes)]
+        self.hidden, self.last = nn.ModuleList(layers[:-1]), layers[-1]
+        codes = torch.as_tensor(np.unique(population, return_inverse=True)[1])
+        self.register_buffer("region", codes, persistent=False)
+        if self.table is not None:
+            nn.init.uniform_(self.table.weight, -UNIFORM, UNIFORM)
+        nn.init.uniform_(self.last.weight, -UNIFORM, UNIFORM)
+        nn.init.zeros_(self.last.bias)
+
+    def embed(self, counts: Tensor) -> Tensor:
+        """Counts [B, L, N] as [B, L, width]."""
+        if self.table is None:
+            x = counts.to(torch.get_default_dtype())
+        else:
+            x = self.table(counts.long().clamp(max=self.table.num_embeddings - 2)).flatten(2)
+        return x if self.read_in is None else self.read_in(x)
+
+    def decode(self, x: Tensor) -> Tensor:
+        """[B, L, width] as log-rates [B, L, N], or what stands in their place."""
+        for layer in self.hidden:
+            x = layer(x).relu()
+        return self.last(x)
+
+
+class Transformer(Network):
+    """Encoder, positions, and a head for each session."""
+
+    position: Tensor
+    context: Tensor | None
+
+    def __init__(self, config: Config, layout: Layout) -> None:
+        super().__init__()
+        self.config = config
+        shared = config.read_in or (READ_IN if len(layout.units) > 1 else None)
+        heads = {
+            session: Head(names, config, layout.most + SPARE_COUNTS, shared)
+            for session, names in layout.population.items()
+        }
+        self.sessions = nn.ModuleDict(heads)
+        width = next(iter(heads.values())).width
+        self.scale = math.sqrt(width)
+        if config.position == "learned":
+            self.position = nn.Parameter(torch.randn(layout.bins, width))
+        else:
+            self.register_buffer("position", sinusoids(layout.bins, width))
+        self.embedding_dropout = Dropout(config.dropout_embedding)
+        self.rates_dropout = Dropout(config.dropout_rates)
+        layers = [
+            Layer(width, config.heads, config.hidden, config.dropout, config.activation, config.norm == "pre")
+            for _ in range(config.layers)
+        ]
+        initialise(layers, config)
+        self.encoder = Encoder(layers, nn.LayerNorm(width) if config.final_norm == "layer" else ScaleNorm(width))
+        backward, forward = (reach(seconds, layout) for seconds in (config.context_backward, config.context_forward))
+        bias = None if backward is forward is None else context_bias(layout.bins, backward, forward)
+        self.register_buffer("context", bias, persistent=False)
+
+    def head(self, session: str) -> Head:
+        """What belongs to a session."""
+        return cast(Head, self.sessions[session])
+
+    def forward(self, batch: Batch, step: int | None = None) -> dict[str, Tensor]:
+        """The Poisson negative log-likelihood (without log y!) of the scored entries, nats an entry."""
+        modes = self.config.masking
+        if step is not None:
+            modes = (modes[int(torch.randint(len(modes), ()))],)
+        losses = []
+        for mode in modes:
+            inputs, scored = mask_batch(batch, mode, self.config, step, self.head(batch.session).region)
+            losses.append(self._loss(batch, inputs, scored))
+        return {"masked_nll": torch.stack(losses).mean()}
+
+    def rates(self, batch: Batch) -> Tensor:
+        """Expected spikes a bin [B, L, N], every visible count shown."""
+        return self.rates_given(batch.session, batch.counts * batch.visible, batch.bins)
+
+    def rates_given(self, session: str, inputs: Tensor, bins: Tensor) -> Tensor:
+        """Expected spikes a bin [B, L, N] where the network is shown `inputs` [B, L, N]; `bins` as in `Batch`."""
+        output = self.outputs(session, inputs, bins)
+        return output.exp() if self.config.log_rates else output.relu()
+
+    def outputs(self, session: str, inputs: Tensor, bins: Tensor | None = None) -> Tensor:
+        """Log-rates (rates before their ReLU without `log_rates`) [B, L, N] given `inputs` [B, L, N]."""
+        head, length = self.head(session), inputs.shape[1]
+        x = self.embedding_dropout(head.embed(inputs) * self.scale + self.position[:length])
+        return head.decode(self.rates_dropout(self.encoder(x, self._attention_bias(length, bins))))
+
+    @torch.no_grad()
+    def start_at(self, session: str, mean: Tensor) -> None:
+        """Set the bias of the read-out to the mean spikes a bin `mean` [N], above 0."""
+        self.head(session).last.bias.copy_(mean.log() if self.config.log_rates else mean)
+
+    def compile(self, *args: object, **kwargs: object) -> None:
+        """Compile the encoder: the rest is small, or draws random numbers on the host."""
+        self.encoder.compile(*args, **kwargs)
+
+    def _loss(self, batch: Batch, inputs: Tensor, scored: Tensor) -> Tensor:
+        output = self.outputs(batch.session, inputs, batch.bins).float()
+        target = batch.counts.to(output.dtype)
+        if self.config.log_rates:
+            loss = output.exp() - target * output
+        else:
+            rates = output.relu()
+            loss = rates - target * (rates + 1e-8).log()
+        return (loss * scored).sum() / scored.sum().clamp(min=1)
+
+    def _attention_bias(self, length: int, bins: Tensor | None) -> Tensor | None:
+        """The context, and no attention to bins past the end of a window."""
+        bias = None if self.context is None else self.context[:, :length, :length]
+        if bins is None or bool((bins >= length).all()):
+            return bias
+        position = torch.arange(length, device=bins.device)
+        past = (position >= bins[:, None])[:, None, :] & ~torch.eye(length, dtype=torch.bool, device=bins.device)
+        padding = torch.zeros(past.shape, device=bins.device).masked_fill(past, -torch.inf)
+        return padding if bias is None else bias + padding
+
+
+@torch.no_grad()
+def initialise(layers: list[Layer], config: Config) -> None:
+    """Small residual branches at the start, where `fixup` asks for them (after Huang et al. 2020).
+
+    In the public code all layers start the same, and the projection to values keeps its size.
+    """
+    if config.compat:
+        for layer in layers[1:]:
+            layer.load_state_dict(layers[0].state_dict())
+    factor = FIXUP * len(layers) ** -0.25
+    for layer in layers if config.fixup else ():
+        for weight in (layer.linear1.weight, layer.linear2.weight, layer.attention.out.weight):
+            weight.mul_(factor)
+        if not config.compat:
+            values = layer.attention.qkv.weight[-layer.attention.out.in_features :]
+            values.mul_(factor * math.sqrt(2))
+
+
+def reach(seconds: float | None, layout: Layout) -> int | None:
+    """Whole bins in a context of `seconds`."""
+    return None if seconds is None else int(seconds * 1000 / layout.bin_size + 1e-6)
+
+
+def sinusoids(bins: int, width: int) -> Tensor:
+    """Fixed positions [bins, width]: sines in the even columns, cosines in the odd ones (Vaswani et al. 2017)."""
+    position = torch.arange(1, bins + 1)[:, None]
+    rate = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
+    table = torch.zeros(bins, width)
+    table[:, 0::2] = torch.sin(position * rate)
+    table[:, 1::2] = torch.cos(position * rate[: width // 2])
+    return table

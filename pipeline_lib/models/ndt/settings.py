@@ -1,0 +1,77 @@
+"""Hyper-parameters of the Neural Data Transformer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline_lib.training.settings import TrainingSettings
+
+Mode = Literal["timestep", "element", "neuron", "causal", "intra_region", "inter_region"]
+
+
+@dataclass(frozen=True)
+class Config(TrainingSettings):
+    """What can be set, with the settings of the training engine. Defaults: the published Lorenz settings where they
+    are not about the optimiser."""
+
+    embedding: int = 2
+    """Numbers that a count is looked up as, in a table shared by all units; 0: the count itself."""
+    read_in: int | None = None
+    """Width of a linear read-in of each session; null: 128 for a cohort of several sessions, none for a single one,
+    whose width is then units x embedding."""
+    layers: int = 6
+    heads: int = 2
+    hidden: int = 128
+    """Units of the feed-forward networks."""
+    activation: Literal["relu", "gelu"] = "relu"
+    norm: Literal["pre", "post"] = "pre"
+    final_norm: Literal["layer", "scale"] = "layer"
+    fixup: bool = True
+    """Small residual branches at the start."""
+    position: Literal["learned", "sinusoid"] = "learned"
+    context_backward: float | None = 0.16
+    """Seconds that a layer looks back; null: no limit."""
+    context_forward: float | None = 0.08
+    """Seconds that a layer looks ahead; null: no limit."""
+    decoder_hidden: int = 0
+    """Units of a hidden layer of the read-out; 0: none."""
+    log_rates: bool = True
+    """The read-out gives log-rates; else rates, through a ReLU."""
+    dropout: float = 0.1
+    """In the layers."""
+    dropout_embedding: float = 0.2
+    dropout_rates: float = 0.2
+    """Before the read-out."""
+    masking: tuple[Mode, ...] = ("timestep",)
+    """What training hides; of several modes each step draws one, and validation averages over all."""
+    mask_ratio: float = 0.25
+    """Share that is hidden and scored."""
+    mask_token_ratio: float = 1.0
+    """Share of the hidden counts that become 0 (modes timestep and element)."""
+    mask_random_ratio: float = 0.5
+    """Share of the other hidden counts that become a random count; the rest is shown as it is, and scored."""
+    mask_span: int = 1
+    """Longest run of bins in a mask."""
+    span_ramp: tuple[int, int] = (0, 0)
+    """Steps over which runs longer than a bin become the rule."""
+    compat: bool = False
+    """Initialise and mask as the public code does, faults included."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("layers", "heads", "hidden", "mask_span"):
+            self.require(getattr(self, name) >= 1, name, "at least 1")
+        for name in ("embedding", "decoder_hidden"):
+            self.require(getattr(self, name) >= 0, name, "not below 0")
+        self.require(self.read_in is None or self.read_in >= 1, "read_in", "null or at least 1")
+        for name in ("dropout", "dropout_embedding", "dropout_rates"):
+            self.require(0 <= getattr(self, name) < 1, name, "from 0 to below 1")
+        for name in ("mask_token_ratio", "mask_random_ratio"):
+            self.require(0 <= getattr(self, name) <= 1, name, "from 0 to 1")
+        self.require(0 < self.mask_ratio <= 1, "mask_ratio", "above 0, at most 1")
+        for name in ("context_backward", "context_forward"):
+            seconds = getattr(self, name)
+            self.require(seconds is None or seconds >= 0, name, "null or seconds, not negative")
+        self.require(len(self.masking) > 0, "masking", "at least one mode")
+        self.require(self.span_ramp[0] <= self.span_ramp[1], "span_ramp", "two steps, the first not after the second")

@@ -1,0 +1,190 @@
+"""A network trained by the engine, as a model of the contract.
+
+A new model is two classes: a `Network` (a torch module with a loss and rates) and a `TorchModel` that says how to build
+it. Nothing here imports torch until something is fitted, so that settings are checked in an instant.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.models.contract import FitData, Model
+from pipeline_lib.training.run import read_arrays
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline_lib.training.batches import Windows
+    from pipeline_lib.training.network import Network
+    from pipeline_lib.training.run import Run, State
+    from pipeline_lib.training.settings import TrainingSettings
+
+SESSIONS = "sessions."
+PREDICTED = 64
+"""Windows predicted at once."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a network must know of its data to be built: sizes and names, no spikes. It is part of a model's state."""
+
+    bin_size: float
+    """Milliseconds."""
+    bins: int
+    """Of the longest window, history included."""
+    history: int
+    forward: int
+    """Bins at the end of a window that are never inputs."""
+    most: int
+    """Largest count of a training bin."""
+    units: dict[str, int]
+    """Units of each session."""
+    heldin: dict[str, list[int]]
+    """Rows of the units that may be inputs."""
+    population: dict[str, list[str]]
+    """The population of each unit."""
+
+    @classmethod
+    def of(cls, data: FitData, most: int) -> Layout:
+        """The layout of a cohort, given the largest count of its training bins."""
+        split = data.split
+        return cls(
+            bin_size=split.bin_size,
+            bins=int(split.samples["bins"].max()) + split.history_bins,
+            history=split.history_bins,
+            forward=split.forward_bins,
+            most=most,
+            units={session: data.trains[session].n_units for session in data.sessions},
+            heldin={session: data.heldin(session).tolist() for session in data.sessions},
+            population={session: data.trains[session].units["population"].tolist() for session in data.sessions},
+        )
+
+
+class TorchModel(Model):
+    """Fits, predicts, saves and loads a `Network`; a subclass builds it."""
+
+    Config: ClassVar[type[TrainingSettings]]
+    config: TrainingSettings
+    uses_gpu = True
+    network: Network
+    layout: Layout
+
+    @abstractmethod
+    def build(self, layout: Layout) -> Network:
+        """A new network; its random weights come from torch's generator, which has been seeded."""
+
+    def initialise(self, windows: dict[str, Windows]) -> None:
+        """Set weights of the new network by the training windows of each session; nothing unless overridden."""
+
+    def inputs(self, data: FitData, session: str, samples: pd.DataFrame) -> dict[str, np.ndarray]:
+        """Further arrays [S, ...] that batches carry in `inputs`; none unless overridden."""
+        return {}
+
+    def fit(self, data: FitData, run: Run) -> None:
+        """Train on the training part and keep the weights that predict the validation part best."""
+        from pipeline_lib.training.batches import Order
+        from pipeline_lib.training.engine import Training, seed_noise
+
+        windows = {session: self._windows(data, session, data.samples(session, "train")) for session in data.sessions}
+        most = max((int(each.counts.max()) for each in windows.values() if len(each)), default=0)
+        seed_noise(self.seed)
+        self.layout = Layout.of(data, most)
+        self.network = self.build(self.layout).to(self.device)
+        self.initialise(windows)
+        if self.config.initial is not None:
+            self._start_from(self.config.initial)
+        self._freeze()
+        batches = Order(windows, self.config.batch, self.seed)
+        validation = [
+            batch
+            for session in data.sessions
+            for batch in self._windows(data, session, data.samples(session, "validation")).in_order(PREDICTED)
+        ]
+        Training(self.network, batches, validation, self.config, self.seed, run).train()
+
+    def predict(self, data: FitData, session: str, samples: pd.DataFrame) -> np.ndarray:
+        """Rates of the windows, computed in float32 whatever the precision of training."""
+        import torch
+
+        self._check(session, samples)
+        rates = np.zeros((len(samples), int(samples["bins"].max()), self.layout.units[session]), np.float32)
+        self.network.eval()
+        with torch.inference_mode():
+            for start in range(0, len(samples), PREDICTED):
+                batch = self._windows(data, session, samples.iloc[start : start + PREDICTED]).batch(slice(None))
+                given = self.network.rates(batch)[:, batch.history :]
+                rates[start : start + PREDICTED, : given.shape[1]] = given.float().cpu().numpy()
+        return rates
+
+    def state(self) -> State:
+        """The weights, `{session}/name` where they are a session's, and the layout as JSON."""
+        layout = np.frombuffer(json.dumps(asdict(self.layout), sort_keys=True).encode(), np.uint8)
+        weights = self.network.state_dict().items()
+        return {public(name): value.detach().cpu().numpy() for name, value in weights} | {"layout": layout}
+
+    def load_state(self, state: State) -> None:
+        """Build the network that `state` describes and give it its weights."""
+        import torch
+
+        self.layout = Layout(**json.loads(state["layout"].tobytes()))
+        self.network = self.build(self.layout).to(self.device)
+        names = self.network.state_dict()
+        self.network.load_state_dict({name: torch.as_tensor(state[public(name)]) for name in names})
+
+    def _windows(self, data: FitData, session: str, samples: pd.DataFrame) -> Windows:
+        from pipeline_lib.training.batches import Windows
+
+        return Windows(data, session, samples, self.device, self.inputs(data, session, samples))
+
+    def _check(self, session: str, samples: pd.DataFrame) -> None:
+        """Windows this network can predict: of a session it knows, no longer than those it was built for."""
+        who = f"model {type(self).__name__}"
+        if session not in self.layout.units:
+            raise InputError(who, "session", session, f"a session it was fitted to: {', '.join(self.layout.units)}")
+        longest = self.layout.bins - self.layout.history
+        if samples["bins"].max() > longest:
+            raise InputError(who, "bins", samples["bins"].max(), f"windows of at most {longest} bins, as in its split")
+
+    def _start_from(self, path: str) -> None:
+        """Take over the weights that another fit has under the same names."""
+        import torch
+
+        if not Path(path).is_file():
+            raise InputError("config", "initial", path, "model.safetensors of a finished fit")
+        given, _ = read_arrays(path)
+        own = self.network.state_dict()
+        taken = {name: given[public(name)] for name in own if public(name) in given}
+        shared = [name for name in own if not name.startswith(SESSIONS)]
+        for name in shared:
+            if name not in taken:
+                raise InputError(path, public(name), "nothing", "a fit of the same model and settings")
+        for name, value in taken.items():
+            if value.shape != own[name].shape:
+                accepted = f"shape {tuple(own[name].shape)}: the same settings, bins and units"
+                raise InputError(path, public(name), f"shape {value.shape}", accepted)
+        self.network.load_state_dict({name: torch.as_tensor(value) for name, value in taken.items()}, strict=False)
+
+    def _freeze(self) -> None:
+        """Leave the weights whose names match a pattern as they are."""
+        weights = {public(name): weight for name, weight in self.network.named_parameters()}
+        for pattern in self.config.freeze:
+            names = [name for name in weights if fnmatchcase(name, pattern)]
+            if not names:
+                raise InputError(
+                    "config", "freeze", repr(pattern), f"a pattern of weights such as {next(iter(weights))}"
+                )
+            for name in names:
+                weights[name].requires_grad_(False)
+
+
+def public(name: str) -> str:
+    """The name of a weight in a model's state: `{session}/name` for a session's own."""
+    return name.removeprefix(SESSIONS).replace(".", "/", 1) if name.startswith(SESSIONS) else name

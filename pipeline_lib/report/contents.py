@@ -1,0 +1,191 @@
+"""What the report says, gathered from a results folder."""
+
+import csv
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.figures import FIGURES, FigureSpec
+from pipeline_lib.report.failures import Failure, find_failures
+from pipeline_lib.report.scores import ScoreTable, read_scores
+
+SHOWN_FILES = 50
+"""Source files listed with their checksums, a session; all of them are in its recording.json."""
+RUN_COLUMNS = {
+    "device": "Device",
+    "wall_seconds": "Time (s)",
+    "cpu_seconds": "CPU time (s)",
+    "peak_memory_mb": "Peak memory (MB)",
+}
+
+
+@dataclass(frozen=True)
+class Session:
+    """A recording, as the page's table of sessions shows it."""
+
+    session: str
+    units: int
+    spikes: int
+    trials: int
+    about: dict[str, Any]
+    """The content of recording.json."""
+    trains_hash: str
+
+    @property
+    def files(self) -> list[tuple[str, str]]:
+        """Names and SHA-256 of the first source files."""
+        return sorted(self.about["files"].items())[:SHOWN_FILES]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure on disk. `of` is the session or cohort it shows, "" for all; `nothing` why it is empty, if it is."""
+
+    number: int
+    name: str
+    of: str
+    png: Path
+    spec: FigureSpec
+    caption: str
+    nothing: str
+
+    @property
+    def anchor(self) -> str:
+        """Its id in the page."""
+        return f"figure-{self.of}-{self.name}" if self.of else f"figure-{self.name}"
+
+    @property
+    def alt(self) -> str:
+        """What a reader who cannot see it is told."""
+        return f"{self.spec.title}{f' of {self.of}' if self.of else ''}. {self.caption.split('. ')[0]}."
+
+
+@dataclass(frozen=True)
+class FitRun:
+    """What a fit took, from its run.json."""
+
+    cohort: str
+    model: str
+    seed: int
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything on the page."""
+
+    version: str
+    sessions: list[Session]
+    scores: ScoreTable
+    figures: list[Figure]
+    runs: list[FitRun]
+    expected: int
+    failures: list[Failure]
+    config: str
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def subjects(self) -> list[str]:
+        """Sessions and cohorts that have a figure of their own."""
+        return list(dict.fromkeys(figure.of for figure in self.figures if figure.of))
+
+    @property
+    def run_columns(self) -> list[tuple[str, str]]:
+        """Keys of run.json that some run has, and their titles."""
+        return [(key, title) for key, title in RUN_COLUMNS.items() if any(key in run.about for run in self.runs)]
+
+    @property
+    def kinds(self) -> list[tuple[str, str]]:
+        """Names and titles of the figures there are."""
+        return list(dict.fromkeys((figure.name, figure.spec.title) for figure in self.figures))
+
+
+def collect(results: Path, config: dict[str, Any]) -> Contents:
+    """Read what a results folder holds; whatever is missing is left out or becomes a failure.
+
+    Raises InputError where the folder does not exist.
+    """
+    import yaml
+
+    from pipeline_lib import __version__
+
+    if not results.is_dir():
+        raise InputError(results, "results", "no such folder", "the folder that a run has written")
+    runs = _runs(results)
+    expected, failures = find_failures(results, config, {(run.cohort, run.model, run.seed) for run in runs})
+    return Contents(
+        version=__version__,
+        sessions=_sessions(results),
+        scores=read_scores(results / "metrics.parquet"),
+        figures=_figures(results / "figures"),
+        runs=runs,
+        expected=expected,
+        failures=failures,
+        config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True) if config else "",
+        versions=_versions(runs),
+    )
+
+
+def _sessions(results: Path) -> list[Session]:
+    import pyarrow.parquet
+
+    def rows(directory: Path, table: str) -> int:
+        return int(pyarrow.parquet.read_metadata(directory / f"{table}.parquet").num_rows)
+
+    sessions = []
+    for description in sorted((results / "recordings").glob("*/recording.json")):
+        directory, about = description.parent, json.loads(description.read_text())
+        manifest = results / "trains" / directory.name / "manifest.json"
+        trains = json.loads(manifest.read_text()) if manifest.is_file() else {}
+        units, spikes, trials = (rows(directory, table) for table in ("units", "spikes", "trials"))
+        content_hash = str(trains.get("content_hash", ""))
+        sessions.append(Session(directory.name, units, spikes, trials, about, content_hash))
+    return sessions
+
+
+def _figures(directory: Path) -> list[Figure]:
+    """Figures found, those of all results first, then session by session in the order of the registry."""
+    order = {name: place for place, name in enumerate(FIGURES)}
+    found = [file for file in directory.glob("**/*.png") if file.stem in FIGURES]
+    figures: list[Figure] = []
+    for file in sorted(found, key=lambda file: (file.parent != directory, str(file.parent), order[file.stem])):
+        spec = FIGURES[file.stem]
+        of = "" if file.parent == directory else file.parent.relative_to(directory).as_posix()
+        caption = str(spec.load().CAPTION)
+        figures.append(Figure(len(figures) + 1, file.stem, of, file, spec, caption, _nothing(file.with_suffix(".csv"))))
+    return figures
+
+
+def _nothing(table: Path) -> str:
+    """The sentence in the CSV of a figure that had nothing to draw, else ""."""
+    if not table.is_file():
+        return ""
+    with table.open(newline="") as handle:
+        lines = csv.reader(handle)
+        return next(lines, [""])[0] if next(lines, []) == ["nothing_to_draw"] else ""
+
+
+def _runs(results: Path) -> list[FitRun]:
+    runs = []
+    for manifest in sorted((results / "fits").glob("*/*/seed*/manifest.json")):
+        fit, about = manifest.parent, manifest.with_name("run.json")
+        content = json.loads(about.read_text()) if about.is_file() else {}
+        seed = fit.name.removeprefix("seed")
+        if seed.isdigit():
+            runs.append(FitRun(fit.parent.parent.name, fit.parent.name, int(seed), content))
+    return runs
+
+
+def _versions(runs: list[FitRun]) -> dict[str, str]:
+    """Versions of the software behind the fits, and the commit; where fits differ, all that were used."""
+    versions: dict[str, set[str]] = {}
+    for run in runs:
+        found = {"Python": run.about.get("python"), **run.about.get("packages", {})}
+        git = run.about.get("git") or {}
+        found["commit"] = git.get("commit", "")[:12] + (" with local changes" if git.get("dirty") else "")
+        for name, version in found.items():
+            if version:
+                versions.setdefault(name, set()).add(str(version))
+    return {name: " and ".join(sorted(found)) for name, found in versions.items()}

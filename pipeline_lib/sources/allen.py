@@ -1,0 +1,304 @@
+"""Sessions of the Allen Visual Coding Neuropixels release, as local NWB files.
+
+The file is read with h5py in bulk: AllenSDK needs numpy below 1.24, and 300 times as long for the same spikes.
+
+A row of the session sheet:
+
+    s721123822   allen   session_721123822.nwb   regions: [VISp, VISl], stimulus: drifting_gratings, min_snr: 1
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.sources.hdf import HdfFile
+from pipeline_lib.sources.intervals import complement, overlap_any
+from pipeline_lib.sources.location import checksums, single_file
+from pipeline_lib.sources.nwb import ELECTRODES, UNITS, region_name
+from pipeline_lib.sources.options import Names, as_tuple
+from pipeline_lib.sources.selection import UnitSelection, select
+from pipeline_lib.sources.signals import signal_table
+from pipeline_lib.sources.trials import column_text, condition_text, no_trials, trial_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline_lib.recording import Recording
+
+PRESENTATIONS = "_presentations"
+REQUIRED_UNITS = ("id", "peak_channel_id", "quality", "isi_violations", "amplitude_cutoff", "presence_ratio")
+REQUIRED_PRESENTATIONS = ("start_time", "stop_time", "stimulus_name")
+NOT_PARAMETERS = ("stimulus_block", "stimulus_index", "stimulus_condition_id", "stimulus_presentation_id", "duration")
+RUNNING = "processing/running"
+SIGNAL_GROUPS = (RUNNING,)
+LICENCE = "Allen Institute terms of use"
+CITATION = "Siegle, Jia et al. 2021, Nature 592:86-92, doi 10.1038/s41586-020-03171-x"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(UnitSelection):
+    """Which units and stimuli to take. The thresholds are AllenSDK's defaults; null switches one off."""
+
+    max_isi_violations: float | None = 0.5
+    max_amplitude_cutoff: float | None = 0.1
+    min_presence_ratio: float | None = 0.95
+    min_snr: float | None = None
+    quality: str | None = "good"
+    in_brain: bool = True
+    """Only units on a valid channel that lies in a structure."""
+    stimulus: Names | None = None
+    """Stimuli whose presentations become trials, such as drifting_gratings; all by default."""
+    condition: Names | None = None
+    """Columns of the presentations that are the condition, such as stimulus_condition_id; by default the name of the
+    stimulus and the parameters that vary within it."""
+    population: Literal["region", "probe"] = "region"
+    running: bool = True
+    """Take the running speed (cm/s) along as the signal `running`, where the file has it."""
+
+
+def locate(location: Path) -> Path:
+    """The NWB file at `location`, or the only one in it."""
+    return single_file(location, (".nwb",))
+
+
+def read(session: str, location: Path, options: Options) -> "Recording":
+    """The recording of an Allen session file (or of a folder with one).
+
+    Invalid times of all probes are unobserved; those of one probe end the observation of its units; presentations
+    within invalid times of the stimulus are left out and counted. The session ends at its last spike, presentation,
+    invalid time or running sample.
+
+    Raises
+    ------
+    InputError : no file, a broken one, a table without a column that Allen files have, or no unit left.
+    """
+    from pipeline_lib.recording import Provenance, Recording
+
+    path = locate(location)
+    with HdfFile(path) as file:
+        times = file.floats(f"{UNITS}/spike_times")
+        ends = file.ends(f"{UNITS}/spike_times_index", len(times))
+        _check_times(path, times)
+        units, keep = read_units(file, len(ends), options)
+        invalid = read_invalid_times(file)
+        trials, counts = read_presentations(file, options, invalid)
+        signals = {}
+        if options.running and file.find(f"{RUNNING}/running_speed") is not None:
+            signals["running"], left_out = read_running(file)
+            counts |= left_out
+        provenance = Provenance(
+            source="allen",
+            source_id=file.text("identifier"),
+            release="visual-coding-neuropixels",
+            licence=LICENCE,
+            citation=CITATION,
+            files=checksums([path], path),
+            counts=counts,
+        )
+    stops = [times.max(initial=0.0), *(interval.stop for interval in invalid)]
+    stops += [trials["stop"].max()] if len(trials) else []
+    stops += [signal["time"].iloc[-1] for signal in signals.values()]
+    duration = float(max(stops))
+    recording = Recording(
+        session=session,
+        spike_times=times,
+        spike_units=np.repeat(np.arange(len(ends), dtype=np.int32), np.diff(ends, prepend=0)),
+        units=units,
+        trials=trials,
+        duration=duration,
+        observed=complement(_spans(invalid, "all_probes"), 0.0, duration),
+        provenance=provenance,
+        signals=signals,
+        unit_intervals=probe_intervals(units, invalid, duration),
+    )
+    return select(recording, options, path, keep)
+
+
+def _check_times(path: Path, times: np.ndarray) -> None:
+    bad = ~np.isfinite(times) | (times < 0)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise InputError(path, f"{UNITS}/spike_times, row {row}", f"{times[row]} s", "finite times from 0 s on")
+
+
+def read_units(file: HdfFile, count: int, options: Options) -> "tuple[pd.DataFrame, np.ndarray]":
+    """All units of the file, and which of them pass the release's quality criteria, as bool (units,)."""
+    import pandas as pd
+
+    own = file.table(UNITS, REQUIRED_UNITS if options.min_snr is None else (*REQUIRED_UNITS, "snr"))
+    if len(own) != count:
+        raise InputError(file.path, UNITS, f"{len(own)} rows, {count} spike trains", "as many of both")
+    electrodes = file.table(ELECTRODES, ("id", "location", "probe_id", "valid_data"))
+    channel = pd.Index(electrodes["id"]).get_indexer(own["peak_channel_id"])
+    if (channel < 0).any():
+        row = int(np.argmax(channel < 0))
+        found = f"channel {own['peak_channel_id'].iloc[row]}"
+        raise InputError(file.path, f"{UNITS}/peak_channel_id, row {row}", found, f"an id of {ELECTRODES}")
+    peak = electrodes.iloc[channel].reset_index(drop=True)
+    regions = [region_name(value) for value in peak["location"]]
+    names = probe_names(file)
+    probes = [names.get(int(probe), str(probe)) for probe in peak["probe_id"]]
+    table = pd.DataFrame(
+        {
+            "unit_id": own["id"].astype(str),
+            "region": regions,
+            "population": regions if options.population == "region" else probes,
+            "probe": probes,
+        }
+    )
+    if "probe_vertical_position" in peak:
+        table["depth"] = peak["probe_vertical_position"]
+    return pd.concat([table, own.drop(columns="id")], axis=1), passes_criteria(own, peak, regions, options)
+
+
+def passes_criteria(
+    units: "pd.DataFrame", peak: "pd.DataFrame", regions: Sequence[str], options: Options
+) -> np.ndarray:
+    """Which units pass the thresholds of `options`, as bool (units,); a missing value does not pass."""
+    kept = np.ones(len(units), dtype=bool)
+    for column, limit, sign in (
+        ("isi_violations", options.max_isi_violations, 1),
+        ("amplitude_cutoff", options.max_amplitude_cutoff, 1),
+        ("presence_ratio", options.min_presence_ratio, -1),
+        ("snr", options.min_snr, -1),
+    ):
+        if limit is not None:
+            kept &= sign * units[column].to_numpy(dtype=np.float64) <= sign * limit
+    if options.quality is not None:
+        kept &= (units["quality"] == options.quality).to_numpy()
+    if options.in_brain:
+        kept &= peak["valid_data"].to_numpy(dtype=bool) & (np.array(regions) != "unknown")
+    return kept
+
+
+def probe_names(file: HdfFile) -> dict[int, str]:
+    """Name of every probe (probeA, ...) by its id."""
+    folder = ELECTRODES.rpartition("/")[0]
+    groups = [name for name in file.names(folder) if hasattr(file.find(f"{folder}/{name}"), "keys")]
+    ids = {name: file.attribute(f"{folder}/{name}", "probe_id") for name in groups}
+    return {int(number): name for name, number in ids.items() if number is not None}
+
+
+@dataclass(frozen=True)
+class Invalid:
+    """A time when something of the session cannot be used: `tags` name what ("all_probes", "stimulus", a probe)."""
+
+    start: float
+    stop: float
+    tags: tuple[str, ...]
+
+
+def read_invalid_times(file: HdfFile) -> list[Invalid]:
+    """The rows of the table of invalid times; none where the file has no such table."""
+    path = "intervals/invalid_times"
+    if file.find(path) is None:
+        return []
+    tags = file.values(f"{path}/tags")
+    ends = file.ends(f"{path}/tags_index", len(tags))
+    times = file.table(path, ("start_time", "stop_time"))
+    start, stop = (times[name].to_numpy(dtype=np.float64) for name in ("start_time", "stop_time"))
+    bad = ~(np.isfinite(start) & np.isfinite(stop) & (start >= 0) & (start <= stop))
+    if len(start) != len(ends) or bad.any():
+        found = f"{len(start)} times, {len(ends)} rows of tags, {bad.sum()} bad"
+        accepted = "one start, stop and list of tags a row, finite and in order"
+        raise InputError(file.path, path, found, accepted)
+    rows = np.split(tags, ends[:-1])
+    return [Invalid(*row[:2], tuple(map(str, row[2]))) for row in zip(start, stop, rows, strict=True)]
+
+
+def _spans(invalid: Sequence[Invalid], tag: str) -> np.ndarray:
+    spans = [(interval.start, interval.stop) for interval in invalid if tag in interval.tags]
+    return np.array(spans, dtype=np.float64).reshape(-1, 2)
+
+
+def probe_intervals(units: "pd.DataFrame", invalid: Sequence[Invalid], duration: float) -> "pd.DataFrame | None":
+    """When the units of probes with invalid times were observed; None where no probe has any.
+
+    A probe that was never valid keeps one empty interval a unit, since a unit without a row is always observed.
+    """
+    import pandas as pd
+
+    tables = []
+    for probe in sorted(set(units["probe"])):
+        spans = _spans(invalid, probe)
+        if len(spans):
+            valid = complement(spans, 0.0, duration)
+            valid = valid if len(valid) else np.zeros((1, 2))
+            rows = np.flatnonzero(units["probe"] == probe)
+            start, stop = np.tile(valid, (len(rows), 1)).T
+            tables.append(pd.DataFrame({"unit": np.repeat(rows, len(valid)), "start": start, "stop": stop}))
+    return pd.concat(tables).sort_values(["unit", "start"], ignore_index=True) if tables else None
+
+
+def read_presentations(
+    file: HdfFile, options: Options, invalid: Sequence[Invalid]
+) -> "tuple[pd.DataFrame, dict[str, int]]":
+    """Presentations as trials, in order of time; text parameters a stimulus does not have are "", numbers are NaN."""
+    import pandas as pd
+
+    tables = {
+        name.removesuffix(PRESENTATIONS): name for name in file.names("intervals") if name.endswith(PRESENTATIONS)
+    }
+    for name in as_tuple(options.stimulus):
+        if name not in tables:
+            raise InputError(file.path, "option stimulus", repr(name), ", ".join(tables) or "no file without stimuli")
+    chosen = as_tuple(options.stimulus) or tuple(tables)
+    if not chosen:
+        return no_trials(), {}
+    conditions: list[str] = []
+    presentations = []
+    for stimulus in chosen:
+        path = f"intervals/{tables[stimulus]}"
+        table = file.table(path, REQUIRED_PRESENTATIONS).drop(columns="id", errors="ignore")
+        if options.condition is None:
+            conditions += stimulus_conditions(table)
+        else:
+            conditions += condition_text(table, as_tuple(options.condition), file.path, path)
+        presentations.append(table)
+    together = pd.concat(presentations, ignore_index=True)
+    for name in together.columns:
+        if any(name in table and table[name].dtype.kind == "O" for table in presentations):
+            together[name] = column_text(together[name], missing="")
+    start, stop = together.pop("start_time").to_numpy(), together.pop("stop_time").to_numpy()
+    hit = overlap_any(start, stop, _spans(invalid, "stimulus"))
+    condition = np.array(conditions, dtype=object)
+    trials, counts = trial_table(start[~hit], stop[~hit], condition[~hit], together[~hit])
+    return trials, counts | {"trials_before": len(hit), "trials_invalid": int(hit.sum())}
+
+
+def stimulus_conditions(table: "pd.DataFrame") -> list[str]:
+    """The name of the stimulus and its parameters that vary: `drifting_gratings orientation=45 temporal_frequency=2`.
+
+    A parameter that is missing is left out, so a blank sweep has the bare name. A column whose values are times within
+    their presentations holds an event, not a parameter.
+    """
+    texts = column_text(table["stimulus_name"], missing="")
+    for name, column in table.items():
+        if name in (*REQUIRED_PRESENTATIONS, *NOT_PARAMETERS) or column.nunique(dropna=False) < 2:
+            continue
+        if column.dtype.kind == "f" and (column.isna() | column.between(table["start_time"], table["stop_time"])).all():
+            continue
+        values = column_text(column, missing="")
+        texts = [f"{text} {name}={value}" if value else text for text, value in zip(texts, values, strict=True)]
+    return texts
+
+
+def read_running(file: HdfFile) -> "tuple[pd.DataFrame, dict[str, int]]":
+    """Running speed at the middle of each sample, which lasts from its timestamp to its end time."""
+    start = file.values(f"{RUNNING}/running_speed/timestamps")
+    values = file.floats(f"{RUNNING}/running_speed/data")
+    ends = f"{RUNNING}/running_speed_end_times/timestamps"
+    if start.ndim == 2 and start.shape[0] == 2:  # the older files: starts, then ends
+        time = start.mean(axis=0)
+    elif file.find(ends) is not None:
+        stop = file.floats(ends)
+        if stop.shape != start.shape:
+            raise InputError(file.path, ends, f"shape {stop.shape}", f"shape {start.shape}, as running_speed has")
+        time = (start + stop) / 2
+    else:
+        time = start
+    return signal_table("running", time, values, file.path, f"{RUNNING}/running_speed")

@@ -1,0 +1,209 @@
+"""What there is: sessions of a source that fit, as rows to paste into the session sheet."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.sources.alyx import ask, has_login
+from pipeline_lib.sources.download import Downloader, RemoteFile
+from pipeline_lib.sources.endpoints import Endpoints
+from pipeline_lib.sources.fetch_allen import behavior_file, behavior_manifest, coding_table
+from pipeline_lib.sources.fetch_ibl import RELEASE, public_tables
+from pipeline_lib.sources.remote import ALLEN
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SOURCES = ("allen", "allen-behavior", "ibl")
+CLUSTERS = "aggregates/2026_Q2_IBL_et_al_BWM/clusters.pqt"
+CLUSTERS_MD5 = "ac22196fbd77687d6ee3a0c6b1b1fc15"
+GOOD = 1.0
+"""Label of the clusters of IBL that pass every quality criterion."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """What the sessions must have; None: anything. Texts match where they are part of the source's own."""
+
+    region: str | None = None
+    """Acronym of a structure, such as VISp or CA1; for IBL of the Allen, Beryl or Cosmos parcellation."""
+    genotype: str | None = None
+    """Allen only, such as Sst-IRES-Cre."""
+    stimulus_set: str | None = None
+    """Allen only: the session type, such as brain_observatory_1.1 or functional_connectivity."""
+    release: str | None = None
+    """IBL only: a tag of the database, such as 2024_Q2_IBL_et_al_BWM_iblsort."""
+    limit: int = 10
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the session sheet, and a comment on it."""
+
+    session: str
+    source: str
+    location: str
+    options: str
+    comment: str
+
+
+def find_sessions(source: str, query: Query, data: Path, downloader: Downloader, endpoints: Endpoints) -> list[Entry]:
+    """The first `query.limit` sessions that fit, those with most in the region first; tables are kept in `data`.
+
+    Raises
+    ------
+    DownloadError : a table cannot be had.
+    InputError : an unknown source, a table without a column that it should have, nothing that fits.
+    """
+    finders = {"allen": _coding, "allen-behavior": _behavior, "ibl": _ibl}
+    if source not in finders:
+        raise InputError("--source", "source", repr(source), ", ".join(SOURCES))
+    entries = finders[source](query, data, downloader, endpoints)
+    if not entries:
+        raise InputError("sessions", source, "no session that fits", "less demanding terms")
+    return entries[: query.limit]
+
+
+def as_sheet(entries: Iterable[Entry]) -> str:
+    """Rows to paste below the header of a session sheet, each with its comment above it."""
+    lines = ["session\tsource\tlocation\toptions"]
+    for entry in entries:
+        lines += [f"# {entry.comment}", f"{entry.session}\t{entry.source}\t{entry.location}\t{entry.options}"]
+    return "\n".join(lines) + "\n"
+
+
+def _coding(query: Query, data: Path, downloader: Downloader, endpoints: Endpoints) -> list[Entry]:
+    import pandas as pd
+
+    names = ["sessions.csv", *(["probes.csv", "channels.csv"] if query.region else [])]
+    files = downloader.fetch_all([coding_table(name, data, endpoints) for name in names])
+    tables = {item.file.path.stem: pd.read_csv(item.file.path) for item in files}
+    sessions = tables["sessions"]
+    place = files[0].file.path
+    chosen = _contains(sessions, "genotype", query.genotype, place)
+    chosen &= _contains(sessions, "session_type", query.stimulus_set, place)
+    sessions = sessions[chosen].set_index("id")
+    channels = pd.Series(0, index=sessions.index)
+    if query.region:
+        inside = _contains(tables["channels"], "ecephys_structure_acronym", query.region, place, whole=True)
+        probes = tables["channels"][inside]["ecephys_probe_id"]
+        owners = tables["probes"].set_index("id")["ecephys_session_id"].reindex(probes)
+        channels = owners.value_counts().reindex(sessions.index, fill_value=0)
+        sessions = sessions[channels > 0]
+        order = channels[sessions.index].sort_values(ascending=False, kind="stable").index
+        sessions = sessions.loc[order]
+    return [
+        _allen_entry("allen", number, row, query, f", {count} channels in {query.region}")
+        for (number, row), count in zip(sessions.iterrows(), channels[sessions.index], strict=True)
+    ]
+
+
+def _behavior(query: Query, data: Path, downloader: Downloader, endpoints: Endpoints) -> list[Entry]:
+    import pandas as pd
+
+    folder = data / ALLEN["allen-behavior"][0]
+    manifest = json.loads(behavior_manifest(folder, downloader, endpoints).read_text())
+    path = folder / "ecephys_sessions.csv"
+    downloader.fetch(behavior_file(manifest["metadata_files"]["ecephys_sessions"], path))
+    sessions = pd.read_csv(path)
+    chosen = _contains(sessions, "genotype", query.genotype, path)
+    chosen &= _contains(sessions, "session_type", query.stimulus_set, path)
+    if query.region:
+        chosen &= _contains(sessions, "structure_acronyms", f"'{query.region}'", path)
+    rows = sessions[chosen].set_index("ecephys_session_id")
+    return [_allen_entry("allen-behavior", number, row, query, "") for number, row in rows.iterrows()]
+
+
+def _allen_entry(scheme: str, number: object, row: "pd.Series", query: Query, more: str) -> Entry:
+    facts = [str(row[name]) for name in ("session_type", "genotype", "sex") if name in row]
+    options = f"regions: [{query.region}]" if query.region else ""
+    return Entry(f"s{number}", "allen", f"{scheme}:{number}", options, ", ".join(facts) + more * bool(query.region))
+
+
+def _ibl(query: Query, data: Path, downloader: Downloader, endpoints: Endpoints) -> list[Entry]:
+    if has_login():
+        return _ibl_with_login(query, endpoints)
+    tables = public_tables(data / "ibl", query.release or RELEASE, downloader, endpoints)
+    sessions = tables["sessions"].copy()
+    sessions.index = sessions.index.astype(str)
+    comments = dict.fromkeys(sessions.index, "")
+    if query.region:
+        units = _good_units(query.region, data, downloader, endpoints)
+        known = [eid for eid in units.index if eid in sessions.index]
+        sessions = sessions.loc[known]
+        comments = {eid: f", {units[eid]} good units in {query.region}" for eid in known}
+    else:
+        sessions = sessions.sort_values(["date", "subject", "number"])
+    options = f"regions: [{query.region}]" if query.region else ""
+    return [
+        Entry(
+            _ibl_name(eid),
+            "ibl",
+            f"ibl:{eid}",
+            options,
+            f"{row['lab']}, {row['subject']}, {row['date']}{comments[eid]}",
+        )
+        for eid, row in sessions.iterrows()
+    ]
+
+
+def _ibl_with_login(query: Query, endpoints: Endpoints) -> list[Entry]:
+    terms = {"atlas_acronym": query.region, "tag": query.release}
+    found = ask("insertions", {name: value for name, value in terms.items() if value}, endpoints)
+    probes: dict[str, list[str]] = {}
+    for record in found:
+        probes.setdefault(record["eid"], []).append(record["probe"])
+    described = {record["eid"]: f"{record['lab']}, {record['subject']}, {record['date']}" for record in found}
+    regions = f", regions: [{query.region}]" if query.region else ""
+    return [
+        Entry(_ibl_name(eid), "ibl", f"ibl:{eid}", f"probes: [{', '.join(sorted(names))}]{regions}", described[eid])
+        for eid, names in probes.items()
+    ]
+
+
+def _good_units(region: str, data: Path, downloader: Downloader, endpoints: Endpoints) -> "pd.Series":
+    """Good units of the Brain-Wide Map in a region by session (eid), most first."""
+    import numpy as np
+    import pandas as pd
+    from iblatlas.regions import BrainRegions
+
+    path = data / "ibl/tables" / Path(CLUSTERS).parent.name / "clusters.pqt"
+    downloader.fetch(RemoteFile(f"{endpoints.ibl_public}/{CLUSTERS}", path, digests={"md5": CLUSTERS_MD5}))
+    units = pd.read_parquet(path, columns=_present(path, ("eid", "acronym", "label")))
+    units = units[units["label"] == GOOD]
+    atlas = BrainRegions()
+    names = units["acronym"].unique()
+    known = names[np.isin(names, atlas.acronym)]
+    inside = {region}
+    for mapping in ("Allen", "Beryl", "Cosmos"):
+        inside |= set(known[np.asarray(atlas.acronym2acronym(known, mapping=mapping)) == region])
+    return units[units["acronym"].isin(inside)]["eid"].astype(str).value_counts()
+
+
+def _present(path: Path, columns: tuple[str, ...]) -> list[str]:
+    import pyarrow.parquet as parquet
+
+    names = parquet.read_schema(path).names
+    for column in columns:
+        if column not in names:
+            raise InputError(path, f"column {column}", "no such column", ", ".join(names))
+    return list(columns)
+
+
+def _contains(table: "pd.DataFrame", column: str, text: str | None, path: Path, whole: bool = False) -> "pd.Series":
+    """Which rows have `text` in (or, with `whole`, as) their `column`; all where there is no text."""
+    import pandas as pd
+
+    if text is None:
+        return pd.Series(True, index=table.index)
+    if column not in table:
+        raise InputError(path, f"column {column}", "no such column", ", ".join(map(str, table.columns)))
+    values = table[column].fillna("").astype(str)
+    return values == text if whole else values.str.contains(text, regex=False)
+
+
+def _ibl_name(eid: str) -> str:
+    return f"ibl_{eid.partition('-')[0]}"

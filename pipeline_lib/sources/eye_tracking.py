@@ -1,0 +1,56 @@
+"""Pupil and gaze of Allen sessions, where the eye was filmed."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline_lib.sources.hdf import HdfFile
+from pipeline_lib.sources.signals import signal_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FILTERED = "processing/filtered_gaze_mapping"
+RAW = "processing/raw_gaze_mapping"
+ELLIPSES = "processing/eye_tracking/pupil_ellipse_fits"
+GROUPS = (FILTERED, RAW, "processing/eye_tracking")
+
+
+def read_eye(file: HdfFile) -> "tuple[dict[str, pd.DataFrame], dict[str, int]]":
+    """The signals `pupil` (area, cm2; half axes of the fitted ellipse, pixels) and `gaze` (x, y on the screen, deg).
+
+    The mapping without blinks and outliers is taken where the file has it. Samples without a fit are left out and
+    counted. Nothing where the eye was not filmed.
+    """
+    mapping = next((path for path in (FILTERED, RAW) if file.find(f"{path}/pupil_area") is not None), None)
+    if mapping is None:
+        return {}, {}
+    signals: dict[str, pd.DataFrame] = {}
+    counts: dict[str, int] = {}
+    area = file.floats(f"{mapping}/pupil_area/data")
+    time = _times(file, mapping, "pupil_area")
+    columns, names = [area], ["area"]
+    if file.find(ELLIPSES) is not None:
+        fits = file.table(ELLIPSES, ("width", "height"))
+        if len(fits) == len(area):
+            columns += [fits[name].to_numpy(dtype=float) for name in ("width", "height")]
+            names += ["width", "height"]
+    if np.isfinite(area).any():
+        signals["pupil"], left_out = signal_table("pupil", time, np.stack(columns, axis=1), file.path, mapping, names)
+        counts |= left_out
+    place = f"{mapping}/screen_coordinates_spherical"
+    if file.find(place) is not None:
+        gaze = file.floats(f"{place}/data", dimensions=2)[:, ::-1]  # the file holds y, then x
+        if np.isfinite(gaze).all(axis=1).any():
+            time = _times(file, mapping, "screen_coordinates_spherical")
+            signals["gaze"], left_out = signal_table("gaze", time, gaze, file.path, place, ("x", "y"))
+            counts |= left_out
+    return signals, counts
+
+
+def _times(file: HdfFile, mapping: str, name: str) -> np.ndarray:
+    """Timestamps of a series; series of one film share those of the eye's area, by a link in most files."""
+    for path in (f"{mapping}/{name}/timestamps", f"{RAW}/eye_area/timestamps"):
+        if file.find(path) is not None:
+            return file.floats(path)
+    return file.floats(f"{mapping}/{name}/timestamps")

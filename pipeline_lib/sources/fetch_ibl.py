@@ -1,0 +1,224 @@
+"""Sessions of the International Brain Laboratory, as the folder of ALF files that the reader wants.
+
+With credentials in the environment the database is asked, and files come from its file server. Without, the tables of
+the public release say what there is, and files come from the public bucket. Either way every file has a published size
+and MD5, and goes where ONE would have put it.
+"""
+
+import re
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import quote
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.files import atomic_file, exclusive
+from pipeline_lib.sources.alyx import LOGIN, ask, has_login
+from pipeline_lib.sources.download import Downloader, RemoteFile
+from pipeline_lib.sources.endpoints import Endpoints
+from pipeline_lib.sources.fetched import Description
+from pipeline_lib.sources.ibl import CITATION, LICENCE, PASSING, SORTERS
+from pipeline_lib.sources.options import Names, as_tuple
+from pipeline_lib.sources.remote import Remote
+from pipeline_lib.sources.transport import DownloadError
+
+RELEASE = "Brainwidemap"
+"""The release whose tables are asked where there is no login."""
+SPIKES = ("spikes.times.npy", "spikes.clusters.npy")
+CLUSTERS = ("clusters.channels.npy", "clusters.depths.npy", "clusters.metrics.pqt", "clusters.uuids.csv")
+CHANNELS = ("channels.brainLocationIds_ccf_2017.npy", "channels.mlapdv.npy")
+SIGNALS = {
+    "wheel": (r"_ibl_wheel\.(position|timestamps)\.npy",),
+    "licks": (r"licks\.times\.npy",),
+    "motion_energy": (r"(left|right|body)Camera\.ROIMotionEnergy\.npy", r"_ibl_(left|right|body)Camera\.times\.npy"),
+    "pose": (r"_ibl_(left|right|body)Camera\.(lightningPose|dlc)\.pqt", r"_ibl_(left|right|body)Camera\.times\.npy"),
+    "pupil": (r"_ibl_leftCamera\.features\.pqt", r"_ibl_leftCamera\.times\.npy"),
+}
+TRIALS = (r"_ibl_trials\.table\.pqt",)
+
+
+def ibl_files(
+    remote: Remote, folder: Path, options: dict[str, Any], downloader: Downloader, endpoints: Endpoints
+) -> tuple[list[RemoteFile], Description]:
+    """The datasets that reading a session with `options` needs, and what the source says about the session.
+
+    Raises
+    ------
+    DownloadError : an unknown id, an insertion id without login, no spike sorting, wrong credentials.
+    """
+    if has_login():
+        session = ask("session", {"identifier": remote.identifier}, endpoints) | {"release": "openalyx"}
+        base = _file_server(endpoints)
+    else:
+        session = _look_up(remote, folder, downloader, endpoints)
+        base = f"{endpoints.ibl_public}/data"
+    chosen = choose(session["datasets"], options, session["probe"], remote.text)
+    files = [
+        RemoteFile(
+            f"{base}/{quote(_with_id(session['path'], dataset))}",
+            folder / session["path"] / dataset["path"],
+            dataset["size"],
+            {"md5": dataset["md5"]} if re.fullmatch("[0-9a-f]{32}", dataset["md5"]) else {},
+        )
+        for dataset in chosen
+    ]
+    probes = {name: pid for name, pid in session["probes"].items() if session["probe"] in (None, name)}
+    details = session["details"] | {"eid": session["eid"], "probes": probes}
+    release = session["release"] + (f", revision {options['revision']}" if options.get("revision") else "")
+    return files, Description(remote.text, session["eid"], release, LICENCE, CITATION, details)
+
+
+def _with_id(session: str, dataset: dict[str, Any]) -> str:
+    """Servers keep a dataset under its name with its id before the ending."""
+    path = PurePosixPath(session, dataset["path"])
+    return str(path.with_name(f"{path.stem}.{dataset['id']}{path.suffix}"))
+
+
+def _file_server(endpoints: Endpoints) -> str:
+    if endpoints.ibl_files:
+        return endpoints.ibl_files
+    import one.params
+
+    return str(one.params.default().HTTP_DATA_SERVER)
+
+
+def _look_up(remote: Remote, folder: Path, downloader: Downloader, endpoints: Endpoints) -> dict[str, Any]:
+    """The session in the tables of the public release."""
+    tables = public_tables(folder.parent, RELEASE, downloader, endpoints)
+    sessions, datasets = tables["sessions"], tables["datasets"]
+    index = sessions.index.astype(str)
+    if remote.identifier not in index:
+        found = f"no session {remote.identifier} in release {RELEASE} (an insertion id, or an unreleased session?)"
+        raise DownloadError(endpoints.ibl_public, found, LOGIN.format(alyx=endpoints.alyx))
+    row = sessions.iloc[index.get_loc(remote.identifier)]
+    own = datasets[datasets.index.get_level_values("eid").astype(str) == remote.identifier]
+    own = own[own["exists"].astype(bool)]
+    sizes = own["file_size"].astype("Int64")
+    return {
+        "eid": remote.identifier,
+        "probe": None,
+        "release": RELEASE,
+        "path": f"{row['lab']}/Subjects/{row['subject']}/{row['date']}/{int(row['number']):03d}",
+        "details": {name: str(row[name]) for name in ("lab", "subject", "date", "number", "task_protocol")},
+        "probes": {},
+        "datasets": [
+            {"id": str(id), "path": path, "size": None if size is None else int(size), "md5": str(md5 or "")}
+            for id, path, size, md5 in zip(
+                own.index.get_level_values("id"),
+                own["rel_path"],
+                sizes.astype(object).where(sizes.notna(), None),
+                own["hash"],
+                strict=True,
+            )
+        ],
+    }
+
+
+def public_tables(folder: Path, release: str, downloader: Downloader, endpoints: Endpoints) -> Any:
+    """The tables of a public release (sessions, datasets) by name, as ONE reads them; fetched once into `folder`.
+
+    `release` is a tag of the database, "" for everything public.
+    """
+    from one.alf.cache import load_tables
+
+    place = folder / "tables" / (release or "all")
+    address = "/".join(filter(None, (endpoints.ibl_public, "caches/openalyx", release, "cache.zip")))
+    fetched = downloader.fetch(RemoteFile(address, place / "cache.zip", changes=True))
+    _unpack(fetched.file.path, place, fetched.sha256)
+    tables = load_tables(place)
+    for name in ("sessions", "datasets"):
+        if len(tables[name]) == 0:
+            raise InputError(
+                place, f"{name}.pqt", "no row", "the tables of a release; remove the folder and fetch again"
+            )
+    return tables
+
+
+def _unpack(archive: Path, place: Path, sha256: str) -> None:
+    """The tables in the archive, beside it; once, whichever process comes first."""
+    done = place / "unpacked"
+    with exclusive(place / ".lock"):
+        if done.exists() and done.read_text() == sha256:
+            return
+        try:
+            with zipfile.ZipFile(archive) as members:
+                for member in members.namelist():
+                    if member.endswith(".pqt"):
+                        with atomic_file(place / PurePosixPath(member).name) as part:
+                            part.write_bytes(members.read(member))
+        except zipfile.BadZipFile as error:
+            raise InputError(archive, "ZIP archive", str(error), "a whole archive; remove it and fetch again") from None
+        done.write_text(sha256)
+
+
+def choose(
+    datasets: Iterable[dict[str, Any]], options: dict[str, Any], probe: str | None, where: str
+) -> list[dict[str, Any]]:
+    """The datasets that reading with `options` needs, each in the newest revision not after the option `revision`.
+
+    Where only good units are wanted and the release has their spikes as a file of their own, that one is taken.
+    """
+    newest = newest_revisions(datasets, options.get("revision"))
+    chosen = [path for path in newest if _matches(path, "alf", TRIALS)]
+    for name in _signals(options.get("signals")):
+        chosen += [path for path in newest if _matches(path, "alf", SIGNALS[name])]
+    for collection in _sortings(newest, as_tuple(options.get("probes") or probe), options.get("sorter"), where):
+        good = options.get("min_label", 1.0) == 1.0 and f"{collection}/{PASSING}" in newest
+        parent = collection.rpartition("/")[0]
+        wanted = [f"{collection}/{name}" for name in ((PASSING,) if good else SPIKES)]
+        wanted += [f"{collection}/{name}" for name in CLUSTERS]
+        wanted += [f"{folder}/{name}" for folder in (collection, parent) for name in CHANNELS]
+        chosen += [path for path in wanted if path in newest]
+    return [newest[path] for path in dict.fromkeys(chosen)]
+
+
+def newest_revisions(datasets: Iterable[dict[str, Any]], revision: str | None) -> dict[str, dict[str, Any]]:
+    """Datasets by their path without revision, the newest not after `revision` of each."""
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for dataset in datasets:
+        parts = dataset["path"].split("/")
+        dated = max((part.strip("#") for part in parts if part.startswith("#")), default="")
+        path = "/".join(part for part in parts if not part.startswith("#"))
+        if (revision is None or dated <= revision) and dated >= found.get(path, ("", {}))[0]:
+            found[path] = (dated, dataset)
+    return {path: dataset for path, (_, dataset) in sorted(found.items())}
+
+
+def _matches(path: str, collection: str, patterns: Iterable[str]) -> bool:
+    parent, _, name = path.rpartition("/")
+    return parent == collection and any(re.fullmatch(pattern, name) for pattern in patterns)
+
+
+def _signals(names: Names | None) -> tuple[str, ...]:
+    chosen = ("wheel",) if names is None else as_tuple(names)
+    for name in chosen:
+        if name not in SIGNALS:
+            raise InputError("source ibl", "option signals", repr(name), ", ".join(SIGNALS))
+    return chosen
+
+
+def _sortings(paths: Iterable[str], probes: tuple[str, ...], sorter: str | None, where: str) -> list[str]:
+    """The collection of the spike sorting of each probe, such as alf/probe00/pykilosort."""
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        match = re.fullmatch(r"(alf/(probe\w+)(?:/([^/]+))?)/(?:spikes\.times\.npy|passingSpikes\.table\.pqt)", path)
+        if match and match[1] not in found.setdefault(match[2], []):
+            found[match[2]].append(match[1])
+    result = []
+    for probe in probes or tuple(found):
+        collections = found.get(probe, [])
+        names = [sorter] if sorter else [*SORTERS, ""]
+        wanted = [f"alf/{probe}/{name}".rstrip("/") for name in names] + (
+            [] if sorter else sorted(collections, key=len)
+        )
+        best = next((collection for collection in wanted if collection in collections), None)
+        if best is None:
+            known = ", ".join(collections) or ", ".join(found) or "no probe"
+            raise DownloadError(
+                where, f"no spike sorting of {probe} {sorter or ''}".rstrip(), f"a session with: {known}"
+            )
+        result.append(best)
+    if not result:
+        raise DownloadError(where, "no spike sorting", "a session with Neuropixels recordings")
+    return result

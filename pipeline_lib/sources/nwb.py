@@ -1,0 +1,256 @@
+"""Any NWB file with a units table, read through h5py in bulk (importing pynwb alone would cost 2.3 CPU-s a job).
+
+A row of the session sheet:
+
+sessions:
+  - {session: guo, source: nwb, location: sub-1.nwb, options: {condition: type, unit_presence: spike_range}}
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.sources.hdf import HdfFile
+from pipeline_lib.sources.location import checksums, single_file
+from pipeline_lib.sources.options import Names, as_tuple
+from pipeline_lib.sources.selection import UnitSelection, select
+from pipeline_lib.sources.signals import signal_table
+from pipeline_lib.sources.spikes import check_spike_times
+from pipeline_lib.sources.trials import column_text, condition_text, no_trials, trial_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline_lib.recording import Recording
+
+UNITS = "units"
+ELECTRODES = "general/extracellular_ephys/electrodes"
+DEPTHS = ("depth", "rel_y", "probe_vertical_position")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(UnitSelection):
+    """How to read an NWB file."""
+
+    trials_table: str = "trials"
+    """The table under `intervals` that becomes the trials; a file without `trials` has none."""
+    condition: Names | None = None
+    """The column of the trials that is their condition, or several to join; by default `condition`, if there is one."""
+    region: str | None = None
+    """The column of the units that is their region; by default the location of their electrodes."""
+    population: str = "region"
+    """The column of the units (region, probe, or one of the file's) that is their population."""
+    signals: dict[str, str] = field(default_factory=dict)
+    """Time series to keep, name -> path in the file, such as `{running: processing/behavior/running_speed}`."""
+    unit_presence: Literal["obs_intervals", "spike_range", "always"] | None = None
+    """When a unit was there: its `obs_intervals`, from its first to its last spike, or always. By default
+    `obs_intervals` where the file has them, else always."""
+    sort: bool = False
+    """Accept units whose spike times are out of order, and sort them."""
+    time_offset: float = 0.0
+    """Seconds added to every time of the file, for files whose clock starts before 0."""
+
+
+def locate(location: Path) -> Path:
+    """The NWB file at `location`, or the only one in it."""
+    return single_file(location, (".nwb", ".h5", ".hdf5"))
+
+
+def read(session: str, location: Path, options: Options) -> "Recording":
+    """The recording of an NWB file (or of a folder with one).
+
+    The session ends at its last spike, trial or observation. Trials without a finite start and stop are left out and
+    counted; NaN in event columns stays NaN (the event did not happen).
+
+    Raises
+    ------
+    InputError : no file, a broken one, one that links to other files, or one that does not fit the options.
+    """
+    from pipeline_lib.recording import Provenance, Recording
+
+    path = locate(location)
+    with HdfFile(path) as file:
+        times, ends = read_spikes(file, options)
+        units = read_units(file, len(ends), options)
+        trials, counts = read_trials(file, options)
+        intervals = read_presence(file, times, ends, options)
+        signals = {}
+        for name, series in options.signals.items():
+            signals[name], left_out = read_series(file, name, series, options.time_offset)
+            counts |= left_out
+        provenance = Provenance(
+            source="nwb",
+            source_id=file.text("identifier"),
+            citation=file.text("general/related_publications"),
+            files=checksums([path], path),
+            counts=counts,
+        )
+    duration = max(0.0, times.max(initial=0), trials["stop"].max() if len(trials) else 0)
+    if intervals is not None and len(intervals):
+        duration = max(duration, intervals["stop"].max())
+    recording = Recording(
+        session=session,
+        spike_times=times,
+        spike_units=np.repeat(np.arange(len(ends), dtype=np.int32), np.diff(ends, prepend=0)),
+        units=units,
+        trials=trials,
+        duration=float(duration),
+        observed=np.array([[0.0, duration]]),
+        provenance=provenance,
+        signals=signals,
+        unit_intervals=intervals,
+    )
+    return select(recording, options, path)
+
+
+def read_spikes(file: HdfFile, options: Options) -> tuple[np.ndarray, np.ndarray]:
+    """Spike times (spikes,) in s, unit after unit, and where each unit ends (units,)."""
+    column = f"{UNITS}/spike_times"
+    times = file.floats(column) + options.time_offset
+    ends = file.ends(f"{column}_index", len(times))
+    check_spike_times(times, file.path, column, ends, options.sort)
+    return times, ends
+
+
+def read_units(file: HdfFile, count: int, options: Options) -> "pd.DataFrame":
+    """The units table: the contract's columns, probe and depth where known, then the file's own columns."""
+    import pandas as pd
+
+    own = file.table(UNITS)
+    if len(own.columns) == 0:
+        own = pd.DataFrame({"id": np.arange(count)})
+    if len(own) != count:
+        raise InputError(file.path, UNITS, f"{len(own)} rows, {count} spike trains", "as many of both")
+    ids = own.pop("id") if "id" in own else np.arange(count)
+    electrodes = unit_electrodes(file, own)
+    table: dict[str, Any] = {"unit_id": [str(value) for value in ids]}
+    if options.region is not None:
+        _require_column(file.path, own, options.region, "region")
+        table["region"] = [region_name(value) for value in own[options.region]]
+    elif "location" in electrodes:
+        table["region"] = [region_name(value) for value in electrodes["location"]]
+    else:
+        table["region"] = ["unknown"] * count
+    table["population"] = table["region"]
+    if "group_name" in electrodes:
+        table["probe"] = [region_name(value) for value in electrodes["group_name"]]
+    elif file.find(f"{UNITS}/electrode_group") is not None:
+        groups = file.references(f"{UNITS}/electrode_group")
+        table["probe"] = [group.name.rpartition("/")[2] if group else "unknown" for group in groups]
+    depths = [own[name] for name in DEPTHS if name in own] + [electrodes[name] for name in DEPTHS if name in electrodes]
+    if depths:
+        table["depth"] = depths[0].to_numpy()
+    rest = own.drop(columns=[name for name in own if name in table])
+    units = pd.concat([pd.DataFrame(table), rest], axis=1)
+    _require_column(file.path, units, options.population, "population")
+    return units.assign(population=column_text(units[options.population], missing="unknown"))
+
+
+def unit_electrodes(file: HdfFile, units: "pd.DataFrame") -> "pd.DataFrame":
+    """The row of the electrodes table of every unit (its first electrode); empty rows for a unit without one.
+
+    A unit names its electrodes by row (`electrodes`, as NWB says) or by id (`peak_channel_id`, as Allen files do).
+    """
+    import pandas as pd
+
+    if file.find(ELECTRODES) is None:
+        return pd.DataFrame(index=units.index)
+    electrodes = file.table(ELECTRODES)
+    rows = np.full(len(units), -1)
+    column = f"{UNITS}/electrodes"
+    if file.find(column) is not None:
+        listed = file.floats(column).astype(np.int64)
+        ends = np.arange(1, len(listed) + 1)
+        if file.find(f"{column}_index") is not None:
+            ends = file.ends(f"{column}_index", len(listed))
+        if len(ends) != len(units):
+            raise InputError(file.path, column, f"{len(ends)} rows", f"{len(units)} rows, as there are units")
+        bad = (listed < 0) | (listed >= len(electrodes))
+        if bad.any():
+            found = int(listed[np.argmax(bad)])
+            raise InputError(file.path, f"{column}, row {np.argmax(bad)}", found, f"rows 0 to {len(electrodes) - 1}")
+        starts = np.concatenate([[0], ends[:-1]])
+        some = ends > starts
+        rows[some] = listed[starts[some]]
+    elif "peak_channel_id" in units and "id" in electrodes:
+        rows = pd.Index(electrodes["id"]).get_indexer(units["peak_channel_id"])
+    return electrodes.reindex(rows).set_index(units.index)
+
+
+def region_name(location: object) -> str:
+    """The region in a location text; `brain_region: X; ...`, a list some labs write there, is X; nothing is unknown."""
+    if not isinstance(location, str):
+        return "unknown"
+    for part in location.split(";"):
+        name, colon, value = part.partition(":")
+        if colon and name.strip() == "brain_region":
+            location = value
+    name = location.strip()
+    return "unknown" if name.lower() in ("", "none", "nan", "n/a", "unknown") else name
+
+
+def read_trials(file: HdfFile, options: Options) -> "tuple[pd.DataFrame, dict[str, int]]":
+    """Trials in order of their start, with the file's own columns, and how many there were before and were dropped."""
+    path = f"intervals/{options.trials_table}"
+    if options.trials_table == "trials" and file.find(path) is None:
+        return no_trials(), {}
+    file.require(path)
+    table = file.table(path, ("start_time", "stop_time"))
+    for name in table.columns[table.columns.str.endswith(("_time", "_times"))]:
+        if table[name].dtype.kind in "iuf":
+            table[name] += options.time_offset
+    columns = as_tuple(options.condition) or tuple(name for name in ("condition",) if name in table)
+    condition = condition_text(table, columns, file.path, path)
+    start, stop = (file.floats(f"{path}/{name}") + options.time_offset for name in ("start_time", "stop_time"))
+    rest = table.drop(columns=["id", "start_time", "stop_time"], errors="ignore")
+    return trial_table(start, stop, condition, rest)
+
+
+def read_presence(file: HdfFile, times: np.ndarray, ends: np.ndarray, options: Options) -> "pd.DataFrame | None":
+    """When each unit was observed: columns unit, start, stop; None where every unit always was."""
+    import pandas as pd
+
+    column = f"{UNITS}/obs_intervals"
+    presence = options.unit_presence or ("obs_intervals" if file.find(column) is not None else "always")
+    if presence == "always":
+        return None
+    if presence == "spike_range":
+        some = np.flatnonzero(np.diff(ends, prepend=0))
+        starts = np.concatenate([[0], ends[:-1]])[some]
+        lasts = np.maximum.reduceat(times, starts) if len(some) else times[:0]
+        firsts = np.minimum.reduceat(times, starts) if len(some) else times[:0]
+        return pd.DataFrame({"unit": some, "start": firsts, "stop": lasts})
+    intervals = file.floats(column, dimensions=2) + options.time_offset
+    if intervals.shape[1] != 2 or not np.isfinite(intervals).all():
+        raise InputError(file.path, column, f"shape {intervals.shape}", "finite (intervals, 2) start and stop in s")
+    rows = file.ends(f"{column}_index", len(intervals))
+    if len(rows) != len(ends):
+        raise InputError(file.path, column, f"{len(rows)} rows", f"{len(ends)} rows, as there are units")
+    unit = np.repeat(np.arange(len(rows)), np.diff(rows, prepend=0))
+    return pd.DataFrame({"unit": unit, "start": intervals[:, 0], "stop": intervals[:, 1]})
+
+
+def read_series(file: HdfFile, name: str, path: str, offset: float) -> "tuple[pd.DataFrame, dict[str, int]]":
+    """The TimeSeries at `path` in its own unit, with times from `timestamps`, or from `starting_time` and its rate."""
+    values = file.values(f"{path}/data")
+    if values.dtype.kind not in "iufb":
+        raise InputError(file.path, f"{path}/data", str(values.dtype), "numbers")
+    conversion, shift = (file.attribute(f"{path}/data", key) for key in ("conversion", "offset"))
+    values = values * (1.0 if conversion is None else float(conversion)) + (0.0 if shift is None else float(shift))
+    if file.find(f"{path}/timestamps") is not None:
+        time = file.floats(f"{path}/timestamps")
+    else:
+        start = float(file.floats(f"{path}/starting_time", dimensions=0))
+        rate = file.attribute(f"{path}/starting_time", "rate")
+        if rate is None or not float(rate) > 0:
+            raise InputError(file.path, f"{path}/starting_time.rate", rate, "a positive sampling rate, Hz")
+        time = start + np.arange(len(values)) / float(rate)
+    return signal_table(name, time + offset, values, file.path, path)
+
+
+def _require_column(path: Path, table: "pd.DataFrame", name: str, field: str) -> None:
+    if name not in table.columns:
+        raise InputError(path, field, f"no column {name!r}", f"one of {', '.join(map(str, table.columns))}")

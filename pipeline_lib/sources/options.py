@@ -1,0 +1,51 @@
+"""Options of a source: a block of the config made into the source's frozen dataclass."""
+
+import dataclasses
+import difflib
+from typing import Any, TypeVar
+
+from pipeline_lib.errors import InputError
+
+T = TypeVar("T")
+
+Names = str | tuple[str, ...]
+"""One name or several."""
+
+
+def parse_options(source: str, kind: type[T], values: dict[str, Any]) -> T:
+    """The dataclass `kind` filled with `values`, converted to its field types.
+
+    Raises
+    ------
+    InputError : an unknown option (with the nearest known one), or a value its field does not accept.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for name in values:
+        if name not in known:
+            raise InputError(f"source {source}", f"option {name}", "an unknown option", nearest(str(name), known))
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        cause = problem.get("ctx", {}).get("error")
+        if isinstance(cause, InputError):
+            raise cause from None
+        name = str(problem["loc"][0]) if problem["loc"] else "options"
+        same = [other["msg"] for other in error.errors() if other["loc"][:1] == problem["loc"][:1]]
+        accepted = " or ".join(dict.fromkeys(text.removeprefix("Input should be ") for text in same))
+        raise InputError(f"source {source}", f"option {name}", repr(values.get(name)), accepted) from None
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """What to write instead of `name`: the nearest known name first, then all of them."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"{close[0]!r} (nearest), of {', '.join(known)}" if close else ", ".join(known)
+
+
+def as_tuple(names: Names | None) -> tuple[str, ...]:
+    """`names` as a tuple; None is the empty one."""
+    if names is None:
+        return ()
+    return (names,) if isinstance(names, str) else tuple(names)

@@ -1,0 +1,121 @@
+"""Which units of a session are kept: the options every source shares."""
+
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+from annotated_types import Ge, Gt
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.sources.options import Names, as_tuple
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline_lib.recording import Recording
+
+COMPARE = {"<=": np.less_equal, ">=": np.greater_equal, "==": np.equal, "<": np.less, ">": np.greater}
+THRESHOLD = re.compile(r"\s*(<=|>=|==|<|>)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitSelection:
+    """Options that choose units. A unit must pass all of them."""
+
+    regions: Names | None = None
+    """Regions to keep; all by default."""
+    min_rate: Annotated[float, Ge(0)] = 0.0
+    """Least mean rate over the time the unit was observed, Hz."""
+    max_units: Annotated[int, Gt(0)] | None = None
+    """Keep at most this many units: those with the highest mean rate."""
+    query: dict[str, str] = field(default_factory=dict)
+    """Thresholds of numeric columns of the units table, such as `{isi_violations: "<=0.5"}`; NaN never passes."""
+
+    def __post_init__(self) -> None:
+        for column, text in self.query.items():
+            if not THRESHOLD.fullmatch(text):
+                accepted = 'a comparison with a number, such as "<=0.5"'
+                raise InputError("options", f"option query, {column}", repr(text), accepted)
+
+
+def passes(units: "pd.DataFrame", query: dict[str, str], where: Path) -> np.ndarray:
+    """Which rows of `units` meet every threshold of `query`, as bool (units,)."""
+    kept = np.ones(len(units), dtype=bool)
+    for column, text in query.items():
+        numeric = units.select_dtypes(["number", "bool"]).columns
+        if column not in numeric:
+            accepted = f"numeric columns of the units: {', '.join(numeric)}"
+            raise InputError(where, "option query", f"no numeric column {column!r}", accepted)
+        comparison, number = THRESHOLD.fullmatch(text).groups()  # type: ignore[union-attr]
+        kept &= COMPARE[comparison](units[column].to_numpy(dtype=np.float64), float(number))
+    return kept
+
+
+def select(recording: "Recording", options: UnitSelection, where: Path, keep: np.ndarray | None = None) -> "Recording":
+    """The recording with only the units that pass, its spikes in order of time and its counts filled in.
+
+    Parameters
+    ----------
+    recording : spikes in any order (ties keep the order they have); trials and signals stay as they are.
+    keep : bool (units,), what the source's own options left.
+
+    Raises
+    ------
+    InputError : no unit is left, or the query names no numeric column.
+    """
+    units = recording.units
+    kept = passes(units, options.query, where)
+    if keep is not None:
+        kept &= keep
+    if options.regions is not None:
+        kept &= units["region"].isin(as_tuple(options.regions)).to_numpy()
+    spikes = np.bincount(recording.spike_units, minlength=len(units))
+    rates = spikes / observed_seconds(recording)
+    kept &= rates >= options.min_rate
+    rows = np.flatnonzero(kept)
+    if options.max_units is not None:
+        rows = np.sort(rows[np.argsort(-rates[rows], kind="stable")[: options.max_units]])
+    if len(rows) == 0 and len(units):
+        regions = ", ".join(sorted(set(units["region"])))
+        found = f"none of {len(units)} passes the selection"
+        raise InputError(where, "units", found, f"options that leave some (regions here: {regions})")
+
+    number = np.full(len(units), -1, dtype=np.int32)
+    number[rows] = np.arange(len(rows), dtype=np.int32)
+    times, unit = recording.spike_times, recording.spike_units
+    if len(rows) < len(units):
+        inside = number[unit] >= 0
+        times, unit = times[inside], number[unit[inside]]
+    if len(times) and np.diff(times).min(initial=0) < 0:
+        order = np.argsort(times, kind="stable")
+        times, unit = times[order], unit[order]
+    intervals = recording.unit_intervals
+    if intervals is not None:
+        intervals = intervals[number[intervals["unit"]] >= 0].reset_index(drop=True)
+        intervals["unit"] = number[intervals["unit"]]
+
+    before = {"units_before": len(units), "spikes_before": len(recording.spike_times)}
+    after = {"units_after": len(rows), "spikes_after": len(times), "trials_after": len(recording.trials)}
+    counts = {"trials_before": len(recording.trials)} | recording.provenance.counts | before | after
+    return replace(
+        recording,
+        spike_times=times,
+        spike_units=unit.astype(np.int32, copy=False),
+        units=units.iloc[rows].reset_index(drop=True),
+        unit_intervals=intervals,
+        provenance=replace(recording.provenance, counts=counts),
+    )
+
+
+def observed_seconds(recording: "Recording") -> np.ndarray:
+    """Seconds each unit was observed (units,): its own intervals where it has any, else those of the session."""
+    session = float(np.diff(recording.observed, axis=1).sum())
+    seconds = np.full(len(recording.units), session)
+    intervals = recording.unit_intervals
+    if intervals is not None and len(intervals):
+        own = np.bincount(intervals["unit"], intervals["stop"] - intervals["start"], minlength=len(seconds))
+        listed = np.unique(intervals["unit"])
+        seconds[listed] = own[listed]
+    return np.maximum(seconds, np.finfo(float).tiny)

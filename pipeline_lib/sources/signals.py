@@ -1,0 +1,47 @@
+"""Signals recorded beside the spikes: running speed, pupil, wheel."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline_lib.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def signal_table(
+    name: str, time: np.ndarray, values: np.ndarray, where: Path, field: str, columns: Sequence[str] = ()
+) -> "tuple[pd.DataFrame, dict[str, int]]":
+    """A signal as a table, and how many samples were left out because a value or time is not finite.
+
+    Parameters
+    ----------
+    time : (samples,) s, non-decreasing where finite.
+    values : (samples,) or (samples, dimensions).
+    columns : names of the dimensions; by default `name`, or `name_0`, `name_1`, ... of several.
+
+    Raises
+    ------
+    InputError : lengths differ, times are out of order, or no finite sample is left.
+    """
+    import pandas as pd
+
+    if values.ndim not in (1, 2) or time.shape != values.shape[:1]:
+        found = f"{time.shape} times, {values.shape} values"
+        raise InputError(where, field, found, "one time a sample, (samples,) or (samples, dimensions) values")
+    matrix = values.reshape(len(values), -1).astype(np.float64)
+    dimensions = matrix.shape[1]
+    names = list(columns) or ([name] if dimensions == 1 else [f"{name}_{k}" for k in range(dimensions)])
+    whole = np.isfinite(time) & np.isfinite(matrix).all(axis=1)
+    if not whole.any():
+        raise InputError(where, field, "no finite sample", "a signal with at least one")
+    time, matrix = time[whole].astype(np.float64), matrix[whole]
+    back = np.diff(time) < 0
+    if back.any():
+        row = int(np.argmax(back)) + 1
+        raise InputError(where, f"{field}, sample {row}", f"{time[row]} s after {time[row - 1]} s", "sorted times")
+    table = pd.DataFrame({"time": time} | dict(zip(names, matrix.T, strict=True)))
+    return table, {f"{name}_samples_left_out": int((~whole).sum())}

@@ -1,0 +1,338 @@
+"""A user's own data: spike times and unit ids in Parquet, CSV, TSV, npz or MATLAB files, with a mapping of columns.
+
+A row of the session sheet:
+
+    aplysia   tables   Jan1312da04spks.mat   array: spks, unit: 0, time: 1, sort: true, duration: 80
+
+In a folder, files named spikes, units, trials and observed (with any known ending) and the folder `signals` are found
+without being named.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from annotated_types import Gt
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.sources.location import checksums, reading
+from pipeline_lib.sources.options import Names, as_tuple
+from pipeline_lib.sources.selection import UnitSelection, select
+from pipeline_lib.sources.signals import signal_table
+from pipeline_lib.sources.spikes import check_spike_times
+from pipeline_lib.sources.trials import ALL, column_text, condition_text, no_trials, trial_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline_lib.recording import Recording
+
+TEXT_TABLES = {".csv": ",", ".tsv": "\t"}
+PARQUET = (".parquet", ".pqt")
+UNKNOWN = "unknown"
+SUFFIXES = (*PARQUET, *TEXT_TABLES, ".npz", ".mat")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(UnitSelection):
+    """Where the tables are and what their columns are called. File names are relative to the location."""
+
+    spikes: str | None = None
+    """The file of spikes; by default the location itself, or `spikes.*` in it."""
+    time: str | int = "time"
+    """Column (or variable, in npz and mat) of the spike times; a column number, from 0, with `array`."""
+    unit: str | int = "unit"
+    """Column (or variable) of the unit ids; a column number, from 0, with `array`."""
+    array: str | None = None
+    """The variable of an npz or mat file that is a matrix of one row a spike."""
+    time_unit: Literal["s", "ms", "samples"] = "s"
+    """Unit of every time in these files."""
+    sampling_rate: Annotated[float, Gt(0)] | None = None
+    """Samples per second, for `time_unit: samples`."""
+    sort: bool = False
+    """Accept spikes that are not in order of time (grouped by unit, for example), and sort them."""
+    duration: Annotated[float, Gt(0)] | None = None
+    """End of the session, s; by default its last spike, trial or observation."""
+    units: str | None = None
+    """A table of units; without one the units are those that spiked."""
+    unit_id: str = "unit_id"
+    """Column of `units` that holds the ids the spikes use; `region` and `population` name two more."""
+    region: str = "region"
+    population: str = "population"
+    trials: str | None = None
+    """A table of trials; `start`, `stop` name its columns."""
+    start: str = "start"
+    stop: str = "stop"
+    condition: Names | None = None
+    """Column of the trials that is their condition, or several to join; by default `condition` where there is one."""
+    events: Names = ()
+    """Columns of the trials that are times, where `time_unit` is not s."""
+    observed: str | None = None
+    """A table of `start` and `stop`: when anything was recorded at all; by default the whole session."""
+    signals: dict[str, str] = field(default_factory=dict)
+    """Tables of a column `time` and one a dimension, name -> file; by default every file of the folder `signals`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.time_unit == "samples") != (self.sampling_rate is not None):
+            accepted = "a rate in samples per second, with time_unit: samples and only then"
+            raise InputError("source tables", "option sampling_rate", self.sampling_rate, accepted)
+        numbers = isinstance(self.time, int), isinstance(self.unit, int)
+        if any(numbers) != all(numbers) or all(numbers) != (self.array is not None):
+            found = f"time {self.time!r}, unit {self.unit!r}, array {self.array!r}"
+            raise InputError("source tables", "option array", found, "column numbers with an array, names without")
+
+    def seconds(self, times: Any) -> np.ndarray:
+        """Times of the files in seconds."""
+        per_second = {"s": 1.0, "ms": 1000.0, "samples": self.sampling_rate or 1.0}[self.time_unit]
+        return np.asarray(times, dtype=np.float64) / per_second
+
+
+def locate(location: Path) -> Path:
+    """`location`, a file or folder that must exist."""
+    if not location.exists():
+        raise InputError(location, "location", "no such file or folder", "an existing file or folder")
+    return location
+
+
+def read(session: str, location: Path, options: Options) -> "Recording":
+    """The recording of a user's files.
+
+    Units without a region have the region "unknown"; without a population, that of their region, or "all".
+
+    Raises
+    ------
+    InputError : a missing or unreadable file, a missing column, spikes out of order, not finite, negative or beyond
+        the session, a spike of a unit the units table does not list.
+    """
+    import pandas as pd
+
+    from pipeline_lib.recording import Provenance, Recording
+
+    files = _Files(locate(location))
+    spikes = files.path("spikes", options.spikes)
+    if spikes is None:
+        accepted = f"spikes with one of the endings {', '.join(SUFFIXES)}, or the option `spikes`"
+        raise InputError(location, "spikes", "no such file", accepted)
+    times, codes, ids = read_spikes(spikes, options)
+    units = read_units(files.path("units", options.units), ids, options)
+    rows = pd.Index(units["unit_id"]).drop_duplicates().get_indexer(ids)[codes].astype(np.int32)
+    if (rows < 0).any():
+        row = int(np.argmax(rows < 0))
+        found = f"unit {ids[codes[row]]!r}"
+        raise InputError(spikes, f"column {options.unit}, row {row}", found, "a unit of the table of units")
+    trials, counts = read_trials(files.path("trials", options.trials), options)
+    observed = read_observed(files.path("observed", options.observed), options)
+    signals = {}
+    for name, path in files.signals(options.signals).items():
+        signals[name], left_out = read_signal(name, path, options)
+        counts |= left_out
+
+    ends = [times.max(initial=0.0), observed.max(initial=0.0), trials["stop"].max() if len(trials) else 0.0]
+    duration = options.duration or max(ends)
+    if len(times) and times.max() > duration:
+        row = int(np.argmax(times > duration))
+        accepted = f"times in the session, 0 to {duration} s"
+        raise InputError(spikes, f"column {options.time}, row {row}", f"{times[row]} s", accepted)
+    recording = Recording(
+        session=session,
+        spike_times=times,
+        spike_units=rows,
+        units=units,
+        trials=trials,
+        duration=float(duration),
+        observed=observed if len(observed) else np.array([[0.0, duration]]),
+        provenance=Provenance("tables", session, files=checksums(files.used, location), counts=counts),
+        signals=signals,
+    )
+    return select(recording, options, location)
+
+
+class _Files:
+    """The files of a location; `used` are those that were asked for."""
+
+    def __init__(self, location: Path) -> None:
+        self.location = location
+        self.folder = location if location.is_dir() else location.parent
+        self.used: list[Path] = []
+
+    def path(self, role: str, name: str | None) -> Path | None:
+        """The file `name`; where it is None, the location itself for spikes, or `role.*` of a folder, or None."""
+        found: Path | None
+        if name is not None:
+            found = self.folder / name
+            if not found.is_file():
+                raise InputError(found, f"option {role}", "no such file", f"a file in {self.folder}")
+        elif self.location.is_file():
+            found = self.location if role == "spikes" else None
+        else:
+            candidates = [self.folder / f"{role}{suffix}" for suffix in SUFFIXES]
+            existing = [file for file in candidates if file.is_file()]
+            if len(existing) > 1:
+                accepted = f"one file, or the option `{role}`"
+                raise InputError(self.folder, role, ", ".join(file.name for file in existing), accepted)
+            found = existing[0] if existing else None
+        if found is not None:
+            self.used.append(found)
+        return found
+
+    def signals(self, named: dict[str, str]) -> dict[str, Path]:
+        """The file of every signal, by name."""
+        if named:
+            return {name: self.folder / file for name, file in named.items() if self.path(f"signals, {name}", file)}
+        if not self.location.is_dir():
+            return {}
+        found = {file.stem: file for file in sorted((self.folder / "signals").glob("*")) if file.suffix in SUFFIXES}
+        self.used.extend(found.values())
+        return found
+
+
+def read_spikes(path: Path, options: Options) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Spike times (spikes,) in s, the row in the ids of each spike's unit (spikes,), and the ids as text."""
+    columns = load_columns(path, text=(str(options.unit),))
+    if options.array is not None:
+        matrix = _column(path, columns, options.array)
+        last = max(int(options.time), int(options.unit))
+        if matrix.ndim != 2 or matrix.shape[1] <= last:
+            accepted = f"a matrix of one row a spike, with at least {last + 1} columns"
+            raise InputError(path, options.array, f"shape {matrix.shape}", accepted)
+        times, units = matrix[:, int(options.time)], matrix[:, int(options.unit)]
+    else:
+        times, units = (_vector(path, columns, str(name)) for name in (options.time, options.unit))
+    if len(times) != len(units):
+        raise InputError(path, f"column {options.unit}", f"{len(units)} ids, {len(times)} times", "as many of both")
+    if len(times) == 0:
+        raise InputError(path, "spikes", "an empty recording", "at least one spike")
+    if times.dtype.kind not in "iuf":
+        found = " ".join(repr(times[0]).split())[:60]
+        raise InputError(path, f"column {options.time}", f"{times.dtype} ({found})", "numbers")
+    times = options.seconds(times)
+    check_spike_times(times, path, f"column {options.time}", None, options.sort)
+    return times, *unit_ids(units, path, f"column {options.unit}")
+
+
+def unit_ids(values: np.ndarray, path: Path, field: str) -> tuple[np.ndarray, list[str]]:
+    """The row in the ids of every value (values,), and the ids as text in natural order.
+
+    Whole numbers are written without a fraction. Raises InputError for a value that is missing.
+    """
+    import pandas as pd
+
+    codes, known = pd.factorize(values)
+    if (codes < 0).any():
+        raise InputError(path, f"{field}, row {np.argmax(codes < 0)}", "no id", "an id in every row")
+    ids = column_text(pd.Series(known), missing="")
+    order = sorted(range(len(ids)), key=lambda row: (len(ids[row]) if ids[row].isdecimal() else np.inf, ids[row]))
+    return np.argsort(order)[codes], [ids[row] for row in order]
+
+
+def read_units(path: Path | None, ids: list[str], options: Options) -> "pd.DataFrame":
+    """The units table: the contract's columns, then those of the file. Without a file, the units are `ids`."""
+    import pandas as pd
+
+    if path is None:
+        return pd.DataFrame({"unit_id": ids, "region": UNKNOWN, "population": ALL})
+    columns = load_columns(path, text=(options.unit_id, options.region, options.population))
+    codes, listed = unit_ids(_vector(path, columns, options.unit_id), path, f"column {options.unit_id}")
+    own = pd.DataFrame(columns)
+    table = pd.DataFrame({"unit_id": [listed[code] for code in codes], "region": UNKNOWN, "population": ALL})
+    for name, source in (("region", options.region), ("population", options.population)):
+        if source in own:
+            table[name] = column_text(own[source], missing=UNKNOWN)
+    if options.region in own and options.population not in own:
+        table["population"] = table["region"]
+    return pd.concat([table, own.drop(columns=[name for name in table if name in own])], axis=1)
+
+
+def read_trials(path: Path | None, options: Options) -> "tuple[pd.DataFrame, dict[str, int]]":
+    """Trials in order of their start with all columns of the file, and how many were left out for want of times."""
+    import pandas as pd
+
+    if path is None:
+        return no_trials(), {}
+    names = as_tuple(options.condition)
+    table = pd.DataFrame(load_columns(path, text=names or ("condition",)))
+    start, stop = (_vector(path, table, name) for name in (options.start, options.stop))
+    for name in as_tuple(options.events):
+        table[name] = options.seconds(_vector(path, table, name))
+    condition = condition_text(table, names or tuple(table.columns.intersection(["condition"])), path, "trials")
+    rest = table.drop(columns=[options.start, options.stop])
+    return trial_table(options.seconds(start), options.seconds(stop), condition, rest)
+
+
+def read_observed(path: Path | None, options: Options) -> np.ndarray:
+    """The observed intervals (intervals, 2) in s; none without a file."""
+    if path is None:
+        return np.empty((0, 2))
+    columns = load_columns(path)
+    return np.stack([options.seconds(_vector(path, columns, name)) for name in ("start", "stop")], axis=1)
+
+
+def read_signal(name: str, path: Path, options: Options) -> "tuple[pd.DataFrame, dict[str, int]]":
+    """A signal: the column `time`, and every other column as a dimension."""
+    columns = load_columns(path)
+    time = options.seconds(_vector(path, columns, "time"))
+    dimensions = [column for column in columns if column != "time"]
+    if not dimensions:
+        raise InputError(path, "columns", "time alone", "time and at least one dimension")
+    values = np.stack([_vector(path, columns, column) for column in dimensions], axis=1)
+    if values.dtype.kind not in "iufb":
+        raise InputError(path, f"signal {name}", f"{values.dtype}", "numbers")
+    return signal_table(name, time, values, path, f"signal {name}", dimensions)
+
+
+def load_columns(path: Path, text: tuple[str, ...] = ()) -> Any:
+    """The columns or variables of a file by name, as arrays; those named in `text` are read as text from CSV and TSV.
+
+    Raises
+    ------
+    InputError : an unknown ending, or a file that is broken.
+    """
+    import pandas as pd
+
+    with reading(path, "file"):
+        if path.suffix in TEXT_TABLES:
+            kinds = dict.fromkeys(text, "str")
+            # The parser's default is faster and wrong in the last digit.
+            table = pd.read_csv(path, sep=TEXT_TABLES[path.suffix], dtype=kinds, float_precision="round_trip")
+            return {str(name): table[name].to_numpy() for name in table}
+        if path.suffix in PARQUET:
+            table = pd.read_parquet(path)
+            return {str(name): table[name].to_numpy() for name in table}
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+        if path.suffix == ".mat":
+            return _load_mat(path)
+    raise InputError(path, "file", f"the ending {path.suffix!r}", ", ".join(SUFFIXES))
+
+
+def _load_mat(path: Path) -> dict[str, np.ndarray]:
+    import h5py
+    import scipy.io
+
+    from pipeline_lib.sources.hdf import HdfFile
+
+    if not h5py.is_hdf5(path):
+        return {name: value for name, value in scipy.io.loadmat(path).items() if not name.startswith("__")}
+    with HdfFile(path) as file:
+        # Version 7.3 stores matrices transposed; groups (cells, structures) are not spike tables.
+        names = [name for name in file.names("") if isinstance(file.find(name), h5py.Dataset)]
+        return {name: file.values(name).T for name in names}
+
+
+def _column(path: Path, columns: Any, name: str) -> np.ndarray:
+    if name not in columns:
+        accepted = f"one of {', '.join(map(str, columns))}" if len(columns) else "a file with columns"
+        raise InputError(path, f"column {name}", "no such column", accepted)
+    return np.asarray(columns[name])
+
+
+def _vector(path: Path, columns: Any, name: str) -> np.ndarray:
+    values = _column(path, columns, name)
+    if values.ndim == 2 and 1 in values.shape:
+        values = values.ravel()  # MATLAB knows no vectors
+    if values.ndim != 1:
+        raise InputError(path, f"column {name}", f"shape {values.shape}", "one value a row")
+    return values

@@ -1,0 +1,146 @@
+"""Windows of a cohort held in memory as tensors, and the order in which training walks through them.
+
+A window takes a byte a bin and unit (two where something was not observed): 500 trials of 600 units and 200 bins are
+60 MB. Batches are gathered where the tensors live, by one index operation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline_lib.models.contract import FitData
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows of one session. B windows, L bins (history first, then the longest of these windows), N units.
+
+    Attributes
+    ----------
+    session : its id.
+    counts : spikes a bin [B, L, N], uint8 or int32; 0 where not observed.
+    observed : what may be a target: bool [B, L, N]. False: not recorded, hidden, or past the end of the window.
+    visible : what may be an input: bool [B, L, N]; `observed` without held-out units and forward bins.
+    bins : bins of each window, history included, int64 [B].
+    history : how many bins at the start are history: inputs, never scored.
+    inputs : further arrays by name, [B, ...], that a model asked for.
+    """
+
+    session: str
+    counts: Tensor
+    observed: Tensor
+    visible: Tensor
+    bins: Tensor
+    history: int
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Batches(Protocol):
+    """Training batches without end; number k is a function of k alone."""
+
+    def __getitem__(self, number: int) -> Batch: ...
+
+
+class Windows:
+    """All windows of a part of a session (or any rows of it), resident on a device.
+
+    Parameters
+    ----------
+    data, session, samples : as for `FitData.counts`.
+    device : where the tensors live.
+    inputs : further arrays [S, ...] by name, cut like the windows.
+    """
+
+    def __init__(
+        self,
+        data: FitData,
+        session: str,
+        samples: str | pd.DataFrame,
+        device: str = "cpu",
+        inputs: dict[str, np.ndarray] | None = None,
+    ) -> None:
+        rows = data.samples(session, samples) if isinstance(samples, str) else samples
+        counts, observed = data.counts(session, samples), data.mask(session, samples)
+        self.session, self.history, self.forward = session, data.split.history_bins, data.split.forward_bins
+        # torch computes with no unsigned type wider than a byte.
+        self.counts = torch.as_tensor(counts if counts.dtype == np.uint8 else counts.astype(np.int32), device=device)
+        self.observed = None if observed.all() else torch.as_tensor(observed, device=device)
+        self.bins = torch.as_tensor(rows["bins"].to_numpy(dtype=np.int64) + self.history, device=device)
+        heldin = np.zeros(counts.shape[2], dtype=bool)
+        heldin[data.heldin(session)] = True
+        self.heldin = torch.as_tensor(heldin, device=device)
+        self.inputs = {name: torch.as_tensor(array, device=device) for name, array in (inputs or {}).items()}
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def batch(self, rows: Tensor | slice) -> Batch:
+        """The windows `rows`, cut to the longest of them."""
+        bins = self.bins[rows]
+        length = self.counts.shape[1] if self.observed is None else int(bins.max())
+        counts = self.counts[rows][:, :length]
+        observed = torch.ones_like(counts, dtype=torch.bool) if self.observed is None else self.observed[rows]
+        observed = observed[:, :length]
+        known = torch.arange(length, device=bins.device) < bins[:, None] - self.forward
+        visible = observed & self.heldin & known[:, :, None]
+        inputs = {name: array[rows] for name, array in self.inputs.items()}
+        return Batch(self.session, counts, observed, visible, bins, self.history, inputs)
+
+    def mean_counts(self) -> Tensor:
+        """Mean spikes a bin [N], over observed bins; half a spike is added to every unit, so that none is 0."""
+        spikes = self.counts.sum(dim=(0, 1), dtype=torch.float64)
+        seen = self.counts[..., 0].numel() if self.observed is None else self.observed.sum(dim=(0, 1))
+        return ((spikes + 0.5) / (seen + 1)).float()
+
+    def in_order(self, size: int) -> list[Batch]:
+        """All windows, `size` at a time."""
+        return [self.batch(slice(start, start + size)) for start in range(0, len(self), size)]
+
+
+class Order(Batches):
+    """Shuffled batches: batch k is a function of the seed and k alone, so there is no state to save.
+
+    An epoch visits every window once. Its batches come from one session each, differ in size by one window at most,
+    and are shuffled over the cohort.
+
+    Parameters
+    ----------
+    windows : the training windows of each session.
+    size : windows in a batch, at most.
+    seed : of the order.
+    """
+
+    def __init__(self, windows: dict[str, Windows], size: int, seed: int) -> None:
+        self.windows, self.seed = windows, seed
+        self.batches = {session: -(-len(each) // size) for session, each in windows.items() if len(each)}
+        self._epoch, self._plan = -1, list[tuple[str, np.ndarray]]()
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return sum(self.batches.values())
+
+    def __getitem__(self, number: int) -> Batch:
+        """Batch `number`, counted from the start of training."""
+        epoch, position = divmod(number, len(self))
+        if epoch != self._epoch:
+            self._epoch, self._plan = epoch, self._shuffle(epoch)
+        session, rows = self._plan[position]
+        windows = self.windows[session]
+        return windows.batch(torch.as_tensor(rows, device=windows.counts.device))
+
+    def _shuffle(self, epoch: int) -> list[tuple[str, np.ndarray]]:
+        draw = np.random.default_rng([self.seed, epoch])
+        parts = [
+            (session, rows)
+            for session, count in self.batches.items()
+            for rows in np.array_split(draw.permutation(len(self.windows[session])), count)
+        ]
+        return [parts[index] for index in draw.permutation(len(parts))]

@@ -1,0 +1,200 @@
+"""The training loop: steps, evaluations, checkpoints, an early end.
+
+Step k draws its batch and its noise from generators seeded with (seed, k): nothing random has a state that would have
+to be saved, and a run that was killed goes on from its last checkpoint to the same bytes as an undisturbed one.
+
+Several processes (``accelerate launch``, one a GPU) share the batches of a step between them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from torch import nn
+
+from pipeline_lib.training.batches import Batch, Batches
+from pipeline_lib.training.checkpoint import Progress, Weights, pack, unpack
+from pipeline_lib.training.network import Network
+from pipeline_lib.training.run import FitError, Run, State
+from pipeline_lib.training.schedule import learning_rate_factor
+from pipeline_lib.training.settings import TrainingSettings
+
+EVALUATION = 2**31
+"""Seeds the noise of every evaluation: the same, so that losses differ by the weights alone."""
+
+
+class Training:
+    """The training of a network.
+
+    Parameters
+    ----------
+    network : where it is to be trained; weights that do not require gradients stay as they are.
+    batches : training batches.
+    validation : evaluated every `settings.evaluate_every` steps; empty: the last weights are kept.
+    settings, seed : how to train.
+    run : takes progress, history and checkpoints.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        batches: Batches,
+        validation: Sequence[Batch],
+        settings: TrainingSettings,
+        seed: int,
+        run: Run,
+    ) -> None:
+        self.network, self.batches, self.validation = network, batches, validation
+        self.settings, self.seed, self.run = settings, seed, run
+        # A step of a cohort leaves the weights of most sessions alone.
+        unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+        self.accelerator = Accelerator(cpu=run.device == "cpu", kwargs_handlers=[unused])
+        self.trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
+        optimiser = torch.optim.AdamW(
+            self.trained.values(),
+            betas=settings.betas,
+            eps=settings.epsilon,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        self.model, self.optimiser = self.accelerator.prepare(network, optimiser)
+        if settings.compile:
+            network.compile()
+        self.progress = Progress()
+        self.mean = copied(self.trained) if settings.average else {}
+        self.best = copied(network.state_dict())
+
+    def train(self) -> None:
+        """Train to the end of the budget or of the patience, and leave the weights to be kept in the network.
+
+        Raises
+        ------
+        FitError : the loss was not finite before there was anything to keep.
+        Interrupted : the process was asked to end; the training is checkpointed.
+        """
+        settings = self.settings
+        self._resume()
+        progress = self.progress
+        while progress.step < settings.steps and progress.stale < (settings.patience or math.inf):
+            loss = self._step(progress.step)
+            if not math.isfinite(loss):
+                self._diverged(loss)
+                break
+            progress.step += 1
+            progress.losses.append(loss)
+            if progress.step % settings.evaluate_every == 0 or progress.step == settings.steps:
+                self._evaluate()
+            self.run.progress(progress.step, settings.steps, loss)
+            self.run.checkpoint(self._state)
+        self.network.load_state_dict(self.best)
+
+    def _step(self, step: int) -> float:
+        """One optimiser step; the loss, or a number that is not finite, and then the weights are as before."""
+        rank, world, count = self.accelerator.process_index, self.accelerator.num_processes, self.settings.accumulate
+        half = self.settings.precision == "bfloat16"
+        self.network.train()
+        seed_noise(self.seed, step, rank)
+        total = torch.zeros((), device=self.accelerator.device)
+        for part in range(count):
+            batch = self.batches[(step * count + part) * world + rank]
+            with contextlib.nullcontext() if part == count - 1 else self.accelerator.no_sync(self.model):
+                with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=half):
+                    loss = torch.stack(list(self.model(batch, step).values())).sum() / count
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        norm = self.accelerator.clip_grad_norm_(self.trained.values(), self.settings.clip)
+        value = self.accelerator.reduce(total, "mean").item()
+        if not math.isfinite(norm):
+            value = math.nan
+        if math.isfinite(value):
+            for group in self.optimiser.param_groups:
+                group["lr"] = self._learning_rate(step)
+            self.optimiser.step()
+            if self.mean:
+                # A young mean forgets its start: the decay rises from 0 to what was asked for.
+                decay = min(self.settings.average, (step + 1) / (step + 10))
+                torch._foreach_lerp_(list(self.mean.values()), [w.detach() for w in self.trained.values()], 1 - decay)
+        self.optimiser.zero_grad()
+        return value
+
+    def _learning_rate(self, step: int) -> float:
+        settings = self.settings
+        factor = learning_rate_factor(settings.schedule, step, settings.steps, settings.warmup, settings.final_rate)
+        return settings.learning_rate * factor * self.progress.factor
+
+    def _evaluate(self) -> None:
+        """Log the losses; keep the weights if they are the best so far."""
+        progress, settings = self.progress, self.settings
+        row = {"step": progress.step, "loss": math.fsum(progress.losses) / len(progress.losses)}
+        row["learning_rate"] = self._learning_rate(progress.step - 1)
+        progress.losses = []
+        with self._averaged():
+            terms = self._validation_losses()
+            row |= {f"validation_{name}": value for name, value in terms.items()}
+            score = terms[self.network.selects or "loss"] if terms else -progress.step
+            better = score < progress.best
+            if better or settings.keep == "last":
+                self.best = copied(self.network.state_dict())
+        progress.best, progress.stale = (score, 0) if better else (progress.best, progress.stale + 1)
+        if settings.schedule == "plateau" and not better and progress.stale % settings.decay_patience == 0:
+            progress.factor *= settings.decay
+        self.run.log(row)
+
+    @torch.no_grad()
+    def _validation_losses(self) -> dict[str, float]:
+        """The loss and, where it has several, its terms: their means over the validation windows."""
+        self.network.eval()
+        windows = sum(len(batch.counts) for batch in self.validation)
+        means: dict[str, float] = {}
+        for number, batch in enumerate(self.validation):
+            seed_noise(EVALUATION, number)
+            terms = {name: value.item() for name, value in self.network(batch, None).items()}
+            for name, value in ({"loss": math.fsum(terms.values())} | (terms if len(terms) > 1 else {})).items():
+                means[name] = means.get(name, 0.0) + value * len(batch.counts) / windows
+        return means
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The running mean of the weights in their place, where there is one."""
+        own = copied(self.trained) if self.mean else {}
+        self.network.load_state_dict(self.mean, strict=False)
+        yield
+        self.network.load_state_dict(own, strict=False)
+
+    def _diverged(self, loss: float) -> None:
+        step = self.progress.step + 1
+        if math.isinf(self.progress.best):
+            raise FitError(f"the loss is {loss} at step {step}, before the first evaluation; lower the learning_rate")
+        self.run.log({"step": step, "stopped": f"loss {loss}"})
+        print(f"step {step}: the loss is {loss}; training ends, the best weights so far are kept", file=sys.stderr)
+
+    def _state(self) -> State:
+        """All that is needed to go on from here."""
+        weights = {"network": self.network.state_dict(), "best": self.best, "mean": self.mean}
+        return pack(self.progress, self.optimiser.state_dict(), **weights)
+
+    def _resume(self) -> None:
+        state = self.run.resume()
+        if state is not None:
+            groups = self.optimiser.state_dict()["param_groups"]
+            self.progress, optimiser, weights = unpack(state, groups)
+            self.optimiser.load_state_dict(optimiser)
+            self.network.load_state_dict(weights["network"])
+            self.best = {name: weights["best"][name].to(self.accelerator.device) for name in self.best}
+            self.mean = {name: weights["mean"][name].to(self.accelerator.device) for name in self.mean}
+
+
+def copied(weights: Weights | dict[str, nn.Parameter]) -> Weights:
+    """Copies that do not change with the network."""
+    return {name: value.detach().clone() for name, value in weights.items()}
+
+
+def seed_noise(*numbers: int) -> None:
+    """Seed torch's generators, on every device, with a hash of `numbers`."""
+    torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]))

@@ -1,0 +1,198 @@
+"""Fit one model to one cohort with one seed, and publish weights, history and predictions as one result."""
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.files import LOCK, exclusive, sha256_file, sha256_tree, whole_directory, write_json
+from pipeline_lib.models.contract import FitData, Model
+from pipeline_lib.models.registry import check_config, load_model, model_source
+from pipeline_lib.training import gpu
+from pipeline_lib.training.code_id import code_id
+from pipeline_lib.training.predictions import write_predictions
+from pipeline_lib.training.provenance import Stopwatch
+from pipeline_lib.training.run import RESUME, Run, read_arrays, require_finite, write_arrays
+from pipeline_lib.trains.splits import Split
+from pipeline_lib.trains.store import Trains
+
+FORMAT_VERSION = 1
+MODULE = "pipeline_lib.training.fit"
+
+
+def fit(
+    trains_dirs: Sequence[Path | str],
+    split_path: Path | str,
+    model_name: str,
+    implementation: str,
+    config: dict[str, Any],
+    seed: int,
+    out_dir: Path | str,
+    code: str = "",
+    checkpoint_seconds: float = 60.0,
+) -> None:
+    """Fit a model and write model.safetensors, config.yaml, history.csv, run.json, predictions.zarr, manifest.json.
+
+    One process at a time works in `out_dir`; others wait, and find the work done. A fit that was killed goes on from
+    its last checkpoint in `out_dir`/.resume and gives the bytes of an undisturbed one. If `out_dir` already holds this
+    fit (same settings, data, split, code and seed), nothing is done.
+
+    Parameters
+    ----------
+    trains_dirs : folders of the cohort's spike-train stores, a session each.
+    split_path : the cohort's split.
+    model_name : name of the model in the results.
+    implementation : registered model, or the path of a Python file with `MODEL`.
+    config : hyper-parameters that differ from the model's defaults.
+    seed : of everything random in the fit.
+    out_dir : folder to write.
+    code : hash of the code the fit depends on; default: `code_id` of this module and the model.
+    checkpoint_seconds : the least time between two checkpoints.
+
+    Raises
+    ------
+    InputError : an unknown model or hyper-parameter, a session of the split without a store.
+    FitError : weights or rates that are not finite; nothing is published.
+    Interrupted : the process was asked to end (SIGTERM); the fit is checkpointed.
+    """
+    watch = Stopwatch()
+    out_dir, split_path = Path(out_dir), Path(split_path)
+    settings = check_config(implementation, config)
+    identity = {
+        "format_version": FORMAT_VERSION,
+        "implementation": Path(implementation).stem,
+        "config": json.loads(json.dumps(asdict(settings))),
+        "seed": seed,
+        "trains": _content_hashes(trains_dirs),
+        "split": sha256_file(split_path),
+        "code": code or code_id([MODULE, model_source(implementation)]),
+    }
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    with exclusive(out_dir / LOCK):
+        if not _is_made(out_dir, key):
+            data = _open(trains_dirs, split_path)
+            labels = {"cohort": data.split.cohort, "model": model_name, "seed": seed}
+            with _device(load_model(implementation)) as device:
+                run = Run(out_dir, key, labels, checkpoint_seconds, device)
+                with run.stopping():
+                    model = _new(implementation, settings, seed, device)
+                    run.progress(0, None, np.nan)
+                    model.fit(FitData(data.trains, data.split, fitting=True), run)
+                    _publish(out_dir, model, implementation, data, run, identity | {"key": key}, watch)
+        shutil.rmtree(out_dir / RESUME, ignore_errors=True)
+
+
+def load_fit(fit_dir: Path | str, implementation: str | None = None, device: str = "cpu") -> Model:
+    """The fitted model of a published fit, ready to predict.
+
+    Parameters
+    ----------
+    fit_dir : folder that `fit` wrote.
+    implementation : path of the Python file of a user's own model; default: the registered model that was fitted.
+    device : where its tensors live.
+
+    Raises
+    ------
+    InputError : not a published fit.
+    """
+    fit_dir = Path(fit_dir)
+    manifest = _manifest(fit_dir)
+    if manifest is None:
+        raise InputError(fit_dir, "manifest.json", "no such file", "the folder of a finished fit")
+    implementation = implementation or manifest["implementation"]
+    model = _new(implementation, check_config(implementation, manifest["config"]), manifest["seed"], device)
+    model.load_state(read_arrays(fit_dir / "model.safetensors")[0])
+    return model
+
+
+def _publish(
+    out_dir: Path,
+    model: Model,
+    implementation: str,
+    data: FitData,
+    run: Run,
+    identity: dict[str, Any],
+    watch: Stopwatch,
+) -> None:
+    state = model.state()
+    require_finite(state, f"model {run.labels['model']}")
+    with whole_directory(out_dir) as writing:
+        weights, predictions = writing / "model.safetensors", writing / "predictions.zarr"
+        write_arrays(weights, state)
+        # Predict with what was written, not with the model in memory: the weights are all that others will have.
+        written = _new(implementation, model.config, model.seed, model.device)
+        written.load_state(read_arrays(weights)[0])
+        attributes = {
+            "model": run.labels["model"],
+            "seed": model.seed,
+            "sees": model.sees,
+            "bin_size": data.split.bin_size,
+        }
+        write_predictions(predictions, written, data, attributes, run)
+        (writing / "history.csv").write_text(run.history_csv())
+        settings = yaml.safe_dump(identity["config"], sort_keys=False, default_flow_style=None, width=100)
+        (writing / "config.yaml").write_text(settings)
+        facts = watch.provenance(device=model.device, seed=model.seed, code=identity["code"])
+        write_json(writing / "run.json", facts)
+        hashes = {"model.safetensors": sha256_file(weights), "predictions.zarr": sha256_tree(predictions)}
+        manifest = identity | run.labels | {"sees": model.sees, "sha256": hashes}
+        write_json(writing / "manifest.json", manifest)
+
+
+def _new(implementation: str, settings: Any, seed: int, device: str) -> Model:
+    model = load_model(implementation)(settings, seed)
+    model.device = device
+    return model
+
+
+@contextlib.contextmanager
+def _device(model: type[Model]) -> Iterator[str]:
+    """The device of a fit: a GPU slot for a model that can use one, where torch can too."""
+    if not model.uses_gpu:
+        yield "cpu"
+        return
+    with gpu.slot() as device:
+        if device == "cuda":
+            import torch
+
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        yield device
+
+
+def _open(trains_dirs: Sequence[Path | str], split_path: Path) -> FitData:
+    opened = [Trains.open(Path(directory)) for directory in trains_dirs]
+    trains = {each.session: each for each in opened}
+    split = Split.read(split_path)
+    missing = sorted(set(split.samples["session"]) ^ set(trains))
+    if missing:
+        accepted = "the sessions of the split, each once"
+        raise InputError(split_path, "sessions", f"{missing[0]} in only one of split and trains", accepted)
+    return FitData(trains, split)
+
+
+def _content_hashes(trains_dirs: Sequence[Path | str]) -> dict[str, str]:
+    hashes = {}
+    for directory in trains_dirs:
+        manifest = _manifest(Path(directory))
+        if manifest is None:
+            raise InputError(directory, "manifest.json", "no such file", "the folder of a spike-train store")
+        hashes[manifest["session"]] = manifest["content_hash"]
+    return hashes
+
+
+def _is_made(out_dir: Path, key: str) -> bool:
+    manifest = _manifest(out_dir)
+    return manifest is not None and manifest.get("key") == key
+
+
+def _manifest(directory: Path) -> dict[str, Any] | None:
+    path = directory / "manifest.json"
+    return json.loads(path.read_text()) if path.is_file() else None

@@ -1,0 +1,91 @@
+"""A GPU for each job: slots held by file locks.
+
+Snakemake counts GPUs but never says which one a job may use. Here a job takes a slot by locking a file, and the kernel
+gives the slot back when the job's process ends in any way, `kill -9` included.
+"""
+
+import contextlib
+import fcntl
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+POLL_SECONDS = 0.5
+
+
+def candidates(configured: Sequence[int | str] | None = None, devices: Path = Path("/dev")) -> list[str]:
+    """GPUs that this process may use, as CUDA names them.
+
+    CUDA_VISIBLE_DEVICES goes first (SLURM sets it; empty or -1 means none), then `configured` (None: no preference),
+    then every GPU that has a device file. CUDA counts the GPUs it finds from 0, whatever their files are called: a
+    container may hold only nvidia3, which is GPU 0 in it.
+    """
+    visible = os.environ.get(VISIBLE)
+    if visible is not None:
+        return [name.strip() for name in visible.split(",") if name.strip() and name.strip() != "-1"]
+    if configured is not None:
+        return [str(gpu) for gpu in configured]
+    files = [file for file in devices.glob("nvidia*") if file.name.removeprefix("nvidia").isdigit()]
+    return [str(number) for number in range(len(files))]
+
+
+@contextlib.contextmanager
+def slot(
+    configured: Sequence[int | str] | None = None, jobs_per_gpu: int = 1, directory: Path | str | None = None
+) -> Iterator[str]:
+    """Hold a GPU, waiting for a free one, and make it the only one that CUDA shows to this process.
+
+    Enter before CUDA is initialised. Jobs of other users are not known: the locks are the user's own.
+
+    Parameters
+    ----------
+    configured : ids to choose from; None: all (see `candidates`).
+    jobs_per_gpu : how many jobs may share a GPU.
+    directory : where the lock files lie; default: a folder of the user's in the machine's temporary directory.
+
+    Yields
+    ------
+    "cuda", or "cpu" where there is no GPU.
+    """
+    gpus = candidates(configured)
+    if not gpus:
+        yield "cpu"
+        return
+    default = Path(tempfile.gettempdir()) / f"trainyard-gpu-{os.getuid()}"
+    folder = Path(directory) if directory is not None else default
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Every GPU's first slot before any second one: jobs spread out before they share.
+    slots = [(gpu, folder / f"{gpu.replace('/', '_')}.{k}.lock") for k in range(jobs_per_gpu) for gpu in gpus]
+    with contextlib.ExitStack() as held:
+        gpu = _take(slots, held)
+        before = {name: os.environ.get(name) for name in (VISIBLE, "CUDA_DEVICE_ORDER")}
+        os.environ[VISIBLE] = gpu
+        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # the order of the device files and of nvidia-smi
+        try:
+            yield "cuda"
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+def _take(slots: list[tuple[str, Path]], held: contextlib.ExitStack) -> str:
+    """Lock the first free slot, waiting for one; `held` keeps it."""
+    waiting = False
+    while True:
+        for gpu, path in slots:
+            with contextlib.ExitStack() as attempt:
+                handle = attempt.enter_context(path.open("a"))
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                held.push(attempt.pop_all())
+                return gpu
+        if not waiting:
+            print(f"waiting for a GPU: all {len(slots)} slots are taken", file=sys.stderr, flush=True)
+            waiting = True
+        time.sleep(POLL_SECONDS)

@@ -1,0 +1,36 @@
+"""What changes over the steps of a training: the learning rate, and ramps. Pure functions of the step."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+Schedule = Literal["constant", "cosine", "inverse_root", "plateau"]
+
+
+def learning_rate_factor(schedule: str, step: int, steps: int, warmup: int = 0, floor: float = 0.0) -> float:
+    """By what to multiply the learning rate at `step` (0 is the first).
+
+    Parameters
+    ----------
+    schedule : after a linear warm-up, `constant`; `cosine` from 1 to `floor` at the last step; `inverse_root`, 1 over
+        the root of the step in units of the warm-up; `plateau` is constant here, the engine lowers it by what it sees.
+    step, steps : where training is, and its budget.
+    warmup : steps of the warm-up.
+    floor : what the cosine ends at.
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    if schedule == "cosine":
+        done = (step - warmup) / max(steps - warmup, 1)
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+    if schedule == "inverse_root":
+        return math.sqrt(max(warmup, 1) / max(step + 1, warmup, 1))
+    return 1.0
+
+
+def ramp(step: int, start: int, stop: int) -> float:
+    """0 before `start`, 1 from `stop` on, linear between; with `stop` <= `start`, a jump at `start`."""
+    if step < start:
+        return 0.0
+    return min((step - start) / (stop - start), 1.0) if stop > start else 1.0

@@ -1,0 +1,68 @@
+"""How a network is trained: settings that every model on the engine shares. No torch here: a check is instant."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pipeline_lib.errors import InputError
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Budget, optimiser, schedule, stopping. A model's `Config` inherits these keys and gives its own defaults."""
+
+    steps: int = 5000
+    """Budget: optimiser steps, at most."""
+    batch: int = 64
+    """Windows in a batch, all of one session."""
+    accumulate: int = 1
+    """Batches whose gradients are averaged into a step."""
+    learning_rate: float = 1e-3
+    schedule: Literal["constant", "cosine", "inverse_root", "plateau"] = "cosine"
+    """What follows the warm-up; `plateau` multiplies by `decay` after `decay_patience` evaluations without progress."""
+    warmup: int = 100
+    """Steps in which the learning rate rises from 0."""
+    final_rate: float = 0.0
+    """What the cosine ends at, as a share of `learning_rate`."""
+    decay: float = 0.95
+    decay_patience: int = 6
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+    clip: float = 200.0
+    """Largest norm of the gradient; a longer one is scaled down."""
+    average: float = 0.0
+    """Evaluate and keep a running mean of the weights, of this decay a step; 0: the weights themselves."""
+    evaluate_every: int = 50
+    """Steps between evaluations of the validation part."""
+    patience: int | None = None
+    """Evaluations without a better validation loss after which training stops; null: the whole budget is used."""
+    keep: Literal["best", "last"] = "best"
+    """Which weights are published: of the best validation loss, or the last."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """`bfloat16`: products in bfloat16 where the device has it, weights in float32 (training only)."""
+    compile: bool = False
+    """torch.compile: minutes of compilation, for long fits."""
+    initial: str | None = None
+    """model.safetensors of another fit to start from: weights of the same name; a session it lacks starts afresh."""
+    freeze: tuple[str, ...] = ()
+    """Patterns (`layers.*`, `*/read_in.*`) of the names of weights that stay as they start."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "accumulate", "evaluate_every", "decay_patience"):
+            self.require(getattr(self, name) >= 1, name, "at least 1")
+        for name in ("learning_rate", "clip", "epsilon"):
+            self.require(0 < getattr(self, name) < math.inf, name, "more than 0")
+        for name in ("warmup", "weight_decay", "final_rate"):
+            self.require(0 <= getattr(self, name) < math.inf, name, "not below 0")
+        self.require(self.patience is None or self.patience >= 1, "patience", "null or at least 1")
+        self.require(0 <= self.average < 1, "average", "from 0 to below 1")
+        self.require(0 < self.decay <= 1, "decay", "above 0, at most 1")
+        self.require(all(0 <= beta < 1 for beta in self.betas), "betas", "two numbers from 0 to below 1")
+
+    def require(self, true: bool, field: str, accepted: Any) -> None:
+        """Raise InputError about `field` unless `true`."""
+        if not true:
+            raise InputError("config", field, getattr(self, field), accepted)

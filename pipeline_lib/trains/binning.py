@@ -1,0 +1,131 @@
+"""Counts in bins, from time-sorted integer events.
+
+Bin k of a window that starts at tick s holds the ticks [s + k * width, s + (k + 1) * width): integer division of the
+ticks since the start, so that a window equals the same slice of the whole session and five 1-ms bins sum to a 5-ms
+bin. All windows of a batch are binned by a few numpy calls over blocks of events that stay in the processor's cache.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pipeline_lib.trains.store import Trains
+
+_BLOCK = 2**16
+"""Events binned at a time: few enough for the cache, many enough to hide the cost of a numpy call."""
+_WIDEST_SPAN = 2**30
+"""Ticks of windows binned at a time, so that their sums fit in 32 bits."""
+
+
+def bin_windows(
+    trains: "Trains", start_ticks: np.ndarray, bins: int, bin_ticks: int, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Spike counts [window, bin, unit] of the windows that start at `start_ticks` [window].
+
+    Windows may overlap, start before 0 or end after the session; what lies outside the session counts 0 (and is
+    False in `observed_windows`). The type is uint8 unless some unit has more than 255 spikes within `bin_ticks` ticks
+    anywhere in the session, then it is wider: counts never wrap. `out`, of that shape and type, is filled instead of
+    a new array where it is given: the first touch of fresh memory costs more than the binning.
+    """
+    if out is None:
+        out = np.zeros((len(start_ticks), bins, trains.n_units), trains.count_type(bin_ticks))
+    else:
+        out[:] = 0
+    add_events(out, trains.ticks, trains.unit, np.asarray(start_ticks, dtype=np.int64), bin_ticks)
+    return out
+
+
+def add_events(counts: np.ndarray, ticks: np.ndarray, unit: np.ndarray, starts: np.ndarray, bin_ticks: int) -> None:
+    """Add sorted events to `counts` [window, bin, unit], C-contiguous and wide enough for them (see `count_type`)."""
+    if not len(ticks) or not counts.size:
+        return
+    bins, units = counts.shape[1:]
+    duration = int(ticks[-1]) + 1
+    span = min(max(_BLOCK * duration // len(ticks), 1), _WIDEST_SPAN)
+    window_step = max(1, span // (bins * bin_ticks))
+    bin_step = min(bins, max(1, span // bin_ticks))
+    far = max(int(np.abs(starts).max()), duration) + span + bins * bin_ticks
+    wide = np.dtype(np.int32 if far < 2**31 else np.int64)
+    for window in range(0, len(starts), window_step):
+        group = starts[window : window + window_step]
+        cells = counts[window : window + window_step].reshape(-1)
+        # A spike's bin number in `cells` follows from its distance to where the first window would start if the
+        # windows of the group lay end to end.
+        origins = (group - np.arange(len(group)) * (bins * bin_ticks)).astype(wide)
+        for first_bin in range(0, bins, bin_step):
+            bounds = group[:, None] + np.array([first_bin, min(first_bin + bin_step, bins)]) * bin_ticks
+            bounds = np.searchsorted(ticks, bounds.clip(0, duration).astype(ticks.dtype))
+            slices = [slice(*pair) for pair in bounds.tolist()]
+            events = np.concatenate([ticks[part] for part in slices], dtype=wide)
+            events -= np.repeat(origins, bounds[:, 1] - bounds[:, 0])
+            events //= bin_ticks
+            index = events * np.int64(units)
+            index += np.concatenate([unit[part] for part in slices])
+            np.add.at(cells, index, counts.dtype.type(1))
+
+
+def count_type(ticks: np.ndarray, unit: np.ndarray, bin_ticks: int) -> np.dtype:
+    """The narrowest unsigned type that holds the count of any unit in any bin of `bin_ticks` ticks, wherever it starts.
+
+    A count above 255 takes 256 spikes within fewer than `bin_ticks` ticks. That is ruled out cheaply for all units
+    together; only where it cannot be is every unit looked at by itself.
+    """
+    for dtype in (np.dtype(np.uint8), np.dtype(np.uint16)):
+        most = np.iinfo(dtype).max
+        if not _dense(ticks, most, bin_ticks).any():
+            return dtype
+        order = np.argsort(unit, kind="stable")
+        own, own_ticks = unit[order], ticks[order]
+        if not (_dense(own_ticks, most, bin_ticks) & (own[most:] == own[:-most])).any():
+            return dtype
+    return np.dtype(np.uint32)
+
+
+def _dense(ticks: np.ndarray, most: int, bin_ticks: int) -> np.ndarray:
+    """Where an event and the one `most` events later are less than `bin_ticks` apart."""
+    return ticks[most:] - ticks[:-most] < bin_ticks
+
+
+def observed_windows(trains: "Trains", start_ticks: np.ndarray, bins: int, bin_ticks: int) -> np.ndarray:
+    """What was recorded [window, bin, unit], bool: False where a bin is not wholly inside one of the session's
+    observation intervals, or, for a unit that comes and goes, inside one of its own.
+
+    The result may be a read-only view that repeats itself over bins or units.
+    """
+    starts = np.asarray(start_ticks, dtype=np.int64)
+    shape = (len(starts), bins, trains.n_units)
+    observed = _inside(starts, starts + bins * bin_ticks, trains.observed)[:, None, None]
+    if not observed.all():
+        begin = starts[:, None] + np.arange(bins) * bin_ticks
+        observed = _inside(begin, begin + bin_ticks, trains.observed)[:, :, None]
+    if trains.unit_intervals is None:
+        return np.broadcast_to(observed, shape)
+    return observed & _unit_observed(starts, bins, bin_ticks, trains.unit_intervals, trains.n_units)
+
+
+def _inside(begin: np.ndarray, stop: np.ndarray, intervals: np.ndarray) -> np.ndarray:
+    """Whether each [begin, stop) lies in one of the sorted, disjoint `intervals` (interval, 2)."""
+    if not len(intervals):
+        return np.zeros(begin.shape, bool)
+    at = np.searchsorted(intervals[:, 0], begin, side="right") - 1
+    return (at >= 0) & (stop <= intervals[at, 1])
+
+
+def _unit_observed(starts: np.ndarray, bins: int, bin_ticks: int, intervals: np.ndarray, units: int) -> np.ndarray:
+    """Whether each bin lies in one of its unit's intervals (interval, 3); [window, bin, unit] or [window, 1, unit]."""
+    unit = intervals[:, 0]
+    # First and one past the last of the bins of every window that lie in each interval.
+    first = (-((starts[:, None] - intervals[:, 1]) // bin_ticks)).clip(0, bins)
+    stop = ((intervals[:, 2] - starts[:, None]) // bin_ticks).clip(0, bins)
+    whole = np.ones((len(starts), units), bool)
+    whole[:, unit] = False
+    window, row = np.nonzero((first == 0) & (stop == bins))
+    whole[window, unit[row]] = True
+    if whole.all():
+        return whole[:, None, :]
+    window, row = np.nonzero(first < stop)
+    steps = np.zeros((len(starts), bins + 1, units), np.int8)
+    np.add.at(steps, (window, first[window, row], unit[row]), 1)
+    np.add.at(steps, (window, stop[window, row], unit[row]), -1)
+    return whole[:, None, :] | (np.cumsum(steps[:, :-1], axis=1, dtype=np.int8) > 0)

@@ -1,0 +1,236 @@
+"""Which windows and units are for training, for choosing, and for testing: written once, read by every model."""
+
+import json
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pipeline_lib import clock
+from pipeline_lib.errors import InputError
+from pipeline_lib.files import atomic_file
+from pipeline_lib.trains.leakage import check_leakage
+from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+from pipeline_lib.trains.windows import windows
+
+__all__ = ["PARTS", "Split", "SplitSettings", "make_split"]
+
+if TYPE_CHECKING:
+    from pipeline_lib.trains.store import Trains
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(eq=False)
+class Split:
+    """The samples of a cohort and the part each is in.
+
+    `samples` : the columns of `windows` and `split`; the row number is the sample's id. `heldout` : rows of the
+    held-out units of every session. `forward_bins` : bins at the end of each window held out for forward prediction.
+    """
+
+    samples: pd.DataFrame
+    heldout: dict[str, np.ndarray]
+    forward_bins: int
+    bin_size: float
+    history_bins: int
+    cohort: str
+
+    @property
+    def bin_ticks(self) -> int:
+        """Ticks in a bin."""
+        return clock.bin_ticks(self.bin_size)
+
+    @property
+    def sessions(self) -> list[str]:
+        """Session ids, in the order of the cohort."""
+        return list(self.heldout)
+
+    def part(self, session: str, name: str) -> pd.DataFrame:
+        """The samples of one session in one part; the index is the sample id."""
+        samples = self.samples
+        return samples[(samples["session"] == session) & (samples["split"] == name)]
+
+    def write(self, path: Path | str) -> None:
+        """Write as one Parquet file; what is not a column goes to its schema metadata as JSON."""
+        import pyarrow
+        import pyarrow.parquet as parquet
+
+        header = {
+            "heldout": {session: rows.tolist() for session, rows in self.heldout.items()},
+            "forward_bins": self.forward_bins,
+            "bin_size": self.bin_size,
+            "history_bins": self.history_bins,
+            "cohort": self.cohort,
+        }
+        table = pyarrow.Table.from_pandas(self.samples, preserve_index=False)
+        table = table.replace_schema_metadata({b"trainyard": json.dumps(header).encode()})
+        with atomic_file(path) as part:
+            parquet.write_table(table, part, compression="zstd")
+
+    @classmethod
+    def read(cls, path: Path | str) -> "Split":
+        """Read what `write` wrote. Raises InputError where it is not such a file."""
+        import pyarrow.parquet as parquet
+
+        try:
+            table = parquet.read_table(path)
+            header = json.loads(table.schema.metadata[b"trainyard"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(path, "split", f"{type(error).__name__}: {error}", "a split this package wrote") from error
+        header["heldout"] = {session: np.array(rows, np.int64) for session, rows in header["heldout"].items()}
+        return cls(samples=table.to_pandas().astype({"session": "str", "condition": "str", "split": "str"}), **header)
+
+
+def make_split(trains: Sequence["Trains"], windows: WindowSettings, settings: SplitSettings, cohort: str) -> Split:
+    """Cut every session into windows and give each window a part.
+
+    The same sessions, settings and seed give the same split. A session's parts and held-out units do not depend on
+    which other sessions are in the cohort.
+
+    Raises
+    ------
+    InputError : a session without a window in some part, fewer units than are held out, a bad split file, or a part
+        that would read bins another part is scored on.
+    """
+    frames = [_split_session(session, windows, settings) for session in trains]
+    heldout = {session.session: _heldout_units(session, settings) for session in trains}
+    split = Split(
+        samples=pd.concat(frames, ignore_index=True),
+        heldout=heldout,
+        forward_bins=clock.duration_bins(settings.forward, windows.bin_size, "splits.forward"),
+        bin_size=windows.bin_size,
+        history_bins=windows.history_bins,
+        cohort=cohort,
+    )
+    shortest = int(split.samples["bins"].min())
+    if not 0 <= split.forward_bins < shortest:
+        accepted = f"less than the shortest window, {shortest} bins of {windows.bin_size} ms"
+        raise InputError("config", "splits.forward", f"{settings.forward} s", accepted)
+    check_leakage(split)
+    return split
+
+
+def _split_session(trains: "Trains", settings: WindowSettings, split: SplitSettings) -> pd.DataFrame:
+    frame = windows(trains, settings)
+    scheme = split.scheme
+    if scheme == "auto":
+        scheme = "trials" if settings.mode == "trials" else "blocks"
+    schemes: dict[str, Callable[..., np.ndarray]] = {"trials": _by_trials, "blocks": _by_blocks, "file": _by_file}
+    parts = schemes[scheme](frame, trains, settings, split)
+    frame = frame.assign(split=parts)[parts != ""]
+    for name, share in zip(PARTS, split.fractions, strict=True):
+        if (share or scheme == "file") and not (frame["split"] == name).any():
+            kind = "trial" if settings.mode == "trials" else "window"
+            accepted = "at least one in train, validation and test (more trials, shorter blocks, other fractions)"
+            where = f"session {trains.session}"
+            raise InputError(where, f"splits ({scheme})", f"no {kind} in the split part {name}", accepted)
+    return frame.astype({"split": "str"})
+
+
+def _random(trains: "Trains", split: SplitSettings, purpose: int) -> np.random.Generator:
+    """A generator of its own for each session and purpose: holding out units does not move a trial to another part."""
+    return np.random.default_rng([split.seed, purpose, zlib.crc32(trains.session.encode())])
+
+
+def _by_trials(frame: pd.DataFrame, trains: "Trains", settings: WindowSettings, split: SplitSettings) -> np.ndarray:
+    """Windows drawn at random within each condition; conditions with fewer windows than parts are pooled."""
+    random = _random(trains, split, purpose=0)
+    condition = frame["condition"].to_numpy(dtype=object)
+    names, counts = np.unique(condition, return_counts=True)
+    common = names[counts >= len(PARTS)]
+    groups = [np.flatnonzero(condition == name) for name in common]
+    groups.append(np.flatnonzero(~np.isin(condition, common)))
+    order = np.concatenate([random.permutation(group) for group in groups if len(group)])
+    # Parts are dealt along the groups with the error carried on, so that each group and the whole keep the fractions.
+    parts = np.empty(len(frame), dtype=object)
+    parts[order] = np.array(PARTS, dtype=object)[_deal(len(frame), np.array(split.fractions))]
+    return parts
+
+
+def _by_blocks(frame: pd.DataFrame, trains: "Trains", settings: WindowSettings, split: SplitSettings) -> np.ndarray:
+    """Contiguous blocks of time drawn at random; a window is kept if it and the gap before it lie in its own part."""
+    gap, history = settings.history if split.gap is None else split.gap, settings.history
+    if gap < history:
+        raise InputError("config", "splits.gap", f"{gap} s", f"at least the history of the windows, {history} s")
+    gap_ticks, block_ticks = int(clock.to_ticks(gap)), int(clock.to_ticks(split.block))
+    begin = frame["start_tick"].to_numpy()
+    stop = begin + frame["bins"].to_numpy() * settings.bin_ticks
+    # Blocks are numbered by the windows that start in them: a pause of the recording takes no part's share.
+    first, last, before = ((ticks - begin.min()) // block_ticks for ticks in (begin, stop - 1, begin - gap_ticks))
+    occupied = np.unique(first)
+    first, last, before = (np.searchsorted(occupied, block, side="right") - 1 for block in (first, last, before))
+    part = _random(trains, split, purpose=0).permutation(_deal(len(occupied), np.array(split.fractions)))
+    run = np.cumsum(np.r_[0, np.diff(part) != 0])
+    whole = (run[last] == run[first]) & (run[before.clip(min=0)] == run[first])
+    return np.where(whole, np.array(PARTS, dtype=object)[part[first]], "")
+
+
+def _deal(count: int, fractions: np.ndarray) -> np.ndarray:
+    """Parts 0, 1, 2 for `count` windows in a row such that every stretch of them keeps to the fractions.
+
+    Every part with a share gets at least one, if there are as many windows as parts.
+    """
+    sizes = np.maximum(np.round(count * fractions), fractions > 0).astype(np.int64)
+    sizes[0] = max(count - sizes[1:].sum(), 1)
+    # The k-th of n windows of a part stands at (k - 1/2) / n of the way.
+    part = np.repeat(np.arange(len(fractions)), sizes)
+    place = np.concatenate([(np.arange(size) + 0.5) / size for size in sizes])
+    return part[np.lexsort((part, place))][:count]
+
+
+def _by_file(frame: pd.DataFrame, trains: "Trains", settings: WindowSettings, split: SplitSettings) -> np.ndarray:
+    """Parts as the user's table names them."""
+    path = Path(str(split.file))
+    table = _read_split_file(path)
+    if "session" in table.columns:
+        table = table[table["session"].astype(str) == trains.session]
+    unknown = sorted(set(table["split"]) - set(PARTS))
+    if unknown:
+        raise InputError(path, "split", unknown[0], f"one of {', '.join(PARTS)}")
+    names = table["split"].to_numpy(dtype=object)
+    parts = np.full(len(frame), "", dtype=object)
+    if "trial" in table.columns:
+        repeated = table["trial"][table["trial"].duplicated()]
+        if len(repeated):
+            raise InputError(path, "trial", f"trial {repeated.iloc[0]} twice", "one row a trial")
+        return frame["trial"].map(dict(zip(table["trial"], names, strict=True))).fillna("").to_numpy(dtype=object)
+    begin = frame["start_tick"].to_numpy()
+    stop = begin + frame["bins"].to_numpy() * settings.bin_ticks
+    first, last = (clock.to_ticks(table[column].to_numpy(dtype=float)) for column in ("start", "stop"))
+    for from_tick, to_tick, name in zip(first, last, names, strict=True):
+        parts[(begin >= from_tick) & (stop <= to_tick)] = name
+    return parts
+
+
+def _read_split_file(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise InputError(path, "splits.file", str(error).splitlines()[0], "a readable Parquet or CSV table") from error
+    if "split" not in table.columns or not ("trial" in table.columns or {"start", "stop"} <= set(table.columns)):
+        accepted = "a column split, and either trial or start and stop"
+        raise InputError(path, "columns", list(table.columns), accepted)
+    return table
+
+
+def _heldout_units(trains: "Trains", split: SplitSettings) -> np.ndarray:
+    """Rows of the held-out units (sorted), the same share of every population as far as whole units allow."""
+    units = trains.n_units
+    count = round(split.heldout_units * units) if split.heldout_units < 1 else int(split.heldout_units)
+    if count >= units:
+        accepted = f"fewer than the session's {units} units"
+        raise InputError(f"session {trains.session}", "splits.heldout_units", split.heldout_units, accepted)
+    if not count:
+        return np.empty(0, np.int64)
+    random = _random(trains, split, purpose=1)
+    population = trains.units["population"].to_numpy(dtype=object)
+    order = random.permutation(units)
+    order = order[np.argsort(pd.factorize(population[order], sort=True)[0], kind="stable")]
+    # Every (units / count)-th unit along the populations, from a random place.
+    chosen = ((np.arange(count) + random.random()) * units / count).astype(np.int64)
+    return np.sort(order[chosen])

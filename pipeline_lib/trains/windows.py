@@ -1,0 +1,92 @@
+"""Samples: windows of a session, cut around trials or from continuous time."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pipeline_lib import clock
+from pipeline_lib.errors import InputError
+from pipeline_lib.trains.settings import WindowSettings
+
+__all__ = ["COLUMNS", "WindowSettings", "windows"]
+
+if TYPE_CHECKING:
+    from pipeline_lib.trains.store import Trains
+
+COLUMNS = ("session", "start_tick", "bins", "trial", "condition")
+
+
+def windows(trains: "Trains", settings: WindowSettings) -> pd.DataFrame:
+    """The windows of a session, in time order of continuous windows and in table order of trials.
+
+    Returns
+    -------
+    Columns `session`, `start_tick` (int64), `bins` (int32), `trial` (int32, row of the trials table, -1 in continuous
+    mode), `condition` (text, empty in continuous mode). Continuous windows lie wholly inside an observation interval.
+    Left out are trials whose event is NaN, that hold no whole bin, or that lie wholly outside those intervals.
+
+    Raises
+    ------
+    InputError : the trials table has no such column or condition, or no window is left.
+    """
+    make = _continuous_windows if settings.mode == "continuous" else _trial_windows
+    frame = make(trains, settings)
+    if not len(frame):
+        accepted = "windows inside the observation intervals (a shorter window, another event or other conditions)"
+        raise InputError(f"session {trains.session}", "windows", "no window", accepted)
+    return frame
+
+
+def _continuous_windows(trains: "Trains", settings: WindowSettings) -> pd.DataFrame:
+    bins = clock.duration_bins(settings.length, settings.bin_size, "windows.length")
+    length = bins * settings.bin_ticks
+    begin, stop = trains.observed.T
+    count = (stop - begin) // length
+    first = np.cumsum(count) - count
+    starts = np.repeat(begin - first * length, count) + np.arange(count.sum()) * length
+    return _frame(trains.session, starts, bins, -1, "")
+
+
+def _trial_windows(trains: "Trains", settings: WindowSettings) -> pd.DataFrame:
+    trials = trains.trials
+    where = f"session {trains.session}, trials"
+    if settings.align not in trials.columns:
+        raise InputError(where, "windows.align", settings.align, f"one of {', '.join(trials.columns)}")
+    events = trials[settings.align]
+    if not pd.api.types.is_numeric_dtype(events):
+        raise InputError(where, "windows.align", settings.align, "a column of times in seconds")
+    condition = trials["condition"].astype(str)
+    chosen = np.isfinite(events.to_numpy(dtype=float))
+    if settings.conditions is not None:
+        known = set(condition)
+        unknown = [name for name in settings.conditions if name not in known]
+        if unknown:
+            raise InputError(where, "windows.conditions", unknown[0], f"some of {', '.join(sorted(known)[:20])}")
+        chosen &= condition.isin(settings.conditions).to_numpy()
+    row = np.flatnonzero(chosen)
+    starts = clock.to_ticks(events.to_numpy(dtype=float)[row]) - clock.to_ticks(settings.before)
+    if settings.after is None:
+        bins = (clock.to_ticks(trials["stop"].to_numpy(dtype=float)[row]) - starts) // settings.bin_ticks
+    else:
+        bins = np.full(
+            len(row), clock.duration_bins(settings.before + settings.after, settings.bin_size, "windows.after")
+        )
+    kept = (bins > 0) & _touches(starts, starts + bins * settings.bin_ticks, trains.observed)
+    return _frame(trains.session, starts[kept], bins[kept], row[kept], condition.to_numpy()[row[kept]])
+
+
+def _touches(begin: np.ndarray, stop: np.ndarray, intervals: np.ndarray) -> np.ndarray:
+    """Whether each [begin, stop) overlaps one of the sorted, disjoint `intervals`."""
+    if not len(intervals):
+        return np.zeros(len(begin), bool)
+    at = np.searchsorted(intervals[:, 1], begin, side="right").clip(max=len(intervals) - 1)
+    return (intervals[at, 0] < stop) & (intervals[at, 1] > begin)
+
+
+def _frame(
+    session: str, starts: np.ndarray, bins: np.ndarray | int, trial: np.ndarray | int, condition: object
+) -> pd.DataFrame:
+    columns = {"session": session, "start_tick": starts, "bins": bins, "trial": trial, "condition": condition}
+    types = {"session": "str", "start_tick": "int64", "bins": "int32", "trial": "int32", "condition": "str"}
+    return pd.DataFrame(columns, columns=list(COLUMNS)).astype(types)

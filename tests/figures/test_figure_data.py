@@ -1,0 +1,288 @@
+"""The table behind each figure, against values worked out another way."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+from sklearn.metrics import roc_auc_score
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.figures import (
+    NothingToDrawError,
+    coupling,
+    psth,
+    raster_rates,
+    score_table,
+    session_overview,
+    training_curves,
+)
+from pipeline_lib.figures.excerpts import coarsen
+from pipeline_lib.figures.units import hidden_runs, unit_order
+from pipeline_lib.recording import Recording
+from pipeline_lib.trains.splits import Split
+from tests.figures.made_up_results import Results, write_results
+
+
+def predictions(results: Results, model: str) -> tuple[np.ndarray, np.ndarray]:
+    fit = next(fit for fit in results.fits if fit.parent.name == model)
+    group = zarr.open_group(str(fit / "predictions.zarr"), mode="r")[results.session]
+    return group["rates"][:], group["sample"][:]
+
+
+@pytest.mark.parametrize("mode", ["trials", "continuous"])
+def test_raster_holds_the_spikes_and_rates_of_the_median_test_window(mode: str, request) -> None:
+    results: Results = request.getfixturevalue(mode)
+    table = raster_rates.data(results.trains, results.split, results.fits)
+    recording, split = Recording.read(results.recording), Split.read(results.split)
+    test = split.part(results.session, "test")
+    times = recording.spike_times
+    starts = test["start_tick"].to_numpy() / 1e5
+    length = test["bins"].iloc[0] * 0.005
+    counts = [((times >= start - 5e-6) & (times < start + length - 5e-6)).sum() for start in starts]
+    window = table[table["kind"] == "window"].iloc[0]
+    chosen = int(np.argmin(np.abs(starts - window["time"])))
+    assert starts[chosen] == pytest.approx(window["time"]) and window["value"] == pytest.approx(length)
+    assert counts[chosen] == sorted(counts)[len(counts) // 2]
+
+    spikes = table[table["kind"] == "spike"]
+    inside = (times >= starts[chosen] - 5e-6) & (times < starts[chosen] + length - 5e-6)
+    shown = np.isin(recording.spike_units, spikes["unit"].unique()) & inside
+    assert len(spikes) == shown.sum()
+    found = spikes.sort_values(["unit", "time"])["time"].to_numpy() + starts[chosen]
+    expected = pd.DataFrame({"unit": recording.spike_units[shown], "time": times[shown]})
+    assert np.allclose(found, expected.sort_values(["unit", "time"])["time"], atol=6e-6), "10-us ticks"
+
+    rates, sample = predictions(results, "glm")
+    row = rates[list(sample).index(test.index[chosen])]
+    for kind in ("rate", "trace"):
+        glm = table[(table["kind"] == kind) & (table["model"] == "glm")]
+        for unit, cells in glm.groupby("unit"):
+            bins = -(-len(row) // len(cells))
+            means = [row[start : start + bins, int(unit)].mean() / 0.005 for start in range(0, len(row), bins)]
+            assert np.allclose(cells.sort_values("time")["value"], means, rtol=1e-5)
+    assert list(table.loc[table["kind"] == "rate", "model"].unique()) == ["mean_rate", "psth", "smoothing", "glm"]
+
+
+def test_raster_shows_at_least_one_heldout_unit_and_a_limited_number(continuous: Results) -> None:
+    table = raster_rates.data(continuous.trains, continuous.split, continuous.fits)
+    heldout = Split.read(continuous.split).heldout[continuous.session]
+    traced = table[table["kind"] == "trace"].drop_duplicates("unit")
+    assert set(traced.loc[traced["heldout"] == 1, "unit"]) == set(traced["unit"]) & set(heldout) != set()
+    rates = table[table["kind"] == "rate"]
+    assert rates["unit"].nunique() <= raster_rates.SHOWN_UNITS < 90
+    assert rates.groupby("model")["time"].nunique().max() <= raster_rates.SHOWN_BINS
+    order = rates.drop_duplicates("row").sort_values("row")
+    assert order["region"].is_monotonic_increasing, "grouped by region"
+
+
+def test_coarsen_means_are_those_of_the_runs() -> None:
+    values = np.arange(22.0).reshape(11, 2)
+    means, centres = coarsen(values, 4)
+    assert np.allclose(means[:, 0], [values[0:3, 0].mean(), values[3:6, 0].mean(), values[6:9, 0].mean(), 19.0])
+    assert np.allclose(centres, [1.5, 4.5, 7.5, 10.0])
+    values[4, 0] = np.nan
+    assert np.isnan(coarsen(values, 4)[0][1, 0]), "never an average over what is missing"
+
+
+def test_unit_order_keeps_the_fastest_of_every_region() -> None:
+    regions, rates = np.array(["b"] * 90 + ["a"] * 9 + ["c"]), np.arange(100.0)
+    order = unit_order(regions, rates, limit=20)
+    assert list(regions[order]) == ["a"] + ["b"] * 18 + ["c"]
+    assert list(order[:3]) == [98, 89, 88]
+
+
+def test_hidden_runs_are_where_a_unit_was_not_observed() -> None:
+    seen = np.array([[1, 0, 1], [1, 0, 0], [1, 1, 0], [1, 0, 1]], dtype=bool)
+    runs = hidden_runs(seen, np.array([7, 8, 9]))
+    assert runs.to_numpy().tolist() == [[8, 0, 2], [8, 3, 4], [9, 1, 3]]
+
+
+def test_psth_is_the_mean_over_test_trials_of_a_condition(trials: Results) -> None:
+    table = psth.data(trials.trains, trials.split, trials.fits)
+    recording, split = Recording.read(trials.recording), Split.read(trials.split)
+    test = split.part(trials.session, "test")
+    rates, sample = predictions(trials, "smoothing")
+    for condition, rows in table.groupby("condition"):
+        of_condition = test[test["condition"] == condition]
+        unit = int(rows["unit"].iloc[0])
+        spikes = recording.spike_times[recording.spike_units == unit]
+        edges = np.arange(0, 1.0 + 1e-9, 0.04)
+        counts = [np.histogram(spikes - tick / 1e5, edges)[0] / 0.04 for tick in of_condition["start_tick"]]
+        measured = rows[(rows["source"] == "measured") & (rows["unit"] == unit)]
+        assert measured["trials"].iloc[0] == len(counts)
+        assert np.allclose(measured["value"], np.mean(counts, axis=0))
+        error = np.std(counts, axis=0, ddof=1) / np.sqrt(len(counts))
+        assert np.allclose(measured["error"], error)
+        chosen = rates[np.isin(sample, of_condition.index), :, unit].mean(axis=0).reshape(25, 8).mean(axis=1)
+        smoothed = rows[(rows["source"] == "smoothing") & (rows["unit"] == unit)]
+        assert np.allclose(smoothed["value"], chosen / 0.005, rtol=1e-5)
+
+
+def test_psth_of_continuous_windows_has_nothing_to_draw(continuous: Results) -> None:
+    with pytest.raises(NothingToDrawError, match="no trials"):
+        psth.data(continuous.trains, continuous.split, continuous.fits)
+
+
+def test_coupling_matches_fit_truth_and_auc(trials: Results) -> None:
+    table = coupling.data(trials.recording, trials.fits)
+    truth = Recording.read(trials.recording).truth.arrays
+    fit = next(fit for fit in trials.fits if fit.parent.name == "glm" and fit.name == "seed0")
+    strength = zarr.open_group(str(fit / "predictions.zarr"), mode="r")[f"{trials.session}/couplings/strength"][:]
+
+    cells = table[table["kind"] == "strength"].set_index("source")
+    assert (cells["sender"] != cells["receiver"]).all()
+    fitted = cells.loc["glm"]
+    assert np.allclose(fitted["value"], strength[fitted["sender"].astype(int), fitted["receiver"].astype(int)])
+    heldout = Split.read(trials.split).heldout[trials.session]
+    assert not np.isin(fitted["sender"].astype(int), heldout).any(), "held-out senders were not fitted"
+    true = cells.loc["truth"]
+    expected = truth["coupling_filters"].sum(axis=2)[true["sender"].astype(int), true["receiver"].astype(int)]
+    assert np.allclose(true["value"], expected, atol=1e-6)
+
+    pairs = ~np.eye(len(strength), dtype=bool) & np.isfinite(strength)
+    auc = table.loc[table["kind"] == "auc"].set_index("source")["value"]["glm"]
+    assert auc == pytest.approx(roc_auc_score(truth["coupling"][pairs] != 0, np.abs(strength[pairs])))
+
+
+def test_coupling_filters_are_those_of_the_strongest_true_pairs(trials: Results) -> None:
+    table = coupling.data(trials.recording, trials.fits)
+    truth = Recording.read(trials.recording).truth.arrays["coupling_filters"]
+    heldout = Split.read(trials.split).heldout[trials.session]
+    filters = table[(table["kind"] == "filter") & (table["source"] == "truth")]
+    pairs = filters.drop_duplicates(["sender", "receiver"])
+    assert len(pairs) == 6 and not pairs["sender"].isin(heldout).any()
+    ordered = np.sort(np.delete(truth.sum(axis=2), heldout, axis=0).ravel())
+    found = [truth[s, r].sum() for s, r in zip(pairs["sender"], pairs["receiver"], strict=True)]
+    assert np.allclose(found, [*ordered[::-1][:3], *ordered[:3]])
+    first = filters[(filters["sender"] == pairs["sender"].iloc[0]) & (filters["receiver"] == pairs["receiver"].iloc[0])]
+    assert list(first["lag"]) == [5.0 * (k + 1) for k in range(20)], "lag k is k + 1 bins ago"
+
+
+def test_a_finer_truth_is_scaled_to_the_bins_of_the_fit(trials: Results, tmp_path: Path) -> None:
+    recording = Recording.read(trials.recording)
+    filters = recording.truth.arrays["coupling_filters"]
+    recording.truth.arrays["coupling_filters"] = np.repeat(filters, 5, axis=2)  # the same function in 1-ms bins
+    recording.truth.attributes["bin_size"] = 1.0
+    recording.write(tmp_path / "recording")
+    fine = coupling.data(tmp_path / "recording", trials.fits)
+    coarse = coupling.data(trials.recording, trials.fits)
+    for table in (fine, coarse):
+        table.drop(table[table["kind"] == "filter"].index, inplace=True)
+    pd.testing.assert_frame_equal(fine.reset_index(drop=True), coarse.reset_index(drop=True), rtol=1e-5)
+
+
+def test_coupling_of_many_units_stays_a_small_table(tmp_path: Path, trials: Results) -> None:
+    recording = Recording.read(trials.recording)
+    n = 600
+    recording.units = pd.DataFrame({"unit_id": [str(k) for k in range(n)], "region": "VISp", "population": "VISp"})
+    recording.truth = None
+    recording.write(tmp_path / "recording")
+    fit = tmp_path / "fits" / "demo" / "glm" / "seed0"
+    root = zarr.create_group(str(fit / "predictions.zarr"), attributes={"bin_size": 5.0})
+    strength = np.random.default_rng(0).normal(0, 0.1, (n, n)).astype(np.float32)
+    strength[17] *= 50
+    group = root.create_group("demo").create_group("couplings", attributes={"bin_size": 5.0})
+    group.create_array("strength", data=strength)
+    group.create_array("filters", data=strength[..., None] * np.ones(10, np.float32) / 10)
+    table = coupling.data(tmp_path / "recording", [fit])
+    assert 17 in set(table["sender"].dropna()), "the strongest units are shown"
+    assert len(table.to_csv(index=False, float_format="%.6g")) < 2_000_000
+
+
+def test_without_a_coupled_model_there_is_nothing_to_draw(trials: Results) -> None:
+    uncoupled = [fit for fit in trials.fits if fit.parent.name != "glm"]
+    with pytest.raises(NothingToDrawError, match="has couplings"):
+        coupling.data(trials.recording, uncoupled)
+
+
+def test_score_table_takes_pooled_bits_per_spike_of_the_test_part(trials: Results) -> None:
+    everything = pd.read_parquet(trials.metrics)
+    table = score_table.data(trials.metrics)
+    assert len(table) == 2 * 5, "five fits, held-in and held-out units"
+    assert table["value"].max() < 1, "rows of other aggregations (9), nulls (8) and metrics are left out"
+    row = table[(table["model"] == "glm") & (table["seed"] == 1) & (table["units"] == "heldout")].iloc[0]
+    chosen = everything[
+        (everything[["model", "units"]] == ["glm", "heldout"]).all(axis=1)
+        & (everything["seed"] == 1)
+        & (everything["metric"] == "bits_per_spike")
+        & (everything["aggregation"] == "pooled")
+        & (everything["null"] == "evaluated mean")
+    ]
+    assert row["value"] == chosen["value"].item() and row["ci_low"] == chosen["ci_low"].item()
+
+
+def test_score_table_of_silent_units_has_nothing_to_draw(trials: Results, tmp_path: Path) -> None:
+    pd.read_parquet(trials.metrics).assign(value=np.nan).to_parquet(tmp_path / "metrics.parquet")
+    with pytest.raises(NothingToDrawError):
+        score_table.data(tmp_path / "metrics.parquet")
+
+
+def test_training_curves_keep_ends_and_skip_fits_without_a_curve(trials: Results) -> None:
+    table = training_curves.data(trials.fits)
+    assert set(table["model"]) == {"glm"} and set(table["seed"]) == {0, 1}
+    history = pd.read_csv(trials.directory / "fits/demo/glm/seed0/history.csv")
+    curve = table[(table["seed"] == 0) & (table["part"] == "validation")]
+    assert curve["step"].iloc[-1] == history["step"].iloc[-1]
+    assert np.allclose(curve["loss"], history.set_index("step")["validation_loss"][curve["step"]])
+    with pytest.raises(NothingToDrawError):
+        training_curves.data([fit for fit in trials.fits if fit.parent.name == "psth"])
+
+
+def test_session_overview_counts_what_is_there(trials: Results) -> None:
+    table = session_overview.data(trials.recording)
+    recording = Recording.read(trials.recording)
+    rates = table[table["panel"] == "rate"].set_index("unit")["value"]
+    assert rates[7] == pytest.approx((recording.spike_units == 7).sum() / recording.duration)
+    course = table[table["panel"] == "course"]
+    width = recording.duration / len(course)
+    spikes = (course["value"] * width * len(recording.units)).sum()
+    assert spikes == pytest.approx(len(recording.spike_times), abs=1.5), "the course integrates to all spikes"
+    raster = table[table["panel"] == "raster"]
+    first, last = raster["time"].min(), raster["time"].max()
+    inside = (recording.spike_times >= first) & (recording.spike_times <= last)
+    assert len(raster) == inside.sum() and 9 < last - first <= 10
+    counts = table[table["panel"] == "count"].set_index("region")
+    assert counts.loc["units", ["value", "of"]].tolist() == [40, 55]
+    assert (table["panel"] == "trial").sum() == 60
+
+
+def test_a_unit_that_comes_and_goes_is_averaged_over_its_own_time(trials: Results, tmp_path: Path) -> None:
+    recording = Recording.read(trials.recording)
+    keep = (recording.spike_units != 3) | (recording.spike_times < 20)
+    recording.spike_times, recording.spike_units = recording.spike_times[keep], recording.spike_units[keep]
+    recording.unit_intervals = pd.DataFrame({"unit": [3, 3], "start": [0.0, 15.0], "stop": [10.0, 20.0]})
+    inside = (recording.spike_units == 3) & ((recording.spike_times < 10) | (recording.spike_times >= 15))
+    recording.write(tmp_path / "recording")
+    table = session_overview.data(tmp_path / "recording")
+    rate = table[(table["panel"] == "rate") & (table["unit"] == 3)]["value"].item()
+    assert rate == pytest.approx((recording.spike_units == 3).sum() / 15)
+    assert inside.any()
+    hidden = table[table["panel"] == "hidden"]
+    raster = table[table["panel"] == "raster"]["time"]
+    assert set(hidden["unit"]) == {3}
+    assert hidden["time"].item() <= raster.min() and hidden["value"].item() == pytest.approx(10, abs=0.1)
+
+
+def test_predictions_of_another_split_are_refused(trials: Results, tmp_path: Path) -> None:
+    fit = tmp_path / "fits" / "demo" / "glm" / "seed0"
+    root = zarr.create_group(str(fit / "predictions.zarr"), attributes={"bin_size": 5.0})
+    group = root.create_group("demo")
+    group.create_array("rates", data=np.ones((1, 200, 40), np.float32))
+    group.create_array("sample", data=np.array([10_000]))
+    with pytest.raises(InputError, match="predictions of this split"):
+        raster_rates.data(trials.trains, trials.split, [fit])
+
+
+def test_the_recording_may_be_of_another_selection_of_columns(tmp_path: Path) -> None:
+    """A recording without counts before selection still has an overview."""
+    results = write_results(tmp_path)
+    description = results.recording / "recording.json"
+    about = json.loads(description.read_text())
+    about["counts"] = {}
+    description.write_text(json.dumps(about))
+    counts = session_overview.data(results.recording)
+    counts = counts[counts["panel"] == "count"]
+    assert (counts["value"] == counts["of"]).all()

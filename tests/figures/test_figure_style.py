@@ -1,0 +1,110 @@
+"""One look: colours that can be told apart, fonts that a journal accepts, the same bytes every time."""
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline_lib.figures import style
+
+# Machado, Oliveira and Fernandes (2009): how a colour looks without one kind of cone, in linear RGB.
+VISION = {
+    "normal": np.eye(3),
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+}
+
+
+def lab(colour: str, vision: str) -> np.ndarray:
+    """CIE L*a*b* (D65) of a hexadecimal colour."""
+    srgb = np.array(mpl.colors.to_rgb(colour))
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(np.array(VISION[vision]) @ linear, 0, 1)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = to_xyz @ seen / [0.9505, 1.0, 1.089]
+    root = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * root[1] - 16, 500 * (root[0] - root[1]), 200 * (root[1] - root[2])])
+
+
+@pytest.mark.parametrize("vision", VISION)
+@pytest.mark.parametrize(
+    "palette",
+    [[*style.MODEL_COLOURS.values(), style.INK], style.REGION_COLOURS, style.SPARE_COLOURS],
+    ids=["models", "regions", "spare"],
+)
+def test_colours_are_distinguishable(palette: list[str], vision: str) -> None:
+    pairs = itertools.combinations(palette, 2)
+    closest = min(float(np.linalg.norm(lab(a, vision) - lab(b, vision))) for a, b in pairs)
+    assert closest > 12  # a just noticeable difference is about 2.3
+
+
+def test_a_model_keeps_its_colour_whatever_the_others_are() -> None:
+    alone = {model: style.model_colours([model])[model] for model in [*style.MODEL_COLOURS, "mine"]}
+    assert style.model_colours(alone) == alone
+    users = style.model_colours([f"mine_{k}" for k in range(len(style.SPARE_COLOURS))])
+    assert sorted(users.values()) == sorted(style.SPARE_COLOURS), "as many users' models as spare colours: all differ"
+
+
+def test_diverging_map_is_centred_and_marks_what_was_not_fitted() -> None:
+    colours = style.diverging_map()
+    assert np.allclose(colours(0.5), 1, atol=0.01)
+    assert colours(1.0)[0] > colours(1.0)[2] and colours(0.0)[2] > colours(0.0)[0], "orange excites, blue inhibits"
+    assert mpl.colors.to_hex(colours(np.ma.masked_invalid([np.nan]))[0]).upper() == style.FAINT
+
+
+@style.styled
+def an_example() -> mpl.figure.Figure:
+    figure = style.new_figure("single", 40)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1])
+    style.panel_title(axes, "a", "An example")
+    axes.set(xlabel="Time (s)", ylabel="Rate (spikes/s)")
+    return figure
+
+
+def test_figures_have_column_widths_and_readable_sizes() -> None:
+    figure = an_example()
+    assert figure.get_size_inches()[0] * 25.4 == pytest.approx(85)
+    assert style.COLUMN_WIDTHS["double"] == 178
+    sizes = [text.get_fontsize() for text in figure.findobj(mpl.text.Text) if text.get_text()]
+    assert min(sizes) >= 6
+    assert mpl.rcParams["font.size"] != style.FONT_SIZE, "drawing leaves the global settings alone"
+
+
+def test_saved_bytes_do_not_depend_on_time_or_hash_seed(tmp_path: Path) -> None:
+    data = pd.DataFrame({"time": [0.0, 1 / 3], "unit": [1, 2]})
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
+        "import pandas as pd, tests.figures.test_figure_style as t\n"
+        "from pipeline_lib.figures.style import save\n"
+        "save(t.an_example(), pd.DataFrame({'time': [0.0, 1 / 3], 'unit': [1, 2]}), sys.argv[1], svg=True)"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "12345", "SOURCE_DATE_EPOCH": "1"}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "other")], check=True, env=environment)
+    style.save(an_example(), data, tmp_path / "one", svg=True)
+    for suffix in (".pdf", ".png", ".svg", ".csv"):
+        one, other = (tmp_path / f"{name}{suffix}" for name in ("one", "other"))
+        assert one.read_bytes() == other.read_bytes(), suffix
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == sorted([".pdf", ".png", ".svg", ".csv"] * 2)
+    assert (tmp_path / "one.csv").read_text() == "time,unit\n0,1\n0.333333,2\n"
+
+
+def test_fonts_are_embedded_as_truetype(tmp_path: Path) -> None:
+    style.save(an_example(), pd.DataFrame(), tmp_path / "figure")
+    pdf = (tmp_path / "figure.pdf").read_bytes()
+    assert re.search(rb"/FontFile2", pdf) and not re.search(rb"/Type3", pdf)
+    assert b"CreationDate" not in pdf
+
+
+def test_a_notice_wraps_its_text_inside_the_figure() -> None:
+    figure = style.notice("A long sentence that says why there is nothing to draw in this figure. " * 2)
+    figure.canvas.draw()
+    box = figure.texts[0].get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y0 >= 0 and box.y1 <= figure.bbox.height

@@ -1,0 +1,131 @@
+"""Standard errors and tests: against textbook formulas, and at their nominal level where nothing is coupled."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.models.glm.design import Data
+from pipeline_lib.models.glm.engine import fit
+from pipeline_lib.models.glm.inference import coupling_table, false_discovery_rate, infer, likelihood_ratio
+from pipeline_lib.models.glm.observation import PoissonExp
+from tests.models.glm.networks import dense_design, simulate_network
+
+
+def data_of(counts: np.ndarray, kernel: np.ndarray, **changes) -> Data:
+    units = np.arange(counts.shape[1])
+    given = {"counts": counts, "segments": np.array([[len(kernel), len(counts)]]), "kernel": kernel}
+    return Data(**given | {"senders": units, "receivers": units} | changes)
+
+
+def auc(scores: np.ndarray, truth: np.ndarray) -> float:
+    ranks = stats.rankdata(scores)
+    positive = truth.sum()
+    return (ranks[truth].sum() - positive * (positive + 1) / 2) / (positive * (~truth).sum())
+
+
+def test_standard_errors_are_those_of_the_textbook(network):
+    weights = np.tile(np.random.default_rng(0).random((12_000, 1)) < 0.7, (1, 8))
+    features = np.sin(np.arange(12_000) / 300)[:, None]
+    data = data_of(network.counts, network.kernel, weights=weights, features=features)
+    strength = 1e-3
+    solution, problem = fit(data, PoissonExp(), strength, dtype=torch.float64)
+    found = infer(problem, solution, strength)
+    design, frames = dense_design(data)
+    design, seen = design[weights[frames, 0]], frames[weights[frames, 0]]
+    for unit in (0, 5):
+        mean = np.exp(design @ solution.coefficients[unit].numpy())
+        information = (design.T * mean) @ design
+        bread = np.linalg.inv(information + len(seen) * strength * np.diag(np.r_[0, np.ones(design.shape[1] - 1)]))
+        covariance = bread @ information @ bread
+        np.testing.assert_allclose(found.standard_errors[unit], np.sqrt(np.diag(covariance)), rtol=1e-6)
+        part = slice(2 + 3 * 5, 2 + 4 * 5)
+        block = solution.coefficients[unit, part].numpy()
+        expected = block @ np.linalg.solve(covariance[part, part], block)
+        np.testing.assert_allclose(found.wald[3, unit], expected, rtol=1e-5)
+    np.testing.assert_allclose(found.p, stats.chi2.sf(found.wald, 5))
+
+
+def test_a_share_of_the_blocks_gives_nearly_the_same_errors(network):
+    segments = np.stack([np.arange(30, 11_900, 100), np.arange(130, 12_000, 100)], axis=1)
+    solution, problem = fit(data_of(network.counts, network.kernel, segments=segments), PoissonExp(), 1e-3)
+    whole, part = infer(problem, solution, 1e-3), infer(problem, solution, 1e-3, every=3)
+    np.testing.assert_allclose(part.standard_errors, whole.standard_errors, rtol=0.35)
+    assert not np.array_equal(part.standard_errors, whole.standard_errors)
+
+
+def test_no_more_false_discoveries_than_promised_where_nothing_is_coupled():
+    random = np.random.default_rng(1)
+    kernel = simulate_network(2, 50, 0).kernel
+    counts = random.poisson(0.15, (20_000, 16)).astype(np.uint8)
+    solution, problem = fit(data_of(counts, kernel), PoissonExp(), 0.0)
+    found = infer(problem, solution, 0.0)
+    other = ~np.eye(16, dtype=bool)
+    share = (found.p[other] < 0.05).mean()
+    assert 0.025 < share < 0.085, "5 % of 240 tests, give or take 2.5 standard errors"
+    assert stats.kstest(found.p[other], "uniform").pvalue > 0.01
+    assert (found.q[other] < 0.05).sum() <= 2
+
+
+def test_true_couplings_are_found_and_few_others():
+    network = simulate_network(units=12, bins=40_000, seed=2)
+    solution, problem = fit(data_of(network.counts, network.kernel), PoissonExp(), 1e-5)
+    found = infer(problem, solution, 1e-5)
+    other = ~np.eye(12, dtype=bool)
+    truth = network.connected[other]
+    assert auc(found.wald[other], truth) > 0.99
+    discovered = found.q[other] < 0.05
+    assert discovered[truth].mean() > 0.9
+    assert (discovered & ~truth).sum() <= 0.15 * discovered.sum()
+    strength = np.einsum("ijb,kb->ij", network.weights, network.kernel)
+    weights = solution.coefficients[:, 1:].reshape(12, 12, 5)
+    fitted = np.einsum("jib,kb->ij", weights, network.kernel)
+    assert np.corrcoef(fitted[network.connected & other], strength[network.connected & other])[0, 1] > 0.9
+
+
+def test_likelihood_ratio_agrees_with_wald(network):
+    data = data_of(network.counts, network.kernel, receivers=np.array([0, 1, 2, 3]))
+    solution, problem = fit(data, PoissonExp(), 0.0)
+    statistic, p = likelihood_ratio(problem, solution, tolerance=1e-8)
+    wald = infer(problem, solution, 0.0).wald
+    other = np.ones_like(wald, dtype=bool)
+    other[np.arange(4), np.arange(4)] = False  # refractoriness is far from the quadratic regime
+    np.testing.assert_allclose(statistic[other], wald[other], rtol=0.3, atol=1.0)
+    assert (statistic[~other] > 50).all() and (p[~other] < 1e-9).all()
+
+
+def test_masked_and_silent_units_are_not_tested(network):
+    counts = network.counts.copy()
+    counts[:, 6] = 0
+    allowed = np.ones((8, 40), dtype=bool)
+    allowed[2, 5:10] = False
+    solution, problem = fit(data_of(counts, network.kernel), PoissonExp(), 1e-3, allowed)
+    found = infer(problem, solution, 1e-3)
+    assert np.isnan(found.p[1, 2]) and np.isnan(found.standard_errors[2, 6:11]).all()
+    assert np.isnan(found.p[:, 6]).all() and np.isnan(found.p[6]).all()
+    assert np.isfinite(found.p).sum() == 7 * 7 - 1 == np.isfinite(found.q).sum()
+
+
+def test_false_discovery_rate_is_benjamini_hochberg():
+    p = np.array([[0.01, 0.04], [0.03, np.nan], [0.005, 0.8]])
+    expected = stats.false_discovery_control(p[np.isfinite(p)])
+    np.testing.assert_allclose(false_discovery_rate(p)[np.isfinite(p)], expected)
+    assert np.isnan(false_discovery_rate(p)[1, 1])
+
+
+def test_coupling_table_names_who_drives_whom():
+    filters = np.zeros((3, 3, 4), dtype=np.float32)
+    filters[0, 2] = [0.1, -0.5, 0.1, 0.0]
+    filters[1] = np.nan
+    units = pd.DataFrame({"unit_id": ["a", "b", "c"], "region": ["V1", "V1", "LM"]})
+    p = np.full((3, 3), 0.5)
+    p[0, 2] = 0.001
+    table = coupling_table(filters, 5.0, units, p, false_discovery_rate(p))
+    assert len(table) == 4 and not (table["sender"] == "b").any()
+    row = table[(table["sender"] == "a") & (table["receiver"] == "c")].iloc[0]
+    assert row["peak_lag"] == 10.0 and row["p"] == 0.001 and row["receiver_region"] == "LM"
+    assert row["strength"] == pytest.approx(-0.3) and row["peak"] == pytest.approx(-0.5)
+    with pytest.raises(InputError, match="filters"):
+        coupling_table(filters, 5.0, units.iloc[:2])

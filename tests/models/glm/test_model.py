@@ -1,0 +1,306 @@
+"""The coupled GLM through the pipeline's contract: splits, held-out units, forecasts, restarts."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.models.contract import FitData
+from pipeline_lib.models.glm import MODEL
+from pipeline_lib.models.glm.settings import Config, allowed_couplings
+from pipeline_lib.models.registry import check_config, load_model
+from pipeline_lib.recording import Provenance, Recording
+from pipeline_lib.training.run import Run
+from pipeline_lib.trains.splits import SplitSettings
+from pipeline_lib.trains.windows import WindowSettings
+from tests.models.glm.networks import simulate_network
+from tests.small_cohort import open_cohort, write_cohort
+
+BIN = 0.01
+CONFIG = Config(history=0.3, n_basis=5, strength=1e-4)
+CONTINUOUS = WindowSettings(bin_size=10.0, mode="continuous", length=1.0, history=0.3)
+BLOCKS = SplitSettings(block=5.0, heldout_units=2)
+
+
+def recording_of(counts: np.ndarray, trial: float = 1.5) -> Recording:
+    """Spikes in the middle of their 10-ms bins; trials of `trial` s, back to back, in two conditions."""
+    bins, units = counts.shape
+    bin_, unit = np.nonzero(counts)
+    repeats = counts[bin_, unit]
+    times, rows = np.repeat((bin_ + 0.5) * BIN, repeats), np.repeat(unit, repeats)
+    starts = np.arange(0, bins * BIN - trial, trial)
+    groups = np.where(np.arange(units) < units // 2, "A", "B")
+    seconds = np.arange(bins) * BIN
+    return Recording(
+        session="net",
+        spike_times=times,
+        spike_units=rows.astype(np.int32),
+        units=pd.DataFrame({"unit_id": [f"u{i}" for i in range(units)], "region": groups, "population": groups}),
+        trials=pd.DataFrame({"start": starts, "stop": starts + trial, "condition": ["a"] * len(starts)}),
+        duration=bins * BIN,
+        observed=np.array([[0.0, bins * BIN]]),
+        provenance=Provenance("simulated", "net"),
+        signals={"speed": pd.DataFrame({"time": seconds, "forward": np.sin(seconds), "turn": np.cos(seconds)})},
+    )
+
+
+def cohort(
+    directory: Path, counts: np.ndarray, windows: WindowSettings, splits: SplitSettings
+) -> tuple[FitData, FitData]:
+    """What a model is given to fit and to predict."""
+    stores, split = write_cohort(directory, windows, splits, [recording_of(counts)])
+    return open_cohort(stores, split, fitting=True), open_cohort(stores, split)
+
+
+def fitted(config: Config, data: FitData, directory: Path) -> tuple[MODEL, Run]:
+    model, run = MODEL(config, 0), Run(directory)
+    model.fit(data, run)
+    run.close()
+    return model, run
+
+
+@pytest.fixture(scope="module")
+def network_counts() -> np.ndarray:
+    return simulate_network(units=10, bins=15_000, seed=3).counts
+
+
+@pytest.fixture(scope="module")
+def continuous(tmp_path_factory, network_counts) -> tuple[FitData, FitData]:
+    return cohort(tmp_path_factory.mktemp("continuous"), network_counts, CONTINUOUS, BLOCKS)
+
+
+def bits_per_spike(rates: np.ndarray, counts: np.ndarray, null: np.ndarray) -> np.ndarray:
+    likelihood = (counts * np.log(rates) - rates).sum((0, 1))
+    return (likelihood - (counts * np.log(null) - null).sum((0, 1))) / counts.sum((0, 1)) / np.log(2)
+
+
+def test_it_predicts_unseen_windows_and_finds_the_network(tmp_path, continuous):
+    fit_data, data = continuous
+    network = simulate_network(units=10, bins=15_000, seed=3)
+    model, run = fitted(replace(CONFIG, strength="auto"), fit_data, tmp_path)
+    test = data.samples("net", "test")
+    rates = model.predict(data, "net", test).astype(np.float64)
+    rows = test["start_tick"].to_numpy()[:, None] // 1000 + np.arange(100)
+    gain = bits_per_spike(
+        rates, network.counts[rows].astype(float), np.broadcast_to(network.counts.mean(0), rates.shape)
+    )
+    heldin, heldout = data.heldin("net"), data.heldout("net")
+    assert len(heldout) == 2 and gain[heldin].mean() > 0.15 and gain[heldout].mean() > -0.01
+    # The rates of the simulation are what a held-in unit's prediction should be.
+    truth = network.rates[rows][..., heldin]
+    assert np.corrcoef(rates[..., heldin].ravel(), truth.ravel())[0, 1] > 0.88
+    couplings = model.couplings("net")
+    assert couplings.bin_size == 10.0 and couplings.filters.shape == (10, 10, 30)
+    assert np.isnan(couplings.filters[heldout]).all() and np.isfinite(couplings.filters[heldin]).all()
+    strengths = [row["strength"] for row in run.rows if row.get("stage") == "path"]
+    assert strengths == sorted(strengths, reverse=True) and len(strengths) > 3
+    units = [row for row in run.rows if row.get("stage") == "unit"]
+    assert len(units) == 10 and all(row["status"] == "converged" and row["decrement"] < 1e-9 for row in units)
+
+
+def test_merging_windows_changes_nothing_but_speed(tmp_path, continuous):
+    fit_data, _ = continuous
+    learned = fitted(CONFIG, fit_data, tmp_path)[0].learned["net"]
+    model = MODEL(CONFIG, 0)
+    train = fit_data.samples("net", "train")
+    merged, frames = model.read(fit_data, "net", train, learned, merge=True)
+    single, _ = model.read(fit_data, "net", train, learned, merge=False)
+    assert len(merged.segments) < len(single.segments) == len(train)
+    assert (merged.segments[:, 1] - merged.segments[:, 0]).sum() == train["bins"].sum()
+    # The same scored bins, in the order of time.
+    scored = np.concatenate([np.asarray(single.counts)[start:stop] for start, stop in single.segments])
+    np.testing.assert_array_equal(np.asarray(merged.counts)[merged.frames_of(0)], scored)
+    np.testing.assert_array_equal(frames.sample[frames.sample >= 0], np.repeat(np.arange(len(train)), 100))
+
+
+def test_a_window_is_predicted_from_its_own_past_alone(tmp_path, continuous):
+    fit_data, data = continuous
+    model, _ = fitted(CONFIG, fit_data, tmp_path)
+    test = data.samples("net", "test")
+    together = model.predict(data, "net", test)
+    np.testing.assert_array_equal(model.predict(data, "net", test.iloc[::-1])[::-1], together)
+    np.testing.assert_allclose(model.predict(data, "net", test.iloc[4:5])[0], together[4], rtol=1e-6)
+
+
+def test_state_is_all_there_is(tmp_path, continuous):
+    fit_data, data = continuous
+    model, _ = fitted(CONFIG, fit_data, tmp_path)
+    other = MODEL(CONFIG, 1)
+    other.load_state(model.state())
+    test = data.samples("net", "test")
+    np.testing.assert_array_equal(other.predict(data, "net", test), model.predict(data, "net", test))
+    assert all(name.startswith("net/") for name in model.state())
+
+
+class Killed(Exception):
+    pass
+
+
+class MortalRun(Run):
+    """A run that dies after some passes; every pass leaves a checkpoint."""
+
+    lives = 0
+
+    def checkpoint(self, state, force=False):
+        super().checkpoint(state, force=True)
+        self.lives -= 1
+        if self.lives == 0:
+            self.close()
+            raise Killed
+
+
+@pytest.mark.parametrize(
+    "changes", [{"strength": "auto"}, {"strength": 1e-4}, {"strength": 1e-3, "regulariser": "group_lasso"}]
+)
+def test_killed_anywhere_it_ends_with_the_same_bytes(tmp_path, continuous, changes):
+    fit_data, _ = continuous
+    config = replace(CONFIG, **changes)
+    undisturbed, run = fitted(config, fit_data, tmp_path / "undisturbed")
+    passes = sum(row["passes"] for row in run.rows if "passes" in row)
+    for lives in (1, passes // 3, passes - 2):
+        directory, model = tmp_path / f"killed{lives}", MODEL(config, 0)
+        mortal = MortalRun(directory)
+        mortal.lives = lives
+        with pytest.raises(Killed):
+            model.fit(fit_data, mortal)
+        resumed, second = fitted(config, fit_data, directory)
+        assert second.history_csv() == run.history_csv()
+        for name, value in undisturbed.state().items():
+            assert resumed.state()[name].tobytes() == value.tobytes(), name
+
+
+def test_a_heldout_unit_is_nobodys_input(tmp_path, network_counts):
+    changed = network_counts.copy()
+    predictions = []
+    for number in range(2):
+        fit_data, data = cohort(tmp_path / str(number), changed, CONTINUOUS, BLOCKS)
+        model, _ = fitted(CONFIG, fit_data, tmp_path / f"run{number}")
+        predictions.append(model.predict(data, "net", data.samples("net", "test"))[..., data.heldin("net")])
+        changed[:, data.heldout("net")] = np.random.default_rng(number).poisson(
+            0.3, changed[:, data.heldout("net")].shape
+        )
+    np.testing.assert_allclose(predictions[0], predictions[1], rtol=1e-4)
+
+
+def test_forecast_bins_use_the_forecast_and_nothing_recorded(tmp_path, network_counts):
+    forward = replace(BLOCKS, forward=0.2)
+    fit_data, data = cohort(tmp_path, network_counts, CONTINUOUS, forward)
+    model, _ = fitted(CONFIG, fit_data, tmp_path / "run")
+    test = data.samples("net", "test")
+    assert (data.mask("net", test)[:, -20:].any(axis=(1, 2)) == 0).all()
+    rates = model.predict(data, "net", test)
+    # By hand, one window: the expected counts of the forecast are its own history.
+    window = test.iloc[:1]
+    learned = model.learned["net"]
+    counts = data.counts("net", window)[0].astype(np.float64)
+    heldin = data.heldin("net")
+    filters = np.nan_to_num(model.couplings("net").filters.astype(np.float64))
+    for step in range(20):
+        bin_ = 30 + 80 + step
+        past = counts[bin_ - 30 : bin_][::-1]
+        eta = learned["coefficients"][:, 0] + np.einsum("ki,ijk->j", past[:, heldin], filters[heldin])
+        np.testing.assert_allclose(rates[0, 80 + step], np.exp(eta), rtol=1e-4)
+        counts[bin_] = np.exp(eta)
+
+
+def test_trials_have_a_baseline_and_signals_are_inputs(tmp_path, network_counts):
+    random = np.random.default_rng(0)
+    time = np.arange(len(network_counts)) * BIN
+    bump = np.exp(-0.5 * ((time % 1.5 - 0.7) / 0.1) ** 2)
+    counts = network_counts.copy()
+    counts[:, 0] = random.poisson(0.05 * np.exp(2.5 * bump))  # locked to the trial
+    counts[:, 1] = random.poisson(0.1 * np.exp(0.8 * np.sin(time + BIN / 2)))  # follows speed.forward
+    windows = WindowSettings(bin_size=10.0, align="start", after=1.4)
+    fit_data, data = cohort(tmp_path, counts, windows, SplitSettings(seed=2))
+    config = Config(history=0.1, strength=1e-3, signals=("speed.forward", "speed.turn"))
+    model, run = fitted(config, fit_data, tmp_path / "run")
+    notes = " ".join(row["note"] for row in run.rows if row.get("stage") == "note")
+    assert "windows give 0 bins of history, filters have 10" in notes
+    assert "speed" in model.sees
+    test = data.samples("net", "test")
+    rates = model.predict(data, "net", test)
+    rows = test["start_tick"].to_numpy()[:, None] // 1000 + np.arange(140)
+    assert np.corrcoef(rates[..., 0].mean(0), np.exp(2.5 * bump[rows[0]]))[0, 1] > 0.95
+    assert np.corrcoef(np.log(rates[..., 1].ravel()), np.sin(time[rows]).ravel())[0, 1] > 0.9
+    with pytest.raises(InputError, match=r"signals/speed: found 'back'; accepted: one of forward, turn"):
+        fitted(replace(config, signals=("speed.back",)), fit_data, tmp_path / "other")
+
+
+def test_coupling_masks_follow_the_populations():
+    units = pd.DataFrame({"population": ["A", "A", "B", "B"]})
+    senders = np.array([0, 2, 3])
+    for coupling, expected in {
+        "all": [[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]],
+        "within": [[1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]],
+        "between": [[1, 0, 1, 1], [1, 1, 1, 0], [1, 1, 0, 1]],
+        "none": [[1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
+    }.items():
+        found = allowed_couplings(Config(coupling=coupling), units, senders)
+        np.testing.assert_array_equal(found, np.array(expected, dtype=bool), err_msg=coupling)
+    alone = allowed_couplings(Config(coupling="none", self_history=False), units, senders)
+    assert not alone.any()
+
+
+@pytest.mark.parametrize("coupling", ["within", "between", "none"])
+def test_couplings_that_are_not_allowed_are_zero(tmp_path, continuous, coupling):
+    fit_data, data = continuous
+    model, _ = fitted(replace(CONFIG, coupling=coupling), fit_data, tmp_path)
+    allowed = model.learned["net"]["allowed"]
+    filters = model.couplings("net").filters[data.heldin("net")]
+    assert (filters[~allowed] == 0).all() and (filters[allowed] != 0).any(axis=1).all()
+
+
+def test_group_lasso_by_validation_leaves_true_couplings(tmp_path, continuous):
+    fit_data, data = continuous
+    model, run = fitted(replace(CONFIG, regulariser="group_lasso", strength="auto"), fit_data, tmp_path)
+    rows = [row for row in run.rows if row.get("stage") == "path"]
+    assert rows[0]["validation_log_likelihood"] < max(row["validation_log_likelihood"] for row in rows)
+    heldin = data.heldin("net")
+    size = np.linalg.norm(model.couplings("net").filters[heldin][:, heldin], axis=2)
+    network = simulate_network(units=10, bins=15_000, seed=3)
+    truth, other = network.connected[heldin][:, heldin], ~np.eye(len(heldin), dtype=bool)
+    # Validation favours too many small couplings over too few: the true ones are the large ones.
+    assert np.sort(size[other])[-int((truth & other).sum()) :].min() <= size[truth & other].min() * 1.5
+    assert np.median(size[truth & other]) > 5 * np.median(size[~truth & other])
+
+
+def test_a_silent_unit_does_not_stop_the_others(tmp_path, network_counts):
+    counts = network_counts.copy()
+    counts[:, 4] = 0
+    counts[40, 4] = 1
+    fit_data, data = cohort(tmp_path, counts, CONTINUOUS, replace(BLOCKS, heldout_units=0))
+    model, run = fitted(CONFIG, fit_data, tmp_path / "run")
+    assert np.isfinite(model.predict(data, "net", data.samples("net", "test"))).all()
+    statuses = [row["status"] for row in run.rows if row.get("stage") == "unit"]
+    assert statuses.count("converged") >= 9
+
+
+def test_the_shipped_file_is_the_default():
+    import yaml
+
+    shipped = yaml.safe_load((Path(__file__).parents[3] / "config" / "models" / "glm.yaml").read_text())
+    assert check_config("glm", shipped) == Config()
+    assert load_model("glm") is MODEL
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("history", 0.0),
+        ("n_basis", 1),
+        ("strength", -1.0),
+        ("strength", "much"),
+        ("link", "logistic"),
+        ("baseline", 2),
+        ("tolerance", 0.0),
+        ("dispersion", 0.0),
+        ("max_iterations", 0),
+    ],
+)
+def test_bad_settings_are_named(field, value):
+    with pytest.raises(InputError) as error:
+        Config(**{field: value})
+    assert error.value.field == field

@@ -1,0 +1,185 @@
+"""The report: one file, valid, small, complete, honest about what is missing, the same every time."""
+
+import base64
+import io
+import re
+import shutil
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import pandas as pd
+import pytest
+from PIL import Image as Pillow
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.report import PAGE_BYTES, build_report, formats, images
+from tests.report.conftest import Folder
+
+EMPTY = {"meta", "link", "img", "br", "hr", "input", "path", "circle"}
+
+
+class Page(HTMLParser):
+    """Elements of a page, with a check that every one is closed, and the visible text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(html)
+        assert self.open == [], f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in EMPTY:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> inside <{self.open[-1:]}>"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if not {"style", "script"} & set(self.open):
+            self.text.append(data)
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="session")
+def html(folder: Folder) -> str:
+    build_report(folder.results, folder.results / "report.html", folder.config)
+    return (folder.results / "report.html").read_text()
+
+
+@pytest.fixture(scope="session")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+def test_page_is_whole_valid_and_small(html: str, page: Page) -> None:
+    assert len(html.encode()) < PAGE_BYTES
+    assert html.startswith("<!doctype html>")
+    tags = Counter(tag for tag, _ in page.elements)
+    assert tags["title"] == tags["h1"] == tags["main"] == 1
+    ids = Counter(attributes["id"] for _, attributes in page.elements if "id" in attributes)
+    assert set(ids.values()) == {1}, "ids are unique"
+
+
+def test_page_needs_nothing_from_outside(html: str, page: Page) -> None:
+    assert not re.search(r"(?:src|href|url|import)\W{1,3}(?:https?:)?//", html)
+    assert all(image["src"].startswith("data:image/") for image in page.of("img"))
+    assert "default-src 'none'" in html, "the browser is told so too"
+    assert not [script for script in page.of("script") if "src" in script]
+
+
+def test_links_lead_somewhere(folder: Folder, page: Page) -> None:
+    ids = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
+    links = [link["href"] for link in page.of("a")]
+    assert len(links) > 20
+    for link in links:
+        if link.startswith("#"):
+            assert link[1:] in ids
+        else:
+            assert (folder.results / unquote(link)).is_file(), link
+
+
+def test_images_are_described_and_sized(page: Page) -> None:
+    assert len(page.of("img")) == 2 + 4 + 3, "a figure with nothing to draw has no image"
+    for image in page.of("img"):
+        assert len(image["alt"]) > 40 and int(image["width"]) > 300
+        data = base64.b64decode(image["src"].partition(",")[2])
+        with Pillow.open(io.BytesIO(data)) as picture:
+            assert picture.width / picture.height == pytest.approx(int(image["width"]) / int(image["height"]), rel=0.01)
+    text = "".join(page.text)
+    assert "The test windows of other_session follow no trials" in text
+
+
+def test_scores_are_those_of_the_metrics_table(folder: Folder, page: Page) -> None:
+    metrics = pd.read_parquet(folder.results / "metrics.parquet")
+    metrics = metrics[(metrics["metric"] == "bits_per_spike") & (metrics["aggregation"] == "pooled")]
+    metrics = metrics[metrics["null"] == "evaluated mean"]
+    expected = metrics.groupby(["session", "model", "units"])["value"].mean()
+    cells = [float(cell["data-value"]) for cell in page.of("td") if "score" in (cell.get("class") or "")]
+    assert sorted(cells) == pytest.approx(sorted(expected))
+    best = [float(cell["data-value"]) for cell in page.of("td") if "best" in (cell.get("class") or "")]
+    assert sorted(best) == pytest.approx(sorted(expected.groupby(["session", "units"]).max()))
+
+
+def test_provenance_names_data_licences_software_and_checksums(page: Page) -> None:
+    text = "".join(page.text)
+    for wanted in ("CC-BY-4.0", "Smith & Jones", "0" * 64, "torch 2.13", "c0ffee" * 2, "mean_rate", "seeds:"):
+        assert wanted in text, wanted
+
+
+def test_text_from_files_is_escaped(html: str, page: Page) -> None:
+    assert "<script>document.title" not in html and "<b>are not finite" not in html
+    assert "<script>document.title" in "".join(page.text), "shown as text"
+
+
+def test_what_failed_is_listed_with_the_end_of_its_log(page: Page) -> None:
+    text = " ".join("".join(page.text).split())
+    assert "10 of 16 fits finished" in text
+    assert "Fit of demo, psth, seed 1: failed" in text
+    assert "FitError: rates of unit 3 & <b>are not finite</b>" in text and "line 39" in text
+    assert "line 20 " not in text, "only the end"
+    assert "Fit of demo, mean_rate, seed 1: not finished: last seen at step 120 of 500" in text
+    assert "Fit of other_session, psth, seed 1: not begun" in text
+    assert "Fit of demo, glm, seed 1" not in text, "that one is there"
+
+
+def test_without_a_configuration_nothing_is_missing(folder: Folder) -> None:
+    build_report(folder.results, folder.results / "plain.html")
+    text = " ".join("".join(Page((folder.results / "plain.html").read_text()).text).split())
+    assert "10 of 10 fits finished" in text and "What failed" not in text
+
+
+def test_the_same_results_give_the_same_bytes(folder: Folder, html: str, tmp_path: Path) -> None:
+    build_report(folder.results, folder.results / "again.html", folder.config)
+    assert (folder.results / "again.html").read_text() == html
+
+
+def test_an_empty_results_folder_gives_a_page_and_a_missing_one_an_error(tmp_path: Path) -> None:
+    build_report(tmp_path, tmp_path / "report.html")
+    text = "".join(Page((tmp_path / "report.html").read_text()).text)
+    assert "No fit has been scored yet." in text and "No figure has been drawn yet." in text
+    with pytest.raises(InputError, match="no such folder"):
+        build_report(tmp_path / "nowhere", tmp_path / "other.html")
+    assert not (tmp_path / "other.html").exists()
+
+
+def test_many_figures_shrink_and_then_are_linked(folder: Folder, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    for k in range(220):
+        target = results / "figures" / f"session{k:03d}"
+        target.mkdir(parents=True)
+        for suffix in ("png", "pdf", "csv"):
+            shutil.copy(folder.results / f"figures/demo/coupling.{suffix}", target / f"coupling.{suffix}")
+    build_report(results, results / "report.html")
+    html = (results / "report.html").read_bytes()
+    assert 0.6 * PAGE_BYTES < len(html) < PAGE_BYTES, "the budget is used, and kept"
+    page = Page(html.decode())
+    text = "".join(page.text)
+    assert text.count("Not in this page, which stays under 5 MB") == 220 - len(page.of("img")) > 0
+    assert len([link for link in page.of("a") if (link["href"] or "").endswith(".png")]) == 220
+
+
+def test_what_a_small_image_saves_goes_to_the_next(folder: Folder) -> None:
+    small, large = (folder.results / f"figures/{name}.png" for name in ("training_curves", "demo/coupling"))
+    generous = images.encode(large, images.WIDTHS[0])
+    budget = len(images.encode(small, images.WIDTHS[0]).uri) + len(generous.uri)
+    chosen = images.embed([small, large], budget)
+    assert chosen[large] == generous
+    assert sum(len(image.uri) for image in images.embed([large, small], budget // 2).values()) <= budget // 2
+    assert generous.width == round(178 / 25.4 * 96), "as wide as two columns, in CSS pixels"
+
+
+def test_numbers_read_well() -> None:
+    assert formats.number(-0.1234) == "\u22120.123" and formats.number(float("nan")) == "–"
+    assert formats.count(1234567) == "1\u202f234\u202f567" and formats.count(None) == "–"
+    assert [formats.duration(seconds) for seconds in (8.24, 200, 7500)] == ["8.2 s", "3 min 20 s", "2 h 5 min"]

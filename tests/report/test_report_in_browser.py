@@ -1,0 +1,105 @@
+"""The report in a real browser: nothing complains, tables sort, figures can be chosen, a phone need not scroll sideways."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipeline_lib.report import build_report
+from tests.report.conftest import Folder
+
+BROWSER = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+FLAGS += ["--disable-background-networking", "--disable-component-update", "--enable-logging=stderr"]
+
+
+def browse(page: Path, profile: Path) -> tuple[str, str]:
+    """The document after its scripts ran, and what the browser had to say."""
+    command = [str(BROWSER), *FLAGS, f"--user-data-dir={profile}", "--virtual-time-budget=3000", "--dump-dom"]
+    done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout, done.stderr
+
+
+def evaluate(folder: Folder, tmp_path: Path, script: str) -> dict:
+    """Build the page, run `script` in it, and return what it leaves in `result`."""
+    page = tmp_path / "page.html"
+    build_report(folder.results, page, folder.config)
+    code = f"<script>const result = {{}};\n{script}\ndocument.title = JSON.stringify(result);</script></body>"
+    page.write_text(page.read_text().replace("</body>", code))
+    document, complaints = browse(page, tmp_path / "profile")
+    assert not re.search(r"CONSOLE.*(error|refused|violat)", complaints, re.IGNORECASE), complaints
+    title = re.search(r"<title>(.*?)</title>", document, re.DOTALL)
+    assert title
+    return json.loads(html.unescape(title.group(1)))
+
+
+def test_tables_sort_and_figures_can_be_chosen(folder: Folder, tmp_path: Path) -> None:
+    script = """
+    const table = document.querySelector("#score-table"), heads = [...table.tHead.rows[0].cells];
+    const column = name => heads.findIndex(head => head.textContent.includes(name));
+    const values = index => [...table.tBodies[0].rows].map(row => row.cells[index].dataset.value ?? row.cells[index].textContent.trim());
+    const press = index => heads[index].querySelector("button").click();
+    const score = column("held-in"), model = column("Model");
+    press(score); result.down = values(score).map(Number); result.sorted = heads[score].getAttribute("aria-sort");
+    press(score); result.up = values(score).map(Number);
+    press(model); result.models = values(model); result.cleared = heads[score].hasAttribute("aria-sort");
+    const shown = () => [...document.querySelectorAll("figure")].filter(each => each.offsetParent).map(each => each.id);
+    result.all = shown().length;
+    const choose = (id, value) => {
+      const list = document.querySelector(id); list.value = value;
+      list.dispatchEvent(new Event("change", { bubbles: true }));
+    };
+    choose("#choose-subject", "demo"); result.subject = shown();
+    choose("#choose-kind", "coupling"); result.both = shown();
+    choose("#choose-subject", ""); result.kind = shown();
+    """
+    result = evaluate(folder, tmp_path, script)
+    assert result["down"] == sorted(result["down"], reverse=True) and len(set(result["down"])) == 8
+    assert result["up"] == result["down"][::-1] and result["sorted"] == "descending"
+    assert result["models"] == sorted(result["models"], key=str.lower) and not result["cleared"]
+    assert result["all"] == 2 + 4 + 4
+    assert len(result["subject"]) == 4 and all("demo" in name for name in result["subject"])
+    assert result["both"] == ["figure-demo-coupling"]
+    assert result["kind"] == ["figure-demo-coupling", "figure-other_session-coupling"]
+
+
+def test_empty_cells_sort_last_both_ways(folder: Folder, tmp_path: Path) -> None:
+    script = """
+    const table = document.querySelector("#score-table"), button = table.tHead.querySelector("th.number button");
+    const column = [...table.tHead.rows[0].cells].indexOf(button.parentElement);
+    table.tBodies[0].rows[3].cells[column].dataset.value = "nan";
+    table.tBodies[0].rows[5].cells[column].dataset.value = "";
+    const last = () => [...table.tBodies[0].rows].slice(-2).map(row => row.cells[column].dataset.value);
+    button.click(); result.down = last(); button.click(); result.up = last();
+    """
+    result = evaluate(folder, tmp_path, script)
+    assert set(result["down"]) == set(result["up"]) == {"nan", ""}
+
+
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_the_page_fits_the_screen(folder: Folder, tmp_path: Path, width: int) -> None:
+    page = tmp_path / "page.html"
+    build_report(folder.results, page, folder.config)
+    inner = html.escape(page.read_text(), quote=True)
+    script = """addEventListener("load", () => {
+      const root = document.querySelector("iframe").contentDocument, text = root.querySelector("p.lead");
+      const size = parseFloat(root.defaultView.getComputedStyle(text).fontSize);
+      const buttons = [...root.querySelectorAll("th button")].filter(each => each.offsetParent);
+      const low = Math.min(...buttons.map(each => each.offsetHeight));
+      document.title = JSON.stringify({ scroll: root.documentElement.scrollWidth, size, low });
+    });"""
+    outer = tmp_path / "outer.html"
+    frame = f'<iframe width="{width}" height="800" style="border:0" srcdoc="{inner}"></iframe>'
+    outer.write_text(f"<!doctype html><title>-</title><body style='margin:0'>{frame}<script>{script}</script></body>")
+    document, _ = browse(outer, tmp_path / "profile")
+    result = json.loads(html.unescape(re.search(r"<title>(.*?)</title>", document).group(1)))
+    assert result["scroll"] <= width, "tables and figures scroll inside their own boxes"
+    assert result["size"] >= 16 and result["low"] >= 40, "letters to read and heads to press with a thumb"

@@ -1,0 +1,220 @@
+"""IBL sessions end as verified folders: without an account from the public bucket, with one through the real ONE."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.sources import alyx, read_source
+from pipeline_lib.sources.endpoints import Endpoints
+from pipeline_lib.sources.fetch import fetch
+from pipeline_lib.sources.fetch_ibl import choose
+from pipeline_lib.sources.transport import DownloadError
+from tests.servers.alyx import LOGIN, PASSWORD, TOKEN, Alyx, identifier
+from tests.servers.files import Fault, FileServer
+from tests.servers.sessions import ibl_folder, publish_ibl
+from tests.sources.fetching import QUICK
+
+EID = identifier("session")
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return ibl_folder(tmp_path_factory.mktemp("ibl"))
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    for name in ("ALYX_LOGIN", "ALYX_PASSWORD", "ALYX_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    server = FileServer()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def endpoints(server: FileServer) -> Endpoints:
+    return Endpoints(alyx=server.url, ibl_files=server.url + "/public")
+
+
+def _fetch(tmp_path: Path, endpoints: Endpoints, location: str = f"ibl:{EID}", **options: object) -> Path:
+    return fetch(location, tmp_path / "data", options, network=QUICK, endpoints=endpoints)
+
+
+def _fetched(manifest: Path) -> set[str]:
+    return {name.partition("/alf/")[2] for name in json.loads(manifest.read_text())["files"]}
+
+
+def _same_spikes(manifest: Path, session: Path, **options: object) -> None:
+    ours = read_source("ibl", "ours", manifest.parent, options | {"observed": "trials"})
+    direct = read_source("ibl", "direct", session, options | {"observed": "trials"})
+    assert np.array_equal(ours.spike_times, direct.spike_times)
+    assert np.array_equal(ours.spike_units, direct.spike_units)
+    assert ours.units.equals(direct.units)
+    assert ours.trials.equals(direct.trials)
+
+
+def test_public_bucket_without_account(server: FileServer, session: Path, endpoints: Endpoints, tmp_path: Path) -> None:
+    publish_ibl(server, session)
+    manifest = _fetch(tmp_path, endpoints)
+    _same_spikes(manifest, session)
+    names = _fetched(manifest)
+    assert "probe00/pykilosort/#2024-05-06#/passingSpikes.table.pqt" in names
+    assert not any("spikes.times" in name or "notNeeded" in name or "licks" in name for name in names)
+    content = json.loads(manifest.read_text())
+    assert (content["release"], content["source_id"], content["licence"]) == ("Brainwidemap", EID, "CC BY 4.0")
+    assert all(entry["checked"] == "md5 as published" for entry in content["files"].values())
+    recording = read_source("ibl", "ours", manifest.parent)
+    assert (recording.provenance.release, recording.provenance.source_id) == ("Brainwidemap", EID)
+    asked = len(server.requests)
+    _fetch(tmp_path, endpoints)
+    assert len(server.requests) == asked, "something verified was asked for again"
+
+
+def test_all_units_and_older_revision(server: FileServer, session: Path, endpoints: Endpoints, tmp_path: Path) -> None:
+    publish_ibl(server, session)
+    options = {"min_label": None, "revision": "2023-01-01"}
+    manifest = _fetch(tmp_path, endpoints, **options)
+    assert "probe00/pykilosort/spikes.times.npy" in _fetched(manifest)
+    _same_spikes(manifest, session, **options)
+
+
+def test_signals_when_asked_for(server: FileServer, session: Path, endpoints: Endpoints, tmp_path: Path) -> None:
+    publish_ibl(server, session)
+    names = _fetched(_fetch(tmp_path, endpoints, signals=["licks", "motion_energy", "pose"]))
+    assert {"licks.times.npy", "leftCamera.ROIMotionEnergy.npy", "_ibl_leftCamera.times.npy"} <= names
+    assert "_ibl_leftCamera.lightningPose.pqt" in names
+    with pytest.raises(InputError, match="motion_energy"):
+        _fetch(tmp_path, endpoints, signals=["nose"])
+
+
+def test_an_unknown_session_and_an_insertion_without_login(
+    server: FileServer, session: Path, endpoints: Endpoints, tmp_path: Path
+) -> None:
+    publish_ibl(server, session)
+    with pytest.raises(DownloadError, match=r"no session .* ALYX_LOGIN and ALYX_PASSWORD, or ALYX_TOKEN"):
+        _fetch(tmp_path, endpoints, f"ibl:{identifier('probe00')}")
+
+
+def test_wrong_bytes_in_the_public_bucket(
+    server: FileServer, session: Path, endpoints: Endpoints, tmp_path: Path
+) -> None:
+    _, paths = publish_ibl(server, session)
+    path = paths["alf/probe00/pykilosort/#2024-05-06#/passingSpikes.table.pqt"]
+    server.fail(path, Fault(wrong=True), Fault(cut_at=1000), Fault(status=503))
+    _same_spikes(_fetch(tmp_path, endpoints), session)
+    assert len(server.asked(path)) == 4
+
+
+@pytest.fixture(params=["password", "token"])
+def database(
+    request: pytest.FixtureRequest, server: FileServer, session: Path, monkeypatch: pytest.MonkeyPatch
+) -> Alyx:
+    if request.param == "token":
+        monkeypatch.setenv("ALYX_TOKEN", TOKEN)
+    else:
+        monkeypatch.setenv("ALYX_LOGIN", LOGIN)
+        monkeypatch.setenv("ALYX_PASSWORD", PASSWORD)
+    return Alyx(server, session)
+
+
+def test_real_one_with_account(
+    database: Alyx, session: Path, endpoints: Endpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    manifest = _fetch(tmp_path, endpoints, f"ibl:{database.pids['probe00']}")
+    _same_spikes(manifest, session)
+    content = json.loads(manifest.read_text())
+    assert content["source_id"] == EID
+    assert content["details"]["probes"] == {"probe00": database.pids["probe00"]}
+    assert content["details"]["lab"] == "simulatedlab"
+    assert list(home.iterdir()) == [], "ONE wrote into the home folder"
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(secret.encode() in path.read_bytes() for path in written for secret in (TOKEN, PASSWORD))
+
+
+def test_busy_database_is_retried(
+    server: FileServer, session: Path, endpoints: Endpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALYX_TOKEN", TOKEN)
+    Alyx(server, session)
+    server.fail(f"/sessions/{EID}", Fault(status=503, headers={"Retry-After": "0"}))
+    _same_spikes(_fetch(tmp_path, endpoints), session)
+
+
+def test_revoked_token_and_wrong_password(
+    server: FileServer, session: Path, endpoints: Endpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Alyx(server, session)
+    monkeypatch.setenv("ALYX_TOKEN", TOKEN)
+    database.token = "another"
+    with pytest.raises(DownloadError) as error:
+        _fetch(tmp_path, endpoints)
+    assert "rejected the API token" in str(error.value)
+    assert "ALYX_TOKEN" in str(error.value)
+    assert TOKEN not in str(error.value)
+    monkeypatch.delenv("ALYX_TOKEN")
+    monkeypatch.setenv("ALYX_LOGIN", LOGIN)
+    monkeypatch.setenv("ALYX_PASSWORD", "not-the-password")
+    with pytest.raises(DownloadError) as error:
+        _fetch(tmp_path, endpoints)
+    assert "authentication failed" in str(error.value)
+    assert "not-the-password" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_database_that_never_answers(
+    server: FileServer, session: Path, endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALYX_TOKEN", TOKEN)
+    server.pages["/me"] = lambda handler: server.gate.wait(30) and None
+    with pytest.raises(DownloadError, match="no answer within 4 s"):
+        alyx.ask("session", {"identifier": EID}, endpoints, limit=4.0)
+
+
+def test_stale_md5_in_the_tables(server: FileServer, session: Path, endpoints: Endpoints, tmp_path: Path) -> None:
+    _, paths = publish_ibl(server, session)
+    path = paths["alf/probe00/pykilosort/#2024-05-06#/clusters.uuids.csv"]
+    server.put(path, server.files[path][:-1] + b" ")
+    with pytest.raises(DownloadError, match=r"same bytes each time.*--accept") as error:
+        _fetch(tmp_path, endpoints)
+    assert len(server.asked(path)) == QUICK.downloads
+    sha256 = str(error.value).rpartition("--accept ")[2]
+    manifest = fetch(f"ibl:{EID}", tmp_path / "data", network=QUICK, endpoints=endpoints, accept=[sha256])
+    entries = json.loads(manifest.read_text())["files"]
+    accepted = [name for name, entry in entries.items() if entry["checked"].startswith("accepted although md5")]
+    assert [name.rpartition("/")[2] for name in accepted] == ["clusters.uuids.csv"]
+
+
+def _dataset(path: str) -> dict:
+    return {"path": path, "id": path, "size": 1, "md5": ""}
+
+
+def test_choice_of_sorting_and_probe() -> None:
+    paths = [
+        f"alf/{probe}/{name}"
+        for probe in ("probe00", "probe01")
+        for name in (
+            "spikes.times.npy",
+            "spikes.clusters.npy",
+            "pykilosort/spikes.times.npy",
+            "pykilosort/spikes.clusters.npy",
+            "pykilosort/clusters.metrics.pqt",
+        )
+    ]
+    paths += ["alf/probe01/iblsorter/spikes.times.npy", "alf/probe01/iblsorter/spikes.clusters.npy"]
+    chosen = {each["path"] for each in choose(map(_dataset, paths), {}, None, "here")}
+    assert {path for path in chosen if "times" in path} == {
+        "alf/probe00/pykilosort/spikes.times.npy",
+        "alf/probe01/iblsorter/spikes.times.npy",
+    }
+    only = {each["path"] for each in choose(map(_dataset, paths), {"sorter": "pykilosort"}, "probe01", "here")}
+    assert all(path.startswith("alf/probe01/pykilosort") for path in only)
+    with pytest.raises(DownloadError, match="no spike sorting of probe02"):
+        choose(map(_dataset, paths), {"probes": ["probe02"]}, None, "here")

@@ -1,0 +1,122 @@
+"""DANDI assets and plain addresses; what a location may say; what fetch.json adds to a recording."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.recording import Provenance
+from pipeline_lib.sources.endpoints import Endpoints
+from pipeline_lib.sources.fetch import fetch
+from pipeline_lib.sources.fetched import add_origin
+from pipeline_lib.sources.remote import parse_remote
+from pipeline_lib.sources.simulate import simulate
+from pipeline_lib.sources.simulate.layouts import write_layout
+from pipeline_lib.sources.transport import DownloadError
+from tests.servers.files import Fault, FileServer
+from tests.sources.fetching import QUICK
+
+ASSET = "0f57f0b0-f021-42bb-8eaa-56cd482e2a29"
+
+
+@pytest.fixture(scope="module")
+def nwb(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    recording = simulate("eif", {"neurons_per_area": 4, "coupled": 2, "trials": 10}, 0, "two areas")
+    return write_layout(recording, tmp_path_factory.mktemp("allen"), "allen").read_bytes()
+
+
+@pytest.fixture
+def server(nwb: bytes) -> Iterator[FileServer]:
+    server = FileServer()
+    asset = {
+        "identifier": ASSET,
+        "path": "sub-707296975/sub-707296975_ses-721123822.nwb",
+        "contentSize": len(nwb),
+        "digest": {"dandi:sha2-256": hashlib.sha256(nwb).hexdigest(), "dandi:dandi-etag": "x-1"},
+        "contentUrl": [f"{server.url}/api/assets/{ASSET}/download/", server.put("/x.amazonaws.com/blobs/1", nwb)],
+        "license": ["spdx:CC-BY-4.0"],
+    }
+    server.put(f"/api/assets/{ASSET}/", json.dumps(asset).encode())
+    yield server
+    server.close()
+
+
+def _fetch(server: FileServer, tmp_path: Path, location: str = f"dandi:{ASSET}") -> Path:
+    return fetch(location, tmp_path, network=QUICK, endpoints=Endpoints(dandi=server.url + "/api"))
+
+
+def test_dandi_asset(server: FileServer, nwb: bytes, tmp_path: Path) -> None:
+    server.fail("/x.amazonaws.com/blobs/1", Fault(wrong=True), Fault(cut_at=10_000))
+    manifest = _fetch(server, tmp_path)
+    content = json.loads(manifest.read_text())
+    assert content["licence"] == "CC-BY-4.0"
+    assert content["files"]["sub-707296975_ses-721123822.nwb"]["checked"] == "sha256 as published"
+    assert manifest.with_name("sub-707296975_ses-721123822.nwb").read_bytes() == nwb
+
+
+def test_dandi_api_out_of_order(server: FileServer, tmp_path: Path) -> None:
+    path = f"/api/assets/{ASSET}/"
+    server.fail(path, Fault(status=503), Fault(page=True), Fault(cut_at=5))
+    _fetch(server, tmp_path / "passes")
+    server.fail(path, *[Fault(page=True)] * 10)
+    with pytest.raises(DownloadError, match="not JSON"):
+        _fetch(server, tmp_path / "stays")
+
+
+def test_plain_address(server: FileServer, nwb: bytes, tmp_path: Path) -> None:
+    location = server.put("/folder/a%20session.nwb", nwb)
+    manifest = _fetch(server, tmp_path, location)
+    remote = parse_remote(location, "test")
+    assert remote.manifest(tmp_path) == manifest
+    assert remote.location(tmp_path).name == "a session.nwb"
+    assert remote.location(tmp_path).read_bytes() == nwb
+
+
+def test_fetching_again_changes_nothing(server: FileServer, nwb: bytes, tmp_path: Path) -> None:
+    location = server.put("/session.nwb", nwb)
+    manifest = _fetch(server, tmp_path, location)
+    before = manifest.read_bytes(), manifest.stat().st_mtime_ns, len(server.requests)
+    _fetch(server, tmp_path, location)
+    assert (manifest.read_bytes(), manifest.stat().st_mtime_ns, len(server.requests)) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "scheme"),
+    [
+        ("allen:757216464", "allen"),
+        ("allen-behavior:1044385384", "allen-behavior"),
+        ("ibl:4ecb5d24-f5cc-402c-be28-9d0f7cb14b3a", "ibl"),
+        (f"dandi:{ASSET}", "dandi"),
+        ("s3://bucket/key.nwb?versionId=7", "s3"),
+        ("https://example.org/a.nwb", "https"),
+    ],
+)
+def test_locations(text: str, scheme: str) -> None:
+    remote = parse_remote(text, "sheet")
+    assert remote.scheme == scheme
+    assert parse_remote(remote.text, "sheet") == remote
+
+
+@pytest.mark.parametrize("text", ["some/folder/file.nwb", "simulated:eif", "C:/data", "file.mat"])
+def test_paths_are_not_remote(text: str) -> None:
+    assert parse_remote(text, "sheet") is None
+
+
+@pytest.mark.parametrize("text", ["allen:first", "ibl:757216464", "dandi:000021", "https://example.org/", "s3://b"])
+def test_bad_identifiers(text: str) -> None:
+    with pytest.raises(InputError, match="location"):
+        parse_remote(text, "sheet")
+
+
+def test_a_recording_takes_its_origin_along(server: FileServer, nwb: bytes, tmp_path: Path) -> None:
+    manifest = _fetch(server, tmp_path)
+    name = "sub-707296975_ses-721123822.nwb"
+    provenance = Provenance("nwb", "x", files={name: hashlib.sha256(nwb).hexdigest()})
+    add_origin(provenance, manifest.parent)
+    assert (provenance.licence, provenance.source_id) == ("CC-BY-4.0", ASSET)
+    provenance.files[name] = "0" * 64
+    with pytest.raises(InputError, match="as it was fetched"):
+        add_origin(provenance, manifest.with_name(name))

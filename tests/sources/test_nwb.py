@@ -1,0 +1,294 @@
+"""NWB files made by pynwb, then read by us; and the same files damaged."""
+
+import shutil
+from datetime import UTC, datetime
+
+import h5py
+import numpy as np
+import pytest
+
+from pipeline_lib.sources import read_source
+from tests.sources.conftest import refuses
+
+SPIKES = [[0.5, 1.0, 9.5], [], [0.25, 2.0], [3.0]]
+REGIONS = ["VISp", "CA1"]
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory):
+    """A file with everything: text, ragged and NaN columns, electrodes, observation intervals, two kinds of series."""
+    import pynwb
+
+    path = tmp_path_factory.mktemp("nwb") / "session.nwb"
+    start = datetime(2020, 1, 1, tzinfo=UTC)
+    nwb = pynwb.NWBFile(session_description="d", identifier="id-7", session_start_time=start)
+    device = nwb.create_device(name="probe")
+    groups = [nwb.create_electrode_group(f"shank{k}", "d", REGIONS[k], device) for k in range(2)]
+    for k in range(4):
+        nwb.add_electrode(location=REGIONS[k // 2], group=groups[k // 2], rel_x=0.0, rel_y=20.0 * k)
+    nwb.add_unit_column("snr", "s")
+    nwb.add_unit_column("label", "l")
+    for k, times in enumerate(SPIKES):
+        nwb.add_unit(
+            spike_times=times,
+            obs_intervals=[[0.0, 10.0]] if k else [[0.0, 4.0], [6.0, 10.0]],
+            electrodes=[3 - k],
+            electrode_group=groups[(3 - k) // 2],
+            waveform_mean=[0.0, 1.0],
+            snr=[2.0, np.nan, 0.5, 3.0][k],
+            label=f"unit {k}",
+            id=10 * k,
+        )
+    nwb.add_trial_column("side", "s")
+    nwb.add_trial_column("go_time", "g")
+    for k, (begin, end) in enumerate([(4.0, 5.0), (1.0, 2.0), (np.nan, 3.0), (6.0, 7.5)]):
+        nwb.add_trial(start_time=begin, stop_time=end, side="LR"[k % 2], go_time=[4.5, np.nan, 0.0, 6.5][k])
+    other = pynwb.epoch.TimeIntervals(name="flashes", description="d")
+    other.add_interval(start_time=0.0, stop_time=12.0)
+    nwb.add_time_intervals(other)
+    behavior = nwb.create_processing_module("behavior", "d")
+    speed = np.array([1.0, 2.0, np.nan, 4.0])
+    behavior.add(pynwb.TimeSeries(name="speed", data=speed, unit="m/s", starting_time=0.5, rate=2.0, conversion=10.0))
+    stamps = np.array([0.0, 0.1, 0.4])
+    behavior.add(pynwb.TimeSeries(name="gaze", data=np.arange(6.0).reshape(3, 2), unit="deg", timestamps=stamps))
+    with pynwb.NWBHDF5IO(path, "w") as io:
+        io.write(nwb)
+    return path
+
+
+@pytest.fixture
+def path(pristine, tmp_path):
+    """A copy to damage."""
+    return shutil.copy(pristine, tmp_path / "session.nwb")
+
+
+def replace(file, name, data):
+    """Put other data in a dataset's place, with its attributes."""
+    attributes = dict(file[name].attrs)
+    del file[name]
+    file[name] = data
+    file[name].attrs.update(attributes)
+
+
+def test_spikes_units_and_presence(path):
+    recording = read_source("nwb", "s", path)
+    for row, times in enumerate(SPIKES):
+        np.testing.assert_array_equal(recording.spike_times[recording.spike_units == row], times)
+    units = recording.units
+    assert list(units["unit_id"]) == ["0", "10", "20", "30"]
+    assert list(units["region"]) == ["CA1", "CA1", "VISp", "VISp"]
+    assert list(units["population"]) == list(units["region"])
+    assert list(units["probe"]) == ["shank1", "shank1", "shank0", "shank0"]
+    assert list(units["depth"]) == [60, 40, 20, 0]
+    assert list(units["label"]) == [f"unit {k}" for k in range(4)]
+    assert list(recording.unit_intervals["unit"]) == [0, 0, 1, 2, 3]
+    assert list(recording.unit_intervals["stop"]) == [4, 10, 10, 10, 10]
+    assert recording.duration == 10
+    assert recording.provenance.source_id == "id-7"
+
+
+def test_trials_keep_events_that_did_not_happen(path):
+    recording = read_source("nwb", "s", path, {"condition": ["side"]})
+    trials = recording.trials
+    assert list(trials["start"]) == [1, 4, 6]
+    assert list(trials["condition"]) == ["R", "L", "R"]
+    np.testing.assert_array_equal(trials["go_time"], [np.nan, 4.5, 6.5])
+    assert recording.provenance.counts["trials_before"] == 4
+    assert recording.provenance.counts["trials_without_times"] == 1
+    assert set(read_source("nwb", "s", path).trials["condition"]) == {"all"}
+    joined = read_source("nwb", "s", path, {"condition": ["side", "go_time"]}).trials
+    assert list(joined["condition"]) == ["side=R go_time=none", "side=L go_time=4.5", "side=R go_time=6.5"]
+    with refuses("session.nwb", "'sid'", "side"):
+        read_source("nwb", "s", path, {"condition": "sid"})
+
+
+def test_another_table_of_intervals(path):
+    assert read_source("nwb", "s", path, {"trials_table": "flashes"}).duration == 12
+    with refuses("session.nwb", "intervals/blinks", "flashes, trials"):
+        read_source("nwb", "s", path, {"trials_table": "blinks"})
+    with h5py.File(path, "r+") as file:
+        del file["intervals/trials"]
+    assert len(read_source("nwb", "s", path).trials) == 0
+
+
+def test_presence(path):
+    by_spikes = read_source("nwb", "s", path, {"unit_presence": "spike_range"}).unit_intervals
+    assert by_spikes.to_numpy().tolist() == [[0, 0.5, 9.5], [2, 0.25, 2.0], [3, 3.0, 3.0]]
+    assert read_source("nwb", "s", path, {"unit_presence": "always"}).unit_intervals is None
+    with h5py.File(path, "r+") as file:
+        del file["units/obs_intervals"], file["units/obs_intervals_index"]
+    assert read_source("nwb", "s", path).unit_intervals is None
+    with refuses("session.nwb", "units/obs_intervals", "nothing there"):
+        read_source("nwb", "s", path, {"unit_presence": "obs_intervals"})
+
+
+def test_signals(path):
+    signals = {"running": "processing/behavior/speed", "eye": "processing/behavior/gaze"}
+    recording = read_source("nwb", "s", path, {"signals": signals})
+    assert recording.signals["running"].to_numpy().tolist() == [[0.5, 10], [1.0, 20], [2.0, 40]]
+    assert recording.provenance.counts["running_samples_left_out"] == 1
+    assert list(recording.signals["eye"]) == ["time", "eye_0", "eye_1"]
+    assert list(recording.signals["eye"]["time"]) == [0.0, 0.1, 0.4]
+    with refuses("session.nwb", "processing/behavior/spead/data", "gaze, speed"):
+        read_source("nwb", "s", path, {"signals": {"running": "processing/behavior/spead"}})
+
+
+def test_selection_and_columns(path):
+    recording = read_source("nwb", "s", path, {"query": {"snr": ">=0.5"}, "regions": "VISp", "population": "label"})
+    assert list(recording.units["unit_id"]) == ["20", "30"]
+    assert list(recording.units["population"]) == ["unit 2", "unit 3"]
+    assert set(recording.unit_intervals["unit"]) == {0, 1}
+    assert read_source("nwb", "s", path, {"region": "label"}).units["region"].iloc[0] == "unit 0"
+    with refuses("session.nwb", "region", "'area'", "snr"):
+        read_source("nwb", "s", path, {"region": "area"})
+
+
+def test_an_offset_moves_every_time(path):
+    options = {"time_offset": 5.0, "signals": {"eye": "processing/behavior/gaze"}}
+    recording = read_source("nwb", "s", path, options)
+    assert recording.spike_times[0] == 5.25
+    assert list(recording.trials["start"]) == [6, 9, 11]
+    assert recording.trials["go_time"].iloc[1] == 9.5
+    assert recording.unit_intervals["start"].min() == 5
+    assert recording.signals["eye"]["time"].iloc[0] == 5
+    assert recording.duration == 15
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<i4", ">u8", "f4"])
+def test_index_and_times_of_any_type_and_byte_order(path, dtype):
+    expected = read_source("nwb", "s", path)
+    with h5py.File(path, "r+") as file:
+        replace(file, "units/spike_times_index", file["units/spike_times_index"][:].astype(dtype))
+        replace(file, "units/spike_times", file["units/spike_times"][:].astype(">f8"))
+        replace(file, "units/snr", file["units/snr"][:].astype(">f4"))
+    found = read_source("nwb", "s", path)
+    assert found.units["snr"].dtype.isnative
+    np.testing.assert_array_equal(found.spike_times, expected.spike_times)
+    np.testing.assert_array_equal(found.spike_units, expected.spike_units)
+
+
+def test_links_within_the_file_are_followed(path):
+    with h5py.File(path, "r+") as file:
+        file.move("units/spike_times", "scratch_times")
+        file["units/spike_times"] = h5py.SoftLink("/scratch_times")
+        file.move("units", "moved")
+        file["units"] = h5py.SoftLink("moved")
+    assert len(read_source("nwb", "s", path).spike_times) == 6
+
+
+def test_data_outside_the_file_are_refused(path, tmp_path):
+    secret = tmp_path / "secret.h5"
+    with h5py.File(secret, "w") as file:
+        file["spike_times"] = np.arange(6.0)
+    with h5py.File(path, "r+") as file:
+        del file["units/spike_times"]
+        file["units/spike_times"] = h5py.ExternalLink("secret.h5", "spike_times")
+    with refuses("session.nwb", "units/spike_times", "secret.h5", "within the file"):
+        read_source("nwb", "s", path)
+    with h5py.File(path, "r+") as file:
+        del file["units/spike_times"]
+        file["hop"] = h5py.ExternalLink("secret.h5", "/")
+        file["units/spike_times"] = h5py.SoftLink("/hop/spike_times")
+    with refuses("session.nwb", "secret.h5"):
+        read_source("nwb", "s", path)
+    (tmp_path / "raw").write_bytes(np.arange(6.0).tobytes())
+    with h5py.File(path, "r+") as file:
+        del file["units/spike_times"]
+        file.create_dataset("units/spike_times", (6,), "f8", external=[("raw", 0, 48)])
+    with refuses("session.nwb", "units/spike_times", "raw"):
+        read_source("nwb", "s", path)
+    with h5py.File(path, "r+") as file:
+        del file["units/spike_times"]
+        layout = h5py.VirtualLayout((6,), "f8")
+        layout[:] = h5py.VirtualSource("secret.h5", "spike_times", shape=(6,))
+        file.create_virtual_dataset("units/spike_times", layout)
+    with refuses("session.nwb", "units/spike_times", "secret.h5"):
+        read_source("nwb", "s", path)
+    with h5py.File(path, "r+") as file:
+        del file["units/spike_times"]
+        file["units/spike_times"] = h5py.SoftLink("/units/spike_times")
+    with refuses("session.nwb", "circle"):
+        read_source("nwb", "s", path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("units/spike_times", lambda x: np.r_[np.nan, x[1:]], ("row 0", "nan")),
+        ("units/spike_times", lambda x: np.r_[x[:3], -0.25, x[4:]], ("row 3", "-0.25 s")),
+        ("units/spike_times", lambda x: np.r_[x[1], x[0], x[2:]], ("row 1", "0.5 s after 1.0 s", "sort: true")),
+        ("units/spike_times", lambda x: x[:0], ()),
+        ("units/spike_times", lambda x: x.reshape(3, 2), ("shape (3, 2)",)),
+        ("units/spike_times", lambda x: x[:-1], ("spike_times_index", "the last at 5")),
+        ("units/spike_times", lambda x: x.astype("S8"), ("text of shape (6,)", "numbers")),
+        ("units/spike_times_index", lambda x: x[::-1], ("never decrease",)),
+        ("units/spike_times_index", lambda x: x + 1, ("the last at 6",)),
+        ("units/spike_times_index", lambda x: x[:-1], ("the last at 6",)),
+        ("units/id", lambda x: x[:2], ("units/",)),
+        ("units/snr", lambda x: x[:2], ("units/", "2 rows", "4 rows")),
+        ("units/electrodes", lambda x: x + 1, ("row 0", "found 4", "rows 0 to 3")),
+        ("units/obs_intervals", lambda x: x[:, :1], ("units/obs_intervals", "(5, 1)")),
+        ("units/obs_intervals", lambda x: x * np.nan, ("units/obs_intervals", "finite")),
+        ("intervals/trials/stop_time", lambda x: x - 5, ("trials.stop", "before its start")),
+        ("intervals/trials/start_time", lambda x: x[:2], ("intervals/trials", "2 rows")),
+    ],
+)
+def test_damage_names_file_and_dataset(path, name, change, words):
+    with h5py.File(path, "r+") as file:
+        replace(file, name, change(file[name][:]))
+    with refuses("session.nwb", *words):
+        read_source("nwb", "s", path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "units",
+        "units/spike_times",
+        "units/spike_times_index",
+        "units/obs_intervals_index",
+        "intervals/trials/start_time",
+    ],
+)
+def test_a_missing_dataset_is_named(path, name):
+    with h5py.File(path, "r+") as file:
+        del file[name]
+    with refuses("session.nwb", name):
+        read_source("nwb", "s", path)
+
+
+def test_sort_accepts_disorder(path):
+    with h5py.File(path, "r+") as file:
+        replace(file, "units/spike_times", file["units/spike_times"][:][[2, 0, 1, 3, 4, 5]])
+    assert list(read_source("nwb", "s", path, {"sort": True}).spike_times) == [0.25, 0.5, 1.0, 2.0, 3.0, 9.5]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.6, 0.9, 0.999])
+def test_a_truncated_file(path, share):
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with refuses("session.nwb", "file"):
+        read_source("nwb", "s", path)
+
+
+def test_the_location(path, tmp_path):
+    assert len(read_source("nwb", "s", tmp_path).units) == 4
+    shutil.copy(path, tmp_path / "other.nwb")
+    with refuses(str(tmp_path), "other.nwb, session.nwb"):
+        read_source("nwb", "s", tmp_path)
+    with refuses("absent.nwb", "no such file"):
+        read_source("nwb", "s", tmp_path / "absent.nwb")
+
+
+def test_real_guo2017(shared_data):
+    options = {"condition": ["type", "response"], "unit_presence": "spike_range"}
+    recording = read_source("nwb", "guo", shared_data / "guo2017_dandi000009", options)
+    assert (len(recording.units), len(recording.spike_times), len(recording.trials)) == (4, 34057, 412)
+    assert set(recording.units["region"]) == {"Thalamus"}
+    assert recording.trials["cue_start_time"].isna().sum() == 70
+    assert recording.duration == pytest.approx(5232.4, abs=0.1)
+    np.testing.assert_allclose(recording.trials["start"][:3], [2.3, 322.1, 1498.9], atol=0.05)
+    expected = [[1498.9, 2422.7], [1880.0, 2405.3], [1499.3, 3982.6], [1498.9, 5203.9]]
+    np.testing.assert_allclose(recording.unit_intervals[["start", "stop"]], expected, atol=0.05)
+    assert recording.provenance.counts["trials_before"] == 412
+    assert "type=non-performing response=N/A" in set(recording.trials["condition"])

@@ -1,0 +1,139 @@
+"""The real AllenSDK, in its own environment, on a loopback warehouse; and the guards around it without the SDK."""
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.sources import read_source
+from pipeline_lib.sources.endpoints import Endpoints
+from pipeline_lib.sources.isolated import environment, run_watched
+from pipeline_lib.sources.ledger import Ledger
+from pipeline_lib.sources.sdk import SCRIPT, fetch_with_sdk
+from pipeline_lib.sources.simulate import simulate
+from pipeline_lib.sources.simulate.layouts import write_layout
+from pipeline_lib.sources.transport import DownloadError, Network
+from tests.servers.files import Fault, FileServer
+from tests.servers.rma import DOWNLOAD, Warehouse
+
+PATIENT = Network(connect=5.0, stall=25.0, attempts=3, backoff=0.01)
+
+
+@pytest.fixture(scope="module")
+def nwb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    recording = simulate("eif", {"neurons_per_area": 4, "coupled": 2, "trials": 10}, 0, "two areas")
+    return write_layout(recording, tmp_path_factory.mktemp("allen"), "allen")
+
+
+@pytest.fixture(scope="module")
+def environments(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("environments")
+    try:
+        environment(SCRIPT.with_suffix(".requirements.txt"), folder)
+    except InputError as error:
+        pytest.skip(f"AllenSDK's environment cannot be installed here: {error}")
+    return folder
+
+
+@pytest.fixture
+def server() -> Iterator[FileServer]:
+    server = FileServer()
+    yield server
+    server.close()
+
+
+@pytest.mark.slow
+def test_tables_and_session_through_the_real_sdk(
+    server: FileServer, nwb: Path, environments: Path, tmp_path: Path, shared_data: Path
+) -> None:
+    warehouse = Warehouse(server, nwb, shared_data / "allen_vcn_tables")
+    cache, ledger = tmp_path / "cache", Ledger(tmp_path / "ledger.tsv")
+    endpoints = Endpoints(allen_warehouse=server.url)
+
+    def fetch() -> list:
+        return fetch_with_sdk(cache, environments, ledger, PATIENT, endpoints, warehouse.session)
+
+    fetched = fetch()
+    path = fetched[-1].file.path
+    assert path.read_bytes() == nwb.read_bytes()
+    assert ledger.lookup(fetched[-1].file.url) == fetched[-1].sha256
+    assert sum(1 for _ in (cache / "sessions.csv").open()) == 58 + 2
+    ours, direct = (read_source("allen", "x", location) for location in (path, nwb))
+    assert np.array_equal(ours.spike_times, direct.spike_times)
+    asked = len(server.requests)
+    fetch()
+    assert len(server.requests) == asked
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [Fault(status=503), Fault(cut_at=20_000), Fault(stall_at=20_000)])
+def test_faults_of_the_warehouse(
+    server: FileServer, nwb: Path, environments: Path, tmp_path: Path, fault: Fault
+) -> None:
+    warehouse = Warehouse(server, nwb, None)
+    server.fail(DOWNLOAD, fault)
+    cache, ledger = tmp_path / "cache", Ledger(tmp_path / "ledger.tsv")
+    began = time.monotonic()
+    fetched = fetch_with_sdk(
+        cache, environments, ledger, PATIENT, Endpoints(allen_warehouse=server.url), warehouse.session
+    )
+    assert fetched[-1].file.path.read_bytes() == nwb.read_bytes()
+    assert time.monotonic() - began < 4 * PATIENT.stall
+    assert not (cache / ".writing").exists()
+
+
+@pytest.mark.slow
+def test_wrong_bytes_against_the_ledger(server: FileServer, nwb: Path, environments: Path, tmp_path: Path) -> None:
+    """Bit rot inside the spike times opens well; AllenSDK would keep it for ever."""
+    import h5py
+
+    warehouse = Warehouse(server, nwb, None)
+    ledger, endpoints = Ledger(tmp_path / "ledger.tsv"), Endpoints(allen_warehouse=server.url)
+    fetch_with_sdk(tmp_path / "first", environments, ledger, PATIENT, endpoints, warehouse.session)
+    rotten = tmp_path / "rotten.nwb"
+    rotten.write_bytes(nwb.read_bytes())
+    with h5py.File(rotten, "r+") as file:
+        file["units/spike_times"][3] += 0.5
+    server.put(DOWNLOAD, rotten.read_bytes())
+    with pytest.raises(DownloadError, match="the first fetch gave"):
+        fetch_with_sdk(tmp_path / "second", environments, ledger, PATIENT, endpoints, warehouse.session)
+    assert not list((tmp_path / "second").rglob("*.nwb"))
+
+
+def test_a_program_that_stalls_is_ended(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        run_watched([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path, stall=0.5)
+    assert time.monotonic() - began < 10
+
+
+def test_a_program_that_writes_is_not_ended(tmp_path: Path) -> None:
+    code = (
+        "import sys, time\n"
+        "with open(sys.argv[1], 'w', buffering=1) as file:\n"
+        "    for _ in range(8): file.write('x\\n'); time.sleep(0.25)\n"
+        "print('done')"
+    )
+    result = run_watched([sys.executable, "-c", code, tmp_path / "grows"], tmp_path, stall=1.5)
+    assert (result.returncode, result.stdout) == (0, "done\n")
+
+
+def test_the_list_of_requirements_names_no_server_and_hashes_every_package() -> None:
+    text = SCRIPT.with_suffix(".requirements.txt").read_text()
+    assert "//" not in text
+    entries = text.replace("\\\n", " ").splitlines()
+    assert len(entries) > 80
+    assert all("==" in entry and "--hash=sha256:" in entry for entry in entries)
+    assert any(entry.startswith("allensdk==2.16.2") for entry in entries)
+
+
+def test_a_requirement_whose_hash_is_wrong_is_not_installed(tmp_path: Path) -> None:
+    listed = tmp_path / "wrong.txt"
+    listed.write_text("idna==3.10 --hash=sha256:" + "0" * 64 + "\n")
+    with pytest.raises(InputError, match="environment"):
+        environment(listed, tmp_path)
+    assert not list(tmp_path.glob("wrong-*/complete"))

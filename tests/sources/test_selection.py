@@ -1,0 +1,81 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline_lib.sources.selection import UnitSelection, select
+from tests.sources.conftest import refuses
+
+WHERE = Path("file.nwb")
+
+
+@pytest.fixture
+def shuffled(recording):
+    """The small session, unit after unit as files hold it, with a quality column."""
+    order = np.argsort(recording.spike_units, kind="stable")
+    quality = [0.1, 0.6, np.nan, 0.5, 0.2, 0.9]
+    return replace(
+        recording,
+        spike_times=recording.spike_times[order],
+        spike_units=recording.spike_units[order],
+        units=recording.units.assign(isi_violations=quality),
+    )
+
+
+def test_spikes_come_back_in_order_of_time(recording, shuffled):
+    result = select(shuffled, UnitSelection(), WHERE)
+    np.testing.assert_array_equal(result.spike_times, recording.spike_times)
+    np.testing.assert_array_equal(result.spike_units, recording.spike_units)
+    result.validate()
+
+
+def test_every_kept_unit_keeps_its_own_spikes(shuffled):
+    intervals = pd.DataFrame({"unit": [0, 2, 3, 5], "start": [0.0, 1.0, 0.5, 2.0], "stop": 4.8})
+    shuffled.unit_intervals = intervals
+    result = select(shuffled, UnitSelection(regions=("VISp", "CA1")), WHERE)
+    assert set(result.units["region"]) == {"VISp", "CA1"}
+    for row, unit_id in enumerate(result.units["unit_id"]):
+        before = list(shuffled.units["unit_id"]).index(unit_id)
+        own = np.sort(shuffled.spike_times[shuffled.spike_units == before])
+        np.testing.assert_array_equal(result.spike_times[result.spike_units == row], own)
+        expected = intervals.loc[intervals["unit"] == before, "start"]
+        found = result.unit_intervals.loc[result.unit_intervals["unit"] == row, "start"]
+        assert list(found) == list(expected)
+    counts = result.provenance.counts
+    assert (counts["units_before"], counts["units_after"]) == (6, 4)
+    assert counts["spikes_before"] == 200
+    assert counts["spikes_after"] == len(result.spike_times) < 200
+
+
+@pytest.mark.parametrize(("text", "kept"), [("<=0.5", 3), ("<0.5", 2), (">=0.5", 3), (">.5", 2), ("==5e-1", 1)])
+def test_thresholds_and_nan_never_passes(shuffled, text, kept):
+    assert len(select(shuffled, UnitSelection(query={"isi_violations": text}), WHERE).units) == kept
+
+
+def test_rates_are_over_the_time_a_unit_was_observed(shuffled):
+    spikes = np.bincount(shuffled.spike_units)
+    shuffled.observed = np.array([[0.0, 1.5], [2.0, 4.5]])
+    rates = spikes / 4.0
+    threshold = float(np.sort(rates)[3])
+    assert len(select(shuffled, UnitSelection(min_rate=threshold), WHERE).units) == (rates >= threshold).sum()
+    lazy = int(np.argmin(rates))
+    shuffled.unit_intervals = pd.DataFrame({"unit": [lazy], "start": [0.0], "stop": [0.1]})
+    kept = select(shuffled, UnitSelection(max_units=1), WHERE)
+    assert list(kept.units["unit_id"]) == [shuffled.units["unit_id"][lazy]]
+
+
+def test_the_most_active_units_are_kept_in_the_order_of_the_file(shuffled):
+    result = select(shuffled, UnitSelection(max_units=3), WHERE)
+    best = np.sort(np.argsort(-np.bincount(shuffled.spike_units), kind="stable")[:3])
+    assert list(result.units["unit_id"]) == list(shuffled.units["unit_id"].iloc[best])
+
+
+def test_a_selection_that_leaves_nothing_says_what_there_is(shuffled):
+    with refuses("file.nwb", "none of 6", "CA1, VISl, VISp"):
+        select(shuffled, UnitSelection(regions="VISX"), WHERE)
+    with refuses("file.nwb", "option query", "'snr'", "isi_violations"):
+        select(shuffled, UnitSelection(query={"snr": ">1"}), WHERE)
+    with refuses("option query", "'region'"):
+        select(shuffled, UnitSelection(query={"region": ">1"}), WHERE)

@@ -1,0 +1,116 @@
+"""The code's name: the same for comments, another for code, and what it covers."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.training import code_id as module
+from pipeline_lib.training.code_id import code_id
+
+FILES = {
+    "__init__.py": '__version__ = "1"\n',
+    "top.py": (
+        '"""Doc."""\nfrom typing import TYPE_CHECKING\n\nfrom pipeline_lib.part import leaf\n\n'
+        "if TYPE_CHECKING:\n    from pipeline_lib import typing_only\n\n"
+        "def f(x):\n    from pipeline_lib.late import g\n    return g(x)\n"
+    ),
+    "late.py": "from .part.other import h\n\ndef g(x):\n    return h(x) + 1\n",
+    "part/__init__.py": "SCALE = 2\n",
+    "part/leaf.py": "VALUE = 1\n",
+    "part/other.py": "from . import sibling\n\ndef h(x):\n    return x\n",
+    "part/sibling.py": "S = 1\n",
+    "typing_only.py": "T = 1\n",
+    "unused.py": "U = 1\n",
+}
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = tmp_path / "pipeline_lib"
+    for name, content in FILES.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+    monkeypatch.setattr(module, "ROOT", root)
+    return root
+
+
+def fresh(modules: list[str | Path]) -> str:
+    for cached in (module._code_id, module._tree, module._imports, module._meaning):
+        cached.cache_clear()
+    return code_id(modules)
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> None:
+    yield
+    fresh([])
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "changes"),
+    [
+        ("top.py", '"""Doc."""', '"""Other words."""', False),
+        ("top.py", '"""Doc."""', "", False),
+        ("top.py", "def f(x):\n", "# why\ndef f(x):\n\n    '''What.'''\n", False),
+        ("top.py", "return g(x)", "return g( x )", False),
+        ("part/leaf.py", "VALUE = 1", 'VALUE = 1\n"""What it is."""', False),
+        ("typing_only.py", "T = 1", "T = 2", False),
+        ("unused.py", "U = 1", "U = 2", False),
+        ("__init__.py", "1", "2", False),
+        ("top.py", "return g(x)", "return g(-x)", True),
+        ("late.py", "+ 1", "+ 2", True),  # imported inside a function
+        ("part/leaf.py", "1", "1.0", True),  # another type
+        ("part/leaf.py", "1", "'1'", True),
+        ("part/__init__.py", "2", "3", True),  # runs when part.leaf is imported
+        ("part/other.py", "return x", "return 2 * x", True),  # a relative import
+        ("part/sibling.py", "1", "2", True),  # from . import
+    ],
+)
+def test_what_changes_it(package: Path, file: str, old: str, new: str, changes: bool) -> None:
+    before = fresh(["pipeline_lib.top"])
+    content = (package / file).read_text()
+    assert old in content
+    (package / file).write_text(content.replace(old, new, 1))
+    assert (fresh(["pipeline_lib.top"]) != before) == changes
+
+
+def test_a_file_of_the_user_counts_with_what_it_imports(package: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text("import numpy\nfrom pipeline_lib.part import leaf\n")
+    before = fresh([own])
+    (tmp_path / "elsewhere").mkdir()
+    assert fresh([Path(shutil.copy(own, tmp_path / "elsewhere" / "own.py"))]) == before
+    (package / "part" / "leaf.py").write_text("VALUE = 2\n")
+    between = fresh([own])
+    own.write_text(own.read_text() + "x = 1\n")
+    assert len({before, between, fresh([own])}) == 3
+
+
+def test_what_cannot_be_hashed(package: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="absent"):
+        fresh(["pipeline_lib.absent"])
+    (tmp_path / "own.py").write_text("x = 1\ndef (\n")
+    with pytest.raises(InputError, match="line 2"):
+        fresh([tmp_path / "own.py"])
+
+
+def test_models_depend_on_their_own_code_only() -> None:
+    closure = {
+        name: code_id(["pipeline_lib.training.fit", f"pipeline_lib.models.{name}"]) for name in ("psth", "mean_rate")
+    }
+    assert closure["psth"] != closure["mean_rate"]
+    assert code_id(["pipeline_lib.training.fit"]) not in closure.values()
+
+
+def test_it_is_quick_and_light() -> None:
+    program = (
+        "import sys, time; from pipeline_lib.training.code_id import code_id; start = time.process_time();"
+        "code_id(['pipeline_lib.training.fit', 'pipeline_lib.models.smoothing']);"
+        "print(time.process_time() - start); assert not {'numpy', 'pandas', 'yaml'} & set(sys.modules)"
+    )
+    seconds = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert float(seconds) < 0.5

@@ -1,0 +1,275 @@
+"""A fit as a whole: what it publishes, and what it is after everything that can happen to a process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+import zarr
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.files import sha256_file, sha256_tree
+from pipeline_lib.training import fit as module
+from pipeline_lib.training.fit import fit, load_fit
+from pipeline_lib.training.run import FitError, read_arrays
+from tests.small_cohort import SPLITS, UNITS, WINDOWS, open_cohort, recording, write_cohort
+
+WALKER = str(Path(__file__).with_name("walker.py"))
+PUBLISHED = {"model.safetensors", "config.yaml", "history.csv", "run.json", "predictions.zarr", "manifest.json"}
+Cohort = tuple[list[Path], Path]
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    return write_cohort(tmp_path_factory.mktemp("cohort"), made=[recording(trials=30)])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    out = tmp_path_factory.mktemp("undisturbed")
+    walk(cohort, out)
+    return contents(out)
+
+
+def walk(cohort: Cohort, out: Path, seed: int = 0, code: str = "", **config: object) -> None:
+    """Fit the walker in this process, with a checkpoint at every step."""
+    fit(*cohort, "walker", WALKER, config, seed, out, code=code, checkpoint_seconds=0)
+
+
+def start_walk(cohort: Cohort, out: Path, **environment: object) -> subprocess.Popen:
+    """The same in a process of its own."""
+    stores, split = cohort
+    program = (
+        "from pipeline_lib.training.fit import fit\n"
+        f"fit({[str(each) for each in stores]}, {str(split)!r}, 'walker', {WALKER!r}, {{}}, 0, {str(out)!r},"
+        " checkpoint_seconds=0)"
+    )
+    variables = os.environ | {name: str(value) for name, value in environment.items()}
+    return subprocess.Popen([sys.executable, "-c", program], env=variables, stderr=subprocess.PIPE, text=True)
+
+
+def contents(out: Path) -> dict[str, str]:
+    """Hashes of everything that was published but run.json, which holds times."""
+    entries = [entry for entry in out.iterdir() if entry.name in PUBLISHED - {"run.json"}]
+    return {entry.name: sha256_tree(entry) if entry.is_dir() else sha256_file(entry) for entry in entries}
+
+
+# What is published
+
+
+def test_everything_is_published_and_nothing_else(cohort: Cohort, tmp_path: Path) -> None:
+    walk(cohort, tmp_path, seed=3)
+    assert {entry.name for entry in tmp_path.iterdir()} == PUBLISHED | {".lock"}
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["sha256"] == {
+        "model.safetensors": sha256_file(tmp_path / "model.safetensors"),
+        "predictions.zarr": sha256_tree(tmp_path / "predictions.zarr"),
+    }
+    assert manifest["trains"] == {"small0": json.loads((cohort[0][0] / "manifest.json").read_text())["content_hash"]}
+    assert (manifest["model"], manifest["seed"], manifest["sees"]) == ("walker", 3, "nothing")
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == {"steps": 60, "spoil": ""}
+    history = (tmp_path / "history.csv").read_text().splitlines()
+    assert history[0] == "step,loss" and len(history) == 61
+    facts = json.loads((tmp_path / "run.json").read_text())
+    assert facts["seed"] == 3 and facts["device"] == "cpu" and facts["cpu_seconds"] >= 0
+    assert facts["peak_memory_mb"] > 10 and facts["packages"]["numpy"] == np.__version__
+
+
+def test_predictions(cohort: Cohort, tmp_path: Path) -> None:
+    walk(cohort, tmp_path)
+    data = open_cohort(*cohort)
+    root = zarr.open_group(str(tmp_path / "predictions.zarr"), mode="r")
+    assert dict(root.attrs) == {"model": "walker", "seed": 0, "sees": "nothing", "bin_size": 20.0}
+    samples = data.split.samples.loc[root["small0/sample"][:]]
+    assert set(samples["split"]) == {"validation", "test"}
+    assert len(samples) == (data.split.samples["split"] != "train").sum()
+    expected, _ = read_arrays(tmp_path / "model.safetensors")
+    rates = root["small0/rates"]
+    assert rates.dtype == np.float32 and rates.shape == (len(samples), 50, UNITS)
+    np.testing.assert_array_equal(rates[:], np.broadcast_to(expected["small0"].astype(np.float32), rates.shape))
+    assert root["small0/couplings/filters"].shape == (UNITS, UNITS, 4)
+    assert root["small0/couplings/strength"].shape == (UNITS, UNITS)
+    assert root["small0/couplings"].attrs["bin_size"] == 20.0
+
+
+def test_ragged_windows_of_two_sessions(tmp_path: Path) -> None:
+    made = [recording("a", seed=1, trials=100, units=5), recording("b", seed=2, trials=30)]
+    for each in made:
+        each.trials["stop"] -= np.linspace(0, 0.5, len(each.trials))
+    cohort = write_cohort(tmp_path, replace(WINDOWS, after=None), SPLITS, made)
+    fit(*cohort, "mean_rate", "mean_rate", {}, 0, tmp_path / "fit")
+    data = open_cohort(*cohort)
+    root = zarr.open_group(str(tmp_path / "fit" / "predictions.zarr"), mode="r")
+    for session, units in (("a", 5), ("b", UNITS)):
+        rates, ids = root[session]["rates"][:], root[session]["sample"][:]
+        samples = data.split.samples.loc[ids]
+        assert (samples["session"] == session).all() and rates.shape[2] == units
+        bins = samples["bins"].to_numpy()
+        assert len(set(bins)) > 5
+        np.testing.assert_array_equal(np.isfinite(rates).all(axis=2).sum(axis=1), bins)
+        np.testing.assert_array_equal(np.isnan(rates).all(axis=2), np.arange(rates.shape[1]) >= bins[:, None])
+
+
+@pytest.mark.parametrize("name", ["mean_rate", "psth", "smoothing"])
+def test_baselines_publish_the_same_bytes_twice_and_load_again(cohort: Cohort, tmp_path: Path, name: str) -> None:
+    for out in ("one", "two"):
+        fit(*cohort, name, name, {}, 0, tmp_path / out)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    data = open_cohort(*cohort)
+    root = zarr.open_group(str(tmp_path / "one" / "predictions.zarr"), mode="r")
+    samples = data.split.samples.loc[root["small0/sample"][:]]
+    again = load_fit(tmp_path / "one").predict(data, "small0", samples)
+    np.testing.assert_array_equal(again, root["small0/rates"][:])
+
+
+def test_nothing_is_done_twice(cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = tmp_path / "notes"
+    monkeypatch.setenv("WALKER_NOTES", str(notes))
+    out = tmp_path / "out"
+    walk(cohort, out)
+    walk(cohort, out)
+    walk(cohort, out, steps=60)  # the default, said aloud
+    assert len(notes.read_text().splitlines()) == 1
+    for number, change in enumerate(({"seed": 1}, {"code": "other"}, {"steps": 61}), start=2):
+        walk(cohort, out, **change)
+        assert len(notes.read_text().splitlines()) == number
+    assert load_fit(out, WALKER).seed == 0
+
+
+# What may happen to a process
+
+
+def test_killed_and_run_again_gives_the_same_bytes(
+    cohort: Cohort, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = start_walk(cohort, tmp_path / "out", WALKER_STOP_AT=37, WALKER_SIGNAL="SIGKILL")
+    assert killed.wait() == -signal.SIGKILL
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    monkeypatch.setenv("WALKER_NOTES", str(tmp_path / "notes"))
+    walk(cohort, tmp_path / "out")
+    assert (tmp_path / "notes").read_text() == "resumed at 38\n"
+    assert contents(tmp_path / "out") == undisturbed
+    assert not (tmp_path / "out" / ".resume").exists()
+
+
+def test_killed_while_publishing(
+    cohort: Cohort, undisturbed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_predictions", cut)
+        with pytest.raises(KeyboardInterrupt):
+            walk(cohort, tmp_path)
+    assert contents(tmp_path) == {}
+    walk(cohort, tmp_path)
+    assert contents(tmp_path) == undisturbed
+
+
+def test_asked_to_stop_it_saves_and_says_so(cohort: Cohort, undisturbed: dict[str, str], tmp_path: Path) -> None:
+    stopped = start_walk(cohort, tmp_path, WALKER_STOP_AT=20, WALKER_SIGNAL="SIGTERM")
+    _, words = stopped.communicate()
+    assert stopped.returncode == 143
+    assert words.strip() == f"{tmp_path}: stopped as asked; the next run goes on from here"
+    walk(cohort, tmp_path)
+    assert contents(tmp_path) == undisturbed
+
+
+def test_two_processes_on_one_directory(cohort: Cohort, undisturbed: dict[str, str], tmp_path: Path) -> None:
+    notes, gate = tmp_path / "notes", tmp_path / "gate"
+    first = start_walk(cohort, tmp_path / "out", WALKER_NOTES=notes, WALKER_GATE=gate)
+    while not notes.exists():
+        assert first.poll() is None
+        time.sleep(0.05)
+    second = start_walk(cohort, tmp_path / "out", WALKER_NOTES=notes, WALKER_GATE=gate)
+    assert "waiting: another process" in second.stderr.readline()
+    gate.touch()
+    for process in (first, second):
+        process.communicate()
+        assert process.returncode == 0
+    assert notes.read_text() == "started at 0\n"
+    assert contents(tmp_path / "out") == undisturbed
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "both"])
+def test_damaged_checkpoints(
+    cohort: Cohort,
+    undisturbed: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    damage: str,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("WALKER_FAIL_AT", "30")
+        with pytest.raises(RuntimeError, match="as asked"):
+            walk(cohort, tmp_path)
+    checkpoints = sorted((tmp_path / ".resume").glob("*.safetensors"))
+    last, previous = sorted(checkpoints, key=lambda file: "previous" in file.name)
+    for file in (last, previous) if damage == "both" else (last,):
+        content = bytearray(file.read_bytes())
+        content[-5] ^= 1
+        file.write_bytes(content[:-9] if damage == "cut" else content)
+    notes = tmp_path / "notes"
+    monkeypatch.setenv("WALKER_NOTES", str(notes))
+    walk(cohort, tmp_path)
+    assert notes.read_text() == ("started at 0\n" if damage == "both" else "resumed at 30\n")
+    assert f"{last}: unreadable, going back" in capsys.readouterr().err
+    assert contents(tmp_path) == undisturbed
+
+
+def test_a_checkpoint_of_other_settings_is_not_resumed(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WALKER_FAIL_AT", "30")
+    with pytest.raises(RuntimeError):
+        walk(cohort, tmp_path)
+    monkeypatch.delenv("WALKER_FAIL_AT")
+    monkeypatch.setenv("WALKER_NOTES", str(tmp_path / "notes"))
+    walk(cohort, tmp_path, steps=50)
+    assert (tmp_path / "notes").read_text() == "started at 0\n"
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 51
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        ("weights", ["walker", r"small0\[2\] is nan"]),
+        ("rates", ["session small0", r"unit 2 \(u2\) is nan", "bin 3", "nothing was published"]),
+        ("sign", [r"unit 2 \(u2\) is -1"]),
+        ("shape", ["rates of shape"]),
+    ],
+)
+def test_impossible_numbers_are_not_published(cohort: Cohort, tmp_path: Path, spoil: str, words: list[str]) -> None:
+    fit(*cohort, "mean_rate", "mean_rate", {}, 0, tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(FitError) as caught:
+        fit(*cohort, "walker", WALKER, {"spoil": spoil}, 0, tmp_path)
+    for word in words:
+        assert caught.match(word)
+    assert contents(tmp_path) == before
+
+
+def test_wrong_input(cohort: Cohort, tmp_path: Path) -> None:
+    stores, split = cohort
+    with pytest.raises(InputError, match="unknown key"):
+        fit(stores, split, "psth", "psth", {"smooth": 1}, 0, tmp_path / "out")
+    with pytest.raises(InputError, match=r"manifest\.json"):
+        fit([tmp_path], split, "psth", "psth", {}, 0, tmp_path / "out")
+    other, _ = write_cohort(tmp_path / "other", made=[recording("other", trials=30)])
+    with pytest.raises(InputError, match="only one of split and trains"):
+        fit([*stores, *other], split, "psth", "psth", {}, 0, tmp_path / "out")
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    with pytest.raises(InputError, match="finished fit"):
+        load_fit(tmp_path / "out")

@@ -1,0 +1,91 @@
+"""GPU slots, with GPUs that are only names."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline_lib.training.gpu import candidates, slot
+
+JOB = """
+import os, sys, time
+from pipeline_lib.training.gpu import slot
+directory, log, seconds, jobs = sys.argv[1:]
+with slot(["0", "1"], int(jobs), directory) as device:
+    gpu = os.environ["CUDA_VISIBLE_DEVICES"]
+    with open(log, "a") as file:
+        print(gpu, time.monotonic(), file=file, flush=True)
+        time.sleep(float(seconds))
+        print(gpu, time.monotonic(), file=file, flush=True)
+assert device == "cuda" and "CUDA_VISIBLE_DEVICES" not in os.environ
+"""
+
+
+def job(directory: Path, log: Path, seconds: float, jobs: int = 1) -> subprocess.Popen:
+    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    arguments = [sys.executable, "-c", JOB, str(directory), str(log), str(seconds), str(jobs)]
+    return subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("jobs_per_gpu", [1, 2])
+def test_jobs_never_share_a_slot(tmp_path: Path, jobs_per_gpu: int) -> None:
+    logs = [tmp_path / f"{number}.log" for number in range(6)]
+    jobs = [job(tmp_path / "slots", log, 0.3, jobs_per_gpu) for log in logs]
+    errors = [each.communicate()[1] for each in jobs]
+    assert [each.returncode for each in jobs] == [0] * 6
+    events = []
+    for log in logs:
+        (gpu, start), (same, stop) = (line.split() for line in log.read_text().splitlines())
+        assert gpu == same
+        events += [(float(start), 1, gpu), (float(stop), -1, gpu)]
+    held, most = {"0": 0, "1": 0}, {"0": 0, "1": 0}
+    for _, change, gpu in sorted(events):
+        held[gpu] += change
+        most[gpu] = max(most[gpu], held[gpu])
+    assert most == {"0": jobs_per_gpu, "1": jobs_per_gpu}
+    assert any("waiting for a GPU" in error for error in errors)
+
+
+def test_a_killed_job_frees_its_slot(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    killed = [job(tmp_path / "slots", log, 60) for _ in range(2)]
+    while not log.exists() or len(log.read_text().splitlines()) < 2:
+        assert [each.poll() for each in killed] == [None, None]
+        time.sleep(0.02)
+    after = job(tmp_path / "slots", log, 0)
+    assert "waiting" in after.stderr.readline()
+    killed[0].send_signal(signal.SIGKILL)
+    assert after.wait(timeout=20) == 0
+    killed[1].kill()
+    for each in (*killed, after):
+        each.wait()
+        each.stderr.close()
+
+
+def test_candidates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("nvidia10", "nvidia2", "nvidiactl", "nvidia-uvm", "null"):
+        (tmp_path / name).touch()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert candidates(devices=tmp_path) == ["0", "1"]
+    assert candidates([1, 3], tmp_path) == ["1", "3"]
+    for visible, expected in (("3, GPU-ab", ["3", "GPU-ab"]), ("", []), ("-1", [])):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert candidates([1], tmp_path) == expected
+
+
+def test_no_gpu_is_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with slot(directory=tmp_path / "slots") as device:
+        assert device == "cpu" and os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    assert not (tmp_path / "slots").exists()
+
+
+def test_the_slot_is_the_only_gpu_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    with slot(directory=tmp_path) as device:
+        assert device == "cuda" and os.environ["CUDA_VISIBLE_DEVICES"] == "4"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,5"

@@ -1,0 +1,123 @@
+"""Progress, history and checkpoints of one fit."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline_lib.training import run as module
+from pipeline_lib.training.run import FitError, Run, read_arrays, write_arrays
+
+
+def test_arrays_come_back_and_bytes_repeat(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {
+        "session/weights": rng.standard_normal((3, 4)).T,  # not contiguous
+        "bias": np.float32(2.5) * np.ones(()),
+        "rows": np.arange(5),
+        "mask": np.array([True, False]),
+        "empty": np.zeros((0, 3), np.float32),
+        "text": np.frombuffer(b"abc", np.uint8),
+    }
+    write_arrays(tmp_path / "a", arrays, {"one": 1, "two": [2]})
+    write_arrays(tmp_path / "b", dict(reversed(arrays.items())), {"two": [2], "one": 1})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    found, about = read_arrays(tmp_path / "a")
+    assert about == {"one": 1, "two": [2]} and set(found) == set(arrays)
+    for name, array in arrays.items():
+        assert found[name].dtype == array.dtype
+        np.testing.assert_array_equal(found[name], array)
+
+
+def test_history_goes_back_with_the_checkpoint(tmp_path: Path) -> None:
+    run = Run(tmp_path, "key", checkpoint_seconds=0)
+    for step in range(4):
+        run.log({"step": np.int64(step), "loss": np.float32(0.5)})
+        if step == 1:
+            run.checkpoint({"x": np.ones(2)})
+    run.close()
+    again = Run(tmp_path, "key")
+    assert again.rows == []
+    np.testing.assert_array_equal(again.resume()["x"], 1)
+    again.log({"step": 2, "loss": 0.25, "note": "new, column"})
+    expected = 'step,loss,note\n0,0.5,\n1,0.5,\n2,0.25,"new, column"\n'
+    assert again.history_csv() == expected
+    lines = (tmp_path / ".resume" / "history.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [0, 1, 2]
+
+
+def test_a_fresh_start_forgets_the_history_of_a_killed_attempt(tmp_path: Path) -> None:
+    run = Run(tmp_path, "key")
+    run.log({"step": 0})
+    again = Run(tmp_path, "key")
+    assert again.resume() is None
+    again.log({"step": 10})
+    assert again.history_csv() == "step\n10\n"
+    assert (tmp_path / ".resume" / "history.jsonl").read_text() == '{"step": 10}\n'
+
+
+def test_checkpoints_wait_for_their_time_unless_forced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(module.time, "time", lambda: now[0])
+    run = Run(tmp_path, "key", checkpoint_seconds=60)
+    made = []
+
+    def state() -> dict[str, np.ndarray]:
+        made.append(now[0])
+        return {"x": np.zeros(1)}
+
+    for seconds in (0, 30, 59, 60, 61, 119, 120):
+        now[0] = 1000.0 + seconds
+        run.checkpoint(state)
+    assert made == [1060.0, 1120.0]
+    run.checkpoint(state, force=True)
+    assert len(made) == 3
+
+
+def test_a_state_that_is_not_finite_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    run = Run(tmp_path, "key", {"model": "glm"}, checkpoint_seconds=0)
+    run.checkpoint({"w": np.ones(3)})
+    with pytest.raises(FitError, match=r"w\[1\] is inf"):
+        run.checkpoint({"w": np.array([0, np.inf, np.nan])})
+    np.testing.assert_array_equal(Run(tmp_path, "key").resume()["w"], 1)
+
+
+def test_killed_between_the_two_renames_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(tmp_path, "key", checkpoint_seconds=0)
+    run.checkpoint({"w": np.ones(3)})
+
+    def cut(*paths: object) -> None:
+        real(*paths)
+        raise KeyboardInterrupt
+
+    real = module.os.replace
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "replace", cut)
+        with pytest.raises(KeyboardInterrupt):
+            run.checkpoint({"w": np.zeros(3)})
+    np.testing.assert_array_equal(Run(tmp_path, "key").resume()["w"], 1)
+
+
+def test_progress_is_throttled_and_estimates_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(module.time, "time", lambda: now[0])
+    run = Run(tmp_path, "key", {"cohort": "c", "model": "m", "seed": 1})
+    file = tmp_path / ".resume" / "progress.json"
+
+    def shown() -> dict:
+        return json.loads(file.read_text())
+
+    run.progress(0, None, float("nan"))
+    assert shown()["loss"] is None and shown()["seconds_left"] is None and shown()["cohort"] == "c"
+    now[0] = 1100.0
+    run.progress(50, 100, 1.0)  # resumed at 50: the estimate may not count these steps as done now
+    now[0] = 1100.5
+    run.progress(55, 100, 0.5)
+    assert shown()["step"] == 50
+    now[0] = 1110.0
+    run.progress(60, 100, 0.25, learning_rate=np.float32(0.5))
+    assert shown()["step"] == 60 and shown()["seconds_left"] == 40.0 and shown()["learning_rate"] == 0.5
+    now[0] = 1110.1
+    run.progress(100, 100, 0.1)
+    assert shown()["step"] == 100 and shown()["seconds_left"] == 0.0

@@ -1,0 +1,262 @@
+"""Parts that keep to their shares, never see each other, and are the same for everybody."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.trains.leakage import check_leakage
+from pipeline_lib.trains.splits import PARTS, Split, SplitSettings, _deal, make_split
+from pipeline_lib.trains.store import Trains
+from pipeline_lib.trains.windows import WindowSettings
+
+from .conftest import make_recording
+
+TRIALS = WindowSettings(after=0.5)
+CONTINUOUS = WindowSettings(mode="continuous", length=0.5, history=0.2)
+
+
+@pytest.fixture
+def trains(recording) -> Trains:
+    return Trains.from_recording(recording)
+
+
+def _session(trials: pd.DataFrame, units: int = 4, duration: float = 1000.0) -> Trains:
+    frame = pd.DataFrame({"unit_id": [str(u) for u in range(units)], "region": "", "population": "a"})
+    observed = np.array([[0, int(duration * 1e5)]])
+    tables = {"units": frame, "trials": trials}
+    ticks, unit = np.array([0], np.int32), np.array([0], np.uint16)
+    return Trains("made", ticks, unit, units, int(duration * 1e5), observed, None, tables)
+
+
+def _trials(conditions: list[str], period: float = 2.0) -> pd.DataFrame:
+    start = np.arange(len(conditions)) * period + 1
+    return pd.DataFrame({"start": start, "stop": start + 1, "condition": conditions})
+
+
+def test_trials_are_split_by_condition():
+    conditions = ["a"] * 200 + ["b"] * 100 + ["c"] * 50
+    split = make_split([_session(_trials(conditions))], TRIALS, SplitSettings(), "c")
+    table = split.samples.groupby(["condition", "split"]).size().unstack()
+    for condition, count in (("a", 200), ("b", 100), ("c", 50)):
+        for part, share in zip(PARTS, (0.7, 0.1, 0.2), strict=True):
+            assert abs(table.loc[condition, part] - share * count) <= 2
+    assert split.samples["split"].value_counts().to_dict() == {"train": 245, "test": 70, "validation": 35}
+
+
+def test_tiny_conditions_are_pooled():
+    """Forty conditions of two trials: none could be split by itself."""
+    conditions = [f"c{number % 40}" for number in range(80)]
+    split = make_split([_session(_trials(conditions))], TRIALS, SplitSettings(), "c")
+    assert split.samples["split"].value_counts().to_dict() == {"train": 56, "test": 16, "validation": 8}
+
+
+def test_three_trials_are_one_for_each_part():
+    split = make_split([_session(_trials(["a"] * 3))], TRIALS, SplitSettings(), "c")
+    assert sorted(split.samples["split"]) == sorted(PARTS)
+    with pytest.raises(InputError, match="no trial in the split part"):
+        make_split([_session(_trials(["a"] * 2))], TRIALS, SplitSettings(), "c")
+
+
+@pytest.mark.parametrize("fractions", [(0.7, 0.1, 0.2), (0.7, 0.2, 0.1), (0.05, 0.05, 0.9), (0.8, 0.0, 0.2)])
+@pytest.mark.parametrize("count", [3, 4, 7, 100, 1001])
+def test_shares_of_any_number(count, fractions):
+    sizes = np.bincount(_deal(count, np.array(fractions)), minlength=3)
+    assert sizes.sum() == count
+    assert ((sizes > 0) == (np.array(fractions) > 0)).all()
+    assert (np.abs(sizes - count * np.array(fractions)) <= 2).all()
+
+
+def test_same_seed_same_split_and_other_seed_another(trains):
+    one, same = (make_split([trains], TRIALS, SplitSettings(heldout_units=5), "c") for _ in range(2))
+    pd.testing.assert_frame_equal(one.samples, same.samples)
+    np.testing.assert_array_equal(one.heldout["s1"], same.heldout["s1"])
+    other = make_split([trains], TRIALS, SplitSettings(heldout_units=5, seed=1), "c")
+    assert (one.samples["split"] != other.samples["split"]).any()
+    assert one.heldout["s1"].tolist() != other.heldout["s1"].tolist()
+
+
+def test_a_session_is_split_alike_in_every_cohort(trains):
+    second = Trains.from_recording(make_recording("s2", seed=1))
+    alone = make_split([trains], TRIALS, SplitSettings(heldout_units=0.2), "one")
+    both = make_split([second, trains], TRIALS, SplitSettings(heldout_units=0.2), "two")
+    own = both.samples[both.samples["session"] == "s1"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(alone.samples, own)
+    np.testing.assert_array_equal(alone.heldout["s1"], both.heldout["s1"])
+    more_units = make_split([trains], TRIALS, SplitSettings(heldout_units=0.5), "one")
+    pd.testing.assert_frame_equal(alone.samples, more_units.samples)
+
+
+def test_held_out_units_are_spread_over_populations(trains):
+    for count in (5, 0.25, 10):
+        rows = make_split([trains], TRIALS, SplitSettings(heldout_units=count), "c").heldout["s1"]
+        number = count if count >= 1 else 5
+        assert len(set(rows)) == number
+        cortex = (trains.units["population"].to_numpy()[rows] == "cortex").sum()
+        assert abs(cortex - number * 8 / 20) < 1
+    with pytest.raises(InputError, match="20 units"):
+        make_split([trains], TRIALS, SplitSettings(heldout_units=20), "c")
+
+
+def test_every_unit_is_held_out_under_some_seed(trains):
+    seen = {
+        row
+        for seed in range(60)
+        for row in make_split([trains], TRIALS, SplitSettings(heldout_units=3, seed=seed), "c").heldout["s1"].tolist()
+    }
+    assert seen == set(range(20))
+
+
+@pytest.mark.parametrize("gap", [None, 0.2, 1.5])
+def test_blocks_keep_their_distance(trains, gap):
+    split = make_split([trains], CONTINUOUS, SplitSettings(block=3.0, gap=gap), "c")
+    samples = split.samples.sort_values("start_tick")
+    begin, part = samples["start_tick"].to_numpy(), samples["split"].to_numpy()
+    stop = begin + samples["bins"].to_numpy() * split.bin_ticks
+    changes = part[1:] != part[:-1]
+    assert changes.sum() >= 5
+    assert ((begin[1:] - stop[:-1])[changes] >= (0.2 if gap is None else gap) * 1e5).all()
+    assert (begin[1:] == stop[:-1])[~changes].mean() > 0.8  # nothing is lost inside a part
+
+
+def test_a_gap_shorter_than_the_history(trains):
+    with pytest.raises(InputError, match="gap"):
+        make_split([trains], CONTINUOUS, SplitSettings(gap=0.1), "c")
+
+
+def test_too_short_a_session_for_its_blocks(trains):
+    with pytest.raises(InputError, match="no window in the split part"):
+        make_split([trains], CONTINUOUS, SplitSettings(block=60.0), "c")
+
+
+def test_forward_bins(trains):
+    assert make_split([trains], TRIALS, SplitSettings(forward=0.1), "c").forward_bins == 20
+    with pytest.raises(InputError, match="forward"):
+        make_split([trains], TRIALS, SplitSettings(forward=0.5), "c")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_the_users_own_trials(trains, suffix, tmp_path):
+    table = pd.DataFrame({"trial": np.arange(30), "split": (["train"] * 4 + ["validation", "test"]) * 5})
+    path = tmp_path / f"mine{suffix}"
+    table.to_csv(path, index=False) if suffix == ".csv" else table.to_parquet(path)
+    split = make_split([trains], TRIALS, SplitSettings(scheme="file", file=str(path)), "c")
+    got = dict(zip(split.samples["trial"], split.samples["split"], strict=True))
+    assert got == dict(zip(table["trial"], table["split"], strict=True))
+
+
+def test_the_users_own_times(trains, tmp_path):
+    table = pd.DataFrame(
+        {
+            "session": ["s1"] * 3 + ["other"],
+            "start": [0.0, 40.5, 60.0, 0.0],
+            "stop": [40.0, 59.8, 100.0, 100.0],
+            "split": ["train", "validation", "test", "test"],
+        }
+    )
+    table.to_csv(tmp_path / "mine.csv", index=False)
+    split = make_split([trains], CONTINUOUS, SplitSettings(scheme="file", file=str(tmp_path / "mine.csv")), "c")
+    train = split.part("s1", "train")
+    assert len(train) == 80 and train["start_tick"].max() == 3_950_000
+    assert split.part("s1", "test")["start_tick"].min() >= 6_000_000
+
+
+@pytest.mark.parametrize(
+    ("table", "match"),
+    [
+        ({"trial": [0, 1], "split": ["train", "exam"]}, "exam"),
+        ({"trial": [0, 0], "split": ["train", "test"]}, "twice"),
+        ({"row": [0, 1], "split": ["train", "test"]}, "trial or start and stop"),
+        ({"trial": [0, 1], "split": ["train", "test"]}, "validation"),
+    ],
+)
+def test_a_split_file_that_makes_no_sense(trains, table, match, tmp_path):
+    pd.DataFrame(table).to_csv(tmp_path / "mine.csv", index=False)
+    with pytest.raises(InputError, match=match):
+        make_split([trains], TRIALS, SplitSettings(scheme="file", file=str(tmp_path / "mine.csv")), "c")
+    with pytest.raises(InputError, match="readable"):
+        make_split([trains], TRIALS, SplitSettings(scheme="file", file=str(tmp_path / "none.csv")), "c")
+
+
+def test_what_is_written_is_read(trains, tmp_path):
+    split = make_split([trains], replace(TRIALS, history=0.1), SplitSettings(heldout_units=3, forward=0.1), "c")
+    for name in ("one", "two"):
+        split.write(tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    read = Split.read(tmp_path / "one")
+    pd.testing.assert_frame_equal(read.samples, split.samples)
+    np.testing.assert_array_equal(read.heldout["s1"], split.heldout["s1"])
+    for name in ("forward_bins", "bin_size", "bin_ticks", "history_bins", "cohort", "sessions"):
+        assert getattr(read, name) == getattr(split, name)
+    pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "other")
+    with pytest.raises(InputError):
+        Split.read(tmp_path / "other")
+
+
+def _two_windows(gap_bins: int, history_bins: int, parts: tuple[str, str]) -> Split:
+    samples = pd.DataFrame(
+        {
+            "session": "s",
+            "start_tick": [100_000, 100_000 + (100 + gap_bins) * 500],
+            "bins": [100, 100],
+            "trial": [0, 1],
+            "condition": "",
+            "split": parts,
+        }
+    )
+    return Split(samples, {"s": np.array([], int)}, 0, 5.0, history_bins, "c")
+
+
+@pytest.mark.parametrize(
+    ("gap", "history", "leaks"),
+    [(0, 0, False), (-1, 0, True), (10, 10, False), (9, 10, True), (-100, 0, True), (-50, 20, True), (500, 50, False)],
+)
+def test_leakage_is_an_overlap_of_what_is_read_with_what_is_scored(gap, history, leaks):
+    for parts in (("train", "test"), ("test", "train"), ("validation", "test")):
+        split = _two_windows(gap, history, parts)
+        if leaks:
+            with pytest.raises(InputError, match="leakage"):
+                check_leakage(split)
+        else:
+            check_leakage(split)
+    check_leakage(_two_windows(gap, history, ("test", "test")))  # within a part, windows may overlap
+
+
+def test_a_leaky_split_is_found_among_many_windows():
+    """A long window of another part that began long before; against a loop over all pairs."""
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        samples = pd.DataFrame(
+            {
+                "session": "s",
+                "start_tick": random.integers(0, 400, 6) * 1000,
+                "bins": random.integers(1, 40, 6),
+                "trial": 0,
+                "condition": "",
+                "split": random.choice(PARTS, 6),
+            }
+        )
+        split = Split(samples, {"s": np.array([], int)}, 0, 5.0, 20, "c")
+        begin = samples["start_tick"].to_numpy()
+        stop = begin + samples["bins"].to_numpy() * 500
+        leaks = any(
+            samples["split"][i] != samples["split"][j] and begin[i] - 10_000 < stop[j] and begin[j] < stop[i]
+            for i in range(6)
+            for j in range(6)
+        )
+        try:
+            check_leakage(split)
+            assert not leaks
+        except InputError:
+            assert leaks
+
+
+def test_trials_too_close_for_their_history():
+    trains = _session(_trials(["a"] * 60, period=1.0))
+    with pytest.raises(InputError, match="a shorter windows"):
+        make_split([trains], WindowSettings(after=1.0, history=0.1), SplitSettings(), "c")
+    make_split([trains], WindowSettings(after=1.0, history=0.1), SplitSettings(scheme="blocks", block=5.0), "c")
+    with pytest.raises(InputError, match="leakage"):
+        make_split([trains], WindowSettings(after=1.5), SplitSettings(), "c")

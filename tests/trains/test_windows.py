@@ -1,0 +1,82 @@
+"""Where windows lie: around events, in continuous time, and never outside what was observed."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.trains.binning import observed_windows
+from pipeline_lib.trains.store import Trains
+from pipeline_lib.trains.windows import COLUMNS, WindowSettings, windows
+
+
+@pytest.fixture
+def trains(recording) -> Trains:
+    return Trains.from_recording(recording)
+
+
+def test_columns_and_types(trains):
+    frame = windows(trains, WindowSettings(after=0.5))
+    assert tuple(frame.columns) == COLUMNS
+    assert [str(frame[name].dtype) for name in COLUMNS] == ["str", "int64", "int32", "int32", "str"]
+    assert set(frame["session"]) == {"s1"}
+
+
+def test_windows_around_an_event(trains):
+    frame = windows(trains, WindowSettings(align="go", before=0.1, after=0.4))
+    go = trains.trials["go"]
+    assert set(frame["trial"]) <= set(np.flatnonzero(go.notna()))
+    expected = np.rint((go.iloc[frame["trial"]].to_numpy() - 0.1) * 1e5)
+    np.testing.assert_array_equal(frame["start_tick"], expected)
+    assert set(frame["bins"]) == {100}
+    np.testing.assert_array_equal(frame["condition"], trains.trials["condition"].iloc[frame["trial"]])
+
+
+def test_ragged_windows_end_within_a_bin_of_the_stop(trains):
+    frame = windows(trains, WindowSettings(after=None, before=0.1, bin_size=20))
+    stop = frame["start_tick"] + frame["bins"] * 2000
+    left = trains.trials["stop"].iloc[frame["trial"]].to_numpy() * 1e5 - stop
+    assert frame["bins"].nunique() > 10
+    assert (left > -1).all() and (left < 2000).all()
+
+
+def test_a_trial_nobody_recorded_is_left_out(trains):
+    frame = windows(trains, WindowSettings(after=0.5))
+    start = trains.trials["start"].to_numpy()
+    wholly_in_gap = np.flatnonzero((start >= 80) & (start + 0.5 <= 85))
+    assert len(wholly_in_gap) and not set(wholly_in_gap) & set(frame["trial"])
+    touching = np.flatnonzero((start < 85) & (start + 0.5 > 85))
+    assert set(touching) <= set(frame["trial"])
+
+
+def test_continuous_windows_are_wholly_observed_and_do_not_overlap(trains):
+    settings = WindowSettings(mode="continuous", length=0.7, bin_size=10)
+    frame = windows(trains, settings)
+    starts = frame["start_tick"].to_numpy()
+    trains.unit_intervals = None
+    assert observed_windows(trains, starts, 70, 1000).all()
+    assert (np.diff(starts) >= 70_000).all()
+    # As many as fit: 80 s and 15 s in windows of 0.7 s.
+    assert len(frame) == int(80 / 0.7) + int(15 / 0.7)
+    assert (frame["trial"] == -1).all() and (frame["condition"] == "").all()
+
+
+def test_only_some_conditions(trains):
+    frame = windows(trains, WindowSettings(conditions=("left",)))
+    assert set(frame["condition"]) == {"left"}
+    with pytest.raises(InputError, match="left, right"):
+        windows(trains, WindowSettings(conditions=("up",)))
+
+
+@pytest.mark.parametrize("align", ["nothing", "note"])
+def test_an_event_that_is_no_time(trains, align):
+    with pytest.raises(InputError, match=align):
+        windows(trains, WindowSettings(align=align))
+
+
+def test_no_window_at_all(trains):
+    with pytest.raises(InputError, match="no window"):
+        windows(trains, WindowSettings(mode="continuous", length=90.0))
+    trains.tables = {"units": trains.units, "trials": pd.DataFrame({"start": [], "stop": [], "condition": []})}
+    with pytest.raises(InputError, match="no window"):
+        windows(trains, WindowSettings())
