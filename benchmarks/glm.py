@@ -4,15 +4,14 @@
     python benchmarks/glm.py --nemos VENV/bin/python      # NeMoS too, from an environment that has it (10 CPU-minutes)
     python benchmarks/glm.py --cases n20 n100 --write     # and write benchmarks/results/glm.md
 
-Simulated populations, 0.05 spikes a bin, 8 log-raised cosines over 100 bins, ridge 1e-4 (specs/glm.md, section 4). Every
-job is a process of its own on one thread; its CPU seconds and memory count from after its imports. The gap is the
+Simulated populations, 0.05 spikes a bin, 8 log-raised cosines over 100 bins, ridge 1e-4 (specs/glm.md, section 4).
+Every job is a process of its own on one thread; its CPU seconds and memory count from after its imports. The gap is the
 objective (summed over units, nats a bin) of the coefficients it returns, evaluated in float64, above the minimum.
 """
 
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -87,12 +86,12 @@ def fit_ours(job: str, case: dict, counts: np.ndarray) -> dict:
     from pipeline_lib.models.glm.penalties import Penalty
 
     dtype = torch.float64 if job == "ours_float64" else torch.float32
-    memory = "low" if job == "ours_low" else "fast"
+    mode = "low" if job == "ours_low" else "fast"
     sparse = job == "ours_group_lasso"
     penalty = Penalty("group_lasso") if sparse else None
-    start = used()
+    start = begin()
     data = problem_data(case, counts)
-    solution, _ = fit(data, PoissonExp(), 2e-4 if sparse else STRENGTH, penalty=penalty, dtype=dtype, memory=memory)
+    solution, _ = fit(data, PoissonExp(), 2e-4 if sparse else STRENGTH, penalty=penalty, dtype=dtype, memory=mode)
     return finished(start, solution.coefficients.numpy(), note=solution.describe())
 
 
@@ -103,7 +102,7 @@ def fit_sklearn(job: str, case: dict, counts: np.ndarray) -> dict:
 
     units = counts.shape[1]
     design = Convolve(RaisedCosineLog(FUNCTIONS), HISTORY).compute(counts)[HISTORY:]
-    start = used()
+    start = begin()
     chosen = range(min(units, SKLEARN_UNITS))
     coefficients = np.zeros((len(chosen), design.shape[1] + 1))
     for unit in chosen:
@@ -117,7 +116,7 @@ def fit_sklearn(job: str, case: dict, counts: np.ndarray) -> dict:
 def fit_nemos(job: str, case: dict, counts: np.ndarray) -> dict:
     import nemos
 
-    start = used()
+    start = begin()
     basis = nemos.basis.RaisedCosineLogConv(FUNCTIONS, window_size=HISTORY)
     design = basis.compute_features(counts.astype(np.float32))
     model = nemos.glm.PopulationGLM(regularizer="Ridge", regularizer_strength=STRENGTH, solver_name="LBFGS")
@@ -126,15 +125,22 @@ def fit_nemos(job: str, case: dict, counts: np.ndarray) -> dict:
     return finished(start, coefficients.astype(np.float64), note="includes features and compilation")
 
 
-def used() -> tuple[float, float, float]:
-    """CPU seconds, wall seconds, peak memory so far (MB)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return time.process_time(), time.perf_counter(), peak
+def begin() -> tuple[float, float, float]:
+    """CPU seconds, wall seconds, memory in use (MB); the kernel's record of peak memory starts again from here."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return time.process_time(), time.perf_counter(), memory("VmRSS")
 
 
 def finished(start: tuple[float, float, float], coefficients: np.ndarray, note: str) -> dict:
-    cpu, wall, peak = (now - before for now, before in zip(used(), start, strict=True))
+    now = time.process_time(), time.perf_counter(), memory("VmHWM")
+    cpu, wall, peak = (after - before for after, before in zip(now, start, strict=True))
     return {"cpu": cpu, "wall": wall, "peak": peak, "note": note, "coefficients": coefficients}
+
+
+def memory(field: str) -> float:
+    """MB of this process: VmRSS now, VmHWM at its peak."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status[field].split()[0]) / 1024
 
 
 def work(job: str, case: str, counts_path: str, out: str) -> None:

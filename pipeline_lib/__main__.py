@@ -1,7 +1,6 @@
 """The command line: one verb a public function. The workflow's rules call these verbs; people may, too."""
 
 import argparse
-import errno
 import os
 import sys
 from collections.abc import Callable
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_lib import __version__
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import Failure, InputError
 
 DESCRIPTION = """Trainyard: from public neural recordings to trained, compared and drawn models of spike trains.
 The workflow (`snakemake --cores all`) calls these verbs in order; each also serves alone."""
@@ -26,15 +25,15 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Failure as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
-            raise
-        print(f"error: {error.filename or 'output'}: {error.strerror}; nothing was published", file=sys.stderr)
+        # A full disk, a missing file, a folder that may not be written: the system's own words are the clear ones.
+        print(f"error: {error.filename or 'output'}: {error.strerror or error}; nothing was published", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 1
 
 
 def _simulate(options: argparse.Namespace) -> None:
@@ -59,7 +58,7 @@ def _convert(options: argparse.Namespace) -> None:
 
 
 def _split(options: argparse.Namespace) -> None:
-    from pipeline_lib.config import parse
+    from pipeline_lib.parsing import parse
     from pipeline_lib.trains.settings import SplitSettings, WindowSettings
     from pipeline_lib.trains.splits import make_split
     from pipeline_lib.trains.store import Trains
@@ -232,9 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     of_fit(added)
     added.add_argument("--implementation", help="registered model or a Python file with MODEL; default: the name")
     mapping(added, "--settings", "hyper-parameters")
-    added.add_argument(
-        "--code", default="", help="hash of the code; a fit of other code is not reused"
-    )
+    added.add_argument("--code", default="", help="hash of the code; a fit of other code is not reused")
     path(added, "--out", "folder to write")
 
     added = verb("evaluate", _evaluate, "score a fit's predictions")

@@ -4,11 +4,10 @@ The JSON schemas in ``workflow/schemas/`` (which give editors completion) are ge
 holds them together. Nothing heavy is imported here: the Snakefile loads this at every start.
 """
 
-import difflib
 import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.trains.settings import SplitSettings, WindowSettings
@@ -90,15 +89,6 @@ class Config(BaseModel):
     """Threads of a fit."""
 
 
-def known(name: str, names: Any) -> str:
-    """What is accepted instead of the unknown `name`: the nearest of `names`, or all of them where they are few."""
-    names = [str(each) for each in names]
-    near = difflib.get_close_matches(name, names, n=1)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    return "one of " + ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-
-
 def check_name(name: str, where: str, field: str) -> None:
     """Names become folders: refuse what could leave the results folder or confuse a wildcard."""
     if not NAME.fullmatch(name):
@@ -110,41 +100,3 @@ def check_name(name: str, where: str, field: str) -> None:
 def json_schemas() -> dict[str, dict[str, Any]]:
     """The JSON schemas generated from the definitions above, by file name."""
     return {"config.schema.json": Config.model_json_schema()}
-
-
-def parse(kind: Any, content: Any, where: str) -> Any:
-    """`content` as an instance of the definition `kind`; InputError in one line, naming `where`, if it does not fit."""
-    try:
-        return TypeAdapter(kind).validate_python(content)
-    except ValidationError as error:
-        raise _explain(error, kind, where) from None
-
-
-def _explain(error: ValidationError, kind: Any, where: str) -> InputError:
-    """The first complaint of pydantic as one line; an InputError from a settings class passes as it is."""
-    first = error.errors()[0]
-    if isinstance(first.get("ctx", {}).get("error"), InputError):
-        inner = first["ctx"]["error"]
-        return InputError(where, inner.field, inner.found, inner.accepted)
-    key = ".".join(str(part) for part in first["loc"]) or "content"
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return InputError(where, key, "an unknown key", known(str(first["loc"][-1]), _keys(kind, first["loc"][:-1])))
-    if first["type"] == "missing":
-        return InputError(where, key, "nothing", "this key is required")
-    return InputError(where, key, repr(first["input"]), first["msg"].lower())
-
-
-def _keys(kind: Any, location: tuple[int | str, ...]) -> list[str]:
-    """Known keys of the definition at `location` inside `kind`, looked up in its JSON schema."""
-    schema = TypeAdapter(kind).json_schema()
-    node = schema
-    for part in location:
-        node = _dereference(node, schema)
-        node = node.get("properties", {}).get(part) or node.get("additionalProperties") or {}
-    return list(_dereference(node, schema).get("properties", {}))
-
-
-def _dereference(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    while "$ref" in node:
-        node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
-    return node

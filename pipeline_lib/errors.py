@@ -1,4 +1,7 @@
-"""The one kind of error a user is meant to read."""
+"""The errors a user is meant to read, one line each."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
@@ -18,3 +21,18 @@ class InputError(ValueError):
 
     def __reduce__(self) -> tuple:
         return type(self), (self.where, self.field, self.found, self.accepted)
+
+
+class Failure(RuntimeError):
+    """The work itself failed or was stopped, for a reason that one line can say; the command line prints it."""
+
+    exit_code = 1
+
+
+def suggest(name: str, names: Iterable[str]) -> str:
+    """What is accepted instead of the unknown `name`: the nearest of `names`, or all of them where they are few."""
+    names = [str(each) for each in names]
+    near = difflib.get_close_matches(name, names, n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return "one of " + ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")

@@ -10,8 +10,9 @@ from typing import Any
 
 import yaml
 
-from pipeline_lib.config import CohortConfig, Config, Simulation, check_name, known, parse
-from pipeline_lib.errors import InputError
+from pipeline_lib.config import CohortConfig, Config, Simulation, check_name
+from pipeline_lib.errors import InputError, suggest
+from pipeline_lib.parsing import parse
 from pipeline_lib.trains.settings import SplitSettings, WindowSettings
 
 SESSION_COLUMNS = ("session", "source", "location", "options")
@@ -108,11 +109,11 @@ def _cohort(
     members = tuple(entry.sessions or [name])
     for session in members:
         if session not in sessions:
-            raise InputError(where, "sessions", repr(session), known(session, sessions))
+            raise InputError(where, "sessions", repr(session), suggest(session, sessions))
     for key, names in (("models", entry.models or []), ("model_settings", entry.model_settings)):
         for model in names:
             if model not in models:
-                raise InputError(where, key, repr(model), known(model, models))
+                raise InputError(where, key, repr(model), suggest(model, models))
     chosen = {model: models[model] for model in (models if entry.models is None else entry.models)}
     for model, changes in entry.model_settings.items():
         if model in chosen:
@@ -140,7 +141,7 @@ def _read_sessions(config: Config, where: str) -> dict[str, Session]:
     columns = rows.fieldnames or []
     for column in columns:
         if column not in SESSION_COLUMNS:
-            raise InputError(path, "columns", repr(column), known(column, SESSION_COLUMNS))
+            raise InputError(path, "columns", repr(column), suggest(column, SESSION_COLUMNS))
     for column in SESSION_COLUMNS[:3]:
         if column not in columns:
             raise InputError(path, "columns", f"no column {column!r}", f"tab-separated {', '.join(SESSION_COLUMNS)}")
@@ -180,7 +181,7 @@ def _locate(location: str, config: Config, place: str) -> tuple[str, str | None]
     if location.startswith(SIMULATED):
         name = location.removeprefix(SIMULATED)
         if name not in config.simulations:
-            raise InputError(place, "location", location, known(name, config.simulations) + " (config: simulations)")
+            raise InputError(place, "location", location, suggest(name, config.simulations) + " (config: simulations)")
         return str(Path(config.data) / "simulated" / name), name
     path = Path(config.data, Path(location).expanduser())
     if not location or not path.exists():
@@ -207,7 +208,7 @@ def _read_models(config: Config, where: str) -> dict[str, ModelPlan]:
         path = directory / f"{name}.yaml"
         if not path.is_file():
             names = sorted(file.stem for file in directory.glob("*.yaml"))
-            raise InputError(where, "models", f"{name!r} (no file {path})", known(name, names))
+            raise InputError(where, "models", f"{name!r} (no file {path})", suggest(name, names))
         settings = yaml.safe_load(path.read_text()) or {}
         if not isinstance(settings, dict):
             raise InputError(path, "content", type(settings).__name__, "a mapping of hyper-parameters")

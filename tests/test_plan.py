@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_lib.config import Config, json_schemas, parse
+from pipeline_lib.config import Config, json_schemas
 from pipeline_lib.errors import InputError
+from pipeline_lib.parsing import parse
 from pipeline_lib.plan import resolve
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -64,7 +65,7 @@ def test_a_cohort_changes_only_what_it_names(folder: Path) -> None:
         ({"modles": ["glm"]}, ["modles", "unknown key", "'models'"]),
         ({"windows": {"bin_sise": 5}}, ["windows.bin_sise", "'bin_size'"]),
         ({"windows": {"bin_size": "five"}}, ["windows.bin_size", "'five'"]),
-        ({"windows": {"bin_size": 5, "after": 0.0123}}, ["windows.after", "0.0123", "5-ms bins"]),
+        ({"windows": {"bin_size": 5, "after": 0.0123}}, ["windows.after", "0.0123", "5.0-ms bins"]),
         ({"splits": {"fractions": [0.5, 0.1, 0.1]}}, ["splits.fractions", "sum 1"]),
         ({"models": ["gml"]}, ["models", "'gml'", "'glm'"]),
         ({"seeds": []}, ["seeds", "at least one"]),

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, suggest
 
 if TYPE_CHECKING:
     from pipeline_lib.models.contract import Model
@@ -41,9 +41,7 @@ def model_source(implementation: str) -> str | Path:
             raise InputError("model", "implementation", f"no file {path}", "the Python file of a model")
         return path
     if implementation not in model_names():
-        from pipeline_lib.config import known
-
-        accepted = known(implementation, model_names()) + " (or the path of a Python file)"
+        accepted = suggest(implementation, model_names()) + " (or the path of a Python file)"
         raise InputError("model", "implementation", repr(implementation), accepted)
     return f"{PACKAGE}.{implementation}"
 
@@ -81,14 +79,14 @@ def check_config(implementation: str, settings: dict[str, Any], where: str | Non
     ------
     InputError : an unknown key (the nearest known one is suggested), a wrong type, or a value that makes no sense.
     """
-    from pipeline_lib.config import known, parse
+    from pipeline_lib.parsing import parse
 
     where = where or f"model {implementation}"
     config = load_model(implementation).Config
     names = [field.name for field in fields(config)]
     for key in settings:
         if key not in names:
-            raise InputError(where, str(key), "an unknown key", known(str(key), names))
+            raise InputError(where, str(key), "an unknown key", suggest(str(key), names))
     return parse(config, settings, where)
 
 

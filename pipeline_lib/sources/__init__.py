@@ -8,8 +8,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pipeline_lib.errors import InputError
-from pipeline_lib.sources.options import nearest, parse_options
+from pipeline_lib.errors import InputError, suggest
+from pipeline_lib.sources.options import parse_options
 
 if TYPE_CHECKING:
     from pipeline_lib.recording import Recording
@@ -31,7 +31,8 @@ def check_options(source: str, options: dict[str, Any] | None = None) -> Any:
 def read_source(source: str, session: str, location: Path | str, options: dict[str, Any] | None = None) -> "Recording":
     """Read the session at `location` (a file or folder, as the source says) and validate it.
 
-    A `truth.zarr` beside the session's file, or in its folder, is taken along for the units that were kept.
+    Where the session was fetched, its fetch.json says release, licence and citation, and what its files must hash to. A
+    `truth.zarr` beside the session's file, or in its folder, is taken along for the units that were kept.
 
     Raises
     ------
@@ -39,12 +40,14 @@ def read_source(source: str, session: str, location: Path | str, options: dict[s
     """
     from pipeline_lib.recording import Truth
     from pipeline_lib.sources.location import reading
+    from pipeline_lib.sources.origin import add_origin
 
     values = options or {}
     chosen, module = check_options(source, values), _module(source)
     place = module.locate(Path(location))
     recording: Recording = module.read(session, place, chosen)
     recording.provenance.selection = {name: values[name] for name in sorted(values)}
+    add_origin(recording.provenance, Path(location))
     recording.validate(place)
     truth = (place if place.is_dir() else place.parent) / TRUTH
     if truth.exists():
@@ -59,5 +62,5 @@ def _module(source: str) -> ModuleType:
 
     modules = dict(zip(SOURCES, (tables, nwb, allen, ibl), strict=True))
     if source not in modules:
-        raise InputError("sessions", "source", repr(source), nearest(str(source), list(SOURCES)))
+        raise InputError("sessions", "source", repr(source), suggest(str(source), list(SOURCES)))
     return modules[source]

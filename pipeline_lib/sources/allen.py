@@ -10,16 +10,19 @@ A row of the session sheet:
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
+from annotated_types import Gt
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.sources.eye_tracking import GROUPS, read_eye
 from pipeline_lib.sources.hdf import HdfFile
 from pipeline_lib.sources.intervals import complement, overlap_any
 from pipeline_lib.sources.location import checksums, single_file
 from pipeline_lib.sources.nwb import ELECTRODES, UNITS, region_name
 from pipeline_lib.sources.options import Names, as_tuple
+from pipeline_lib.sources.presentations import merge_short
 from pipeline_lib.sources.selection import UnitSelection, select
 from pipeline_lib.sources.signals import signal_table
 from pipeline_lib.sources.trials import column_text, condition_text, no_trials, trial_table
@@ -34,7 +37,8 @@ REQUIRED_UNITS = ("id", "peak_channel_id", "quality", "isi_violations", "amplitu
 REQUIRED_PRESENTATIONS = ("start_time", "stop_time", "stimulus_name")
 NOT_PARAMETERS = ("stimulus_block", "stimulus_index", "stimulus_condition_id", "stimulus_presentation_id", "duration")
 RUNNING = "processing/running"
-SIGNAL_GROUPS = (RUNNING,)
+SIGNAL_GROUPS = (RUNNING, *GROUPS)
+"""Where signals lie in the file."""
 LICENCE = "Allen Institute terms of use"
 CITATION = "Siegle, Jia et al. 2021, Nature 592:86-92, doi 10.1038/s41586-020-03171-x"
 
@@ -56,8 +60,14 @@ class Options(UnitSelection):
     """Columns of the presentations that are the condition, such as stimulus_condition_id; by default the name of the
     stimulus and the parameters that vary within it."""
     population: Literal["region", "probe"] = "region"
+    merge_below: Annotated[float, Gt(0)] | None = 0.1
+    """Put presentations shorter than this (s) together: a showing of a film becomes one trial. Null: never."""
     running: bool = True
     """Take the running speed (cm/s) along as the signal `running`, where the file has it."""
+    eye: bool = True
+    """Take the signals `pupil` and `gaze` along, where the eye was filmed."""
+    only_selected: bool = False
+    """Of a remote file, fetch only the chosen units and the small tables, by ranges."""
 
 
 def locate(location: Path) -> Path:
@@ -89,6 +99,10 @@ def read(session: str, location: Path, options: Options) -> "Recording":
         signals = {}
         if options.running and file.find(f"{RUNNING}/running_speed") is not None:
             signals["running"], left_out = read_running(file)
+            counts |= left_out
+        if options.eye:
+            eye, left_out = read_eye(file)
+            signals |= eye
             counts |= left_out
         provenance = Provenance(
             source="allen",
@@ -254,6 +268,8 @@ def read_presentations(
     for stimulus in chosen:
         path = f"intervals/{tables[stimulus]}"
         table = file.table(path, REQUIRED_PRESENTATIONS).drop(columns="id", errors="ignore")
+        if options.merge_below is not None:
+            table = merge_short(table.sort_values("start_time", kind="stable", ignore_index=True), options.merge_below)
         if options.condition is None:
             conditions += stimulus_conditions(table)
         else:

@@ -12,6 +12,7 @@ from pipeline_lib.sources.download import Downloader, RemoteFile
 from pipeline_lib.sources.endpoints import Endpoints
 from pipeline_lib.sources.fetch_allen import behavior_file, behavior_manifest, coding_table
 from pipeline_lib.sources.fetch_ibl import RELEASE, public_tables
+from pipeline_lib.sources.ibl import GOOD
 from pipeline_lib.sources.remote import ALLEN
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 SOURCES = ("allen", "allen-behavior", "ibl")
 CLUSTERS = "aggregates/2026_Q2_IBL_et_al_BWM/clusters.pqt"
 CLUSTERS_MD5 = "ac22196fbd77687d6ee3a0c6b1b1fc15"
-GOOD = 1.0
-"""Label of the clusters of IBL that pass every quality criterion."""
 
 
 @dataclass(frozen=True)

@@ -29,19 +29,18 @@ def differing(found: Mapping[str, str], published: Mapping[str, str]) -> str:
     return next((name for name, value in published.items() if found[name] != value.lower()), "")
 
 
-def matches_etag(path: Path, etag: str) -> bool:
+def matches_etag(path: Path, etag: str) -> bool | None:
     """Whether an S3 ETag confirms the file: its MD5, or that of its parts' MD5s for some usual size of the parts.
 
-    False says nothing against the file: the parts may be of an unusual size, or the server not S3.
+    None where the ETag is of another form. False is a doubt, not a proof: the parts may be of an unusual size, or the
+    server not S3.
     """
     value, _, count = etag.strip('"').partition("-")
-    if len(value) != 32 or not set(value) <= set("0123456789abcdef"):
-        return False
+    if len(value) != 32 or not set(value) <= set("0123456789abcdef") or not (count.isdecimal() or not count):
+        return None
     if not count:
         return digests(path, ["md5"])["md5"] == value
     size = path.stat().st_size
-    if not count.isdecimal():
-        return False
     fitting = [mebibytes * MEBIBYTE for mebibytes in PART_SIZES if -(-size // (mebibytes * MEBIBYTE)) == int(count)]
     return any(_etag(path, part) == value for part in fitting)
 

@@ -32,6 +32,8 @@ from pipeline_lib.sources.transport import (
 SPARE = 64 << 20
 """Bytes of the disk that a download leaves free."""
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNCONFIRMED = "bytes that the server's ETag does not confirm"
+"""Not wrong for sure: the ETag may mean something else. So the file is fetched twice, and must be the same."""
 PROGRESS = 1 << 20
 """Bytes that count as progress: a transfer that moved as many may fail anew as often as at first."""
 
@@ -170,9 +172,9 @@ class Downloader:
         elif first and not file.changes:
             problem = f"SHA-256 {sha256} where the first fetch gave {first} ({self.ledger.path})" * (sha256 != first)
             checked = "ledger"
-        elif matches_etag(path, tag):
-            checked = "S3 ETag"
-        if not problem and not file.digests:
+        elif (confirmed := matches_etag(path, tag)) is not None:
+            problem, checked = ("", "S3 ETag") if confirmed else (UNCONFIRMED, "two downloads alike")
+        if problem in ("", UNCONFIRMED) and not file.digests:
             try:
                 check_opens(path, file.path.suffix)
             except ValueError as error:
@@ -187,7 +189,7 @@ class Downloader:
         for _ in range(self.network.downloads):
             origin = self._transfer(file, part, progress)
             verdict = self._judge(file, part.path, file.size if file.size is not None else origin.size, origin.tag)
-            if not verdict.problem:
+            if not verdict.problem or (verdict.problem == UNCONFIRMED and verdict.sha256 in seen):
                 size = part.size
                 if not file.digests and not file.changes:
                     self.ledger.record(file.url, size, verdict.sha256)

@@ -1,12 +1,13 @@
 """Fetch a session to the folder of downloads, whatever its source, and write its fetch.json."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import exclusive
-from pipeline_lib.sources.download import Downloader, RemoteFile
+from pipeline_lib.sources.download import Downloader, Fetched, RemoteFile
 from pipeline_lib.sources.endpoints import Endpoints
 from pipeline_lib.sources.fetch_allen import behavior_files, coding_files
 from pipeline_lib.sources.fetch_dandi import dandi_files
@@ -14,7 +15,12 @@ from pipeline_lib.sources.fetch_ibl import ibl_files
 from pipeline_lib.sources.fetched import Description, write_manifest
 from pipeline_lib.sources.ledger import NAME
 from pipeline_lib.sources.remote import ACCEPTED, WEB, Remote, file_name, parse_remote
+from pipeline_lib.sources.sdk import fetch_with_sdk
+from pipeline_lib.sources.subset import fetch_selected
 from pipeline_lib.sources.transport import Network
+
+ENVIRONMENTS = ".environments"
+"""Folder in the cache for environments of programs that need their own."""
 
 Lister = Callable[[Remote, Path, dict[str, Any], Downloader, Endpoints], tuple[list[RemoteFile], Description]]
 
@@ -38,9 +44,11 @@ LISTERS: dict[str, Lister] = {
 def fetch(
     location: str,
     data: Path,
+    source: str = "",
     options: dict[str, Any] | None = None,
     ledger: Path | None = None,
     accept: Sequence[str] = (),
+    sdk: bool = False,
     network: Network | None = None,
     endpoints: Endpoints | None = None,
 ) -> Path:
@@ -50,8 +58,10 @@ def fetch(
 
     Parameters
     ----------
+    source : the source that will read the session; needed where `options` say `only_selected`.
     options : reading options of the session; they decide which files are needed.
     ledger : the ledger of first fetches; by default in `data`. Keep it under version control to bind others to it.
+    sdk : fetch sessions of Allen Visual Coding through AllenSDK instead of from the bucket.
     accept : SHA-256 of files to take although they do not match what is published.
 
     Raises
@@ -63,10 +73,20 @@ def fetch(
     if remote is None:
         raise InputError("--location", "location", repr(location), ACCEPTED)
     downloader = Downloader(ledger or data / NAME, network, accept)
-    folder = remote.folder(data)
-    files, description = LISTERS[remote.scheme](
-        remote, folder, options or {}, downloader, endpoints or Endpoints.from_environment()
-    )
-    fetched = downloader.fetch_all(files)
+    endpoints = endpoints or Endpoints.from_environment()
+    folder, options = remote.folder(data), options or {}
+    files, description = LISTERS[remote.scheme](remote, folder, options, downloader, endpoints)
+    fetched: list[Fetched] = []
+    nwb = next((file for file in files if file.path.suffix == ".nwb"), None)
+    if options.get("only_selected") and nwb is not None:
+        part, details = fetch_selected(nwb, source, options, downloader)
+        description = replace(description, details=description.details | details)
+        fetched, files = [part], [file for file in files if file is not nwb]
+    elif sdk and remote.scheme == "allen":
+        session = int(remote.identifier)
+        fetched = fetch_with_sdk(folder.parent, data / ENVIRONMENTS, downloader, endpoints, session)
+        written = {item.file.path for item in fetched}
+        files = [file for file in files if file.path not in written]
+    fetched += downloader.fetch_all(files)
     with exclusive(folder / ".lock"):
         return write_manifest(folder, description, fetched)

@@ -18,7 +18,7 @@ from pipeline_lib.sources.alyx import LOGIN, ask, has_login
 from pipeline_lib.sources.download import Downloader, RemoteFile
 from pipeline_lib.sources.endpoints import Endpoints
 from pipeline_lib.sources.fetched import Description
-from pipeline_lib.sources.ibl import CITATION, LICENCE, PASSING, SORTERS
+from pipeline_lib.sources.ibl import CITATION, GOOD, LICENCE, PASSING, SORTERS
 from pipeline_lib.sources.options import Names, as_tuple
 from pipeline_lib.sources.remote import Remote
 from pipeline_lib.sources.transport import DownloadError
@@ -47,26 +47,38 @@ def ibl_files(
     ------
     DownloadError : an unknown id, an insertion id without login, no spike sorting, wrong credentials.
     """
-    if has_login():
-        session = ask("session", {"identifier": remote.identifier}, endpoints) | {"release": "openalyx"}
-        base = _file_server(endpoints)
-    else:
-        session = _look_up(remote, folder, downloader, endpoints)
-        base = f"{endpoints.ibl_public}/data"
+    session, base = find_session(remote, folder, downloader, endpoints)
     chosen = choose(session["datasets"], options, session["probe"], remote.text)
-    files = [
-        RemoteFile(
-            f"{base}/{quote(_with_id(session['path'], dataset))}",
-            folder / session["path"] / dataset["path"],
-            dataset["size"],
-            {"md5": dataset["md5"]} if re.fullmatch("[0-9a-f]{32}", dataset["md5"]) else {},
-        )
-        for dataset in chosen
-    ]
+    files = [remote_file(dataset, session, base, folder) for dataset in chosen]
     probes = {name: pid for name, pid in session["probes"].items() if session["probe"] in (None, name)}
     details = session["details"] | {"eid": session["eid"], "probes": probes}
     release = session["release"] + (f", revision {options['revision']}" if options.get("revision") else "")
     return files, Description(remote.text, session["eid"], release, LICENCE, CITATION, details)
+
+
+def find_session(
+    remote: Remote, folder: Path, downloader: Downloader, endpoints: Endpoints
+) -> tuple[dict[str, Any], str]:
+    """What the database, or without login the tables of the release, say of a session; and the address of its files.
+
+    Raises
+    ------
+    DownloadError : an unknown id, an insertion id without login, wrong credentials.
+    """
+    if has_login():
+        session = ask("session", {"identifier": remote.identifier}, endpoints)
+        return session | {"release": "openalyx"}, _file_server(endpoints)
+    return _look_up(remote, folder, downloader, endpoints), f"{endpoints.ibl_public}/data"
+
+
+def remote_file(dataset: dict[str, Any], session: dict[str, Any], base: str, folder: Path) -> RemoteFile:
+    """A dataset of the session as a file to fetch: size and MD5 are published."""
+    return RemoteFile(
+        f"{base}/{quote(_with_id(session['path'], dataset))}",
+        folder / session["path"] / dataset["path"],
+        dataset["size"],
+        {"md5": dataset["md5"]} if re.fullmatch("[0-9a-f]{32}", dataset["md5"]) else {},
+    )
 
 
 def _with_id(session: str, dataset: dict[str, Any]) -> str:
@@ -164,7 +176,7 @@ def choose(
     for name in _signals(options.get("signals")):
         chosen += [path for path in newest if _matches(path, "alf", SIGNALS[name])]
     for collection in _sortings(newest, as_tuple(options.get("probes") or probe), options.get("sorter"), where):
-        good = options.get("min_label", 1.0) == 1.0 and f"{collection}/{PASSING}" in newest
+        good = options.get("min_label", GOOD) == GOOD and f"{collection}/{PASSING}" in newest
         parent = collection.rpartition("/")[0]
         wanted = [f"{collection}/{name}" for name in ((PASSING,) if good else SPIKES)]
         wanted += [f"{collection}/{name}" for name in CLUSTERS]
@@ -191,7 +203,7 @@ def _matches(path: str, collection: str, patterns: Iterable[str]) -> bool:
 
 
 def _signals(names: Names | None) -> tuple[str, ...]:
-    chosen = ("wheel",) if names is None else as_tuple(names)
+    chosen = ("wheel", *as_tuple(names))
     for name in chosen:
         if name not in SIGNALS:
             raise InputError("source ibl", "option signals", repr(name), ", ".join(SIGNALS))

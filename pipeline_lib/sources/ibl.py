@@ -17,6 +17,7 @@ from annotated_types import Gt
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.sources.alf import AlfSession
+from pipeline_lib.sources.ibl_signals import READERS as SIGNAL_READERS
 from pipeline_lib.sources.location import checksums
 from pipeline_lib.sources.options import Names, as_tuple
 from pipeline_lib.sources.selection import UnitSelection, select
@@ -33,8 +34,13 @@ SORTERS = ("iblsorter", "pykilosort")
 SESSIONS = "*/Subjects/*/????-??-??/???/alf"
 TRIALS = "_ibl_trials.table.pqt"
 PASSING = "passingSpikes.table.pqt"
+GOOD = 1.0
+"""Label of the units that pass every quality criterion."""
 LICENCE = "CC BY 4.0"
 CITATION = "International Brain Laboratory 2025, A brain-wide map, Nature, doi 10.1038/s41586-025-09235-0"
+
+
+Signal = Literal["licks", "motion_energy", "pose", "pupil"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +68,8 @@ class Options(UnitSelection):
     """What was recorded: the whole session, or only its trials (simulated sessions, whose gaps ALF cannot say)."""
     wheel_rate: Annotated[float, Gt(0)] | None = 100.0
     """Samples per second of the signal `wheel` (position, rad; velocity, rad/s); null leaves it out."""
+    signals: Signal | tuple[Signal, ...] = ()
+    """More signals to take along, where the session has them."""
 
 
 def locate(location: Path) -> Path:
@@ -103,6 +111,10 @@ def read(session: str, location: Path, options: Options) -> "Recording":
     signals = {}
     if options.wheel_rate is not None and alf.has("alf/_ibl_wheel.position.npy"):
         signals["wheel"], left_out = read_wheel(alf, options.wheel_rate)
+        counts |= left_out
+    for name in as_tuple(options.signals):
+        more, left_out = SIGNAL_READERS[name](alf)
+        signals |= more
         counts |= left_out
     stops = [times.max(initial=0.0), trials["stop"].max() if len(trials) else 0.0]
     stops += [signal["time"].iloc[-1] for signal in signals.values()]
@@ -171,6 +183,9 @@ def read_probe(alf: AlfSession, collection: str, options: Options) -> "tuple[np.
         source = alf.path(f"{collection}/spikes.clusters.npy")
         clusters = alf.array(f"{collection}/spikes.clusters.npy")
     else:
+        if options.min_label != GOOD:
+            accepted = f"{GOOD:g}: {PASSING} holds good units alone (fetch the session with the option as it is here)"
+            raise InputError(alf.folder, "option min_label", options.min_label, accepted)
         source = alf.path(passing)
         table = alf.table(passing, ("times", "clusters"))
         times, clusters = table["times"].to_numpy(), table["clusters"].to_numpy()
@@ -233,7 +248,7 @@ def acronyms(ids: np.ndarray, mapping: str, path: Path) -> list[str]:
     from iblatlas.regions import BrainRegions
 
     regions = BrainRegions()
-    known, place = np.unique(np.abs(ids), return_inverse=True)
+    known, place = np.unique(ids, return_inverse=True)
     strange = ~np.isin(known, regions.id)
     if strange.any():
         raise InputError(path, "location ids", int(known[strange][0]), "ids of the Allen CCF 2017")

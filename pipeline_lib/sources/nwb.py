@@ -50,6 +50,8 @@ class Options(UnitSelection):
     `obs_intervals` where the file has them, else always."""
     sort: bool = False
     """Accept units whose spike times are out of order, and sort them."""
+    only_selected: bool = False
+    """Of a remote file, fetch only the chosen units and the small tables, by ranges."""
     time_offset: float = 0.0
     """Seconds added to every time of the file, for files whose clock starts before 0."""
 

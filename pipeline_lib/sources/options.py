@@ -1,10 +1,9 @@
 """Options of a source: a block of the config made into the source's frozen dataclass."""
 
 import dataclasses
-import difflib
 from typing import Any, TypeVar
 
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, suggest
 
 T = TypeVar("T")
 
@@ -24,7 +23,7 @@ def parse_options(source: str, kind: type[T], values: dict[str, Any]) -> T:
     known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
     for name in values:
         if name not in known:
-            raise InputError(f"source {source}", f"option {name}", "an unknown option", nearest(str(name), known))
+            raise InputError(f"source {source}", f"option {name}", "an unknown option", suggest(str(name), known))
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
@@ -36,12 +35,6 @@ def parse_options(source: str, kind: type[T], values: dict[str, Any]) -> T:
         same = [other["msg"] for other in error.errors() if other["loc"][:1] == problem["loc"][:1]]
         accepted = " or ".join(dict.fromkeys(text.removeprefix("Input should be ") for text in same))
         raise InputError(f"source {source}", f"option {name}", repr(values.get(name)), accepted) from None
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """What to write instead of `name`: the nearest known name first, then all of them."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"{close[0]!r} (nearest), of {', '.join(known)}" if close else ", ".join(known)
 
 
 def as_tuple(names: Names | None) -> tuple[str, ...]:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from pipeline_lib.files import exclusive, sha256_file
 from pipeline_lib.sources.digests import check_opens
-from pipeline_lib.sources.download import Fetched, RemoteFile
+from pipeline_lib.sources.download import Downloader, Fetched, RemoteFile
 from pipeline_lib.sources.endpoints import Endpoints
 from pipeline_lib.sources.isolated import environment, run_watched
 from pipeline_lib.sources.ledger import Ledger
-from pipeline_lib.sources.transport import DownloadError, Network, Transient, patiently
+from pipeline_lib.sources.transport import DownloadError, Transient, patiently
 
 SCRIPT = Path(__file__).resolve().parents[2] / "workflow/scripts/fetch_allen.py"
 TABLES = ("sessions", "probes", "channels", "units")
@@ -25,8 +25,7 @@ TABLES = ("sessions", "probes", "channels", "units")
 def fetch_with_sdk(
     cache: Path,
     environments: Path,
-    ledger: Ledger,
-    network: Network,
+    downloader: Downloader,
     endpoints: Endpoints,
     session: int | None = None,
 ) -> list[Fetched]:
@@ -36,7 +35,7 @@ def fetch_with_sdk(
 
     Raises
     ------
-    DownloadError : the warehouse does not answer, or not with what it should, in `network.attempts` runs.
+    DownloadError : the warehouse does not answer, or not with what it should, in `attempts` runs.
     InputError : the environment cannot be made.
     """
     python = environment(SCRIPT.with_suffix(".requirements.txt"), environments)
@@ -46,8 +45,8 @@ def fetch_with_sdk(
         if not all((cache / name).is_file() for name in ["manifest.json", *names]):
             patiently(
                 endpoints.allen_warehouse,
-                network,
-                lambda: _run(python, cache, names, ledger, network, endpoints, session),
+                downloader.network,
+                lambda: _run(python, cache, names, downloader, endpoints, session),
             )
     return [_fetched(cache / name, f"{endpoints.allen_warehouse}#{name}") for name in names]
 
@@ -56,8 +55,7 @@ def _run(
     python: Path,
     cache: Path,
     names: list[str],
-    ledger: Ledger,
-    network: Network,
+    downloader: Downloader,
     endpoints: Endpoints,
     session: int | None,
 ) -> None:
@@ -73,9 +71,9 @@ def _run(
         command = [python, SCRIPT, "--cache", writing, "--warehouse", endpoints.allen_warehouse]
         command += [] if session is None else ["--session", session]
         try:
-            result = run_watched(command, writing, network.stall)
+            result = run_watched(command, writing, downloader.network.stall)
         except TimeoutError:
-            raise Transient(f"AllenSDK got no byte for {network.stall:g} s") from None
+            raise Transient(f"AllenSDK got no byte for {downloader.network.stall:g} s") from None
         if result.returncode:
             lines = [" ".join(line.split()) for line in result.stderr.splitlines() if line.strip()]
             raise Transient(f"AllenSDK failed: {(lines or ['no message'])[-1][:200]}")
@@ -83,7 +81,7 @@ def _run(
         if empty:
             raise Transient(f"no row of {empty[0]}")
         for name in names:
-            _check(writing / name, f"{endpoints.allen_warehouse}#{name}", ledger)
+            _check(writing / name, f"{endpoints.allen_warehouse}#{name}", downloader.ledger)
         for name in [*names, "manifest.json"]:
             (cache / name).parent.mkdir(exist_ok=True)
             os.replace(writing / name, cache / name)

@@ -6,7 +6,6 @@ the reader of the source reads like the whole.
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from pipeline_lib.sources.location import reading
 from pipeline_lib.sources.options import as_tuple, parse_options
 from pipeline_lib.sources.ranges import RangeFile
 from pipeline_lib.sources.remote import MANIFEST
-from pipeline_lib.sources.selection import UnitSelection, passes
+from pipeline_lib.sources.selection import passes
 from pipeline_lib.sources.transport import without_secrets
 
 RAGGED = ("spike_times", "obs_intervals", "electrodes")
@@ -59,7 +58,8 @@ def fetch_selected(
     if here := _here(file, chosen):
         return here
     with RangeFile(file.url, downloader.network, file.headers) as handle:
-        with RemoteHdf(handle) as remote:
+        remote = RemoteHdf(handle)
+        with remote:
             rows, count = selected_rows(remote, source, options)
             with atomic_file(file.path) as part:
                 write_part(remote, part, rows, source, options)
@@ -95,11 +95,11 @@ def selected_rows(file: HdfFile, source: str, options: dict[str, Any]) -> tuple[
     """Rows of the units that `options` of `source` select, before rates are looked at; and how many there are."""
     count = len(file.require("units/id"))
     if source == "allen":
-        settings: UnitSelection = parse_options(source, allen.Options, options)
-        units, kept = allen.read_units(file, count, settings)  # type: ignore[arg-type]
+        settings: Any = parse_options(source, allen.Options, options)
+        units, kept = allen.read_units(file, count, settings)
     else:
         settings = parse_options(source, nwb.Options, options)
-        units = nwb.read_units(file, count, settings)  # type: ignore[arg-type]
+        units = nwb.read_units(file, count, settings)
         kept = np.ones(count, dtype=bool)
     kept &= passes(units, settings.query, file.path)
     if settings.regions is not None:
@@ -130,10 +130,10 @@ def _copy(file: RemoteHdf, name: str, target: Any) -> None:
 
     node = file.require(name)
     if isinstance(node, h5py.Dataset):
-        if node.dtype.kind != "O" or h5py.check_string_dtype(node.dtype) is not None:
-            if node.id.get_storage_size() <= LARGEST:
-                file.handle.prefetch(_spans(node, 0, len(node) if node.shape else 0))
-                _write(target, name, node, node[()])
+        references = node.dtype.kind == "O" and h5py.check_string_dtype(node.dtype) is None
+        if not references and node.id.get_storage_size() <= LARGEST:
+            file.handle.prefetch(_spans(node, 0, len(node) if node.shape else 0))
+            _write(target, name, node, node[()])
         return
     _copy_attributes(node, target.require_group(name))
     for member in node:
@@ -203,6 +203,6 @@ def _copy_attributes(node: Any, target: Any) -> None:
     import h5py
 
     for name, value in node.attrs.items():
-        values: Sequence[Any] = np.atleast_1d(np.asarray(value, dtype=object))
+        values = np.atleast_1d(np.asarray(value, dtype=object))
         if not any(isinstance(each, h5py.Reference) for each in values):
             target.attrs[name] = value

@@ -294,8 +294,7 @@ def load_columns(path: Path, text: tuple[str, ...] = ()) -> Any:
     with reading(path, "file"):
         if path.suffix in TEXT_TABLES:
             kinds = dict.fromkeys(text, "str")
-            # The parser's default is faster and wrong in the last digit.
-            table = pd.read_csv(path, sep=TEXT_TABLES[path.suffix], dtype=kinds, float_precision="round_trip")
+            table = pd.read_csv(path, sep=TEXT_TABLES[path.suffix], dtype=kinds)
             return {str(name): table[name].to_numpy() for name in table}
         if path.suffix in PARQUET:
             table = pd.read_parquet(path)

@@ -1,12 +1,10 @@
-"""A training as named arrays and back: weights, best weights, running mean, optimiser, progress. Nothing is pickled."""
+"""A training as named arrays and back. Nothing is pickled."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +12,7 @@ from torch import Tensor
 
 from pipeline_lib.training.run import State
 
-Weights = dict[str, Tensor]
+Tensors = dict[str, Tensor]
 
 
 @dataclass
@@ -32,30 +30,17 @@ class Progress:
     """Of the steps since the last evaluation."""
 
 
-def pack(progress: Progress, optimiser: Mapping[str, Any], **weights: Weights) -> State:
-    """Arrays by name: `{group}/{name}` of each group of `weights`, `optimiser/{number}/{name}`, `progress`.
-
-    `optimiser` is the state_dict of a torch optimiser.
-    """
-    moments = {f"{number}/{name}": value for number, each in optimiser["state"].items() for name, value in each.items()}
+def pack(progress: Progress, **groups: Tensors) -> State:
+    """`progress` and groups of tensors as arrays, named `{group}/{name}`."""
     arrays = {
-        f"{group}/{name}": value.detach().cpu().numpy()
-        for group, values in (weights | {"optimiser": moments}).items()
-        for name, value in values.items()
+        f"{group}/{name}": tensor.detach().cpu().numpy() for group in groups for name, tensor in groups[group].items()
     }
     return arrays | {"progress": np.frombuffer(json.dumps(asdict(progress)).encode(), np.uint8)}
 
 
-def unpack(state: State, groups: list[dict[str, Any]]) -> tuple[Progress, dict[str, Any], dict[str, Weights]]:
-    """What `pack` was given. `groups`: the `param_groups` of the optimiser's state_dict, which are not saved."""
-    weights: dict[str, Weights] = {}
-    for path, array in state.items():
-        if path != "progress":
-            group, _, name = path.partition("/")
-            weights.setdefault(group, {})[name] = torch.from_numpy(array.copy())
-    moments: dict[int, Weights] = {}
-    for path, value in weights.pop("optimiser", {}).items():
-        number, _, name = path.partition("/")
-        moments.setdefault(int(number), {})[name] = value
-    progress = Progress(**json.loads(state["progress"].tobytes()))
-    return progress, {"state": moments, "param_groups": groups}, weights
+def unpack(state: State, **groups: Tensors) -> Progress:
+    """Copy the arrays of `pack` into tensors of the same groups and names; returns the progress."""
+    for group, tensors in groups.items():
+        for name, tensor in tensors.items():
+            tensor.detach().copy_(torch.from_numpy(state[f"{group}/{name}"].copy()))
+    return Progress(**json.loads(state["progress"].tobytes()))

@@ -11,16 +11,17 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from torch import nn
+from torch import Tensor
 
 from pipeline_lib.training.batches import Batch, Batches
-from pipeline_lib.training.checkpoint import Progress, Weights, pack, unpack
+from pipeline_lib.training.checkpoint import Progress, Tensors, pack, unpack
 from pipeline_lib.training.network import Network
+from pipeline_lib.training.optimiser import AdamW
 from pipeline_lib.training.run import FitError, Run, State
 from pipeline_lib.training.schedule import learning_rate_factor
 from pipeline_lib.training.settings import TrainingSettings
@@ -56,14 +57,8 @@ class Training:
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
         self.accelerator = Accelerator(cpu=run.device == "cpu", kwargs_handlers=[unused])
         self.trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
-        optimiser = torch.optim.AdamW(
-            self.trained.values(),
-            betas=settings.betas,
-            eps=settings.epsilon,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
-        self.model, self.optimiser = self.accelerator.prepare(network, optimiser)
+        self.optimiser = AdamW(self.trained, settings.betas, settings.epsilon, settings.weight_decay)
+        self.model = self.accelerator.prepare(network)
         if settings.compile:
             network.compile()
         self.progress = Progress()
@@ -113,14 +108,12 @@ class Training:
         if not math.isfinite(norm):
             value = math.nan
         if math.isfinite(value):
-            for group in self.optimiser.param_groups:
-                group["lr"] = self._learning_rate(step)
-            self.optimiser.step()
+            self.optimiser.step(self._learning_rate(step))
             if self.mean:
                 # A young mean forgets its start: the decay rises from 0 to what was asked for.
                 decay = min(self.settings.average, (step + 1) / (step + 10))
                 torch._foreach_lerp_(list(self.mean.values()), [w.detach() for w in self.trained.values()], 1 - decay)
-        self.optimiser.zero_grad()
+        self.optimiser.clear()
         return value
 
     def _learning_rate(self, step: int) -> float:
@@ -174,23 +167,21 @@ class Training:
         self.run.log({"step": step, "stopped": f"loss {loss}"})
         print(f"step {step}: the loss is {loss}; training ends, the best weights so far are kept", file=sys.stderr)
 
+    def _groups(self) -> dict[str, Tensors]:
+        """All tensors that are needed to go on from here."""
+        network = self.network.state_dict()
+        return {"network": network, "best": self.best, "mean": self.mean, "optimiser": self.optimiser.state}
+
     def _state(self) -> State:
-        """All that is needed to go on from here."""
-        weights = {"network": self.network.state_dict(), "best": self.best, "mean": self.mean}
-        return pack(self.progress, self.optimiser.state_dict(), **weights)
+        return pack(self.progress, **self._groups())
 
     def _resume(self) -> None:
         state = self.run.resume()
         if state is not None:
-            groups = self.optimiser.state_dict()["param_groups"]
-            self.progress, optimiser, weights = unpack(state, groups)
-            self.optimiser.load_state_dict(optimiser)
-            self.network.load_state_dict(weights["network"])
-            self.best = {name: weights["best"][name].to(self.accelerator.device) for name in self.best}
-            self.mean = {name: weights["mean"][name].to(self.accelerator.device) for name in self.mean}
+            self.progress = unpack(state, **self._groups())
 
 
-def copied(weights: Weights | dict[str, nn.Parameter]) -> Weights:
+def copied(weights: Mapping[str, Tensor]) -> Tensors:
     """Copies that do not change with the network."""
     return {name: value.detach().clone() for name, value in weights.items()}
 

@@ -82,7 +82,7 @@ def fit(
             labels = {"cohort": data.split.cohort, "model": model_name, "seed": seed}
             with _device(load_model(implementation)) as device:
                 run = Run(out_dir, key, labels, checkpoint_seconds, device)
-                with run.stopping():
+                with contextlib.closing(run), run.stopping():
                     model = _new(implementation, settings, seed, device)
                     run.progress(0, None, np.nan)
                     model.fit(FitData(data.trains, data.split, fitting=True), run)

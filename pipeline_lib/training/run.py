@@ -19,6 +19,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline_lib.errors import Failure
 from pipeline_lib.files import atomic_file, write_json
 
 RESUME = ".resume"
@@ -44,7 +46,7 @@ class Interrupted(SystemExit):
         self.message = message
 
 
-class FitError(RuntimeError):
+class FitError(Failure):
     """A fit gave rates or weights that are not numbers, or that are impossible. Nothing is published."""
 
 
@@ -194,7 +196,13 @@ class Run:
 
     @contextlib.contextmanager
     def stopping(self) -> Iterator[None]:
-        """While open, SIGTERM asks the run to stop at its next checkpoint; a second SIGTERM stops it at once."""
+        """While open, SIGTERM asks the run to stop at its next checkpoint; a second SIGTERM stops it at once.
+
+        Only the main thread may listen to signals; in another one this does nothing.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
 
         def ask(number: int, frame: FrameType | None) -> None:
             if self._asked_to_stop:

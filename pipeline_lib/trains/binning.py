@@ -57,12 +57,16 @@ def add_events(counts: np.ndarray, ticks: np.ndarray, unit: np.ndarray, starts: 
             bounds = group[:, None] + np.array([first_bin, min(first_bin + bin_step, bins)]) * bin_ticks
             bounds = np.searchsorted(ticks, bounds.clip(0, duration).astype(ticks.dtype))
             slices = [slice(*pair) for pair in bounds.tolist()]
-            events = np.concatenate([ticks[part] for part in slices], dtype=wide)
-            events -= np.repeat(origins, bounds[:, 1] - bounds[:, 0])
+            origin = origins if len(slices) == 1 else np.repeat(origins, bounds[:, 1] - bounds[:, 0])
+            events = np.subtract(_joined(ticks, slices), origin, dtype=wide)
             events //= bin_ticks
             index = events * np.int64(units)
-            index += np.concatenate([unit[part] for part in slices])
+            index += _joined(unit, slices)
             np.add.at(cells, index, counts.dtype.type(1))
+
+
+def _joined(array: np.ndarray, slices: list[slice]) -> np.ndarray:
+    return array[slices[0]] if len(slices) == 1 else np.concatenate([array[part] for part in slices])
 
 
 def count_type(ticks: np.ndarray, unit: np.ndarray, bin_ticks: int) -> np.dtype:

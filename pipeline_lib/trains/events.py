@@ -4,7 +4,6 @@ A spike is packed into one unsigned 64-bit key, ``tick << 16 | unit``: sorting t
 tick, by unit, so that the same spikes give the same bytes in whatever order they came.
 """
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,37 +23,44 @@ _SLAB = 2**16
 def keys_of_units(spike_times: Sequence[np.ndarray], duration: float) -> Iterator[np.ndarray]:
     """Sorted blocks of keys, from the spike times (s, any order) of each unit.
 
-    All keys are held at once (8 bytes a spike). Each unit is sorted by itself, which recordings nearly always are
-    already, so the session is cut into slabs of time and only a slab of about 65,000 keys is sorted at a time.
+    Units are sorted by themselves in nearly all data, so the session is cut into slabs of time of about 65,000 spikes,
+    and a slab at a time is packed and merged while it is in the processor's cache.
 
     Raises
     ------
     InputError : a time is not finite, negative or after `duration`.
     """
-    stops = np.cumsum([0, *(len(times) for times in spike_times)])
-    keys = np.empty(stops[-1], np.uint64)
-    for unit, times in enumerate(spike_times):
-        times = np.asarray(times, dtype=np.float64)
-        _require_times(times, 0.0, duration, f"spike_times of unit {unit}")
-        own = keys[stops[unit] : stops[unit + 1]]
-        own[:] = pack(to_ticks(times), unit)
-        if (own[1:] < own[:-1]).any():
-            own.sort()
-    return _slabs([keys[begin:stop] for begin, stop in itertools.pairwise(stops)], len(keys))
+    trains = [_sorted_times(times, unit, duration) for unit, times in enumerate(spike_times)]
+    edges = np.linspace(0, duration, sum(map(len, trains)) // _SLAB + 2)[1:]
+    cuts = np.array([np.searchsorted(times, edges[:-1]) for times in trains], dtype=np.int64).reshape(len(trains), -1)
+    stops = np.column_stack([cuts, [len(times) for times in trains]])
+    return _slabs(trains, np.diff(stops, axis=1, prepend=0), pack(to_ticks(edges), 0))
 
 
-def _slabs(keys: list[np.ndarray], total: int) -> Iterator[np.ndarray]:
-    """Merge sorted arrays of keys: one sorted block for each slab of time, none of them empty."""
-    last = max((int(own[-1]) for own in keys if len(own)), default=0)
-    edges = np.linspace(0, last + 1, total // _SLAB + 2).astype(np.uint64)
-    cuts = np.array([np.searchsorted(own, edges[1:-1]) for own in keys], dtype=np.int64).reshape(len(keys), -1)
-    begins = np.zeros(len(keys), np.int64)
-    for stops in [*cuts.T, np.array([len(own) for own in keys])]:
-        parts = [own[begin:stop] for own, begin, stop in zip(keys, begins.tolist(), stops.tolist(), strict=True)]
-        block = np.concatenate(parts)
-        if len(block):
-            yield sort_keys(block)
-        begins = stops
+def _sorted_times(times: np.ndarray, unit: int, duration: float) -> np.ndarray:
+    times = np.asarray(times, dtype=np.float64)
+    if not (times[1:] >= times[:-1]).all():  # also where there is a NaN, which sorting puts last
+        times = np.sort(times)
+    if len(times) and not (times[0] >= 0 and times[-1] <= duration):
+        found = times[0] if times[0] < 0 else times[-1]
+        raise InputError(f"spike times of unit {unit}", "time", f"{found} s", f"finite times from 0 to {duration} s")
+    return times
+
+
+def _slabs(trains: list[np.ndarray], counts: np.ndarray, edges: np.ndarray) -> Iterator[np.ndarray]:
+    """Pack and merge slab after slab: `counts` (unit, slab) of sorted `trains`; `edges`, the key that ends each slab."""
+    units, begins = np.arange(len(trains), dtype=np.uint64), np.zeros(len(trains), np.int64)
+    held = np.empty(0, np.uint64)
+    for count, edge in zip(counts.T, edges, strict=True):
+        stops = begins + count
+        parts = [times[begin:stop] for times, begin, stop in zip(trains, begins.tolist(), stops.tolist(), strict=True)]
+        keys = pack(to_ticks(np.concatenate(parts)), np.repeat(units, count))
+        keys = sort_keys(np.concatenate([held, keys]))
+        # Times on both sides of an edge may round to its tick: those wait for the next slab.
+        complete = np.searchsorted(keys, edge)
+        yield keys[:complete]
+        held, begins = keys[complete:], stops
+    yield held
 
 
 def sort_keys(keys: np.ndarray) -> np.ndarray:
@@ -64,6 +70,8 @@ def sort_keys(keys: np.ndarray) -> np.ndarray:
     order; merging what is left is then quick. Together a quarter of the time of numpy's sort of 64-bit integers where
     that is not vectorised.
     """
+    if not len(keys):
+        return keys
     lowest = keys.min()
     shift = max(int(keys.max() - lowest).bit_length() - 16, 0)
     leading = ((keys - lowest) >> np.uint64(shift)).astype(np.uint16)
@@ -72,8 +80,8 @@ def sort_keys(keys: np.ndarray) -> np.ndarray:
     return keys
 
 
-def keys_of_parquet(path: Path, units: int, duration: float, memory_budget: int) -> Iterator[np.ndarray]:
-    """Sorted blocks of keys from a recording's spikes.parquet, read piece by piece within `memory_budget` bytes.
+def keys_of_parquet(path: Path, units: int, duration: float, batch_rows: int) -> Iterator[np.ndarray]:
+    """Sorted blocks of keys from a recording's spikes.parquet, of which `batch_rows` rows are held at a time.
 
     Raises
     ------
@@ -81,11 +89,10 @@ def keys_of_parquet(path: Path, units: int, duration: float, memory_budget: int)
     """
     import pyarrow.parquet as parquet
 
-    rows = int(np.clip(memory_budget // 128, 2**14, 2**21))
     held = np.empty(0, np.uint64)
     row, latest = 0, 0.0
     with parquet.ParquetFile(path, pre_buffer=False) as file:
-        for batch in file.iter_batches(batch_size=rows, columns=["time", "unit"], use_threads=False):
+        for batch in file.iter_batches(batch_size=batch_rows, columns=["time", "unit"], use_threads=False):
             times, unit = batch["time"].to_numpy(zero_copy_only=False), batch["unit"].to_numpy(zero_copy_only=False)
             where = f"{path}, rows from {row}"
             _require_times(times, latest, duration, where)

@@ -5,7 +5,7 @@ would spend ten times the binning on handing the result over. On a GPU the event
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +48,7 @@ class Batch:
     history: "Array"
     #: [B, H, N] bool: False where a bin of history was not recorded.
     history_mask: "Array"
-    #: name: [B, T, D] float32, at the middle of each bin by linear interpolation; NaN where it was not measured.
+    #: name: [B, T, D] float32, linearly interpolated to the middle of each bin; NaN before and after its samples.
     signals: dict[str, "Array"] = field(default_factory=dict)
 
 
@@ -104,6 +104,8 @@ class Loader:
             raise InputError(f"split of cohort {split.cohort}", "session", missing[0], "a session among the trains")
         self._sources = {session: sources[session] for session in split.sessions}
         self._resident: dict[str, _Resident] = {}
+        self._coming: dict[str, Future[_Resident]] = {}
+        self._prefetch = ThreadPoolExecutor(max_workers=1)
         self.streamed = sum(_bytes_of(source) for source in self._sources.values()) > memory_budget
         if self.streamed and mixed:
             accepted = f"a memory_budget of at least the cohort's events (it is {memory_budget} bytes)"
@@ -124,18 +126,17 @@ class Loader:
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the rest of this epoch: Batch, or list of Batch where `mixed`."""
-        plan = self._plan(self.epoch)[self.position :]
-        sessions = [step[0][0] for step in plan]
-        with ThreadPoolExecutor(max_workers=1) as prefetch:
-            pending: dict[str, Any] = {}
-            for number, step in enumerate(plan):
-                if self.streamed:
-                    self._stream(sessions[number:], prefetch, pending)
-                batches = [self._make(session, samples) for session, samples in step]
-                self.position += 1
-                if number == len(plan) - 1:
-                    self.epoch, self.position = self.epoch + 1, 0
-                yield batches if self.mixed else batches[0]
+        plan = self._plan(self.epoch)
+        upcoming = [step[0][0] for step in [*plan, self._plan(self.epoch + 1)[0]]]
+        for number in range(self.position, len(plan)):
+            if self.streamed:
+                self._stream(upcoming[number:])
+            batches = [self._make(session, samples) for session, samples in plan[number]]
+            # The state points to the next batch from the moment this one is handed over.
+            self.position = number + 1
+            if self.position == len(plan):
+                self.epoch, self.position = self.epoch + 1, 0
+            yield batches if self.mixed else batches[0]
 
     def _plan(self, epoch: int) -> list[list[tuple[str, np.ndarray]]]:
         """The steps of an epoch: for each, the sessions and the ids of their samples. A function of seed and epoch."""
@@ -157,16 +158,15 @@ class Loader:
         steps = [step for run in runs for step in run]
         return [steps[number] for number in arrange(np.arange(len(steps)))]
 
-    def _stream(self, sessions: list[str], prefetch: ThreadPoolExecutor, pending: dict[str, Any]) -> None:
-        """Have the first of `sessions` resident and the next one on its way; let go of all others."""
-        current = sessions[0]
+    def _stream(self, upcoming: list[str]) -> None:
+        """Have the first of the `upcoming` sessions resident, the next other one on its way, and let go of the rest."""
+        current = upcoming[0]
         if current not in self._resident:
-            opening = pending.pop(current, None)
-            self._resident.clear()
-            self._resident[current] = opening.result() if opening else self._open(current)
-        following = next((name for name in sessions if name != current), None)
-        if following is not None and following not in pending:
-            pending[following] = prefetch.submit(self._open, following)
+            coming = self._coming.pop(current, None)
+            self._resident = {current: coming.result() if coming else self._open(current)}
+        following = next((session for session in upcoming if session != current), current)
+        if following not in (*self._resident, *self._coming):
+            self._coming = {following: self._prefetch.submit(self._open, following)}
 
     def _open(self, session: str) -> "_Resident":
         source = self._sources[session]
@@ -183,11 +183,8 @@ class _Resident:
     """One session where its batches are made."""
 
     def __init__(self, trains: Trains, device: "str | torch.device | None", signals: Sequence[str]) -> None:
-        self.trains, self.device, self.signals = trains, device, signals
-        missing = [name for name in signals if name not in trains.signals] if signals else []
-        if missing:
-            accepted = f"one of {', '.join(trains.signals) or 'none'}"
-            raise InputError(f"session {trains.session}", "signals", missing[0], accepted)
+        self.trains, self.device = trains, device
+        self.signals = {name: _signal(trains, name) for name in signals}
         self.events = None
         if device is not None and not str(device).startswith("cpu"):
             from pipeline_lib.trains.device import DeviceEvents
@@ -219,22 +216,11 @@ class _Resident:
             mask=mask[:, history:],
             history=counts[:, :history],
             history_mask=mask[:, :history],
-            signals={name: self._place(self._signal(name, starts, bins, longest, width)) for name in self.signals},
+            signals={
+                name: self._place(_interpolate(*signal, starts, bins, longest, width))
+                for name, signal in self.signals.items()
+            },
         )
-
-    def _signal(self, name: str, starts: np.ndarray, bins: np.ndarray, longest: int, width: int) -> np.ndarray:
-        """A signal at the middle of each bin [B, T, D] float32."""
-        frame = self.trains.signals[name]
-        time = frame["time"].to_numpy()
-        middle = (starts[:, None] + (np.arange(longest) + 0.5) * width) / TICKS_PER_SECOND
-        columns = [
-            np.interp(middle, time, frame[column].to_numpy(dtype=float), left=np.nan, right=np.nan)
-            for column in frame.columns
-            if column != "time"
-        ]
-        values = np.stack(columns, axis=-1).astype(np.float32)
-        values[np.arange(longest) >= bins[:, None]] = np.nan
-        return values
 
     def _place(self, array: np.ndarray) -> Any:
         """The array as it is, or as a tensor on the device; torch lacks arithmetic on wide unsigned types."""
@@ -249,6 +235,26 @@ class _Resident:
             base = array[tuple(slice(None) if stride else slice(1) for stride in array.strides)].copy()
             return torch.from_numpy(base).to(self.device, non_blocking=True).expand(array.shape)
         return torch.from_numpy(array).to(self.device, non_blocking=True)
+
+
+def _signal(trains: Trains, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Times (s) and values [sample, dimension] of a signal."""
+    if f"signals/{name}" not in trains.tables:
+        known = [table.removeprefix("signals/") for table in trains.tables if table.startswith("signals/")]
+        raise InputError(f"session {trains.session}", "signals", name, f"one of {', '.join(known) or 'none'}")
+    frame = trains.tables[f"signals/{name}"]
+    return frame["time"].to_numpy(dtype=float), frame.drop(columns="time").to_numpy(dtype=float)
+
+
+def _interpolate(
+    time: np.ndarray, values: np.ndarray, starts: np.ndarray, bins: np.ndarray, longest: int, width: int
+) -> np.ndarray:
+    """A signal at the middle of each bin [window, bin, dimension], float32."""
+    middle = (starts[:, None] + (np.arange(longest) + 0.5) * width) / TICKS_PER_SECOND
+    columns = [np.interp(middle, time, column, left=np.nan, right=np.nan) for column in values.T]
+    binned = np.stack(columns, axis=-1).astype(np.float32)
+    binned[np.arange(longest) >= bins[:, None]] = np.nan
+    return binned
 
 
 def _session_of(source: Trains | Path) -> str:

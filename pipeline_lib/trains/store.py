@@ -49,7 +49,9 @@ from pipeline_lib.trains.manifest import MANIFEST, STORE, check_files, read_mani
 from pipeline_lib.trains.tables import read_table, write_table
 
 MEMORY_BUDGET = 2**28
-"""Bytes that the events in flight may take while a recording is converted, unless the caller says otherwise."""
+"""Bytes that converting a recording may take, unless the caller says otherwise."""
+_FIXED_BYTES, _BYTES_PER_ROW = 2**25, 128
+"""What conversion takes (measured): one row group of the file and one shard, and each row of spikes in flight."""
 
 
 def convert(
@@ -60,19 +62,21 @@ def convert(
     Parameters
     ----------
     bin_sizes : bin sizes (ms) for which dense counts are stored beside the events.
-    memory_budget : bytes the spikes in flight may take (default 256 MiB); the session itself may be any size.
+    memory_budget : bytes the spikes may take on the way, at least 40 MiB, however many there are; default 256 MiB.
 
     Raises
     ------
     InputError : the recording is incomplete, breaks its contract, or has more than 65,534 units.
     """
+    budget = MEMORY_BUDGET if memory_budget is None else memory_budget
+    if budget < _FIXED_BYTES + 2**16 * _BYTES_PER_ROW:
+        raise InputError("convert", "memory_budget", f"{budget} bytes", "at least 40 MiB (41943040)")
     recording_dir = Path(recording_dir)
     description = read_description(recording_dir)
     units = pd.read_parquet(recording_dir / "units.parquet")
     intervals = recording_dir / "unit_intervals.parquet"
-    blocks = keys_of_parquet(
-        recording_dir / "spikes.parquet", len(units), description["duration"], memory_budget or MEMORY_BUDGET
-    )
+    rows = min((budget - _FIXED_BYTES) // _BYTES_PER_ROW, 2**21)
+    blocks = keys_of_parquet(recording_dir / "spikes.parquet", len(units), description["duration"], rows)
     _write(
         out_dir,
         description.pop("session"),

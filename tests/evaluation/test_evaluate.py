@@ -220,7 +220,7 @@ def test_couplings_and_rates_of_a_continuous_session_without_trials(tmp_path: Pa
     assert (scores["split"] == "train").all()
     every = scores[~scores["aggregation"].str.contains("between")].set_index("metric")
     assert every.loc["coupling_auc", "value"] == every.loc["coupling_sign_accuracy", "value"] == 1
-    assert every.loc["coupling_filter_correlation", "value"] > 0.95
+    assert every.loc["coupling_filter_correlation", "value"] > 0.9
     assert every.loc["coupling_false_share", "value"] == 0
     assert every.loc["coupling_not_fitted", "value"] == 7 and every.loc["coupling_auc", "n"] == 49
     between = scores[scores["aggregation"].str.contains("between")].set_index("metric")

@@ -19,7 +19,7 @@ from pipeline_lib.figures import (
     session_overview,
     training_curves,
 )
-from pipeline_lib.figures.excerpts import coarsen
+from pipeline_lib.figures.excerpts import coarsen, example_units
 from pipeline_lib.figures.units import hidden_runs, unit_order
 from pipeline_lib.recording import Recording
 from pipeline_lib.trains.splits import Split
@@ -76,6 +76,15 @@ def test_raster_shows_at_least_one_heldout_unit_and_a_limited_number(continuous:
     assert rates.groupby("model")["time"].nunique().max() <= raster_rates.SHOWN_BINS
     order = rates.drop_duplicates("row").sort_values("row")
     assert order["region"].is_monotonic_increasing, "grouped by region"
+
+
+def test_example_units_come_from_every_region_held_in_and_held_out() -> None:
+    regions = np.array(["a"] * 4 + ["b"] * 4)
+    rates = np.array([9.0, 8.0, 7.0, 6.0, 0.4, 0.3, 0.2, 0.1])
+    heldout = np.array([0, 1, 0, 0, 1, 0, 0, 0], dtype=bool)
+    chosen = example_units(rates, regions, heldout, np.arange(8), 4)
+    assert list(chosen) == [0, 5, 1, 4], "held-in a and b, held-out a and b: the fastest of each, slow as b is"
+    assert set(example_units(rates, regions, np.zeros(8, bool), np.arange(8), 3)) == {0, 4, 1}
 
 
 def test_coarsen_means_are_those_of_the_runs() -> None:
@@ -260,6 +269,13 @@ def test_a_unit_that_comes_and_goes_is_averaged_over_its_own_time(trials: Result
     rate = table[(table["panel"] == "rate") & (table["unit"] == 3)]["value"].item()
     assert rate == pytest.approx((recording.spike_units == 3).sum() / 15)
     assert inside.any()
+    course = table[table["panel"] == "course"]
+    width = recording.duration / len(course)
+    for place in (3, 35, 36, 50, 100):  # bins at about 1, 12, 12, 16 and 33 s
+        start, stop = place * width, (place + 1) * width
+        own = sum(max(0.0, min(stop, b) - max(start, a)) for a, b in ((0.0, 10.0), (15.0, 20.0)))
+        spikes = ((recording.spike_times >= start) & (recording.spike_times < stop)).sum()
+        assert course["value"].iloc[place] == pytest.approx(spikes / (39 * width + own))
     hidden = table[table["panel"] == "hidden"]
     raster = table[table["panel"] == "raster"]["time"]
     assert set(hidden["unit"]) == {3}

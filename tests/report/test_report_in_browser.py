@@ -1,4 +1,4 @@
-"""The report in a real browser: nothing complains, tables sort, figures can be chosen, a phone need not scroll sideways."""
+"""The report in a real browser: nothing complains, tables sort, figures can be chosen, it fits a phone."""
 
 import html
 import json
@@ -45,7 +45,8 @@ def test_tables_sort_and_figures_can_be_chosen(folder: Folder, tmp_path: Path) -
     script = """
     const table = document.querySelector("#score-table"), heads = [...table.tHead.rows[0].cells];
     const column = name => heads.findIndex(head => head.textContent.includes(name));
-    const values = index => [...table.tBodies[0].rows].map(row => row.cells[index].dataset.value ?? row.cells[index].textContent.trim());
+    const cells = index => [...table.tBodies[0].rows].map(row => row.cells[index]);
+    const values = index => cells(index).map(cell => cell.dataset.value ?? cell.textContent.trim());
     const press = index => heads[index].querySelector("button").click();
     const score = column("held-in"), model = column("Model");
     press(score); result.down = values(score).map(Number); result.sorted = heads[score].getAttribute("aria-sort");
@@ -60,31 +61,22 @@ def test_tables_sort_and_figures_can_be_chosen(folder: Folder, tmp_path: Path) -
     choose("#choose-subject", "demo"); result.subject = shown();
     choose("#choose-kind", "coupling"); result.both = shown();
     choose("#choose-subject", ""); result.kind = shown();
+    cells(score)[3].dataset.value = "nan"; cells(score)[5].dataset.value = "";
+    press(score); result.last = values(score).slice(-2);
+    press(score); result.last.push(...values(score).slice(-2));
     """
     result = evaluate(folder, tmp_path, script)
     assert result["down"] == sorted(result["down"], reverse=True) and len(set(result["down"])) == 8
     assert result["up"] == result["down"][::-1] and result["sorted"] == "descending"
     assert result["models"] == sorted(result["models"], key=str.lower) and not result["cleared"]
+    assert sorted(result["last"]) == ["", "", "nan", "nan"], "empty cells are last, whichever way"
     assert result["all"] == 2 + 4 + 4
     assert len(result["subject"]) == 4 and all("demo" in name for name in result["subject"])
     assert result["both"] == ["figure-demo-coupling"]
     assert result["kind"] == ["figure-demo-coupling", "figure-other_session-coupling"]
 
 
-def test_empty_cells_sort_last_both_ways(folder: Folder, tmp_path: Path) -> None:
-    script = """
-    const table = document.querySelector("#score-table"), button = table.tHead.querySelector("th.number button");
-    const column = [...table.tHead.rows[0].cells].indexOf(button.parentElement);
-    table.tBodies[0].rows[3].cells[column].dataset.value = "nan";
-    table.tBodies[0].rows[5].cells[column].dataset.value = "";
-    const last = () => [...table.tBodies[0].rows].slice(-2).map(row => row.cells[column].dataset.value);
-    button.click(); result.down = last(); button.click(); result.up = last();
-    """
-    result = evaluate(folder, tmp_path, script)
-    assert set(result["down"]) == set(result["up"]) == {"nan", ""}
-
-
-@pytest.mark.parametrize("width", [360, 768, 1280])
+@pytest.mark.parametrize("width", [360, 1280])
 def test_the_page_fits_the_screen(folder: Folder, tmp_path: Path, width: int) -> None:
     page = tmp_path / "page.html"
     build_report(folder.results, page, folder.config)

@@ -41,16 +41,17 @@ class Request:
 class FileServer:
     """Serves `files` (path -> bytes) at `url`; `requests` lists what was asked.
 
-    `ranges`, `tags` and `lengths` switch off what a simple server lacks. `pages` (path prefix -> function of the
-    handler) answers other requests.
+    `ranges`, `tags`, `lengths` and `conditions` (If-Range) switch off what a simple server lacks; `tag` is one ETag for all. `pages` (path
+    prefix -> function of the handler) answers other requests.
     """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.requests: list[Request] = []
-        self.ranges = self.tags = self.lengths = True
+        self.ranges = self.tags = self.lengths = self.conditions = True
         self.pages: dict[str, Callable[[Handler], None]] = {}
         self.gate = threading.Event()
+        self.tag = ""
         self.slow = 0.0
         self._faults: dict[str, list[Fault]] = defaultdict(list)
         self._lock = threading.Lock()
@@ -131,9 +132,9 @@ class Handler(BaseHTTPRequestHandler):
         if fault.page:
             self.answer(200, b"<html>Please log in to this network</html>", {"Content-Type": "text/html"})
             return
-        tag = f'"{hashlib.md5(content).hexdigest()}"'
+        tag = self.files.tag or f'"{hashlib.md5(content).hexdigest()}"'
         start, end, asked = 0, len(content), self.headers.get("Range")
-        current = self.headers.get("If-Range", tag) == tag
+        current = self.headers.get("If-Range", tag) == tag or not self.files.conditions
         if asked and self.files.ranges and current:
             first, last = re.fullmatch(r"bytes=(\d+)-(\d*)", asked).groups()
             start, end = int(first), min(int(last) + 1 if last else len(content), len(content))
@@ -154,7 +155,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         body = content[start:end]
         if fault.wrong:
-            body = bytes(255 - byte for byte in body)
+            body = body.translate(bytes(range(255, -1, -1)))
         self._send(body, fault)
 
     def _send(self, body: bytes, fault: Fault) -> None:

@@ -68,7 +68,7 @@ def test_synaptic_input_is_the_kernel_convolved_with_the_senders_spikes(tutorial
 
 
 def test_rates_follow_the_stimulus(tutorial) -> None:
-    assert list(tutorial.units["region"].unique()) == ["V1", "LM"]
+    assert list(tutorial.units["region"].unique()) == ["VISp", "VISl"]
     psth = counts_of(tutorial).mean(axis=0) / 0.002
     rates = psth.mean(axis=0)
     assert rates.min() > 5 and rates.max() < 80 and 25 < rates.mean() < 45  # the authors show a neuron of 31 Hz

@@ -42,7 +42,7 @@ def endpoints(server: FileServer) -> Endpoints:
 
 
 def _fetch(tmp_path: Path, endpoints: Endpoints, location: str = f"ibl:{EID}", **options: object) -> Path:
-    return fetch(location, tmp_path / "data", options, network=QUICK, endpoints=endpoints)
+    return fetch(location, tmp_path / "data", "ibl", options, network=QUICK, endpoints=endpoints)
 
 
 def _fetched(manifest: Path) -> set[str]:

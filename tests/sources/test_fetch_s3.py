@@ -70,7 +70,7 @@ def test_visual_coding_with_the_films(server: tuple[str, Any], nwb: Path, tmp_pa
     put(client, CODING, f"{CACHE}/natural_movie_templates/natural_movie_1.npy", frames.getvalue())
     for number in range(5):
         put(client, CODING, f"{CACHE}/natural_scene_templates/natural_scene_{number}.tiff", b"tiff %d" % number)
-    fetch(f"allen:{SESSION}", tmp_path, {"frames": True}, network=QUICK)
+    fetch(f"allen:{SESSION}", tmp_path, "allen", {"frames": [60, 120]}, network=QUICK)
     release = tmp_path / "allen/visual-coding-neuropixels"
     assert (release / "natural_movie_templates/natural_movie_1.npy").read_bytes() == frames.getvalue()
     assert len(list((release / "natural_scene_templates").glob("*.tiff"))) == 5

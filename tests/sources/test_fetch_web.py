@@ -11,7 +11,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.recording import Provenance
 from pipeline_lib.sources.endpoints import Endpoints
 from pipeline_lib.sources.fetch import fetch
-from pipeline_lib.sources.fetched import add_origin
+from pipeline_lib.sources.origin import add_origin
 from pipeline_lib.sources.remote import parse_remote
 from pipeline_lib.sources.simulate import simulate
 from pipeline_lib.sources.simulate.layouts import write_layout

@@ -17,14 +17,14 @@ def test_defaults_are_accepted_and_frozen(source):
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_typo_names_the_nearest_option(source):
-    with refuses(source, "option region_s", "'regions' (nearest)"):
+    with refuses(source, "option region_s", "'regions'?"):
         check_options(source, {"region_s": ["VISp"]})
 
 
 def test_an_unknown_source_names_the_nearest():
-    with refuses("'nwbb'", "'nwb' (nearest)"):
+    with refuses("'nwbb'", "'nwb'?"):
         check_options("nwbb")
-    with refuses("'alen'", "'allen' (nearest)"):
+    with refuses("'alen'", "'allen'?"):
         read_source("alen", "s", "nowhere")
 
 

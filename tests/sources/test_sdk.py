@@ -10,9 +10,9 @@ import pytest
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.sources import read_source
+from pipeline_lib.sources.download import Downloader
 from pipeline_lib.sources.endpoints import Endpoints
 from pipeline_lib.sources.isolated import environment, run_watched
-from pipeline_lib.sources.ledger import Ledger
 from pipeline_lib.sources.sdk import SCRIPT, fetch_with_sdk
 from pipeline_lib.sources.simulate import simulate
 from pipeline_lib.sources.simulate.layouts import write_layout
@@ -51,16 +51,16 @@ def test_tables_and_session_through_the_real_sdk(
     server: FileServer, nwb: Path, environments: Path, tmp_path: Path, shared_data: Path
 ) -> None:
     warehouse = Warehouse(server, nwb, shared_data / "allen_vcn_tables")
-    cache, ledger = tmp_path / "cache", Ledger(tmp_path / "ledger.tsv")
+    cache, downloader = tmp_path / "cache", Downloader(tmp_path / "ledger.tsv", PATIENT)
     endpoints = Endpoints(allen_warehouse=server.url)
 
     def fetch() -> list:
-        return fetch_with_sdk(cache, environments, ledger, PATIENT, endpoints, warehouse.session)
+        return fetch_with_sdk(cache, environments, downloader, endpoints, warehouse.session)
 
     fetched = fetch()
     path = fetched[-1].file.path
     assert path.read_bytes() == nwb.read_bytes()
-    assert ledger.lookup(fetched[-1].file.url) == fetched[-1].sha256
+    assert downloader.ledger.lookup(fetched[-1].file.url) == fetched[-1].sha256
     assert sum(1 for _ in (cache / "sessions.csv").open()) == 58 + 2
     ours, direct = (read_source("allen", "x", location) for location in (path, nwb))
     assert np.array_equal(ours.spike_times, direct.spike_times)
@@ -76,11 +76,9 @@ def test_faults_of_the_warehouse(
 ) -> None:
     warehouse = Warehouse(server, nwb, None)
     server.fail(DOWNLOAD, fault)
-    cache, ledger = tmp_path / "cache", Ledger(tmp_path / "ledger.tsv")
+    cache, downloader = tmp_path / "cache", Downloader(tmp_path / "ledger.tsv", PATIENT)
     began = time.monotonic()
-    fetched = fetch_with_sdk(
-        cache, environments, ledger, PATIENT, Endpoints(allen_warehouse=server.url), warehouse.session
-    )
+    fetched = fetch_with_sdk(cache, environments, downloader, Endpoints(allen_warehouse=server.url), warehouse.session)
     assert fetched[-1].file.path.read_bytes() == nwb.read_bytes()
     assert time.monotonic() - began < 4 * PATIENT.stall
     assert not (cache / ".writing").exists()
@@ -92,15 +90,15 @@ def test_wrong_bytes_against_the_ledger(server: FileServer, nwb: Path, environme
     import h5py
 
     warehouse = Warehouse(server, nwb, None)
-    ledger, endpoints = Ledger(tmp_path / "ledger.tsv"), Endpoints(allen_warehouse=server.url)
-    fetch_with_sdk(tmp_path / "first", environments, ledger, PATIENT, endpoints, warehouse.session)
+    downloader, endpoints = Downloader(tmp_path / "ledger.tsv", PATIENT), Endpoints(allen_warehouse=server.url)
+    fetch_with_sdk(tmp_path / "first", environments, downloader, endpoints, warehouse.session)
     rotten = tmp_path / "rotten.nwb"
     rotten.write_bytes(nwb.read_bytes())
     with h5py.File(rotten, "r+") as file:
         file["units/spike_times"][3] += 0.5
     server.put(DOWNLOAD, rotten.read_bytes())
     with pytest.raises(DownloadError, match="the first fetch gave"):
-        fetch_with_sdk(tmp_path / "second", environments, ledger, PATIENT, endpoints, warehouse.session)
+        fetch_with_sdk(tmp_path / "second", environments, downloader, endpoints, warehouse.session)
     assert not list((tmp_path / "second").rglob("*.nwb"))
 
 

@@ -113,6 +113,12 @@ def test_time_units_and_mapped_columns(tmp_path):
     assert recording.provenance.selection["condition"] == ["kind", "side"]
 
 
+def test_times_in_text_are_read_to_the_last_digit(tmp_path):
+    times = np.sort(np.random.default_rng(1).uniform(0, 5000, 2000))
+    path = write_spikes(tmp_path / "spikes.csv", times, np.zeros(2000, dtype=int))
+    np.testing.assert_array_equal(read_source("tables", "s", path).spike_times, times)
+
+
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 10**7), st.integers(0, 5)), min_size=1, max_size=40))
 def test_sorting_keeps_every_spike_with_its_unit(tmp_path, spikes):

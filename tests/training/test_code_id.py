@@ -18,7 +18,9 @@ FILES = {
         "if TYPE_CHECKING:\n    from pipeline_lib import typing_only\n\n"
         "def f(x):\n    from pipeline_lib.late import g\n    return g(x)\n"
     ),
-    "late.py": "from .part.other import h\n\ndef g(x):\n    return h(x) + 1\n",
+    "late.py": "import pipeline_lib.far.near\nfrom .part.other import h\n\ndef g(x):\n    return h(x) + 1\n",
+    "far/__init__.py": "F = 1\n",
+    "far/near.py": "N = 1\n",
     "part/__init__.py": "SCALE = 2\n",
     "part/leaf.py": "VALUE = 1\n",
     "part/other.py": "from . import sibling\n\ndef h(x):\n    return x\n",
@@ -65,7 +67,9 @@ def _forget() -> None:
         ("late.py", "+ 1", "+ 2", True),  # imported inside a function
         ("part/leaf.py", "1", "1.0", True),  # another type
         ("part/leaf.py", "1", "'1'", True),
-        ("part/__init__.py", "2", "3", True),  # runs when part.leaf is imported
+        ("part/__init__.py", "2", "3", True),
+        ("far/near.py", "1", "2", True),
+        ("far/__init__.py", "1", "2", True),  # runs when far.near is imported
         ("part/other.py", "return x", "return 2 * x", True),  # a relative import
         ("part/sibling.py", "1", "2", True),  # from . import
     ],

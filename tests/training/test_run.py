@@ -121,3 +121,9 @@ def test_progress_is_throttled_and_estimates_the_end(tmp_path: Path, monkeypatch
     now[0] = 1110.1
     run.progress(100, 100, 0.1)
     assert shown()["step"] == 100 and shown()["seconds_left"] == 0.0
+
+
+def test_a_checkpoint_of_another_key_is_removed(tmp_path: Path) -> None:
+    Run(tmp_path, "old", checkpoint_seconds=0).checkpoint({"w": np.ones(3)})
+    assert Run(tmp_path, "new").resume() is None
+    assert not list((tmp_path / ".resume").glob("*.safetensors"))

@@ -66,8 +66,8 @@ class Walker(Model):
 
 
 def wait_for_gate():
-    """Go on once the file WALKER_GATE is there, or after a minute."""
-    patience = time.monotonic() + 60
+    """Go on once the file WALKER_GATE is there, or fail after five minutes."""
+    patience = time.monotonic() + 300
     while "WALKER_GATE" in os.environ and not Path(os.environ["WALKER_GATE"]).exists():
         if time.monotonic() > patience:
             raise TimeoutError("the gate stayed closed")

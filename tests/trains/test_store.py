@@ -15,7 +15,7 @@ import zarr
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import sha256_tree
 from pipeline_lib.recording import Recording
-from pipeline_lib.trains import shards, store
+from pipeline_lib.trains import events, shards, store
 from pipeline_lib.trains.binning import bin_windows
 from pipeline_lib.trains.events import events_between, keys_of_parquet, keys_of_units, unpack
 from pipeline_lib.trains.manifest import read_manifest
@@ -103,17 +103,37 @@ def test_reading_between_two_ticks(tmp_path):
 
 
 def test_same_bytes_in_any_order_and_by_any_route(recording, tmp_path):
+    """Any order of the spikes, in memory or from the recording's file in pieces."""
     random = np.random.default_rng(0)
     times = [recording.spike_times[recording.spike_units == unit] for unit in range(20)]
     write_store(tmp_path / "sorted", "s1", times, 100.0)
     write_store(tmp_path / "shuffled", "s1", [random.permutation(own) for own in times], 100.0)
     assert sha256_tree(tmp_path / "sorted") == sha256_tree(tmp_path / "shuffled")
     recording.write(tmp_path / "recording")
-    for name, budget in (("whole", None), ("streamed", 2**21)):
-        convert(tmp_path / "recording", tmp_path / name, bin_sizes=(5,), memory_budget=budget)
-    assert sha256_tree(tmp_path / "whole") == sha256_tree(tmp_path / "streamed")
+    convert(tmp_path / "recording", tmp_path / "converted")
     events = Path("trains.zarr/events")
-    assert sha256_tree(tmp_path / "whole" / events) == sha256_tree(tmp_path / "sorted" / events)
+    assert sha256_tree(tmp_path / "converted" / events) == sha256_tree(tmp_path / "sorted" / events)
+    pieces = keys_of_parquet(tmp_path / "recording" / "spikes.parquet", 20, 100.0, 777)
+    np.testing.assert_array_equal(np.concatenate([*pieces]), np.concatenate([*keys_of_units(times, 100.0)]))
+
+
+def test_the_same_conversion_gives_the_same_bytes(recording, converted, tmp_path):
+    convert(tmp_path / "recording", tmp_path / "again", bin_sizes=(20, 5), memory_budget=2**26)
+    assert sha256_tree(converted) == sha256_tree(tmp_path / "again")
+    with pytest.raises(InputError, match="40 MiB"):
+        convert(tmp_path / "recording", tmp_path / "none", memory_budget=2**20)
+
+
+def test_a_tick_shared_by_two_slabs(monkeypatch):
+    """Times crowd around the edges between slabs, within the rounding of a tick."""
+    monkeypatch.setattr(events, "_SLAB", 100)
+    random = np.random.default_rng(0)
+    edges = np.linspace(0, 10.0, 4000 // 100 + 2)[1:-1]
+    times = [np.sort(random.choice(edges, 400) + random.uniform(-2e-5, 2e-5, 400)) for _ in range(10)]
+    ticks, unit = unpack(np.concatenate([*keys_of_units(times, 10.0)]))
+    expected_ticks, expected_unit = _reference(times)
+    np.testing.assert_array_equal(ticks, expected_ticks)
+    np.testing.assert_array_equal(unit, expected_unit)
 
 
 def test_a_tick_shared_by_two_pieces_of_the_stream(tmp_path):
@@ -123,7 +143,7 @@ def test_a_tick_shared_by_two_pieces_of_the_stream(tmp_path):
     times[2**14 - 5 : 2**14 + 5] = times[2**14 - 5]
     unit[2**14 - 5 : 2**14 + 5] = np.arange(10)[::-1]
     pd.DataFrame({"time": times, "unit": unit}).to_parquet(tmp_path / "spikes.parquet")
-    blocks = list(keys_of_parquet(tmp_path / "spikes.parquet", 10, 100.0, memory_budget=1))
+    blocks = list(keys_of_parquet(tmp_path / "spikes.parquet", 10, 100.0, 2**14))
     assert len(blocks) > 1
     keys = np.concatenate(blocks)
     assert (np.diff(keys.astype(np.int64)) >= 0).all()
@@ -145,7 +165,7 @@ def test_spikes_that_break_the_contract(times, units, field, tmp_path):
     frame = pd.DataFrame({"time": times, "unit": np.array(units, np.int32)})
     frame.to_parquet(tmp_path / "spikes.parquet")
     with pytest.raises(InputError) as error:
-        list(keys_of_parquet(tmp_path / "spikes.parquet", 2, 1.0, 2**20))
+        list(keys_of_parquet(tmp_path / "spikes.parquet", 2, 1.0, 1000))
     assert field in error.value.field
 
 
@@ -314,27 +334,30 @@ assert not {{"torch", "pynwb", "scipy", "matplotlib"}} & set(sys.modules), sys.m
 
 
 PEAK = """
-import resource, sys
+import sys
 from pathlib import Path
 from pipeline_lib.trains.store import convert, read_manifest
 import pyarrow.parquet, pandas, zarr, google_crc32c
+def peak():
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
 convert(sys.argv[1], sys.argv[3], memory_budget=int(sys.argv[4]))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 convert(sys.argv[2], sys.argv[3], memory_budget=int(sys.argv[4]))
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+print(peak() - before)
 """
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 def test_conversion_stays_within_its_budget(recording, tmp_path):
-    """96 MB of spikes through a budget of 32 MiB, above what a tiny session takes."""
+    """96 MB of spikes through a budget of 64 MiB, above what a tiny session takes."""
     recording.write(tmp_path / "tiny")
     random = np.random.default_rng(0)
     count = 8_000_000
     recording.spike_times = np.sort(random.uniform(0, 100, count))
     recording.spike_units = random.integers(0, 20, count).astype(np.int32)
     recording.write(tmp_path / "large")
-    budget = 2**25
+    budget = 2**26
     arguments = [sys.executable, "-c", PEAK, *(str(tmp_path / name) for name in ("tiny", "large", "out")), str(budget)]
     run = subprocess.run(arguments, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
-    assert int(run.stdout) < budget + 2**24, f"{int(run.stdout) / 2**20:.0f} MiB"
+    assert int(run.stdout) < budget, f"{int(run.stdout) / 2**20:.0f} MiB"

@@ -62,14 +62,14 @@ def check_segments(segments: np.ndarray, history: int, frames: int) -> np.ndarra
     return segments
 
 
-def lay_blocks(segments: np.ndarray, history: int, senders: int, basis: int) -> Blocks:
+def lay_blocks(segments: np.ndarray, history: int, senders: int, basis: int, largest: int = LARGEST_BLOCK) -> Blocks:
     """Blocks that cover `segments`, of the size that costs least for this many senders and basis functions.
 
-    Many short trials get one block each; a long recording gets long blocks.
+    Many short trials get one block each; a long recording gets long blocks, up to about `largest` frames.
     """
     lengths = segments[:, 1] - segments[:, 0]
     longest = int(lengths.max())
-    sizes = [size for size in _fast_sizes() if size >= history + 1]
+    sizes = [size for size in _fast_sizes() if history < size <= max(largest, 3 * history)]
     # No use for a block much longer than the longest segment: keep the smallest that holds it and everything below.
     whole = [size for size in sizes if size >= history + longest]
     sizes = [size for size in sizes if not whole or size <= whole[0]] or [2 * (history + 1)]

@@ -7,6 +7,7 @@ section 5). Features that are not counts (signals, time in the trial) are dense 
 Coefficients of a unit, in the order of their columns: intercept, features, sender 0's basis functions, sender 1's ...
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from pipeline_lib.models.glm.blocks import Blocks, check_segments, lay_blocks
 # Bytes of one working array of a pass: several live at once, so this keeps a pass near the cache and far from the
 # memory limit.
 WORKING_BYTES = {"fast": 48 << 20, "low": 8 << 20}
+FILTER_BYTES = {"fast": 1 << 30, "low": 16 << 20}
 REARRANGED = 4
 """Blocks that are transposed together."""
 
@@ -115,7 +117,10 @@ class Design:
         self.n_senders, self.n_receivers = len(data.senders), len(data.receivers)
         self.n_features = 0 if data.features is None else data.features.shape[1]
         self.columns = 1 + self.n_features + self.n_senders * self.n_basis
-        self.blocks: Blocks = lay_blocks(data.segments, self.history, self.n_senders, self.n_basis)
+        # Spectra of the filters, one a sender and receiver, grow with the block: short blocks need less memory.
+        pairs = max(1, self.n_senders * self.n_receivers)
+        largest = FILTER_BYTES[memory] // (pairs * dtype.itemsize)
+        self.blocks: Blocks = lay_blocks(data.segments, self.history, self.n_senders, self.n_basis, largest)
         self.n_frequencies = self.blocks.size // 2 + 1
         self.counts = data.counts.to(self.device)
         self.basis = self._basis_spectrum()
@@ -167,6 +172,34 @@ class Design:
             full[..., : self.history] = 0.0
             products.add(full, first, last)
         return value, products.total()
+
+    def evaluate(self, coefficients: Tensor, value_of: Link) -> Tensor:
+        """Half a pass: sum (units,) over blocks of `value_of` (linear predictors, counts, weights), a value a unit."""
+        kernels, value = self._kernels(coefficients), torch.zeros(len(coefficients), dtype=torch.float64)
+        units = torch.arange(self.n_receivers, device=self.device)
+        for first, last in self.chunks(self.n_receivers):
+            eta = self._predictor(kernels, coefficients, first, last)[1]
+            counts, weights, offset = (
+                self._pick(array, first, last, units) for array in (self.targets, self.weights, self.offset)
+            )
+            value += value_of(eta if offset is None else eta + offset, counts, weights).cpu()
+        return value
+
+    def total_weight(self) -> Tensor:
+        """Weight of each receiver's bins (receivers,), float64."""
+        if self.weights is None:
+            return torch.full((self.n_receivers,), float(self.frames), dtype=torch.float64, device=self.device)
+        return self.weights.sum(-1, dtype=torch.float64).sum(0).expand(self.n_receivers).clone()
+
+    def scored(self) -> Tensor:
+        """Which bins of every block are scored: bool (blocks, bins)."""
+        return self._rows(0, len(self.blocks))[1][:, self.history :]
+
+    def reweighted(self, chosen: Tensor) -> "Design":
+        """The same design with bins left out: `chosen` bool (blocks, 1, bins)."""
+        other = copy.copy(self)
+        other.weights = chosen if self.weights is None else self.weights * chosen
+        return other
 
     def count_products(self, observed: Callable[[Tensor], Tensor]) -> Tensor:
         """Products of every column with the weighted counts (receivers, columns), float64."""
@@ -270,8 +303,7 @@ class Design:
             return self._gather(weights if weights.dtype == torch.bool else weights.to(self.dtype))
         if full:
             return None
-        inside = self._rows(0, len(self.blocks))[1][:, self.history :]
-        return inside[:, None]
+        return self.scored()[:, None]
 
     def _transform_counts(self, first: int, last: int) -> Tensor:
         spectra = torch.empty(self.n_frequencies, last - first, self.n_senders, dtype=self.complex, device=self.device)

@@ -86,21 +86,20 @@ class Problem:
                 "glm", "allowed, scale", (tuple(allowed.shape), tuple(scale.shape)), f"{shape}, {shape[1:]}"
             )
         self.mean = design.feature_sums()[1:] / design.frames
-        self.total, self.spikes = self._totals()
-        self.linear = design.count_products(observation.observed) if isinstance(observation, Canonical) else None
+        self._count()
         self.covariance = Covariance(design, self.mean)
         self.constant = self._constant_columns()
         self.allowed = allowed.to(design.device) & ~self.constant
-        # A unit that never fired, or was never seen, has no finite best fit; it gets a floor instead (see `_floored`).
-        self.fitted = (self.spikes > 0) & (self.total > 0)
         self.scale = scale.to(design.device, torch.float64).clamp(min=1e-9)
         self.kink = kink(self.penalty, self.scale, design.n_features, design.n_basis)
         self.metric = Preconditioner(self.covariance, self.allowed, self.scale)
-        self.start_mean = torch.where(self.fitted, self.spikes, 0.5) / self.total.clamp(min=1.0)
-        if observation.link == "logistic":
-            self.start_mean = self.start_mean.clamp(max=1 - 0.5 / self.total.clamp(min=1.0))
-        self.start_eta = observation.inverse_mean(self.start_mean)
-        self.curvature = observation.curvature(self.start_eta)
+
+    def reweighted(self, chosen: Tensor) -> "Problem":
+        """The same problem with bins left out (`chosen`, see `Design.reweighted`); centre and metric are shared."""
+        other = copy.copy(self)
+        other.design = self.design.reweighted(chosen)
+        other._count()
+        return other
 
     def restricted(self, allowed: Tensor) -> "Problem":
         """The same problem with fewer coefficients; what does not depend on them is shared."""
@@ -173,7 +172,7 @@ class Problem:
     def objective(self, points: Tensor, units: Tensor, strengths: Tensor) -> tuple[Tensor, Tensor]:
         """Objective (k,) and gradient (k, columns) of some units at `points` in centred coordinates."""
         weights, coefficients = points[:, 1:], self.natural(points)
-        if isinstance(self.observation, Canonical) and self.linear is not None:
+        if isinstance(self.observation, Canonical):
             cumulant_, linear = self.observation.cumulant_, self.linear[units]
             value, gradient = self.design.pass_over(
                 coefficients, units, lambda eta, counts, weights: cumulant_(eta, weights), targets=False
@@ -231,18 +230,24 @@ class Problem:
         eta, zero = self.start_eta.to(torch.float64), torch.zeros(1, dtype=torch.float64, device=self.design.device)
         return self.observation.loss_(eta.clone()[None, :, None], zero, None)
 
-    def _totals(self) -> tuple[Tensor, Tensor]:
-        """Sum of weights and of weighted counts of every receiver, float64."""
-        design = self.design
-        shape = (design.n_receivers,)
-        total = torch.zeros(shape, dtype=torch.float64, device=design.device)
-        spikes = torch.zeros(shape, dtype=torch.float64, device=design.device)
+    def _count(self) -> None:
+        """What depends on which bins count: weights, spikes, products of columns and counts, where to start."""
+        design, observation = self.design, self.observation
+        observed = observation.observed
+        self.total = design.total_weight()
+        if isinstance(observation, Canonical):
+            self.linear = design.count_products(observed)
+        self.spikes = torch.zeros_like(self.total)
         for first, last in design.chunks(design.n_receivers):
             weights = None if design.weights is None else design.weights[first:last]
-            spikes += weighted_sum(self.observation.observed(design.targets[first:last]), weights)
-            if weights is not None:
-                total += weighted_sum(weights, None)
-        return (total if design.weights is not None else total + design.frames), spikes
+            self.spikes += weighted_sum(observed(design.targets[first:last]), weights)
+        # A unit that never fired, or was never seen, has no finite best fit; it gets a floor instead (see `_floored`).
+        self.fitted = (self.spikes > 0) & (self.total > 0)
+        mean = torch.where(self.fitted, self.spikes, 0.5) / self.total.clamp(min=1.0)
+        if observation.link == "logistic":
+            mean = mean.clamp(max=1 - 0.5 / self.total.clamp(min=1.0))
+        self.start_eta = observation.inverse_mean(mean)
+        self.curvature = observation.curvature(self.start_eta)
 
     def _constant_columns(self) -> Tensor:
         """Columns that never change (senders always silent, constant features): they could only mimic the intercept."""

@@ -101,6 +101,12 @@ class Covariance:
         chosen = diagonal[self.n_features :] if len(diagonal) > self.n_features else diagonal
         return float(chosen.mean()) if len(chosen) else 0.0
 
+    def of_couplings(self) -> Tensor:
+        """Of the couplings' columns alone; where only its diagonal blocks are kept, zero between them."""
+        if self.blockwise:
+            return torch.block_diag(*self.couplings)
+        return self.matrix[self.n_features :, self.n_features :]
+
     def multiply(self, vectors: Tensor) -> Tensor:
         """Covariance times `vectors` (k, columns - 1) float64; where only blocks are kept, without what is between."""
         if not self.blockwise:

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from pipeline_lib.models.contract import FitData
-from pipeline_lib.models.glm.design import Data, Design
+from pipeline_lib.models.glm.crossvalidation import log_likelihood
+from pipeline_lib.models.glm.design import Design
 from pipeline_lib.models.glm.engine import Problem, Solution
 from pipeline_lib.models.glm.frames import signal_values
-from pipeline_lib.models.glm.observation import Observation, observation_model
-from pipeline_lib.models.glm.optimiser import STATUS
+from pipeline_lib.models.glm.observation import observation_model
+from pipeline_lib.models.glm.optimiser import STATUS, UNKNOWN
 from pipeline_lib.models.glm.path import Path, default_strengths, follow
 from pipeline_lib.models.glm.penalties import Penalty
 from pipeline_lib.models.glm.settings import allowed_couplings
@@ -41,8 +42,15 @@ def train_session(
 
     score = None
     if len(path.strengths) > 1:
-        validation = model.read(data, session, data.validation(session), learned, merge=True)[0]
-        score = Validation(validation, observation, dtype, model.device, config.memory)
+        unseen = model.read(data, session, data.validation(session), learned, merge=True)[0]
+        held = Design(unseen, dtype, model.device, config.memory)
+        seen = float(held.total_weight().sum())
+
+        def score(coefficients: torch.Tensor) -> float:
+            """Mean log-likelihood of a validation bin; a rate that is not finite is infinitely bad."""
+            mean = float(log_likelihood(held, observation, coefficients).sum()) / max(seen, 1.0)
+            return mean if np.isfinite(mean) else -UNKNOWN
+
     if not saved:
         for note in oddities(problem, learned, data.split.history_bins):
             run.log({"session": session, "stage": "note", "note": note})
@@ -74,22 +82,6 @@ def train_session(
     learned["decrement"] = solution.decrement.cpu().numpy()
     learned["strength"] = np.array([path.strength])
     return learned
-
-
-class Validation:
-    """Mean log-likelihood of a held-out bin (nats), over the bins and units that may be seen."""
-
-    def __init__(self, data: Data, observation: Observation, dtype: torch.dtype, device: str, memory: str) -> None:
-        self.design, self.observation = Design(data, dtype, device, memory), observation
-        weights = torch.ones(data.counts.shape, dtype=torch.bool) if data.weights is None else data.weights
-        self.seen = (weights & data.frames_of(0)[:, None]).to(device)
-
-    def __call__(self, coefficients: torch.Tensor) -> float:
-        """Score of coefficients (units, columns); a rate that is not finite is infinitely bad."""
-        eta = self.design.predictors(coefficients)
-        likelihood = self.observation.log_likelihood(eta[self.seen], self.design.counts[self.seen])
-        mean = float(likelihood.sum(dtype=torch.float64) / max(int(self.seen.sum()), 1))
-        return mean if np.isfinite(mean) else -1e300
 
 
 def _describe(model: CoupledGLM, data: FitData, session: str) -> dict[str, np.ndarray]:

@@ -74,7 +74,8 @@ class Attention(nn.Module):
     def _fused(self, qkv: Tensor, bias: Tensor | None) -> Tensor:
         probability = self.dropout.p if self.training else 0.0
         mask = None if bias is None else bias[:, None].to(qkv.dtype)
-        return functional.scaled_dot_product_attention(*qkv.unbind(0), attn_mask=mask, dropout_p=probability)
+        query, key, value = qkv.unbind(0)
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=probability)
 
     def _plain(self, qkv: Tensor, bias: Tensor | None) -> Tensor:
         """On a CPU two batched products beat the fused kernel, in bfloat16 by a factor of 2.5."""

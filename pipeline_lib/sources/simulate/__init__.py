@@ -9,8 +9,8 @@ Checking settings imports no table library: a workflow checks every session befo
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pipeline_lib.errors import InputError
-from pipeline_lib.sources.simulate.settings import SimulatorSettings, suggestion
+from pipeline_lib.errors import InputError, suggest
+from pipeline_lib.sources.simulate.settings import SimulatorSettings
 
 if TYPE_CHECKING:
     from pipeline_lib.recording import Recording
@@ -39,5 +39,5 @@ def _module(name: str) -> ModuleType:
 
     modules = {"eif": eif, "glm": glm, "lorenz": lorenz}
     if name not in modules:
-        raise InputError("config", "simulator", repr(name), suggestion(str(name), list(modules)))
+        raise InputError("config", "simulator", repr(name), suggest(str(name), list(modules)))
     return modules[name]

@@ -29,7 +29,7 @@ from pipeline_lib.sources.simulate.settings import SimulatorSettings, number
 if TYPE_CHECKING:
     from pipeline_lib.recording import Recording
 
-AREAS = ("V1", "LM")
+AREAS = ("VISp", "VISl")  # V1 and LM by their acronyms in the Allen atlas
 CITATION = "Xin & Kass 2025, arXiv 2506.02263; neuron model: Fourcaud-Trocme et al. 2003, J Neurosci 23:11628"
 
 STEP = 0.2  # ms

@@ -47,7 +47,7 @@ class Settings(SimulatorSettings):
     """Geometric mean over units of the rate without input, spikes/s."""
     connected: float = number(0.1, least=0, most=1)
     """Probability of a synapse between two units."""
-    strength: float = number(1.5, least=0)
+    strength: float = number(1.2, least=0)
     """Sum over lags of a typical coupling filter, log rate per spike."""
     inhibitory: float = number(0.3, least=0, most=1)
     """Share of senders that inhibit."""

@@ -4,9 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, suggest
 from pipeline_lib.files import exclusive
-from pipeline_lib.sources.simulate.settings import suggestion
 
 if TYPE_CHECKING:
     from pipeline_lib.recording import Recording
@@ -34,7 +33,7 @@ def write_layout(recording: "Recording", directory: Path | str, layout: str) -> 
     writers: dict[str, Callable[[Recording, Path], Path]]
     writers = dict(zip(LAYOUTS, (write_allen, write_ibl, write_tables), strict=True))
     if layout not in writers:
-        raise InputError("config", "layout", repr(layout), suggestion(str(layout), list(LAYOUTS)))
+        raise InputError("config", "layout", repr(layout), suggest(str(layout), list(LAYOUTS)))
     recording.validate()
     place = f"layout {layout}"
     if recording.unit_intervals is not None:

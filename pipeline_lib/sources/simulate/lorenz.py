@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 CITATION = "Lorenz 1963, J Atmos Sci 20:130"
 SIGMA, RHO, BETA = 10.0, 28.0, 8 / 3
+REGION = "MOs"  # an acronym of the Allen atlas, which the layouts of real sources can carry
 SETTLE = 2_000  # steps after which a random start is on the attractor
 
 
@@ -86,7 +87,7 @@ def simulate(settings: Settings, seed: int, session: str) -> "Recording":
         seed=seed,
         settings=settings,
         spikes=TrialSpikes(trial, tick, unit),
-        regions=["lorenz"] * settings.units,
+        regions=[REGION] * settings.units,
         conditions=[f"start {index:0{digits}d}" for index in condition],
         trial_ticks=settings.bins * bin_ticks(settings.bin_size),
         gap_ticks=int(to_ticks(settings.gap)),

@@ -1,11 +1,10 @@
 """The settings of a simulator: frozen dataclasses in which every number says what it accepts."""
 
 import dataclasses
-import difflib
 import math
 from typing import Any, ClassVar, NoReturn, TypeVar
 
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, suggest
 
 S = TypeVar("S", bound="SimulatorSettings")
 
@@ -37,14 +36,8 @@ class SimulatorSettings:
         known = [field.name for field in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
-                raise InputError(f"simulator {cls.NAME}", str(key), "an unknown setting", suggestion(str(key), known))
+                raise InputError(f"simulator {cls.NAME}", str(key), "an unknown setting", suggest(str(key), known))
         return cls(**values)
-
-
-def suggestion(found: str, known: list[str]) -> str:
-    """What to write instead of `found`: the nearest known name, or all of them."""
-    nearest = difflib.get_close_matches(found, known, n=1)
-    return f"{nearest[0]!r}?" if nearest else f"one of {', '.join(sorted(known))}"
 
 
 def _accepts(field: dataclasses.Field, value: Any) -> bool:

@@ -1,0 +1,68 @@
+"""AdamW (Loshchilov & Hutter 2019), by torch's fused kernel.
+
+The classes of torch.optim import torch's compiler when they are made, which takes longer than many fits of this
+package (4 CPU-seconds); the function behind them does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
+
+KINDS = ("mean", "square", "steps")
+
+
+class AdamW:
+    """Updates named weights by their gradients; a weight without a gradient is left alone, decay included.
+
+    Parameters
+    ----------
+    weights : by name.
+    betas : decay of the running means of the gradient and of its square.
+    epsilon : added to the root of the latter.
+    weight_decay : share of a weight, times the learning rate, that every step takes off it.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, nn.Parameter],
+        betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.weights, self.betas, self.epsilon, self.weight_decay = weights, betas, epsilon, weight_decay
+        self.state: dict[str, Tensor] = {}
+        for name, weight in weights.items():
+            zeros = torch.zeros_like(weight), torch.zeros_like(weight), torch.zeros((), device=weight.device)
+            self.state |= {f"{name}/{kind}": zero for kind, zero in zip(KINDS, zeros, strict=True)}
+
+    @torch.no_grad()
+    def step(self, learning_rate: float) -> None:
+        """One update of every weight that has a gradient; the gradients are then gone."""
+        gradients = {name: weight.grad for name, weight in self.weights.items() if weight.grad is not None}
+        mean, square, steps = ([self.state[f"{name}/{kind}"] for name in gradients] for kind in KINDS)
+        adamw(
+            [self.weights[name] for name in gradients],
+            list(gradients.values()),
+            mean,
+            square,
+            max_exp_avg_sqs=[],
+            state_steps=steps,
+            fused=True,
+            amsgrad=False,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            lr=learning_rate,
+            weight_decay=self.weight_decay,
+            eps=self.epsilon,
+            maximize=False,
+        )
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the gradients."""
+        for weight in self.weights.values():
+            weight.grad = None

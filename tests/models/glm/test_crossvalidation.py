@@ -1,0 +1,63 @@
+"""Cross-validation gives what fits to the remaining bins alone would give, and finds a sensible strength."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.models.glm.crossvalidation import cross_validate, fold_of_bins
+from pipeline_lib.models.glm.design import Data, Design
+from pipeline_lib.models.glm.engine import Problem, fit
+from pipeline_lib.models.glm.observation import PoissonExp
+from tests.models.glm.networks import dense_design
+
+SEGMENTS = np.array([[30, 4_000], [4_100, 9_000]])
+
+
+def data_of(network, **changes) -> Data:
+    units = np.arange(8)
+    given = {"counts": network.counts, "segments": SEGMENTS, "kernel": network.kernel}
+    return Data(**given | {"senders": units, "receivers": units} | changes)
+
+
+def test_folds_are_contiguous_and_equal(network):
+    problem = Problem(Design(data_of(network)), PoissonExp())
+    folds = fold_of_bins(problem, 4)
+    scored = folds[folds >= 0].numpy()
+    assert (np.diff(scored) >= 0).all() and np.ptp(np.bincount(scored)) <= 1
+    assert len(scored) == problem.design.frames
+
+
+def test_scores_are_those_of_separate_fits(network):
+    seen = np.random.default_rng(0).random((12_000, 8)) < 0.9
+    data = data_of(network, weights=seen)
+    problem = Problem(Design(data, torch.float64), PoissonExp())
+    found = cross_validate(problem, np.array([1e-3, 1e-1]), folds=3, tolerance=1e-13)
+    design, frames = dense_design(data)
+    fold = np.arange(len(frames)) * 3 // len(frames)
+    expected, weight = np.zeros((2, 8)), np.zeros(8)
+    for number in range(3):
+        training = np.zeros((12_000, 8), dtype=bool)
+        training[frames[fold != number]] = seen[frames[fold != number]]
+        rows = frames[fold == number]
+        for row, strength in enumerate([1e-1, 1e-3]):
+            solution, _ = fit(data_of(network, weights=training), PoissonExp(), strength, dtype=torch.float64)
+            eta = torch.from_numpy(design[fold == number] @ solution.coefficients.numpy().T)
+            likelihood = PoissonExp().log_likelihood(eta, torch.from_numpy(network.counts[rows])).numpy()
+            expected[row] += (likelihood * seen[rows]).sum(0)
+        weight += seen[rows].sum(0)
+    np.testing.assert_allclose(found.strengths, [1e-1, 1e-3])
+    np.testing.assert_allclose(found.scores, expected / weight, atol=1e-8)
+
+
+def test_the_best_strength_is_neither_end_of_a_wide_grid(network):
+    problem = Problem(Design(data_of(network)), PoissonExp())
+    found = cross_validate(problem, np.logspace(1, -7, 9), folds=3)
+    assert 1e-7 < found.best < 1 and (found.best_of_each <= 1).all()
+
+
+def test_mistakes_are_named(network):
+    problem = Problem(Design(data_of(network)), PoissonExp())
+    for arguments in ((np.array([1.0]), 1), (np.array([]), 3), (np.array([1.0]), 10**6)):
+        with pytest.raises(InputError):
+            cross_validate(problem, *arguments)

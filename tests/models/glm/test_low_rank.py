@@ -1,0 +1,60 @@
+"""Low-rank couplings: exact when the rank is full, right when the truth has few channels."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.models.glm.design import Data
+from pipeline_lib.models.glm.engine import fit
+from pipeline_lib.models.glm.low_rank import low_rank
+from pipeline_lib.models.glm.observation import PoissonExp
+from tests.models.glm.networks import simulate_network
+
+KERNEL = simulate_network(2, 40, 0).kernel
+
+
+def driven(rank: int, bins: int = 20_000) -> tuple[Data, np.ndarray]:
+    """Six receivers driven by six senders through `rank` channels; the weights (sender x basis, receiver)."""
+    random = np.random.default_rng(1)
+    senders = random.poisson(0.2, (bins, 6)).astype(np.uint8)
+    shape = np.outer(random.normal(size=(6, rank)).ravel(), [0.3, 0.2, 0.1, 0.03, 0.0]).reshape(6, rank, 5)
+    weights = np.einsum("srb,rj->sbj", shape, random.normal(size=(rank, 6)))
+    filters = np.einsum("kb,sbj->ksj", KERNEL, weights)
+    eta = np.full((bins, 6), np.log(0.2))
+    for lag in range(30):
+        eta[lag + 1 :] += senders[: bins - lag - 1].astype(float) @ filters[lag]
+    counts = np.concatenate([senders, random.poisson(np.exp(np.minimum(eta, 1.5))).astype(np.uint8)], axis=1)
+    data = Data(counts, np.array([[30, bins]]), KERNEL, np.arange(6), np.arange(6, 12))
+    return data, weights.reshape(30, 6)
+
+
+def test_full_rank_is_the_full_fit():
+    data, _ = driven(2, bins=5000)
+    full, problem = fit(data, PoissonExp(), 0.0, dtype=torch.float64)
+    found = low_rank(problem, full, 6)
+    torch.testing.assert_close(found.coefficients, full.coefficients, rtol=0, atol=1e-6)
+    assert found.share[-1] == pytest.approx(1)
+
+
+def test_two_channels_are_found_and_cost_no_likelihood():
+    data, weights = driven(2)
+    full, problem = fit(data, PoissonExp(), 0.0, dtype=torch.float64)
+    one, two = low_rank(problem, full, 1), low_rank(problem, full, 2)
+    couplings = two.coefficients[:, 1:].T.numpy()
+    assert np.linalg.matrix_rank(couplings) == 2 and two.share[1] > 0.9
+    error = np.linalg.norm(couplings - weights)
+    assert error < 0.6 * np.linalg.norm(full.coefficients[:, 1:].T.numpy() - weights), "fewer weights, less noise"
+    bins = problem.design.frames
+    lost = (two.loss - full.loss).sum() * bins
+    assert 0 < lost < 200, "about half a nat for each of the 122 weights that it does without"
+    assert (one.loss - two.loss).sum() * bins > 1000
+
+
+def test_mistakes_are_named():
+    data, _ = driven(1, bins=2000)
+    allowed = np.ones((6, 30), dtype=bool)
+    for mask, rank in ((allowed, 7), (allowed, 0), (allowed & (np.arange(30) > 4), 2)):
+        solution, problem = fit(data, PoissonExp(), 1e-3, mask)
+        with pytest.raises(InputError):
+            low_rank(problem, solution, rank)

@@ -1,0 +1,54 @@
+"""The command line: complete help, one line for wrong input, exit codes that a scheduler understands."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline_lib.__main__ import main
+
+VERBS = [
+    "simulate", "record", "convert", "split", "fit", "evaluate", "collect", "figure", "report", "status", "list",
+    "check", "where", "verify", "schemas",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"])
+    assert stop.value.code == 0
+    assert "usage:" in capsys.readouterr().out
+
+
+def test_wrong_input_is_one_line_and_code_2(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    code = main(["convert", "--recording", str(tmp_path / "none"), "--out", str(tmp_path / "trains")])
+    lines = capsys.readouterr().err.splitlines()
+    assert code == 2
+    assert len(lines) == 1
+    assert "recording.json" in lines[0]
+    assert not (tmp_path / "trains").exists()
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["collect", str(tmp_path / "none.parquet"), "--out", str(tmp_path / "all.parquet")]) != 0
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_mapping_may_be_json_yaml_or_a_file(tmp_path: Path) -> None:
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("units: 3\nduration: 2.0\n")
+    made = []
+    for number, text in enumerate(('{"units": 3, "duration": 2.0}', "{units: 3, duration: 2.0}", f"@{settings}")):
+        out = tmp_path / str(number)
+        arguments = ["simulate", "--simulator", "glm", "--name", "s", "--settings", text, "--out", str(out)]
+        assert main(arguments) == 0
+        made.append((out / "simulation.json").read_bytes())
+    assert made[0] == made[1] == made[2]
+
+
+def test_import_of_the_package_costs_less_than_a_third_of_a_second() -> None:
+    script = "import time; t = time.process_time(); import pipeline_lib; print(time.process_time() - t)"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert float(result.stdout) < 0.3
