@@ -6,6 +6,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -21,8 +22,9 @@ def _project() -> dict:
     return tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 
 
-def test_environment_yml_has_the_ranges_of_pyproject() -> None:
-    content = yaml.safe_load((REPOSITORY / "environment.yml").read_text())
+@pytest.mark.parametrize("name", ["environment.yml", "workflow/envs/main.yaml"])
+def test_conda_environments_have_the_ranges_of_pyproject(name: str) -> None:
+    content = yaml.safe_load((REPOSITORY / name).read_text())
     conda, pip = [], []
     for entry in content["dependencies"]:
         (pip.extend(entry["pip"]) if isinstance(entry, dict) else conda.append(entry))

@@ -177,7 +177,7 @@ def _answer(url: str, response: Any, start: int, tag: str, network: Network) -> 
         return Answer(url, 0, size, size, found, headers, response, network.stall)
     match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", headers.get("Content-Range", ""))
     # Not every server looks at If-Range, so the version of what it sends is compared here, too.
-    if match is None or int(match[1]) != start or False:
+    if match is None or int(match[1]) != start or (tag and found and found != tag):
         raise Changed
     whole = int(match[3]) if match[3].isdecimal() else None
     return Answer(url, start, int(match[2]) + 1, whole, found, headers, response, network.stall)

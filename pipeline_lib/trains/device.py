@@ -39,7 +39,7 @@ class DeviceEvents:
         lengths_, shift, origin = torch.from_numpy(table).to(self.device, non_blocking=True)
         window = torch.repeat_interleave(lengths_, output_size=total)
         event = torch.arange(total, device=self.device) + shift[window]
-        index = torch.div(self.ticks[event] - origin[window], bin_ticks, rounding_mode="floor")
+        index = (self.ticks[event] - origin[window]) // bin_ticks
         index = index * trains.n_units + self.unit[event]
         counts.view(-1).index_add_(0, index, torch.ones(1, dtype=dtype, device=self.device).expand(total))
         return counts

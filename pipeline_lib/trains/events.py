@@ -48,7 +48,7 @@ def _sorted_times(times: np.ndarray, unit: int, duration: float) -> np.ndarray:
 
 
 def _slabs(trains: list[np.ndarray], counts: np.ndarray, edges: np.ndarray) -> Iterator[np.ndarray]:
-    """Pack and merge slab after slab: `counts` (unit, slab) of sorted `trains`; `edges`, the key that ends each slab."""
+    """Pack and merge slab after slab: `counts` (unit, slab) of sorted `trains`; `edges`, the key each slab ends at."""
     units, begins = np.arange(len(trains), dtype=np.uint64), np.zeros(len(trains), np.int64)
     held = np.empty(0, np.uint64)
     for count, edge in zip(counts.T, edges, strict=True):

@@ -81,9 +81,9 @@ def test_raster_shows_at_least_one_heldout_unit_and_a_limited_number(continuous:
 def test_example_units_come_from_every_region_held_in_and_held_out() -> None:
     regions = np.array(["a"] * 4 + ["b"] * 4)
     rates = np.array([9.0, 8.0, 7.0, 6.0, 0.4, 0.3, 0.2, 0.1])
-    heldout = np.array([0, 1, 0, 0, 1, 0, 0, 0], dtype=bool)
+    heldout = np.array([0, 1, 0, 0, 1, 1, 1, 0], dtype=bool)
     chosen = example_units(rates, regions, heldout, np.arange(8), 4)
-    assert list(chosen) == [0, 5, 1, 4], "held-in a and b, held-out a and b: the fastest of each, slow as b is"
+    assert list(chosen) == [0, 7, 1, 4], "held-in a and b, held-out a and b: the fastest of each, slow as b is"
     assert set(example_units(rates, regions, np.zeros(8, bool), np.arange(8), 3)) == {0, 4, 1}
 
 
@@ -271,7 +271,7 @@ def test_a_unit_that_comes_and_goes_is_averaged_over_its_own_time(trials: Result
     assert inside.any()
     course = table[table["panel"] == "course"]
     width = recording.duration / len(course)
-    for place in (3, 35, 36, 50, 100):  # bins at about 1, 12, 12, 16 and 33 s
+    for place in range(len(course)):  # among them those in which the unit goes, at 10 and 20 s
         start, stop = place * width, (place + 1) * width
         own = sum(max(0.0, min(stop, b) - max(start, a)) for a, b in ((0.0, 10.0), (15.0, 20.0)))
         spikes = ((recording.spike_times >= start) & (recording.spike_times < stop)).sum()

@@ -41,8 +41,8 @@ class Request:
 class FileServer:
     """Serves `files` (path -> bytes) at `url`; `requests` lists what was asked.
 
-    `ranges`, `tags`, `lengths` and `conditions` (If-Range) switch off what a simple server lacks; `tag` is one ETag for all. `pages` (path
-    prefix -> function of the handler) answers other requests.
+    `ranges`, `tags`, `lengths` and `conditions` (If-Range) switch off what a simple server lacks; `tag` is one ETag
+    for all. `pages` (path prefix -> function of the handler) answers other requests.
     """
 
     def __init__(self) -> None:

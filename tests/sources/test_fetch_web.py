@@ -5,10 +5,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.recording import Provenance
+from pipeline_lib.sources import read_source
 from pipeline_lib.sources.endpoints import Endpoints
 from pipeline_lib.sources.fetch import fetch
 from pipeline_lib.sources.origin import add_origin
@@ -120,3 +122,25 @@ def test_a_recording_takes_its_origin_along(server: FileServer, nwb: bytes, tmp_
     provenance.files[name] = "0" * 64
     with pytest.raises(InputError, match="as it was fetched"):
         add_origin(provenance, manifest.with_name(name))
+
+
+def test_only_the_selected_units_of_an_asset(server: FileServer, nwb: bytes, tmp_path: Path) -> None:
+    """From the option in the sheet to the recording: the units of one region, read like those of the whole file."""
+    options = {"regions": ["VISp"], "only_selected": True}
+    endpoints = Endpoints(dandi=server.url + "/api")
+
+    def bring() -> Path:
+        return fetch(f"dandi:{ASSET}", tmp_path / "data", "allen", options, network=QUICK, endpoints=endpoints)
+
+    manifest = bring()
+    whole = tmp_path / "whole/session.nwb"
+    whole.parent.mkdir()
+    whole.write_bytes(nwb)
+    part, expected = (read_source("allen", "x", path, options) for path in (manifest.parent, whole))
+    assert np.array_equal(part.spike_times, expected.spike_times)
+    assert part.provenance.licence == "CC-BY-4.0"
+    details = json.loads(manifest.read_text())["details"]
+    assert details["units"]["here"] < details["units"]["in the whole file"]
+    blobs = len(server.asked("/x.amazonaws.com/blobs/1"))
+    bring()
+    assert len(server.asked("/x.amazonaws.com/blobs/1")) == blobs

@@ -104,6 +104,7 @@ def test_killed_at_any_step_the_fit_ends_in_the_same_bytes(
         assert run.history_csv() == history
 
 
+@pytest.mark.slow
 def test_sigkill_and_sigterm_of_a_real_process(cohort: Cohort, tmp_path: Path) -> None:
     def start(out: Path) -> subprocess.Popen:
         stores = [str(each) for each in cohort[0]]
@@ -191,6 +192,7 @@ def test_steps_are_those_of_a_plain_loop(data: FitData, tmp_path: Path) -> None:
         assert torch.allclose(weight, other, atol=1e-5), name
 
 
+@pytest.mark.slow
 def test_processes_share_a_step_like_accumulated_batches(cohort: Cohort, tmp_path: Path) -> None:
     """Two processes of one batch each end where one process ends that takes two batches a step."""
     program = tmp_path / "train.py"

@@ -145,7 +145,8 @@ def test_filling_an_array_that_is_there(recording):
 
 def test_observed_bins_against_a_loop(recording: Recording):
     trains = Trains.from_recording(recording)
-    starts = np.array([-1000, 0, 1_999_900, 4_999_000, 5_999_999, 7_999_901, 8_400_000, 9_990_000])
+    edges = np.array([0, 2_000_000, 3_000_000, 5_000_000, 6_000_000, 8_000_000, 8_500_000, 10_000_000])
+    starts = (edges[:, None] - 2500 + np.array([-1, 0, 1])).ravel()  # a bin ends just before, at and after each edge
     observed = observed_windows(trains, starts, 30, 500)
     session, own = [(0, 8_000_000), (8_500_000, 10_000_000)], [(0, 2_000_000), (3_000_000, 6_000_000)]
     for row, start in enumerate(starts):

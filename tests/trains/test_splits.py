@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.trains.leakage import check_leakage
+from pipeline_lib.trains.leakage import _first_overlap, check_leakage
 from pipeline_lib.trains.splits import PARTS, Split, SplitSettings, _deal, make_split
 from pipeline_lib.trains.store import Trains
 from pipeline_lib.trains.windows import WindowSettings
@@ -85,6 +85,7 @@ def test_a_session_is_split_alike_in_every_cohort(trains):
     own = both.samples[both.samples["session"] == "s1"].reset_index(drop=True)
     pd.testing.assert_frame_equal(alone.samples, own)
     np.testing.assert_array_equal(alone.heldout["s1"], both.heldout["s1"])
+    assert alone.samples["split"].tolist() != both.samples["split"][: len(own)].tolist()  # nor are they copies
     more_units = make_split([trains], TRIALS, SplitSettings(heldout_units=0.5), "one")
     pd.testing.assert_frame_equal(alone.samples, more_units.samples)
 
@@ -251,6 +252,16 @@ def test_a_leaky_split_is_found_among_many_windows():
             assert not leaks
         except InputError:
             assert leaks
+
+
+def test_first_overlap_against_a_loop():
+    random = np.random.default_rng(1)
+    for _ in range(300):
+        begin, other = random.integers(0, 100, 4), random.integers(0, 100, 4)
+        stop, other_stop = begin + random.integers(1, 30, 4), other + random.integers(1, 60, 4)
+        pairs = [(i, j) for i in range(4) for j in range(4) if begin[i] < other_stop[j] and other[j] < stop[i]]
+        found = _first_overlap(begin, stop, other, other_stop)
+        assert (found in pairs) if pairs else found is None
 
 
 def test_trials_too_close_for_their_history():

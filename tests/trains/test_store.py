@@ -193,6 +193,11 @@ def test_tables_and_intervals_come_back(converted, recording):
     assert trains.unit_intervals.tolist() == [[3, 0, 2_000_000], [3, 3_000_000, 6_000_000]]
 
 
+def test_intervals_that_touch_overlap_or_nest_become_one():
+    intervals = np.array([[50, 60], [0, 40], [5, 10], [20, 30], [40, 45], [70, 70]])
+    assert store._merged(intervals).tolist() == [[0, 45], [50, 60]]
+
+
 def test_a_recording_in_memory_is_the_same_as_one_converted(converted, recording):
     stored, direct = Trains.open(converted), Trains.from_recording(recording)
     for name in ("ticks", "unit", "observed", "unit_intervals"):

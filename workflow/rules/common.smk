@@ -3,7 +3,7 @@ import json
 import shlex
 import sys
 from dataclasses import asdict
-from os.path import exists
+from os.path import dirname, exists
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.figures import FIGURES as FIGURE_SPECS
@@ -21,8 +21,10 @@ except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     raise SystemExit(2)
 
-# The interpreter that runs Snakemake has the library; `python` on the path may be another.
-CLI = f"{shlex.quote(sys.executable)} -m pipeline_lib"
+# `python` in a rule is the interpreter that runs Snakemake (another may be first on the path), or that of the rule's own
+# environment where the user asked for one (`--software-deployment-method conda`).
+if not workflow.deployment_settings.deployment_method:
+    shell.prefix(f"export PATH={shlex.quote(dirname(sys.executable))}:$PATH; ")
 
 PATHS = Paths(PLAN.config.results, PLAN.config.data)
 SIMULATION = PATHS.simulation("{simulation}")
@@ -51,13 +53,9 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-def folder(path):
-    """The folder that a declared file completes."""
-    return str(path).rpartition("/")[0]
-
-
 def folders(paths):
-    return [folder(path) for path in paths]
+    """The folders that declared files complete."""
+    return [dirname(path) for path in paths]
 
 
 def session_of(wildcards):
@@ -68,15 +66,56 @@ def cohort_of(wildcards):
     return PLAN.cohorts[wildcards.cohort]
 
 
+def model_of(wildcards):
+    return cohort_of(wildcards).models[wildcards.model]
+
+
+def source_files(wildcards):
+    """What a recording is made from: the simulation's manifest, or the user's file itself."""
+    session = session_of(wildcards)
+    return SIMULATION.format(simulation=session.simulation) if session.simulation else session.location
+
+
+def simulation_of(wildcards):
+    return PLAN.config.simulations[wildcards.simulation]
+
+
 def per_session(pattern):
     """Input function: `pattern` for every session of the cohort."""
-    return lambda wildcards: [
-        pattern.format(session=session) for session in cohort_of(wildcards).sessions
-    ]
+    return lambda wildcards: [pattern.format(session=session) for session in cohort_of(wildcards).sessions]
 
 
 def megabytes(base, per_input=0.0):
     """Memory of a job: `base` and `per_input` times its inputs; more with every attempt."""
-    return lambda wildcards, input, attempt: int(
-        (base + per_input * input.size_mb) * attempt
-    )
+    return lambda wildcards, input, attempt: int((base + per_input * input.size_mb) * attempt)
+
+
+# A figure belongs to a session or a cohort, and lies in a folder of its name, or to all of the results.
+SUBJECTS = {"session": list(PLAN.sessions), "cohort": list(PLAN.cohorts), "all": [""]}
+FIGURES = [
+    PATHS.figure(name, of) + ".png"
+    for name in PLAN.config.figures or FIGURE_SPECS
+    for of in SUBJECTS[FIGURE_SPECS[name].scope]
+]
+
+
+def figure_inputs(wildcards):
+    """The declared files behind a figure, by the names that it knows them by."""
+    spec, of = FIGURE_SPECS[wildcards.figure], dirname(wildcards.of)
+    files = {"metrics": METRICS, "fits": [PATHS.fit(*fit) for fit in PLAN.fits]}
+    session = of
+    if spec.scope == "cohort":
+        session = PLAN.cohorts[of].sessions[0]
+        files["split"] = PATHS.split(of)
+        files["fits"] = [PATHS.fit(of, model, PLAN.config.seeds[0]) for model in PLAN.cohorts[of].models]
+    files |= {"recording": PATHS.recording(session), "trains": PATHS.trains(session)}
+    return {need: files[need] for need in spec.needs}
+
+
+def figure_paths(wildcards, input):
+    """The same as the figure wants them: a folder, where the declared file completes one."""
+    paths = {}
+    for need in FIGURE_SPECS[wildcards.figure].needs:
+        path = dirname if need in ("recording", "trains", "fits") else str
+        paths[need] = path(input[need]) if isinstance(input[need], str) else [path(file) for file in input[need]]
+    return json.dumps(paths)

@@ -13,33 +13,34 @@ rule evaluate:
         PATHS.log("evaluate", "{cohort}", "{model}", "seed{seed}"),
     group:
         "evaluate"
+    conda:
+        "../envs/main.yaml"
     threads: 1
     resources:
         mem_mb=megabytes(2000),
         runtime=30,
     params:
-        fit=lambda wildcards, input: folder(input.fit),
+        fit=lambda wildcards, input: dirname(input.fit),
         trains=lambda wildcards, input: folders(input.trains),
         recordings=lambda wildcards, input: folders(input.recordings),
         resamples=PLAN.config.evaluation.resamples,
         code=code_id(["pipeline_lib.evaluation.evaluate"]),
     shell:
-        "{CLI} evaluate --fit {params.fit:q} --trains {params.trains:q} --split {input.split:q}"
+        "python -m pipeline_lib evaluate --fit {params.fit:q} --trains {params.trains:q} --split {input.split:q}"
         " --recordings {params.recordings:q} --cohort {wildcards.cohort} --model {wildcards.model}"
         " --seed {wildcards.seed} --resamples {params.resamples} --out {output:q} > {log} 2>&1"
 
 
 rule collect:
     input:
-        [
-            SCORES.format(cohort=cohort, model=model, seed=seed)
-            for cohort, model, seed in PLAN.fits
-        ],
+        [SCORES.format(cohort=cohort, model=model, seed=seed) for cohort, model, seed in PLAN.fits],
     output:
         METRICS,
     log:
         PATHS.log("collect"),
     localrule: True
+    conda:
+        "../envs/main.yaml"
     threads: 1
     resources:
         mem_mb=megabytes(1000),
@@ -47,4 +48,4 @@ rule collect:
     params:
         code=code_id(["pipeline_lib.evaluation.evaluate"]),
     shell:
-        "{CLI} collect {input:q} --out {output:q} > {log} 2>&1"
+        "python -m pipeline_lib collect {input:q} --out {output:q} > {log} 2>&1"

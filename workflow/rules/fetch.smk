@@ -8,37 +8,25 @@ rule simulate:
         PATHS.log("simulate", "{simulation}"),
     benchmark:
         PATHS.benchmark("simulate", "{simulation}")
+    conda:
+        "../envs/main.yaml"
     threads: 1
     resources:
         mem_mb=megabytes(2000),
         runtime=30,
     params:
-        simulation=lambda wildcards: PLAN.config.simulations[
-            wildcards.simulation
-        ].model_dump(),
-        settings=lambda wildcards: json.dumps(
-            PLAN.config.simulations[wildcards.simulation].settings
-        ),
-        out=lambda wildcards, output: folder(output[0]),
+        simulation=lambda wildcards: simulation_of(wildcards).model_dump(),
+        settings=lambda wildcards: json.dumps(simulation_of(wildcards).settings),
+        out=lambda wildcards, output: dirname(output[0]),
         code=lambda wildcards: code_id(
             [
                 "pipeline_lib.sources.simulate.store",
-                f"pipeline_lib.sources.simulate.{PLAN.config.simulations[wildcards.simulation].simulator}",
+                f"pipeline_lib.sources.simulate.{simulation_of(wildcards).simulator}",
             ]
         ),
     shell:
-        "{CLI} simulate --simulator {params.simulation[simulator]} --layout {params.simulation[layout]}"
+        "python -m pipeline_lib simulate --simulator {params.simulation[simulator]} --layout {params.simulation[layout]}"
         " --seed {params.simulation[seed]} --settings {params.settings:q} --out {params.out:q} > {log} 2>&1"
-
-
-def source_files(wildcards):
-    """What the recording is made from: the simulation's manifest, or the user's file itself."""
-    session = session_of(wildcards)
-    return (
-        SIMULATION.format(simulation=session.simulation)
-        if session.simulation
-        else session.location
-    )
 
 
 rule record:
@@ -50,6 +38,8 @@ rule record:
         PATHS.log("record", "{session}"),
     benchmark:
         PATHS.benchmark("record", "{session}")
+    conda:
+        "../envs/main.yaml"
     threads: 1
     resources:
         mem_mb=megabytes(2000, per_input=4),
@@ -58,10 +48,8 @@ rule record:
         source=lambda wildcards: session_of(wildcards).source,
         location=lambda wildcards: session_of(wildcards).location,
         options=lambda wildcards: json.dumps(session_of(wildcards).options),
-        out=lambda wildcards, output: folder(output[0]),
-        code=lambda wildcards: code_id(
-            [f"pipeline_lib.sources.{session_of(wildcards).source}"]
-        ),
+        out=lambda wildcards, output: dirname(output[0]),
+        code=lambda wildcards: code_id([f"pipeline_lib.sources.{session_of(wildcards).source}"]),
     shell:
-        "{CLI} record --session {wildcards.session} --source {params.source} --location {params.location:q}"
+        "python -m pipeline_lib record --session {wildcards.session} --source {params.source} --location {params.location:q}"
         " --options {params.options:q} --out {params.out:q} > {log} 2>&1"

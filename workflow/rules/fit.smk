@@ -2,10 +2,6 @@
 # A fit runs again when its own settings, its data (by content) or the code it uses change: a comment reruns nothing.
 
 
-def model_of(wildcards):
-    return cohort_of(wildcards).models[wildcards.model]
-
-
 rule fit:
     input:
         trains=per_session(TRAINS),
@@ -16,6 +12,8 @@ rule fit:
         PATHS.log("fit", "{cohort}", "{model}", "seed{seed}"),
     benchmark:
         PATHS.benchmark("fit", "{cohort}", "{model}", "seed{seed}")
+    conda:
+        "../envs/main.yaml"
     threads: PLAN.config.threads
     resources:
         mem_mb=megabytes(4000),
@@ -24,7 +22,7 @@ rule fit:
         trains=lambda wildcards, input: folders(input.trains),
         implementation=lambda wildcards: model_of(wildcards).implementation,
         settings=lambda wildcards: json.dumps(model_of(wildcards).settings),
-        out=lambda wildcards, output: folder(output[0]),
+        out=lambda wildcards, output: dirname(output[0]),
         code=lambda wildcards: code_id(
             [
                 "pipeline_lib.training.fit",
@@ -32,6 +30,6 @@ rule fit:
             ]
         ),
     shell:
-        "{CLI} fit --trains {params.trains:q} --split {input.split:q} --model {wildcards.model}"
+        "python -m pipeline_lib fit --trains {params.trains:q} --split {input.split:q} --model {wildcards.model}"
         " --implementation {params.implementation:q} --settings {params.settings:q} --seed {wildcards.seed}"
         " --code {params.code} --out {params.out:q} > {log} 2>&1"

@@ -10,17 +10,19 @@ rule convert:
         PATHS.log("convert", "{session}"),
     benchmark:
         PATHS.benchmark("convert", "{session}")
+    conda:
+        "../envs/main.yaml"
     threads: 1
     resources:
         mem_mb=megabytes(2000),
         runtime=30,
     params:
-        recording=lambda wildcards, input: folder(input[0]),
-        out=lambda wildcards, output: folder(output[0]),
+        recording=lambda wildcards, input: dirname(input[0]),
+        out=lambda wildcards, output: dirname(output[0]),
         counts=PLAN.config.counts,
         code=code_id(["pipeline_lib.trains.store"]),
     shell:
-        "{CLI} convert --recording {params.recording:q} --counts {params.counts} --out {params.out:q} > {log} 2>&1"
+        "python -m pipeline_lib convert --recording {params.recording:q} --counts {params.counts} --out {params.out:q} > {log} 2>&1"
 
 
 rule split:
@@ -30,6 +32,8 @@ rule split:
         SPLIT,
     log:
         PATHS.log("split", "{cohort}"),
+    conda:
+        "../envs/main.yaml"
     threads: 1
     resources:
         mem_mb=megabytes(2000),
@@ -40,5 +44,5 @@ rule split:
         splits=lambda wildcards: json.dumps(asdict(cohort_of(wildcards).splits)),
         code=code_id(["pipeline_lib.trains.splits"]),
     shell:
-        "{CLI} split --trains {params.trains:q} --cohort {wildcards.cohort} --windows {params.windows:q}"
+        "python -m pipeline_lib split --trains {params.trains:q} --cohort {wildcards.cohort} --windows {params.windows:q}"
         " --splits {params.splits:q} --out {output:q} > {log} 2>&1"

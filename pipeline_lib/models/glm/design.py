@@ -21,7 +21,7 @@ from pipeline_lib.models.glm.blocks import Blocks, check_segments, lay_blocks
 
 # Bytes of one working array of a pass: several live at once, so this keeps a pass near the cache and far from the
 # memory limit.
-WORKING_BYTES = {"fast": 48 << 20, "low": 8 << 20}
+WORKING_BYTES = {"fast": 48 << 20, "low": 4 << 20}
 FILTER_BYTES = {"fast": 1 << 30, "low": 16 << 20}
 REARRANGED = 4
 """Blocks that are transposed together."""

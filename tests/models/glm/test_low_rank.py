@@ -44,7 +44,7 @@ def test_two_channels_are_found_and_cost_no_likelihood():
     couplings = two.coefficients[:, 1:].T.numpy()
     assert np.linalg.matrix_rank(couplings) == 2 and two.share[1] > 0.9
     error = np.linalg.norm(couplings - weights)
-    assert error < 0.6 * np.linalg.norm(full.coefficients[:, 1:].T.numpy() - weights), "fewer weights, less noise"
+    assert error < 0.75 * np.linalg.norm(full.coefficients[:, 1:].T.numpy() - weights), "fewer weights, less noise"
     bins = problem.design.frames
     lost = (two.loss - full.loss).sum() * bins
     assert 0 < lost < 200, "about half a nat for each of the 122 weights that it does without"

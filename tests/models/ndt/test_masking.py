@@ -1,0 +1,137 @@
+"""What is hidden and what is scored, mode by mode."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline_lib.models.ndt.masking import choose, corrupt, draw_width, hidden_in_turn, mask_batch, widen
+from pipeline_lib.models.ndt.settings import Config
+from pipeline_lib.training.batches import Batch
+
+POPULATION = np.array(["a", "a", "a", "b", "b", "c"])
+REGION = torch.tensor([0, 0, 0, 1, 1, 2])
+UNITS = len(POPULATION)
+
+
+def windows(
+    count: int = 200, bins: int = 40, history: int = 0, heldout: tuple[int, ...] = (), forward: int = 0
+) -> Batch:
+    counts = torch.poisson(torch.full((count, bins, UNITS), 2.0)).to(torch.uint8)
+    visible = torch.ones_like(counts, dtype=torch.bool)
+    visible[:, :, list(heldout)] = False
+    visible[:, bins - forward :] = False
+    lengths = torch.full((count,), bins)
+    return Batch("s", counts, torch.ones_like(visible), visible, lengths, history)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize(("width", "share"), [(1, 0.25), (5, 0.233), (7, 0.228)])
+def test_shares_are_the_measured_ones_of_the_public_code(width: int, share: float) -> None:
+    hidden, scored = choose(windows(4000, 140), "timestep", 0.25, width, REGION)
+    assert hidden.shape == (4000, 140, 1) and torch.equal(hidden, scored)
+    assert hidden.float().mean() == pytest.approx(share, abs=0.002)
+
+
+def test_a_wide_mask_is_runs_of_its_width() -> None:
+    chosen = torch.zeros(1, 12, 1, dtype=torch.bool)
+    chosen[0, [0, 6]] = True
+    assert widen(chosen, 3)[0, :, 0].nonzero()[:, 0].tolist() == [0, 1, 5, 6, 7]
+    assert widen(chosen, 4)[0, :, 0].nonzero()[:, 0].tolist() == [0, 1, 2, 5, 6, 7, 8]
+    hidden, _ = choose(windows(), "element", 0.3, 4, REGION)
+    runs = np.diff(np.flatnonzero(np.diff(np.pad(hidden[0, 8:-8, 0].numpy().astype(int), 1))))[::2]
+    assert hidden.shape == (200, 40, UNITS) and runs.min() >= 1
+
+
+def test_the_span_is_ramped_up() -> None:
+    config = Config(mask_span=5, span_ramp=(100, 200))
+    assert {draw_width(config, 50) for _ in range(200)} == {1}
+    assert {draw_width(config, 200) for _ in range(200)} == {1, 2, 3, 4, 5}
+    wide = np.mean([draw_width(config, 150) > 1 for _ in range(2000)])
+    assert wide == pytest.approx(0.5 * 0.8, abs=0.04)
+    assert {draw_width(Config(), 10_000) for _ in range(50)} == {1}
+
+
+@pytest.mark.parametrize("compat", [False, True])
+def test_hidden_counts_become_zero_or_random_or_stay(compat: bool) -> None:
+    counts = windows(400).counts + torch.arange(UNITS, dtype=torch.uint8) * 20  # units that no one can mistake
+    hidden = torch.rand(400, 40, 1) < 0.5
+    config = Config(mask_token_ratio=0.6, mask_random_ratio=0.5, compat=compat)
+    shown = corrupt(counts, hidden, config)
+    everywhere = hidden.expand(counts.shape)
+    assert torch.equal(shown[~everywhere], counts[~everywhere])
+    changed = (shown != counts) & everywhere
+    zeroed = (shown == 0) & (counts > 0) & everywhere
+    assert zeroed[everywhere & (counts > 0)].float().mean() == pytest.approx(0.6, abs=0.02)
+    assert changed[..., 1:][everywhere[..., 1:]].float().mean() == pytest.approx(
+        0.6 + 0.4 * 0.5 * (0.98 if compat else 0.8), abs=0.03
+    )
+    other = shown[..., 3][(changed & ~zeroed)[..., 3]]
+    if compat:
+        assert other.max() < counts.max() and other.min() < 10
+    else:  # a count of the same unit
+        assert other.min() >= 60 and other.max() < 80
+    # A bin that goes to zero does so for all units, unless the public code is asked for.
+    together = (shown == 0).all(dim=2) & (counts > 0).all(dim=2)
+    assert together.any() != compat or together.float().mean() < 0.06
+
+
+def test_an_empty_batch_and_one_without_spikes_are_no_trouble() -> None:
+    silent = windows(3)
+    silent.counts.zero_()
+    for compat in (False, True):
+        config = Config(mask_token_ratio=0.5, compat=compat)
+        inputs, scored = mask_batch(silent, "element", config, 3, REGION)
+        assert not inputs.any() and scored.any()
+
+
+def test_what_is_never_an_input_is_always_a_target() -> None:
+    batch = windows(history=4, heldout=(1, 5), forward=3)
+    inputs, scored = mask_batch(batch, "timestep", Config(), 0, REGION)
+    assert not inputs[:, :, [1, 5]].any() and not inputs[:, -3:].any()
+    assert scored[:, 4:, [1, 5]].all() and scored[:, -3:].all()
+    assert not scored[:, :4].any()
+    batch.observed[:, 10:20, 1] = False
+    assert not mask_batch(batch, "timestep", Config(), 0, REGION)[1][:, 10:20, 1].any()
+
+
+def test_modes_hide_what_they_say() -> None:
+    batch = windows()
+    hidden, scored = (each.expand(batch.counts.shape) for each in choose(batch, "neuron", 0.3, 1, REGION))
+    assert torch.equal(hidden, scored) and torch.equal(hidden, hidden[:, :1].expand_as(hidden))
+    assert hidden.float().mean() == pytest.approx(0.3, abs=0.05)
+
+    hidden, scored = choose(batch, "causal", 0.25, 1, REGION)
+    assert (hidden[:, :30].sum(), hidden[:, 30:].all()) == (0, True) and torch.equal(hidden, scored)
+
+    hidden, scored = (each.expand(batch.counts.shape)[:, 0] for each in choose(batch, "inter_region", 0.3, 1, REGION))
+    assert torch.equal(hidden, scored)
+    regions = {tuple(row) for row in hidden.int().tolist()}
+    assert regions == {(1, 1, 1, 0, 0, 0), (0, 0, 0, 1, 1, 0), (0, 0, 0, 0, 0, 1)}
+
+    hidden, scored = (each.expand(batch.counts.shape)[:, 0] for each in choose(batch, "intra_region", 0.3, 1, REGION))
+    assert (hidden | ~scored).all()
+    for row, target in zip(hidden.tolist(), scored.tolist(), strict=True):
+        inside = {POPULATION[unit] for unit in range(UNITS) if not row[unit] or target[unit]}
+        assert len(inside) <= 1  # what is shown, or scored, lies in one region
+
+
+def test_in_an_evaluation_every_target_is_predicted_once() -> None:
+    batch = windows(3, 20)
+    heldin = [0, 1, 3, 4, 5]
+    for mode in ("neuron", "intra_region", "inter_region"):
+        total = torch.zeros(batch.counts.shape, dtype=torch.int)
+        for hidden, scored in hidden_in_turn(batch, mode, POPULATION, heldin, 0):
+            total += scored.expand(batch.counts.shape)
+            names = {POPULATION[unit] for unit in range(UNITS) if scored[unit]}
+            shown = {POPULATION[unit] for unit in range(UNITS) if not hidden[unit]}
+            assert len(names) == 1 and (hidden | ~scored).all()
+            assert {"neuron": True, "intra_region": shown <= names, "inter_region": not shown & names}[mode]
+        assert (total[:, :, heldin] == 1).all() and (total[:, :, 2] == 0).all()
+    batch.bins[1] = 15
+    ((hidden, scored),) = hidden_in_turn(batch, "causal", POPULATION, heldin, 4)
+    assert [row.nonzero()[:, 0].tolist() for row in scored[:2]] == [[16, 17, 18, 19], [11, 12, 13, 14]]
+    assert torch.equal(hidden, scored)

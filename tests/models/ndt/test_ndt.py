@@ -1,0 +1,235 @@
+"""The NDT as a model: no leak, sessions of any shape, and rates that come out right."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.models.contract import FitData
+from pipeline_lib.models.ndt.layers import Dropout
+from pipeline_lib.models.ndt.model import NDT
+from pipeline_lib.models.ndt.network import sinusoids
+from pipeline_lib.models.ndt.settings import Config
+from pipeline_lib.models.torch_model import Layout
+from pipeline_lib.training.batches import Windows
+from pipeline_lib.training.run import Run
+from tests.models.ndt.plain import PlainNDT, SinusoidPosition
+from tests.small_cohort import SPLITS, WINDOWS, open_cohort, recording, write_cohort
+
+SMALL = Config(layers=2, hidden=16, steps=4, warmup=1, evaluate_every=2, batch=8)
+
+
+@pytest.fixture(scope="module")
+def ragged(tmp_path_factory: pytest.TempPathFactory) -> FitData:
+    """Two sessions of different size, trials of different length, three populations, held-out units, forward bins."""
+    made = [recording("one", 0, units=9, trials=30), recording("two", 1, units=12, trials=30)]
+    for each in made:
+        each.trials["stop"] = each.trials["start"] + np.linspace(0.4, 1.2, 30)
+        each.units["population"] = [f"area{row % 3}" for row in range(len(each.units))]
+    windows = replace(WINDOWS, after=None)
+    return open_cohort(*write_cohort(tmp_path_factory.mktemp("ragged"), windows, SPLITS, made))
+
+
+@pytest.fixture(scope="module")
+def model(ragged: FitData, tmp_path_factory: pytest.TempPathFactory) -> NDT:
+    model = NDT(replace(SMALL, read_in=10), 0)
+    model.fit(replace(ragged, fitting=True), Run(tmp_path_factory.mktemp("run")))
+    return model
+
+
+# No leak
+
+
+def test_other_windows_change_no_prediction(ragged: FitData, model: NDT) -> None:
+    samples = ragged.samples("two", "test")
+    rates = model.predict(ragged, "two", samples)
+    order = np.random.default_rng(0).permutation(len(samples))
+    permuted = model.predict(ragged, "two", samples.iloc[order])
+    for row, (sample, bins) in enumerate(zip(samples.index, samples["bins"], strict=True)):
+        alone = model.predict(ragged, "two", samples.loc[[sample]])[0]
+        assert np.allclose(alone, rates[row, :bins], rtol=0, atol=1e-6)
+        assert np.allclose(permuted[order == row][0, :bins], rates[row, :bins], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("hidden", ["held-out unit", "forward bin", "past the end"])
+def test_hidden_counts_change_no_prediction(ragged: FitData, model: NDT, hidden: str) -> None:
+    windows = Windows(ragged, "two", "train")
+    batch = windows.batch(torch.argsort(windows.bins)[:6])
+    model.network.eval()
+    with torch.inference_mode():
+        before = model.network.rates(batch)
+        if hidden == "held-out unit":
+            batch.counts[:, :, ragged.heldout("two")] += 7
+        elif hidden == "forward bin":
+            for row, bins in enumerate(batch.bins):
+                batch.counts[row, bins - ragged.split.forward_bins : bins] += 7
+        else:
+            for row, bins in enumerate(batch.bins):
+                batch.counts[row, bins:] += 7
+        assert torch.equal(model.network.rates(batch), before)
+        batch.counts[:, batch.history, ragged.heldin("two")] += 7
+        assert not torch.allclose(model.network.rates(batch), before)
+
+
+def test_heldout_counts_of_other_parts_do_not_touch_the_fit(tmp_path: Path) -> None:
+    """Scrambled held-out spikes in validation and test windows: the same weights and history."""
+    states = []
+    for scramble in (False, True):
+        made = recording(trials=30)
+        data = open_cohort(*write_cohort(tmp_path / str(scramble), made=[made]), fitting=True)
+        if scramble:
+            trains = data.trains["small0"]
+            heldout = np.isin(trains.unit, data.heldout("small0"))
+            inside = np.zeros(len(trains.ticks), bool)
+            for _, row in data.split.samples.query("split != 'train'").iterrows():
+                inside |= (trains.ticks >= row["start_tick"]) & (trains.ticks < row["start_tick"] + row["bins"] * 2000)
+            assert (heldout & inside).sum() > 50
+            trains.unit[heldout & inside] = data.heldout("small0")[0]
+        model, run = NDT(SMALL, 0), Run(tmp_path / f"run{scramble}")
+        model.fit(data, run)
+        states.append((model.state(), run.history_csv()))
+    assert states[0][1] == states[1][1]
+    assert all(np.array_equal(states[0][0][name], states[1][0][name]) for name in states[0][0])
+
+
+# Shapes
+
+
+def test_a_saved_model_is_the_fitted_one(ragged: FitData, model: NDT) -> None:
+    copy = NDT(model.config, 0)
+    copy.load_state(model.state())
+    samples = ragged.samples("one", "validation")
+    assert np.array_equal(copy.predict(ragged, "one", samples), model.predict(ragged, "one", samples))
+    assert {name.split("/")[0] for name in model.state() if "/" in name} == {"one", "two"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"embedding": 0, "read_in": None},
+        {"embedding": 3, "heads": 4},
+        {"position": "sinusoid", "final_norm": "scale", "norm": "post", "activation": "gelu"},
+        {"context_backward": None, "context_forward": 0.0, "decoder_hidden": 5, "log_rates": False},
+        {"masking": ("timestep", "neuron", "causal", "intra_region", "inter_region", "element"), "mask_span": 4},
+        {"compat": True, "mask_token_ratio": 0.5, "precision": "bfloat16"},
+    ],
+    ids=["identity", "odd width", "post-norm", "causal", "all modes", "compat"],
+)
+def test_every_variant_fits_and_predicts(ragged: FitData, tmp_path: Path, settings: dict) -> None:
+    model, run = NDT(replace(SMALL, **settings), 0), Run(tmp_path)
+    model.fit(replace(ragged, fitting=True), run)
+    samples = ragged.samples("one", "test")
+    rates = model.predict(ragged, "one", samples)
+    assert rates.shape == (len(samples), samples["bins"].max(), 9)
+    assert np.isfinite(rates).all() and (rates >= 0).all()
+    assert np.isfinite([row["validation_loss"] for row in run.rows]).all()
+    assert model.sees == ("held-in units, past and present" if settings.get("context_forward") == 0 else NDT.sees)
+
+
+def test_nothing_ahead_of_a_causal_context_is_seen(ragged: FitData) -> None:
+    model = NDT(replace(SMALL, context_forward=0.0), 0)
+    model.layout = Layout.of(ragged, 5)
+    network = model.build(model.layout).eval()
+    counts = torch.poisson(torch.ones(2, 60, 9)).to(torch.uint8)
+    changed = counts.clone()
+    changed[:, 31:] = 0
+    with torch.inference_mode():
+        first, second = network.outputs("one", counts), network.outputs("one", changed)
+    assert torch.allclose(first[:, :31], second[:, :31], atol=1e-6)
+    assert not torch.allclose(first[:, 31:], second[:, 31:])
+
+
+def test_masked_predictions_see_what_their_mode_allows(ragged: FitData, model: NDT) -> None:
+    samples = ragged.samples("two", "test")
+    everything = model.predict(ragged, "two", samples)
+    heldin, heldout = ragged.heldin("two"), ragged.heldout("two")
+    for mode in ("neuron", "intra_region", "inter_region"):
+        rates = model.predict_masked(ragged, "two", samples, mode)
+        inside = np.arange(rates.shape[1]) < samples["bins"].to_numpy()[:, None]
+        assert np.isfinite(rates[:, :, heldin][inside]).all() and np.isnan(rates[:, :, heldout]).all()
+        assert not np.allclose(rates[:, :, heldin][inside], everything[:, :, heldin][inside])
+    bins = int(samples["bins"].min())
+    forecast = model.predict_masked(ragged, "two", samples, "causal", bins=8)
+    known = np.isfinite(forecast).all(axis=2)
+    assert (known.sum(axis=1) == 8).all() and known[samples["bins"].argmin(), bins - 8 : bins].all()
+
+
+def test_what_it_cannot_do_is_said_in_a_line(ragged: FitData, model: NDT) -> None:
+    with pytest.raises(InputError, match="masking: found"):
+        Config(masking=())
+    with pytest.raises(InputError, match="dropout: found 1.5; accepted: from 0 to below 1"):
+        Config(dropout=1.5)
+    longer = ragged.samples("one", "test").assign(bins=200)
+    with pytest.raises(InputError, match="bins: found 200; accepted: windows of at most 60 bins"):
+        model.predict(ragged, "one", longer)
+
+
+# Science
+
+
+def test_the_start_is_the_mean_rate_and_layers_differ(ragged: FitData, tmp_path: Path) -> None:
+    data = replace(ragged, fitting=True)
+    model, public = (NDT(replace(SMALL, read_in=8, steps=1, learning_rate=1e-30, compat=c), 0) for c in (False, True))
+    for each in (model, public):
+        each.fit(data, Run(tmp_path / str(each.config.compat)))
+    mean = Windows(ragged, "one", "train").mean_counts()
+    assert torch.allclose(model.network.head("one").last.bias.exp(), mean)
+    assert not public.network.head("one").last.bias.any()
+    first, second = (layer.attention for layer in model.network.encoder.layers)
+    assert not torch.equal(first.qkv.weight, second.qkv.weight)
+    first, second = (layer.attention for layer in public.network.encoder.layers)
+    assert torch.equal(first.qkv.weight, second.qkv.weight)
+    values, queries = (
+        public.network.encoder.layers[0].attention.qkv.weight[rows].std() for rows in (slice(16, 24), slice(0, 8))
+    )
+    assert values == pytest.approx(float(queries), rel=0.35)
+
+
+def test_sinusoids_are_those_of_the_formula() -> None:
+    assert torch.allclose(sinusoids(20, 12), SinusoidPosition(20, 12).pe[:, 0], atol=1e-5)
+    assert sinusoids(20, 7).shape == (20, 7)
+
+
+def test_dropout_keeps_the_mean_and_the_share() -> None:
+    torch.manual_seed(0)
+    x = torch.ones(501, 803)
+    for probability in (0.1, 0.5, 0.013):
+        dropped = Dropout(probability)(x)
+        assert float((dropped == 0).float().mean()) == pytest.approx(probability, abs=0.002)
+        assert torch.unique(dropped).tolist() == pytest.approx([0.0, 1 / (1 - probability)])
+        columns, rows = (dropped == 0).float().mean(0), (dropped == 0).float().mean(1)
+        assert columns.std() < 0.03 and rows.std() < 0.03
+    assert torch.equal(Dropout(0.5).eval()(x), x)
+    assert Dropout(0.5)(x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_gradients_are_those_of_the_plain_network(ragged: FitData, tmp_path: Path) -> None:
+    """Loss and gradient of a step without dropout, against a second implementation."""
+    torch.manual_seed(3)
+    plain = PlainNDT(units=9, bins=20, layers=2, hidden=16, dropout=0, dropout_embedding=0, dropout_rates=0)
+    torch.save(plain.state_dict(), tmp_path / "weights.pth")
+    from pipeline_lib.models.ndt.published import load_published
+
+    zero = {"dropout": 0.0, "dropout_embedding": 0.0, "dropout_rates": 0.0}
+    network = load_published(tmp_path / "weights.pth", Config(**zero), session="two").network
+    counts = torch.poisson(torch.full((4, 20, 9), 0.6)).to(torch.uint8)
+    target = torch.rand(4, 20, 1) < 0.25
+    shown = counts.masked_fill(target, 0)
+    output = plain(shown)
+    chosen = target.expand_as(counts)
+    loss = (output[chosen].exp() - counts[chosen] * output[chosen]).mean()
+    loss.backward()
+    from pipeline_lib.training.batches import Batch
+
+    ones = torch.ones_like(chosen)
+    batch = Batch("two", counts, ones, ones, torch.full((4,), 20), 0)
+    ours = network._loss(batch, shown, chosen)
+    ours.backward()
+    assert float(ours) == pytest.approx(float(loss), abs=1e-6)
+    ours = network.encoder.layers[0].attention.qkv.weight.grad
+    theirs = plain.transformer_encoder.layers[0].self_attn.in_proj_weight.grad
+    assert torch.allclose(ours, theirs, atol=1e-6)
+    assert torch.allclose(network.head("two").table.weight.grad, plain.embedder[0].weight.grad, atol=1e-5)
