@@ -32,7 +32,8 @@ class CoupledGLM(Model):
     `coefficients` (units, 1 + features + senders x basis) intercept, baseline splines, signals, couplings;
     `kernel` (history bins, basis); `senders` int64; `allowed` (senders, units) bool; `splines` and `window` int64 (1,),
     number of baseline splines and bins of the window they span; `signal_mean`, `signal_scale`; `bin_size` ms (1,);
-    `strength` (1,) of the ridge; `decrement` (units,) nats a bin that the objective may be above its minimum.
+    `strength` (1,) of the penalty; `decrement` (units,) nats a bin that the objective may be above its minimum; with
+    `inference`, `standard_errors` as `coefficients` and `p` (senders, units) of "no coupling" (1 where there can be none).
     """
 
     Config = Config
@@ -85,6 +86,19 @@ class CoupledGLM(Model):
             weights = learned["coefficients"][:, -len(senders) * kernel.shape[1] :]
             filters[senders] = np.einsum("jib,kb->ijk", weights.reshape(units, len(senders), -1), kernel)
         return Couplings(filters, float(learned["bin_size"][0]), filters.sum(axis=2))
+
+    def coupling_table(self, session: str, units: pd.DataFrame) -> pd.DataFrame:
+        """A row a coupling (see `inference.coupling_table`), with p and q if the fit made them; `units` of the session."""
+        from pipeline_lib.models.glm.inference import coupling_table, false_discovery_rate
+
+        learned, found = self.learned[session], self.couplings(session)
+        p = q = None
+        if "p" in learned:
+            p = np.full(found.strength.shape, np.nan)
+            p[learned["senders"]] = np.where(learned["allowed"], learned["p"], np.nan)
+            np.fill_diagonal(p, np.nan)  # a unit's own history is no coupling, and no part of the family of tests
+            q = false_discovery_rate(p)
+        return coupling_table(found.filters, found.bin_size, units, p, q)
 
     def read(
         self, data: FitData, session: str, samples: pd.DataFrame, learned: dict[str, np.ndarray], merge: bool

@@ -42,6 +42,8 @@ class Config:
     along a path, by the likelihood of the validation part."""
     feature_penalty: float = 0.001
     """Share of that penalty which falls on a weight of the baseline or of a signal: they are few."""
+    inference: bool = False
+    """Standard errors of all coefficients and a p-value for every coupling (ridge only, best a weak one)."""
     dtype: Literal["float32", "float64"] = "float32"
     memory: Literal["fast", "low"] = "fast"
     """`low`: make the counts' spectra again in every pass instead of keeping them."""
@@ -62,6 +64,8 @@ class Config:
         self._require(0 <= self.feature_penalty < np.inf, "feature_penalty", "a number not below 0")
         self._require(self.tolerance is None or self.tolerance > 0, "tolerance", "more than 0")
         self._require(self.max_iterations >= 1, "max_iterations", "at least 1")
+        ridge = self.regulariser == "ridge"
+        self._require(ridge or not self.inference, "inference", "false: a sparse penalty has no standard errors")
         self._require(0 < self.ratio <= 1, "ratio", "above 0 and at most 1")
         self._require(0 < self.dispersion < np.inf, "dispersion", "more than 0")
         usual = {"poisson": ("", "exp", "softplus"), "bernoulli": ("", "logistic"), "gaussian": ("", "identity")}

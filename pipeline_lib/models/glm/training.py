@@ -12,6 +12,7 @@ from pipeline_lib.models.glm.crossvalidation import log_likelihood
 from pipeline_lib.models.glm.design import Design
 from pipeline_lib.models.glm.engine import Problem, Solution
 from pipeline_lib.models.glm.frames import signal_values
+from pipeline_lib.models.glm.inference import infer
 from pipeline_lib.models.glm.observation import observation_model
 from pipeline_lib.models.glm.optimiser import STATUS, UNKNOWN
 from pipeline_lib.models.glm.path import Path, default_strengths, follow
@@ -81,6 +82,11 @@ def train_session(
     learned["coefficients"] = solution.coefficients.cpu().numpy()
     learned["decrement"] = solution.decrement.cpu().numpy()
     learned["strength"] = np.array([path.strength])
+    if config.inference:
+        found = infer(problem, solution, path.strength)
+        # What was not fitted is fixed at zero: no error, nothing to discover.
+        learned["standard_errors"] = np.nan_to_num(found.standard_errors, nan=0.0)
+        learned["p"] = np.nan_to_num(found.p, nan=1.0)
     return learned
 
 

@@ -278,6 +278,20 @@ def test_a_silent_unit_does_not_stop_the_others(tmp_path, network_counts):
     assert statuses.count("converged") >= 9
 
 
+def test_discoveries_are_the_true_couplings(tmp_path, continuous):
+    fit_data, data = continuous
+    model, _ = fitted(replace(CONFIG, inference=True, strength=1e-5), fit_data, tmp_path)
+    table = model.coupling_table("net", data.trains["net"].units)
+    network, heldin = simulate_network(units=10, bins=15_000, seed=3), data.heldin("net")
+    assert len(table) == len(heldin) * 9
+    sender, receiver = (table[name].str[1:].astype(int).to_numpy() for name in ("sender", "receiver"))
+    truth, found = network.connected[sender, receiver], (table["q"] < 0.05).to_numpy()
+    between = np.isin(receiver, heldin)
+    assert found[truth & between].mean() > 0.85 and found[~truth & between].mean() < 0.1
+    errors = model.learned["net"]["standard_errors"]
+    assert errors.shape == model.learned["net"]["coefficients"].shape and (errors > 0).all()
+
+
 def test_the_shipped_file_is_the_default():
     import yaml
 
@@ -297,6 +311,7 @@ def test_the_shipped_file_is_the_default():
         ("baseline", 2),
         ("tolerance", 0.0),
         ("dispersion", 0.0),
+        ("ratio", 0.0),
         ("max_iterations", 0),
     ],
 )

@@ -1,0 +1,216 @@
+"""The NDT: time of a training step beside a plain implementation, and how fast it learns the Lorenz set.
+
+    python benchmarks/ndt.py                     step times, latency of a single trial
+    python benchmarks/ndt.py --lorenz 150        and rate R2 against CPU-seconds, a budget of about so many
+
+The plain network (`tests/models/ndt/plain.py`) is built of torch's own layers from the description of the public code,
+with its attention weights, its dropout and torch's AdamW. The public code itself took 1.02 s a step at MC_Maze size
+and 0.138 s at Lorenz size on one thread of an AMD EPYC, and reached R2 .837 at 296 CPU-s on the Lorenz set.
+One thread, CPU-seconds, median of several steps.
+"""
+
+import argparse
+import dataclasses
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # before torch
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the plain network, among the tests
+
+import numpy as np
+import torch
+
+from pipeline_lib.models.contract import FitData
+from pipeline_lib.models.ndt.model import NDT
+from pipeline_lib.models.ndt.settings import Config
+from pipeline_lib.models.torch_model import Layout
+from pipeline_lib.sources.simulate import simulate
+from pipeline_lib.training.batches import Batch
+from pipeline_lib.training.optimiser import AdamW
+from pipeline_lib.training.run import Run
+from pipeline_lib.trains.splits import SplitSettings, make_split
+from pipeline_lib.trains.store import Trains, convert
+from pipeline_lib.trains.windows import WindowSettings
+from tests.models.ndt.plain import PlainNDT
+
+BATCH = 64
+SIZES = {
+    "Lorenz, 29 units x 50 bins": {"units": 29, "bins": 50, "embedding": 2, "layers": 6, "rate": 0.14},
+    "chaotic, 50 units x 100 bins": {"units": 50, "bins": 100, "embedding": 2, "layers": 6, "rate": 0.14},
+    "MC_Maze, 182 units x 140 bins": {"units": 182, "bins": 140, "embedding": 0, "layers": 4, "rate": 0.02},
+}
+LORENZ = Config(
+    embedding=0,
+    read_in=64,
+    batch=32,
+    learning_rate=3e-3,
+    warmup=100,
+    average=0.99,
+    evaluate_every=200,
+    precision="bfloat16",
+)
+
+
+def median_cpu(function: Callable[[], object], repeats: int) -> float:
+    """CPU-seconds of a call, the median of `repeats` after two to warm up."""
+    spent = []
+    for _ in range(repeats + 2):
+        start = time.process_time()
+        function()
+        spent.append(time.process_time() - start)
+    return statistics.median(spent[2:])
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies in bfloat16."""
+    return "avx512_bf16" in Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else False
+
+
+def plain_step(units: int, bins: int, embedding: int, layers: int, rate: float) -> tuple[Callable, Callable]:
+    """A training step and the inference of one trial of the plain network."""
+    network = PlainNDT(units, bins, embedding, layers=layers)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    counts = torch.poisson(torch.full((BATCH, bins, units), rate)).long()
+
+    def step() -> None:
+        masked = torch.bernoulli(torch.full((BATCH, bins), 0.25)).bool()[:, :, None].expand(counts.shape)
+        shown = counts.clone()
+        shown[masked] = 0
+        output = network(shown)
+        loss = torch.nn.functional.poisson_nll_loss(output, counts, log_input=True, reduction="none")[masked].mean()
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 200.0)
+        optimiser.step()
+
+    @torch.inference_mode()
+    def infer() -> None:
+        network.eval()(counts[:1])
+
+    return step, infer
+
+
+def our_step(
+    precision: str, units: int, bins: int, embedding: int, layers: int, rate: float
+) -> tuple[Callable, Callable]:
+    """The same of ours."""
+    config = Config(embedding=embedding, layers=layers, context_backward=0.16, context_forward=0.08)
+    session = {"s": units}
+    layout = Layout(20.0, bins, 0, 0, 6, session, {"s": list(range(units))}, {"s": ["a"] * units})
+    network = NDT(config, 0).build(layout)
+    weights = dict(network.named_parameters())
+    optimiser = AdamW(weights)
+    counts = torch.poisson(torch.full((BATCH, bins, units), rate)).to(torch.uint8)
+    ones = torch.ones_like(counts, dtype=torch.bool)
+    batch = Batch("s", counts, ones, ones, torch.full((BATCH,), bins), 0)
+    one = dataclasses.replace(batch, counts=counts[:1], observed=ones[:1], visible=ones[:1], bins=batch.bins[:1])
+
+    def step() -> None:
+        network.train()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            loss = network(batch, 0)["masked_nll"]
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights.values(), 200.0)
+        optimiser.step(1e-3)
+
+    @torch.inference_mode()
+    def infer() -> None:
+        network.eval().rates(one)
+
+    return step, infer
+
+
+def step_times(repeats: int) -> None:
+    """Print a table of step times and latencies."""
+    precisions = ["float32"] + ["bfloat16"] * has_bfloat16()
+    print("| size | plain | " + " | ".join(f"ours, {each}" for each in precisions) + " | one trial: plain | ours |")
+    print("|---|---|" + "---|" * (len(precisions) + 2))
+    for name, size in SIZES.items():
+        step, infer = plain_step(**size)
+        plain, plain_latency = median_cpu(step, repeats), median_cpu(infer, 4 * repeats)
+        cells = []
+        for precision in precisions:
+            step, infer = our_step(precision, **size)
+            spent = median_cpu(step, repeats)
+            cells.append(f"{1000 * spent:.0f} ms ({plain / spent:.2f} x)")
+        latency = median_cpu(infer, 4 * repeats)
+        print(
+            f"| {name} | {1000 * plain:.0f} ms | {' | '.join(cells)} | {1000 * plain_latency:.2f} ms"
+            f" | {1000 * latency:.2f} ms ({plain_latency / latency:.2f} x) |",
+            flush=True,
+        )
+
+
+def lorenz_set(folder: Path) -> tuple[FitData, np.ndarray]:
+    """The Lorenz-like set (20 of 24 repeats train, 4 validate) and true rates, spikes a bin, of every sample."""
+    recording = simulate("lorenz", {}, seed=0, session="lorenz")
+    recording.write(folder / "recording")
+    convert(folder / "recording", folder / "trains")
+    trains = Trains.open(folder / "trains")
+    windows = WindowSettings(bin_size=20.0, after=1.0)
+    split = make_split([trains], windows, SplitSettings(fractions=(20 / 24, 4 / 24, 0.0)), "lorenz")
+    rates = recording.truth.arrays["rates"] * 0.02
+    return FitData({"lorenz": trains}, split), rates[split.samples["trial"]]
+
+
+def rate_r2(model: NDT, data: FitData, truth: np.ndarray) -> float:
+    """R2 of predicted against true rates of the validation trials: rows trials x time, mean over units."""
+    samples = data.samples("lorenz", "validation")
+    predicted = model.predict(data, "lorenz", samples).reshape(-1, truth.shape[2]).astype(float)
+    true = truth[samples.index].reshape(predicted.shape)
+    return float(np.mean(1 - ((true - predicted) ** 2).sum(0) / ((true - true.mean(0)) ** 2).sum(0)))
+
+
+class Curve(Run):
+    """A run that prints rate R2 now and then, and does not count the time that takes."""
+
+    def follow(self, model: NDT, data: FitData, truth: np.ndarray, every: float) -> None:
+        self.model, self.data, self.truth, self.every = model, data, truth, every
+        self.start, self.next = time.process_time(), every
+
+    def checkpoint(self, state: object, force: bool = False) -> None:
+        spent = time.process_time() - self.start
+        if spent > self.next:
+            r2 = rate_r2(self.model, self.data, self.truth)
+            print(f"| {spent:.0f} | {len(self.rows)} | {r2:.3f} |", flush=True)
+            self.next += self.every
+            self.start += time.process_time() - self.start - spent
+
+
+def learn_lorenz(budget: float, seed: int, every: float) -> None:
+    """Print rate R2 against CPU-seconds of one training whose schedule fits the budget on this machine."""
+    with tempfile.TemporaryDirectory() as folder:
+        data, truth = lorenz_set(Path(folder))
+        config = dataclasses.replace(LORENZ, precision="bfloat16" if has_bfloat16() else "float32")
+        short = NDT(dataclasses.replace(config, steps=60), seed)
+        start = time.process_time()
+        short.fit(data, Run(Path(folder) / "short"))
+        steps = int(60 * budget / (time.process_time() - start))
+        model, run = NDT(dataclasses.replace(config, steps=steps), seed), Curve(Path(folder) / "run")
+        run.follow(model, data, truth, every)
+        print(f"\n{config.precision}, seed {seed}, {steps} steps\n| CPU-s | evaluations | rate R2 |\n|---|---|---|")
+        model.fit(data, run)
+        spent = time.process_time() - run.start
+        print(f"| {spent:.0f} | end, best weights | {rate_r2(model, data, truth):.3f} |")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=7, help="steps timed (default 7)")
+    parser.add_argument("--lorenz", type=float, default=0.0, metavar="SECONDS", help="also learn the Lorenz set")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--every", type=float, default=20.0, help="CPU-s between points of the curve")
+    parser.add_argument("--no-steps", action="store_true", help="leave the step times out")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"torch {torch.__version__}, {platform.processor() or platform.machine()}, one thread\n")
+    if not asked.no_steps:
+        step_times(asked.repeats)
+    if asked.lorenz:
+        learn_lorenz(asked.lorenz, asked.seed, asked.every)
