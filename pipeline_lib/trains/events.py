@@ -55,7 +55,7 @@ def _slabs(trains: list[np.ndarray], counts: np.ndarray, edges: np.ndarray) -> I
         stops = begins + count
         parts = [times[begin:stop] for times, begin, stop in zip(trains, begins.tolist(), stops.tolist(), strict=True)]
         keys = pack(to_ticks(np.concatenate(parts)), np.repeat(units, count))
-        keys = sort_keys(np.concatenate([held, keys]))
+        keys = sort_keys(np.concatenate([held, keys]) if len(held) else keys)
         # Times on both sides of an edge may round to its tick: those wait for the next slab.
         complete = np.searchsorted(keys, edge)
         yield keys[:complete]
@@ -75,7 +75,7 @@ def sort_keys(keys: np.ndarray) -> np.ndarray:
     lowest = keys.min()
     shift = max(int(keys.max() - lowest).bit_length() - 16, 0)
     leading = ((keys - lowest) >> np.uint64(shift)).astype(np.uint16)
-    keys = keys[np.argsort(leading, kind="stable")]
+    keys = keys.take(np.argsort(leading, kind="stable"), mode="clip")  # the mode that checks no bounds
     keys.sort(kind="stable")
     return keys
 
@@ -117,7 +117,10 @@ def keys_of_parquet(path: Path, units: int, duration: float, batch_rows: int) ->
 
 def pack(ticks: np.ndarray, unit: np.ndarray | int) -> np.ndarray:
     """Keys (uint64) of the spikes of `unit` at `ticks`."""
-    return (ticks.astype(np.uint64) << _UNIT_BITS) | np.asarray(unit).astype(np.uint64)
+    keys = ticks.astype(np.uint64)
+    keys <<= _UNIT_BITS
+    keys |= np.asarray(unit).astype(np.uint64, copy=False)
+    return keys
 
 
 def unpack(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,8 +4,11 @@ import shlex
 import sys
 from dataclasses import asdict
 from os.path import dirname, exists
+from pathlib import Path
 
+import pipeline_lib.report
 from pipeline_lib.errors import InputError
+from pipeline_lib.files import sha256_file
 from pipeline_lib.figures import FIGURES as FIGURE_SPECS
 from pipeline_lib.models.registry import model_source
 from pipeline_lib.paths import Paths
@@ -35,6 +38,7 @@ FIT = PATHS.fit("{cohort}", "{model}", "{seed}")
 SCORES = PATHS.scores("{cohort}", "{model}", "{seed}")
 METRICS = PATHS.metrics
 REPORT = PATHS.report
+REPORT_TEMPLATES = sorted(Path(pipeline_lib.report.__file__).parent.glob("*.html"))
 REPORT_ARGUMENTS = shlex.join(
     [
         "--results",

@@ -50,5 +50,6 @@ rule report_page:
     params:
         arguments=REPORT_ARGUMENTS,
         code=code_id(["pipeline_lib.report"]),
+        page=[sha256_file(template) for template in REPORT_TEMPLATES],
     shell:
         "python -m pipeline_lib report {params.arguments} --out {output:q} > {log} 2>&1"

@@ -33,7 +33,7 @@ class CoupledGLM(Model):
     `kernel` (history bins, basis); `senders` int64; `allowed` (senders, units) bool; `splines` and `window` int64 (1,),
     number of baseline splines and bins of the window they span; `signal_mean`, `signal_scale`; `bin_size` ms (1,);
     `strength` (1,) of the penalty; `decrement` (units,) nats a bin that the objective may be above its minimum; with
-    `inference`, `standard_errors` as `coefficients` and `p` (senders, units) of "no coupling" (1 where there can be none).
+    `inference`, `standard_errors` as `coefficients` and `p` (senders, units) of "no coupling" (1 where there is none).
     """
 
     Config = Config
@@ -88,7 +88,7 @@ class CoupledGLM(Model):
         return Couplings(filters, float(learned["bin_size"][0]), filters.sum(axis=2))
 
     def coupling_table(self, session: str, units: pd.DataFrame) -> pd.DataFrame:
-        """A row a coupling (see `inference.coupling_table`), with p and q if the fit made them; `units` of the session."""
+        """A row a coupling (see `inference.coupling_table`), with p and q if the fit made them; `units`: the table."""
         from pipeline_lib.models.glm.inference import coupling_table, false_discovery_rate
 
         learned, found = self.learned[session], self.couplings(session)

@@ -36,7 +36,7 @@ def test_shares_are_the_measured_ones_of_the_public_code(span: int, share: float
         hidden, scored = choose(windows(2000, 140), "timestep", 0.25, width, REGION)
         assert hidden.shape == (2000, 140, 1) and torch.equal(hidden, scored)
         shares.append(hidden.float().mean())
-    assert np.mean(shares) == pytest.approx(share, abs=0.002)
+    assert np.mean(shares) == pytest.approx(share, abs=0.004)
 
 
 def test_a_wide_mask_is_runs_of_its_width() -> None:

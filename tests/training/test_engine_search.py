@@ -1,0 +1,143 @@
+"""Searches: what they try follows from the seed, what is done stays done, and better settings win."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.files import sha256_tree
+from pipeline_lib.training import search as module
+from pipeline_lib.training.run import FitError, read_arrays
+from pipeline_lib.training.search import Range, SearchSettings, Trial, place, search
+from tests.small_cohort import recording, write_cohort
+
+TINY = str(Path(__file__).with_name("tiny_network.py"))
+SPACE = {"learning_rate": Range(log_uniform=(1e-4, 1e-1)), "factors": Range(integers=(2, 5))}
+RANDOM = SearchSettings(TINY, SPACE, {"steps": 6}, members=3)
+POPULATION = replace(
+    RANDOM, kind="population", members=4, generations=3, space={"learning_rate": SPACE["learning_rate"]}
+)
+Cohort = tuple[list[Path], Path]
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    return write_cohort(tmp_path_factory.mktemp("cohort"), made=[recording(units=6, trials=20)])
+
+
+def test_draws_cover_the_range_evenly_in_its_own_measure() -> None:
+    random = np.random.default_rng(0)
+    logs = np.log10([SPACE["learning_rate"].draw(random) for _ in range(2000)])
+    assert (logs.min(), logs.max()) == (pytest.approx(-4, abs=0.05), pytest.approx(-1, abs=0.05))
+    assert np.mean(logs) == pytest.approx(-2.5, abs=0.06)
+    assert {SPACE["factors"].draw(random) for _ in range(100)} == {2, 3, 4, 5}
+    assert {Range(choice=("relu", "gelu")).draw(random) for _ in range(50)} == {"relu", "gelu"}
+    assert 0.2 <= min(Range(uniform=(0.2, 0.3)).draw(random) for _ in range(500)) < 0.21
+
+
+def test_changes_stay_near_and_within_the_ends() -> None:
+    random = np.random.default_rng(0)
+    changed = [SPACE["learning_rate"].change(0.09, 0.3, random) for _ in range(500)]
+    assert min(changed) == pytest.approx(0.063, abs=0.001) and max(changed) == 0.1
+    assert {SPACE["factors"].change(4, 0.3, random) for _ in range(200)} == {3, 4, 5}
+    choice = Range(choice=("a", "b"))
+    assert np.mean([choice.change("a", 0.5, random) == "b" for _ in range(1000)]) == pytest.approx(0.25, abs=0.05)
+
+
+def test_a_random_search_ends_with_the_best_settings(cohort: Cohort, tmp_path: Path) -> None:
+    table = search(*cohort, RANDOM, tmp_path)
+    assert table.columns.tolist() == ["generation", "member", "parent", "score", "learning_rate", "factors"]
+    assert len(table) == 3 and table["learning_rate"].nunique() == 3 and np.isfinite(table["score"]).all()
+    best = table.loc[table["score"].idxmin()]
+    text = (tmp_path / "best.yaml").read_text()
+    expected = {"implementation": TINY, "steps": 6, "learning_rate": best["learning_rate"], "factors": best["factors"]}
+    assert yaml.safe_load(text) == expected
+    assert text.startswith(f"# Best of 3 fits: generation00/member{int(best['member']):02d}\n")
+
+
+def test_a_killed_search_goes_on_and_ends_the_same(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = search(*cohort, POPULATION, tmp_path / "whole")
+    made, real = [], module.fit
+
+    def fragile(*arguments: object) -> None:
+        if len(made) == 6:
+            raise KeyboardInterrupt
+        real(*arguments)
+        made.append(arguments)
+
+    monkeypatch.setattr(module, "fit", fragile)
+    with pytest.raises(KeyboardInterrupt):
+        search(*cohort, POPULATION, tmp_path / "killed")
+    monkeypatch.setattr(module, "fit", real)
+    before = sha256_tree(place(tmp_path / "killed", 0, 2))
+    again = search(*cohort, POPULATION, tmp_path / "killed")
+    assert sha256_tree(place(tmp_path / "killed", 0, 2)) == before  # run.json too: it was not fitted again
+    assert again.equals(whole)
+
+
+def test_a_generation_goes_on_from_the_winners_weights(cohort: Cohort, tmp_path: Path) -> None:
+    table = search(*cohort, POPULATION, tmp_path).set_index(["generation", "member"])
+    assert len(table) == 12 and table["parent"].loc[0].isna().all()
+    adopted = 0
+    for (generation, member), row in table.loc[1:].iterrows():
+        before, parent = table.loc[generation - 1], int(row["parent"])
+        assert before["score"][parent] <= before["score"][member]
+        same = row["learning_rate"] == before["learning_rate"][member]
+        assert same if parent == member else abs(row["learning_rate"] / before["learning_rate"][parent] - 1) <= 0.2
+        adopted += parent != member
+        manifest = yaml.safe_load((place(tmp_path, generation, member) / "manifest.json").read_text())
+        assert manifest["config"]["initial"] == str(place(tmp_path, generation - 1, parent) / "model.safetensors")
+    assert adopted > 1
+    assert table["score"].loc[2].min() < table["score"].loc[0].min()
+    names = [read_arrays(place(tmp_path, 2, member) / "model.safetensors")[0].keys() for member in (0, 1)]
+    assert names[0] == names[1]
+
+
+def test_a_failed_member_is_replaced_and_a_failed_search_says_so() -> None:
+    trials = POPULATION.first()
+    following = POPULATION.next(trials, [np.inf, 0.5, np.inf, np.inf])
+    assert [trial.parent for trial in following] == [1, 1, 1, 1]
+    assert following[1].searched == trials[1].searched and following[0].searched != trials[0].searched
+    assert following[0] == POPULATION.next(trials, [np.inf, 0.5, np.inf, np.inf])[0]
+    assert isinstance(following[0], Trial)
+
+
+def test_when_every_trial_fails_nothing_is_called_best(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def diverge(*arguments: object) -> None:
+        raise FitError("the loss is nan")
+
+    monkeypatch.setattr(module, "fit", diverge)
+    with pytest.raises(FitError, match="all 3 trials failed"):
+        search(*cohort, RANDOM, tmp_path)
+    assert "member02: the loss is nan" in capsys.readouterr().out
+    assert not (tmp_path / "best.yaml").exists() and "inf" in (tmp_path / "trials.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{model: ndt, space: {dropuot: {uniform: [0, 0.3]}}}", "did you mean 'dropout'"),
+        ("{model: ndt, space: {dropout: {uniform: [0.3, 0]}}}", r"space.uniform: found \[0.3, 0.0\]"),
+        ("{model: ndt, space: {dropout: {uniform: [0, 0.3], choice: [1]}}}", "found uniform and choice"),
+        ("{model: ndt, space: {}}", "a range for at least one"),
+        ("{model: ndt, space: {dropout: {uniform: [0, 0.3]}}, kind: population, members: 1}", "members: found 1"),
+        ("{model: ndt, space: {dropout: {uniform: [0, 0.3]}}, trials: 9}", "trials"),
+    ],
+)
+def test_a_space_that_makes_no_sense_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "search.yaml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        SearchSettings.read(tmp_path / "search.yaml")
+
+
+@pytest.mark.slow
+def test_processes_give_the_same_table(cohort: Cohort, tmp_path: Path) -> None:
+    alone = search(*cohort, RANDOM, tmp_path / "alone")
+    assert search(*cohort, RANDOM, tmp_path / "together", jobs=2).equals(alone)
