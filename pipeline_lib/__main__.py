@@ -43,6 +43,60 @@ def _simulate(options: argparse.Namespace) -> None:
     write_simulation(options.simulator, options.settings, options.seed, name, options.layout, options.out)
 
 
+def _fetch(options: argparse.Namespace) -> None:
+    from pipeline_lib.sources.fetch import fetch
+    from pipeline_lib.sources.transport import Network
+
+    for reading in options.options or [{}]:
+        fetch(
+            options.location,
+            options.data,
+            source=options.source,
+            options=reading,
+            ledger=options.ledger,
+            accept=options.accept,
+            sdk=options.sdk,
+            network=Network(parallel=options.parallel),
+        )
+
+
+def _sessions(options: argparse.Namespace) -> None:
+    from pipeline_lib.sources.catalogue import Query, as_sheet, find_sessions
+    from pipeline_lib.sources.download import Downloader
+    from pipeline_lib.sources.endpoints import Endpoints
+    from pipeline_lib.sources.ledger import NAME
+
+    query = Query(options.region, options.genotype, options.stimulus_set, options.release, options.limit)
+    downloader = Downloader(options.ledger or options.data / NAME)
+    found = find_sessions(options.source, query, options.data, downloader, Endpoints.from_environment())
+    print(as_sheet(found), end="")
+
+
+def _voltage(options: argparse.Namespace) -> None:
+    from pipeline_lib.figures.raw_voltage import data, draw
+    from pipeline_lib.figures.style import save
+    from pipeline_lib.sources.download import Downloader
+    from pipeline_lib.sources.endpoints import Endpoints
+    from pipeline_lib.sources.ledger import NAME
+    from pipeline_lib.sources.voltage import fetch_voltage
+
+    downloader = Downloader(options.ledger or options.data / NAME)
+    snippet = fetch_voltage(
+        options.location,
+        options.data,
+        options.probe,
+        options.band,
+        options.start,
+        options.length,
+        downloader,
+        Endpoints.from_environment(),
+    )
+    path = options.stem.with_suffix(".npz")
+    snippet.write(path)
+    table = data(options.recording, path)
+    save(draw(table), table, options.stem)
+
+
 def _record(options: argparse.Namespace) -> None:
     from pipeline_lib.sources import read_source
     from pipeline_lib.sources.simulate.store import simulated_location
@@ -207,6 +261,46 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--seed", type=int, default=0)
     mapping(added, "--settings", "settings of the simulator")
     path(added, "--out", "folder to write")
+
+    def of_cache(added: argparse.ArgumentParser) -> None:
+        added.add_argument("--data", type=Path, default=Path("data"), help="folder of downloads; default: data")
+        added.add_argument("--ledger", type=Path, help="ledger of first fetches; default: ledger.tsv in that folder")
+
+    added = verb("fetch", _fetch, "fetch a session; what is there and verified is not fetched again")
+    added.add_argument("--location", required=True, help="allen:ID, allen-behavior:ID, ibl:UUID, dandi:UUID or address")
+    added.add_argument("--source", default="", help="the source that will read it")
+    added.add_argument(
+        "--options",
+        type=_mapping,
+        nargs="*",
+        metavar="MAPPING",
+        help="reading options, which decide what is needed; one for every row of the session sheet about it",
+    )
+    of_cache(added)
+    added.add_argument(
+        "--accept", nargs="*", default=[], metavar="SHA256", help="files to take although they are not as published"
+    )
+    added.add_argument("--sdk", action="store_true", help="Allen Visual Coding through AllenSDK, not from the bucket")
+    added.add_argument("--parallel", type=int, default=4, help="files at a time; default: 4")
+
+    added = verb("sessions", _sessions, "find sessions; prints rows for the session sheet")
+    added.add_argument("--source", required=True, choices=("allen", "allen-behavior", "ibl"))
+    added.add_argument("--region", help="acronym of a structure, such as VISp")
+    added.add_argument("--genotype", help="Allen: such as Sst-IRES-Cre")
+    added.add_argument("--stimulus-set", help="Allen: such as brain_observatory_1.1 or functional_connectivity")
+    added.add_argument("--release", help="IBL: a tag, such as 2024_Q2_IBL_et_al_BWM_iblsort")
+    added.add_argument("--limit", type=int, default=10)
+    of_cache(added)
+
+    added = verb("voltage", _voltage, "fetch a snippet of raw voltage and draw it above the spikes of the same time")
+    added.add_argument("--location", required=True, help="ibl:UUID")
+    added.add_argument("--probe", default="probe00")
+    added.add_argument("--band", choices=("ap", "lf"), default="ap")
+    added.add_argument("--start", type=float, required=True, help="s of the session")
+    added.add_argument("--length", type=float, default=0.5, help="s; default: 0.5")
+    path(added, "--recording", "folder of the session's recording")
+    of_cache(added)
+    path(added, "--stem", "path of the figure without its ending")
 
     added = verb("record", _record, "read a session from its source and write it as a recording")
     added.add_argument("--session", required=True)

@@ -46,6 +46,21 @@ class CohortConfig(BaseModel):
     """Hyper-parameters that differ in this cohort, by model."""
 
 
+class Downloads(BaseModel):
+    """How sessions that are not here are fetched."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    ledger: str | None = None
+    """Ledger of what files without a published checksum hashed to when they were fetched first; null: in `data`."""
+    accept: list[str] = []
+    """SHA-256 of files to take although they do not match what is published (some published checksums are stale)."""
+    sdk: bool = False
+    """Fetch sessions of Allen Visual Coding through AllenSDK instead of from the public bucket."""
+    parallel: int = Field(default=4, ge=1)
+    """Files that one session fetches at a time."""
+
+
 class Evaluation(BaseModel):
     """How scores get their intervals."""
 
@@ -80,6 +95,7 @@ class Config(BaseModel):
     """Simulated sessions; the sheet refers to one as `simulated:NAME`."""
     sources: dict[str, dict[str, Any]] = {}
     """Reading options by source, for every session of it; the sheet's `options` go before them."""
+    downloads: Downloads = Field(default_factory=Downloads)
     counts: list[float] = []
     """Bin sizes (ms) for which dense counts are stored too, for other tools; models bin the events themselves."""
     evaluation: Evaluation = Field(default_factory=Evaluation)

@@ -18,6 +18,10 @@ class Paths:
         """A simulated session, in the layout of a real source."""
         return f"{self.data}/simulated/{simulation}/simulation.json"
 
+    def fetched(self, folder: str) -> str:
+        """The files of a remote session; `folder` is where they lie below `data`."""
+        return f"{self.data}/{folder}/fetch.json"
+
     def recording(self, session: str) -> str:
         """The tables of a session."""
         return f"{self.results}/recordings/{session}/recording.json"

@@ -13,6 +13,8 @@ import yaml
 from pipeline_lib.config import CohortConfig, Config, Simulation, check_name
 from pipeline_lib.errors import InputError, suggest
 from pipeline_lib.parsing import parse
+from pipeline_lib.sources.remote import ACCEPTED as REMOTE_LOCATIONS
+from pipeline_lib.sources.remote import Remote, parse_remote
 from pipeline_lib.trains.settings import SplitSettings, WindowSettings
 
 SESSION_COLUMNS = ("session", "source", "location", "options")
@@ -28,6 +30,8 @@ class Session:
     location: str
     simulation: str | None
     options: dict[str, Any]
+    remote: Remote | None = None
+    """Where it is fetched from; None where it is here."""
 
 
 @dataclass(frozen=True)
@@ -157,8 +161,8 @@ def _read_sessions(config: Config, where: str) -> dict[str, Session]:
             check_options(source, options)
         except InputError as error:
             raise InputError(place, error.field, error.found, error.accepted) from None
-        location, simulation = _locate((row["location"] or "").strip(), config, place)
-        sessions[session] = Session(session, source, location, simulation, options)
+        location, simulation, remote = _locate((row["location"] or "").strip(), config, place)
+        sessions[session] = Session(session, source, location, simulation, options, remote)
     if not sessions:
         raise InputError(path, "rows", "no session", "at least one row")
     return sessions
@@ -177,16 +181,20 @@ def _options(cell: str | None, place: str) -> dict[str, Any]:
     return options
 
 
-def _locate(location: str, config: Config, place: str) -> tuple[str, str | None]:
+def _locate(location: str, config: Config, place: str) -> tuple[str, str | None, Remote | None]:
     if location.startswith(SIMULATED):
         name = location.removeprefix(SIMULATED)
         if name not in config.simulations:
             raise InputError(place, "location", location, suggest(name, config.simulations) + " (config: simulations)")
-        return str(Path(config.data) / "simulated" / name), name
+        return str(Path(config.data) / "simulated" / name), name, None
+    remote = parse_remote(location, place)
+    if remote is not None:
+        return str(remote.location(config.data)), None, remote
     path = Path(config.data, Path(location).expanduser())
     if not location or not path.exists():
-        raise InputError(place, "location", f"no file or folder {path}", "a path, relative to the config's `data`")
-    return str(path), None
+        accepted = f"a path, relative to the config's `data`, or {REMOTE_LOCATIONS}"
+        raise InputError(place, "location", f"no file or folder {path}", accepted)
+    return str(path), None, None
 
 
 def _check_simulation(name: str, simulation: Simulation, where: str) -> None:

@@ -60,7 +60,7 @@ def _check_models(plan: Plan, before: set[str], where: str) -> str:
 def _check_cohort(plan: Plan, cohort: Cohort, before: set[str], where: str) -> str | None:
     """Read the cohort's sessions, cut them and split them; None where they are not here yet, or large."""
     sessions = [plan.sessions[name] for name in cohort.sessions]
-    if any(session.simulation for session in sessions):
+    if any(session.simulation or not Path(session.location).exists() for session in sessions):
         return None
     files = [_files(session) for session in sessions]
     if sum(size for listed in files for _, size, _ in listed) > LARGE:

@@ -7,6 +7,7 @@ On disk, under ``results/recordings/{session}/``::
     trials.parquet          start, stop (float64, s), condition (text), then event columns (s) and the source's own
     unit_intervals.parquet  unit, start, stop: only where units come and go; a unit without a row is always observed
     signals/<name>.parquet  time (s) and one column a dimension
+    stimulus.zarr           the frames that were shown, and when: only where the source has them and they were asked for
     truth.zarr              simulators only: rates, latents, couplings
     recording.json          provenance, selection, observation intervals; declares the recording complete
 """
@@ -14,13 +15,16 @@ On disk, under ``results/recordings/{session}/``::
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import exclusive, whole_directory
+
+if TYPE_CHECKING:
+    from pipeline_lib.sources.stimulus import Stimulus
 
 SCHEMA_VERSION = 1
 UNIT_COLUMNS = ("unit_id", "region", "population")
@@ -117,6 +121,7 @@ class Recording:
     signals: dict[str, pd.DataFrame] = field(default_factory=dict)
     unit_intervals: pd.DataFrame | None = None
     truth: Truth | None = None
+    stimulus: "Stimulus | None" = None
 
     def validate(self, where: Path | str | None = None) -> None:
         """Raise InputError at the first table, column and row that breaks the contract of this module."""
@@ -201,6 +206,8 @@ class Recording:
                 signal.to_parquet(writing / "signals" / f"{name}.parquet", index=False)
             if self.truth is not None:
                 self.truth.write(writing / "truth.zarr")
+            if self.stimulus is not None:
+                self.stimulus.write(writing / "stimulus.zarr")
             description = {
                 "schema_version": SCHEMA_VERSION,
                 "session": self.session,
@@ -223,7 +230,7 @@ class Recording:
         description = read_description(directory)
         spikes = _read_table(directory / "spikes.parquet")
         intervals = directory / "unit_intervals.parquet"
-        truth = directory / "truth.zarr"
+        truth, stimulus = directory / "truth.zarr", directory / "stimulus.zarr"
         names = Provenance.__dataclass_fields__
         recording = cls(
             session=description["session"],
@@ -237,6 +244,7 @@ class Recording:
             signals={file.stem: _read_table(file) for file in sorted((directory / "signals").glob("*.parquet"))},
             unit_intervals=_read_table(intervals) if intervals.exists() else None,
             truth=Truth.read(truth) if truth.exists() else None,
+            stimulus=_read_stimulus(stimulus) if stimulus.exists() else None,
         )
         recording.validate(directory)
         return recording
@@ -252,6 +260,12 @@ def read_description(directory: Path | str) -> dict[str, Any]:
         found = description.get("schema_version")
         raise InputError(path, "schema_version", found, f"{SCHEMA_VERSION} (make the recording again)")
     return description
+
+
+def _read_stimulus(path: Path) -> "Stimulus":
+    from pipeline_lib.sources.stimulus import Stimulus
+
+    return Stimulus.read(path)
 
 
 def _read_table(path: Path) -> pd.DataFrame:

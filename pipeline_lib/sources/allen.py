@@ -25,6 +25,7 @@ from pipeline_lib.sources.options import Names, as_tuple
 from pipeline_lib.sources.presentations import merge_short
 from pipeline_lib.sources.selection import UnitSelection, select
 from pipeline_lib.sources.signals import signal_table
+from pipeline_lib.sources.stimulus import read_films
 from pipeline_lib.sources.trials import column_text, condition_text, no_trials, trial_table
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Options(UnitSelection):
     """Take the running speed (cm/s) along as the signal `running`, where the file has it."""
     eye: bool = True
     """Take the signals `pupil` and `gaze` along, where the eye was filmed."""
+    frames: tuple[Annotated[int, Gt(0)], Annotated[int, Gt(0)]] | None = None
+    """Height and width of the frames of natural scenes and films that are taken along as the stimulus; null: none."""
     only_selected: bool = False
     """Of a remote file, fetch only the chosen units and the small tables, by ranges."""
 
@@ -104,6 +107,9 @@ def read(session: str, location: Path, options: Options) -> "Recording":
             eye, left_out = read_eye(file)
             signals |= eye
             counts |= left_out
+        stimulus = None
+        if options.frames is not None:
+            stimulus = read_films(read_shown(file), path.parent.parent, options.frames)
         provenance = Provenance(
             source="allen",
             source_id=file.text("identifier"),
@@ -127,6 +133,7 @@ def read(session: str, location: Path, options: Options) -> "Recording":
         observed=complement(_spans(invalid, "all_probes"), 0.0, duration),
         provenance=provenance,
         signals=signals,
+        stimulus=stimulus,
         unit_intervals=probe_intervals(units, invalid, duration),
     )
     return select(recording, options, path, keep)
@@ -284,6 +291,17 @@ def read_presentations(
     condition = np.array(conditions, dtype=object)
     trials, counts = trial_table(start[~hit], stop[~hit], condition[~hit], together[~hit])
     return trials, counts | {"trials_before": len(hit), "trials_invalid": int(hit.sum())}
+
+
+def read_shown(file: HdfFile) -> "pd.DataFrame":
+    """Every presentation of a frame: columns start_time (s), stimulus_name and frame."""
+    import pandas as pd
+
+    columns = ["start_time", "stimulus_name", "frame"]
+    names = [name for name in file.names("intervals") if name.endswith(PRESENTATIONS)]
+    tables = [file.table(f"intervals/{name}", REQUIRED_PRESENTATIONS) for name in names]
+    framed = [table[columns] for table in tables if "frame" in table]
+    return pd.concat(framed, ignore_index=True) if framed else pd.DataFrame(columns=columns[:2])
 
 
 def stimulus_conditions(table: "pd.DataFrame") -> list[str]:

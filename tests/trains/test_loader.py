@@ -147,7 +147,8 @@ def test_a_cohort_beyond_the_budget_is_streamed(cohort, directories, monkeypatch
     for batch in loader:
         sessions.append(batch.session)
         assert len(loader._resident) == 1
-    assert sorted(opened) == ["s0", "s1", "s2"]  # each once
+    assert sorted(opened[:3]) == ["s0", "s1", "s2"]  # each once, then perhaps the first of the next epoch
+    assert len(opened) <= 4
     assert sum(one != other for one, other in pairwise(sessions)) == 2
     resident = np.concatenate([batch.sample for batch in Loader(cohort[0], split)])
     streamed = np.concatenate([batch.sample for batch in Loader(directories, split, memory_budget=1)])

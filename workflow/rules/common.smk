@@ -1,5 +1,6 @@
 # The plan, the paths, the wildcards: what every rule shares. The logic is in pipeline_lib; here it is only looked up.
 import json
+import re
 import shlex
 import sys
 from dataclasses import asdict
@@ -74,10 +75,22 @@ def model_of(wildcards):
     return cohort_of(wildcards).models[wildcards.model]
 
 
+# Sessions that are somewhere else, by the folder below `data` that they are fetched to; several rows of the session
+# sheet may read the same one in different ways.
+REMOTE = {}
+for each in PLAN.sessions.values():
+    if each.remote:
+        REMOTE.setdefault(str(each.remote.folder("")), []).append(each)
+
+
 def source_files(wildcards):
-    """What a recording is made from: the simulation's manifest, or the user's file itself."""
+    """What the recording is made from: the manifest of a simulation or a download, or the user's file itself."""
     session = session_of(wildcards)
-    return SIMULATION.format(simulation=session.simulation) if session.simulation else session.location
+    if session.simulation:
+        return SIMULATION.format(simulation=session.simulation)
+    if session.remote:
+        return PATHS.fetched(session.remote.folder(""))
+    return session.location
 
 
 def simulation_of(wildcards):

@@ -29,6 +29,37 @@ rule simulate:
         " --seed {params.simulation[seed]} --settings {params.settings:q} --out {params.out:q} > {log} 2>&1"
 
 
+rule fetch:
+    output:
+        PATHS.fetched("{remote}"),
+    log:
+        PATHS.log("fetch", "{remote}"),
+    wildcard_constraints:
+        remote="|".join(map(re.escape, REMOTE)) or "none",
+    # Compute nodes often have no way out.
+    localrule: True
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=megabytes(1000),
+        runtime=720,
+        downloads=1,
+    params:
+        location=lambda wildcards: REMOTE[wildcards.remote][0].remote.text,
+        source=lambda wildcards: REMOTE[wildcards.remote][0].source,
+        options=lambda wildcards: [json.dumps(session.options) for session in REMOTE[wildcards.remote]],
+        data=lambda wildcards: PLAN.config.data,
+        ledger=f"--ledger {shlex.quote(PLAN.config.downloads.ledger)}" if PLAN.config.downloads.ledger else "",
+        accept=PLAN.config.downloads.accept,
+        sdk="--sdk" if PLAN.config.downloads.sdk else "",
+        parallel=PLAN.config.downloads.parallel,
+    shell:
+        "python -m pipeline_lib fetch --location {params.location:q} --source {params.source}"
+        " --options {params.options:q} --data {params.data:q} {params.ledger} --accept {params.accept:q}"
+        " {params.sdk} --parallel {params.parallel} > {log} 2>&1"
+
+
 rule record:
     input:
         source_files,

@@ -12,15 +12,19 @@ Mode = Literal["timestep", "element", "neuron", "causal", "intra_region", "inter
 
 @dataclass(frozen=True)
 class Config(TrainingSettings):
-    """What can be set, with the settings of the training engine. Defaults: the published Lorenz settings where they
-    are not about the optimiser."""
+    """What can be set, with the settings of the training engine; `config/models/ndt.yaml` names the published ones."""
 
-    embedding: int = 2
+    steps: int = 3000
+    batch: int = 32
+    learning_rate: float = 5e-3
+    average: float = 0.99
+    patience: int | None = 20
+    embedding: int = 0
     """Numbers that a count is looked up as, in a table shared by all units; 0: the count itself."""
-    read_in: int | None = None
-    """Width of a linear read-in of each session; null: 128 for a cohort of several sessions, none for a single one,
-    whose width is then units x embedding."""
-    layers: int = 6
+    read_in: int | None = 64
+    """Width of a linear read-in of each session; null: none for a single session, whose width is then units x
+    embedding, and 128 for a cohort of several."""
+    layers: int = 4
     heads: int = 2
     hidden: int = 128
     """Units of the feed-forward networks."""

@@ -1,11 +1,12 @@
 """The NDT as a model: no leak, sessions of any shape, and rates that come out right."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import FitData
@@ -14,6 +15,7 @@ from pipeline_lib.models.ndt.model import NDT
 from pipeline_lib.models.ndt.network import sinusoids
 from pipeline_lib.models.ndt.published import load_published
 from pipeline_lib.models.ndt.settings import Config
+from pipeline_lib.models.registry import check_config
 from pipeline_lib.models.torch_model import Layout
 from pipeline_lib.training.batches import Batch, Windows
 from pipeline_lib.training.run import Run
@@ -39,6 +41,14 @@ def model(ragged: FitData, tmp_path_factory: pytest.TempPathFactory) -> NDT:
     model = NDT(replace(SMALL, read_in=10), 0)
     model.fit(replace(ragged, fitting=True), Run(tmp_path_factory.mktemp("run")))
     return model
+
+
+def test_the_shipped_settings_are_the_defaults() -> None:
+    text = (Path(__file__).parents[3] / "config" / "models" / "ndt.yaml").read_text()
+    settings = yaml.safe_load(text)
+    assert settings.pop("implementation") == "ndt"
+    assert list(settings) and set(settings) == {field.name for field in fields(Config)}
+    assert check_config("ndt", settings) == Config()
 
 
 # No leak
@@ -111,7 +121,7 @@ def test_a_saved_model_is_the_fitted_one(ragged: FitData, model: NDT) -> None:
     "settings",
     [
         {"embedding": 0, "read_in": None},
-        {"embedding": 3, "heads": 4},
+        {"embedding": 3, "read_in": 10, "heads": 4},
         {"position": "sinusoid", "final_norm": "scale", "norm": "post", "activation": "gelu"},
         {"context_backward": None, "context_forward": 0.0, "decoder_hidden": 5, "log_rates": False},
         {"masking": ("timestep", "neuron", "causal", "intra_region", "inter_region", "element"), "mask_span": 4},
