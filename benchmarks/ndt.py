@@ -91,7 +91,7 @@ def our_step(
     precision: str, units: int, bins: int, embedding: int, layers: int, rate: float
 ) -> tuple[Callable, Callable]:
     """The same of ours."""
-    config = Config(embedding=embedding, layers=layers, context_backward=0.16, context_forward=0.08)
+    config = Config(embedding=embedding, read_in=None, layers=layers)  # the published context, as in the plain one
     session = {"s": units}
     layout = Layout(20.0, bins, 0, 0, 6, session, {"s": list(range(units))}, {"s": ["a"] * units})
     network = NDT(config, 0).build(layout)

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, suggest
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,6 @@ def make(name: str, paths: Mapping[str, Path | str | Sequence[Path | str]], stem
 
 def figure_spec(name: str) -> FigureSpec:
     """The entry of a figure; InputError, with the nearest name, where there is none."""
-    import difflib
-
     if name not in FIGURES:
-        near = difflib.get_close_matches(name, FIGURES, n=1)
-        accepted = f"{near[0]!r}?" if near else ", ".join(FIGURES)
-        raise InputError("config", "figures", repr(name), accepted)
+        raise InputError("config", "figures", repr(name), suggest(name, FIGURES))
     return FIGURES[name]

@@ -34,7 +34,8 @@ def windows(trains: "Trains", settings: WindowSettings) -> pd.DataFrame:
     frame = make(trains, settings)
     if not len(frame):
         accepted = "windows inside the observation intervals (a shorter window, another event or other conditions)"
-        raise InputError(f"session {trains.session}", "windows", "no window", accepted)
+        found = "no window" if settings.mode == "continuous" else f"no window in any of {len(trains.trials)} trials"
+        raise InputError(f"session {trains.session}", "windows", found, accepted)
     return frame
 
 

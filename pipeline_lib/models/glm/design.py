@@ -19,10 +19,10 @@ from torch.nn import functional
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.glm.blocks import Blocks, check_segments, lay_blocks
 
-# Bytes of one working array of a pass: several live at once, so this keeps a pass near the cache and far from the
-# memory limit.
 WORKING_BYTES = {"fast": 48 << 20, "low": 4 << 20}
+"""Bytes of one working array of a pass; about six live at once."""
 FILTER_BYTES = {"fast": 1 << 30, "low": 16 << 20}
+"""Bytes of the filters' spectra, which bound the block."""
 REARRANGED = 4
 """Blocks that are transposed together."""
 

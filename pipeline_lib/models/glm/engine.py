@@ -4,7 +4,7 @@ Objective of unit j, nats per bin, M_j the sum of its weights::
 
     (1 / M_j) sum_t weight_tj loss(eta_tj, count_tj) + strength_j sum_c scale_c penalty(w_cj)
 
-The intercept is not penalised. The objective is convex for every link here but the negative binomial's.
+The intercept is not penalised. The objective is convex for every observation model here.
 """
 
 import copy

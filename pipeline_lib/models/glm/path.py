@@ -22,8 +22,9 @@ class Path:
     """How far the path has come; `arrays` and `from_arrays` carry it through a restart.
 
     `strengths` (k,) from strong to weak; `scores` one a strength done, held-out log-likelihood, more is better; `best`
-    (units, columns) and `current`: coefficients of the best strength so far and of the last one; `descent` within the
-    strength being fitted; `polishing`: the best strength is being fitted to full precision.
+    (units, columns) coefficients of the best strength so far; `descent` within the strength being fitted; `polishing`:
+    the best strength is being fitted to full precision. `current`, the coefficients of the last strength, only starts
+    the next descent and is not carried: a checkpoint is always within a descent.
     """
 
     strengths: np.ndarray
@@ -47,9 +48,8 @@ class Path:
     def arrays(self) -> dict[str, np.ndarray]:
         """All of it by name."""
         arrays = {"strengths": self.strengths, "scores": np.array(self.scores), "polishing": np.array([self.polishing])}
-        for name in ("best", "current"):
-            if getattr(self, name) is not None:
-                arrays[name] = getattr(self, name).cpu().numpy()
+        if self.best is not None:
+            arrays["best"] = self.best.cpu().numpy()
         if self.descent is not None:
             arrays |= {f"descent/{name}": array for name, array in self.descent.arrays().items()}
         return arrays
@@ -61,15 +61,12 @@ class Path:
         descent = {
             name.removeprefix("descent/"): value for name, value in arrays.items() if name.startswith("descent/")
         }
-        coefficients = {
-            name: torch.from_numpy(np.array(arrays[name])).to(device) for name in ("best", "current") if name in arrays
-        }
         return cls(
             strengths=np.array(arrays["strengths"]),
             scores=[float(score) for score in arrays["scores"]],
+            best=torch.from_numpy(np.array(arrays["best"])).to(device) if "best" in arrays else None,
             descent=kind.from_arrays(descent, device) if descent else None,
             polishing=bool(arrays["polishing"][0]),
-            **coefficients,
         )
 
 
