@@ -21,17 +21,17 @@ def _bytes(folder: Path) -> dict[str, str]:
     }
 
 
-STAGES = {
-    "recording": "results/recordings/pair/.writing",
-    "conversion": "results/trains/pair/.writing",
-    "training": "results/fits/pair/glm/seed0/.resume",
-    "publishing a fit": "results/fits/pair/glm/seed0/.writing",
-}
+STAGES = [
+    pytest.param("results/recordings/pair/.writing", id="recording", marks=pytest.mark.slow),
+    pytest.param("results/trains/pair/.writing", id="conversion"),
+    pytest.param("results/fits/pair/glm/seed0/.resume", id="training"),
+    pytest.param("results/fits/pair/glm/seed0/.writing", id="publishing a fit", marks=pytest.mark.slow),
+]
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_killed_and_run_again_gives_the_same_bytes(finished: Project, project: Project, stage: str) -> None:
-    project.kill_when((project.folder / STAGES[stage]).exists)
+@pytest.mark.parametrize("moment", STAGES)
+def test_killed_and_run_again_gives_the_same_bytes(finished: Project, project: Project, moment: str) -> None:
+    project.kill_when((project.folder / moment).exists)
     assert project.snakemake("--unlock").returncode == 0
     result = project.snakemake()
     assert result.returncode == 0, result.stderr[-3000:]
