@@ -179,8 +179,8 @@ def objective(case: dict, counts: np.ndarray, coefficients: np.ndarray) -> np.nd
     return (value / design.frames + 0.5 * STRENGTH * (points[:, 1:] ** 2).sum(1)).numpy()
 
 
-def compare(case: str, nemos: str | None, directory: Path) -> list[str]:
-    """Rows of the table for one case."""
+def compare(case: str, fits: list[str], nemos: str | None, directory: Path) -> list[str]:
+    """Rows of the table for one case; `fits` keys of `NAMES`."""
     settings = CASES[case]
     counts = simulate(settings["units"], settings["bins"])
     counts_path = directory / f"{case}.npy"
@@ -190,7 +190,7 @@ def compare(case: str, nemos: str | None, directory: Path) -> list[str]:
         best = run("ours_float64", case, counts_path, directory, sys.executable)["coefficients"]
         minimum = objective(settings, counts, best)
     for job in JOBS[case]:
-        if job == "nemos" and nemos is None:
+        if job not in fits or (job == "nemos" and nemos is None):
             continue
         result = run(job, case, counts_path, directory, nemos if job == "nemos" else sys.executable)
         found, gap, error = result["coefficients"], "", ""
@@ -209,6 +209,7 @@ def compare(case: str, nemos: str | None, directory: Path) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=["n20", "n100"])
+    parser.add_argument("--fits", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--nemos", metavar="PYTHON", help="interpreter of an environment with NeMoS")
     parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
     parser.add_argument("--work", nargs=4, metavar=("JOB", "CASE", "COUNTS", "OUT"), help=argparse.SUPPRESS)
@@ -223,7 +224,7 @@ def main() -> None:
     print("\n".join(table), flush=True)
     with tempfile.TemporaryDirectory() as directory:
         for case in options.cases:
-            table += compare(case, options.nemos, Path(directory))
+            table += compare(case, options.fits, options.nemos, Path(directory))
     if options.write:
         load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
         lines = ["# Coupled GLM: measured", "", *__doc__.strip().split("\n\n")[2:], "", *table, ""]

@@ -52,7 +52,8 @@ class Solution:
 
     def describe(self) -> str:
         """One line: how many units ended how, and the largest decrement."""
-        counts = [f"{int((self.status == code).sum())} {text}" for code, text in STATUS.items()]
+        ends = {text: int((self.status == code).sum()) for code, text in STATUS.items()}
+        counts = [f"{number} {text}" for text, number in ends.items() if number]
         largest = f"largest decrement {float(self.decrement.max()):.1e} nats/bin after {self.sweeps} passes"
         return f"{', '.join(counts)}; {largest}"
 
