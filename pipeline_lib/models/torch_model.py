@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -21,8 +22,9 @@ from pipeline_lib.training.run import read_arrays
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
-    from pipeline_lib.training.batches import Windows
+    from pipeline_lib.training.batches import Batch, Windows
     from pipeline_lib.training.network import Network
     from pipeline_lib.training.run import Run, State
     from pipeline_lib.training.settings import TrainingSettings
@@ -112,17 +114,11 @@ class TorchModel(Model):
 
     def predict(self, data: FitData, session: str, samples: pd.DataFrame) -> np.ndarray:
         """Rates of the windows, computed in float32 whatever the precision of training."""
-        import torch
+        return self._apply(self.network.rates, data, session, samples)
 
-        self._check(session, samples)
-        rates = np.zeros((len(samples), int(samples["bins"].max()), self.layout.units[session]), np.float32)
-        self.network.eval()
-        with torch.inference_mode():
-            for start in range(0, len(samples), PREDICTED):
-                batch = self._windows(data, session, samples.iloc[start : start + PREDICTED]).batch(slice(None))
-                given = self.network.rates(batch)[:, batch.history :]
-                rates[start : start + PREDICTED, : given.shape[1]] = given.float().cpu().numpy()
-        return rates
+    def latents(self, data: FitData, session: str, samples: pd.DataFrame) -> np.ndarray | None:
+        """Latents of the windows [S, T, dimensions], where the network has any."""
+        return self._apply(self.network.latents, data, session, samples) if self.network.has_latents else None
 
     def state(self) -> State:
         """The weights, `{session}/name` where they are a session's, and the layout as JSON."""
@@ -143,6 +139,24 @@ class TorchModel(Model):
         from pipeline_lib.training.batches import Windows
 
         return Windows(data, session, samples, self.device, self.inputs(data, session, samples))
+
+    def _apply(
+        self, function: Callable[[Batch], Tensor], data: FitData, session: str, samples: pd.DataFrame
+    ) -> np.ndarray:
+        """What `function` makes of the windows [S, T, ...], float32; 0 past the end of a shorter one."""
+        import torch
+
+        self._check(session, samples)
+        self.network.eval()
+        pieces = []
+        for start in range(0, len(samples), PREDICTED):
+            batch = self._windows(data, session, samples.iloc[start : start + PREDICTED]).batch(slice(None))
+            with torch.inference_mode():
+                pieces.append(function(batch)[:, batch.history :].float().cpu().numpy())
+        result = np.zeros((len(samples), int(samples["bins"].max()), *pieces[0].shape[2:]), np.float32)
+        for number, piece in enumerate(pieces):
+            result[number * PREDICTED : (number + 1) * PREDICTED, : piece.shape[1]] = piece
+        return result
 
     def _check(self, session: str, samples: pd.DataFrame) -> None:
         """Windows this network can predict: of a session it knows, no longer than those it was built for."""

@@ -163,9 +163,10 @@ class Training:
     def _diverged(self, loss: float) -> None:
         step = self.progress.step + 1
         if math.isinf(self.progress.best):
-            raise FitError(f"the loss is {loss} at step {step}, before the first evaluation; lower the learning_rate")
-        self.run.log({"step": step, "stopped": f"loss {loss}"})
-        print(f"step {step}: the loss is {loss}; training ends, the best weights so far are kept", file=sys.stderr)
+            problem = f"loss or gradient is {loss} at step {step}, before the first evaluation"
+            raise FitError(f"{problem}; lower the learning_rate")
+        self.run.log({"step": step, "stopped": f"loss or gradient {loss}"})
+        print(f"step {step}: loss or gradient is {loss}; training ends with the best weights so far", file=sys.stderr)
 
     def _groups(self) -> dict[str, Tensors]:
         """All tensors that are needed to go on from here."""

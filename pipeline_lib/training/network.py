@@ -18,7 +18,12 @@ class Network(nn.Module):
 
     selects: ClassVar[str | None] = None
     """The term of the loss by which weights are chosen; None: the sum."""
+    has_latents: ClassVar[bool] = False
 
     def rates(self, batch: Batch) -> Tensor:
         """Expected spikes a bin [B, L, N], of all units and bins."""
+        raise NotImplementedError
+
+    def latents(self, batch: Batch) -> Tensor:
+        """Latent trajectories [B, L, dimensions], of a network that `has_latents`."""
         raise NotImplementedError

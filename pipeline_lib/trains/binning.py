@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from pipeline_lib.trains.store import Trains
 
-_BLOCK = 2**16
+_BLOCK = 2**15
 """Events binned at a time: few enough for the cache, many enough to hide the cost of a numpy call."""
 _WIDEST_SPAN = 2**30
 """Ticks of windows binned at a time, so that their sums fit in 32 bits."""
@@ -28,21 +28,27 @@ def bin_windows(
     anywhere in the session, then it is wider: counts never wrap. `out`, of that shape and type, is filled instead of
     a new array where it is given: the first touch of fresh memory costs more than the binning.
     """
-    if out is None:
-        out = np.zeros((len(start_ticks), bins, trains.n_units), trains.count_type(bin_ticks))
-    else:
-        out[:] = 0
-    add_events(out, trains.ticks, trains.unit, np.asarray(start_ticks, dtype=np.int64), bin_ticks)
-    return out
+    shape, dtype = (len(start_ticks), bins, trains.n_units), trains.count_type(bin_ticks)
+    counts = np.zeros(shape, dtype) if out is None else out
+    if counts.shape != shape or counts.dtype != dtype or not counts.flags.c_contiguous:
+        raise ValueError(f"out: {counts.dtype} {counts.shape}, but contiguous {dtype} {shape} is needed")
+    starts = np.asarray(start_ticks, dtype=np.int64)
+    add_events(counts, trains.ticks, trains.unit, starts, bin_ticks, clear=out is not None)
+    return counts
 
 
-def add_events(counts: np.ndarray, ticks: np.ndarray, unit: np.ndarray, starts: np.ndarray, bin_ticks: int) -> None:
-    """Add sorted events to `counts` [window, bin, unit], C-contiguous and wide enough for them (see `count_type`)."""
-    if not len(ticks) or not counts.size:
+def add_events(
+    counts: np.ndarray, ticks: np.ndarray, unit: np.ndarray, starts: np.ndarray, bin_ticks: int, clear: bool = False
+) -> None:
+    """Add sorted events to `counts` [window, bin, unit], C-contiguous and wide enough for them (see `count_type`).
+
+    `clear` sets the counts to 0 first, each block just before its events, while it is in the cache.
+    """
+    if not counts.size:
         return
     bins, units = counts.shape[1:]
-    duration = int(ticks[-1]) + 1
-    span = min(max(_BLOCK * duration // len(ticks), 1), _WIDEST_SPAN)
+    duration = int(ticks[-1]) + 1 if len(ticks) else 0
+    span = min(max(_BLOCK * duration // max(len(ticks), 1), 1), _WIDEST_SPAN)
     window_step = max(1, span // (bins * bin_ticks))
     bin_step = min(bins, max(1, span // bin_ticks))
     far = max(int(np.abs(starts).max()), duration) + span + bins * bin_ticks
@@ -54,6 +60,8 @@ def add_events(counts: np.ndarray, ticks: np.ndarray, unit: np.ndarray, starts: 
         # windows of the group lay end to end.
         origins = (group - np.arange(len(group)) * (bins * bin_ticks)).astype(wide)
         for first_bin in range(0, bins, bin_step):
+            if clear:
+                counts[window : window + window_step, first_bin : first_bin + bin_step] = 0
             bounds = group[:, None] + np.array([first_bin, min(first_bin + bin_step, bins)]) * bin_ticks
             bounds = np.searchsorted(ticks, bounds.clip(0, duration).astype(ticks.dtype))
             slices = [slice(*pair) for pair in bounds.tolist()]

@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import sha256_file, sha256_tree
 from pipeline_lib.models.contract import FitData
-from pipeline_lib.training.batches import Order, Windows
+from pipeline_lib.models.torch_model import Layout
+from pipeline_lib.training.batches import Batch, Order, Windows
 from pipeline_lib.training.fit import fit, load_fit
 from pipeline_lib.training.run import FitError, Interrupted, Run, State, read_arrays, write_arrays
 from tests.small_cohort import SPLITS, WINDOWS, open_cohort, recording, write_cohort
@@ -150,20 +152,23 @@ def test_asked_to_stop_the_training_saves_first(data: FitData, tmp_path: Path) -
 class Noiseless(Tiny):
     """Without dropout, and able to fail."""
 
-    def __init__(self, layout, fails_at: float = math.inf) -> None:
+    def __init__(self, layout: Layout, fails_at: float, fails_in: str) -> None:
         super().__init__(replace(Config(), noise=0.0), layout)
-        self.fails_at = fails_at
+        self.fails_at, self.fails_in = fails_at, fails_in
 
-    def forward(self, batch, step=None):
+    def forward(self, batch: Batch, step: int | None = None) -> dict[str, Tensor]:
         losses = super().forward(batch, step)
-        return losses | ({"nll": losses["nll"] * math.nan} if step is not None and step >= self.fails_at else {})
+        if step is not None and step >= self.fails_at:
+            nothing = (self.shared.weight * 0).sum().sqrt()  # its gradient is not a number
+            losses["nll"] = losses["nll"] + (nothing if self.fails_in == "gradient" else math.nan)
+        return losses
 
 
 class NoiselessModel(TinyModel):
-    fails_at = math.inf
+    fails_at, fails_in = math.inf, "loss"
 
-    def build(self, layout):
-        return Noiseless(layout, self.fails_at)
+    def build(self, layout: Layout) -> Tiny:
+        return Noiseless(layout, self.fails_at, self.fails_in)
 
 
 def windows_of(data: FitData) -> dict[str, Windows]:
@@ -174,22 +179,27 @@ def test_steps_are_those_of_a_plain_loop(data: FitData, tmp_path: Path) -> None:
     """AdamW, warm-up, cosine, clipping, two batches a step; a session in neither batch keeps its weights."""
     config = Config(steps=7, warmup=3, accumulate=2, clip=0.05, weight_decay=0.1, keep="last", evaluate_every=7)
     model = NoiselessModel(config, 5)
-    model.fit(data, Run(tmp_path))
+    run = Run(tmp_path)
+    model.fit(data, run)
 
     plain = NoiselessModel(replace(config, steps=1, learning_rate=1e-30), 5)
     plain.fit(data, Run(tmp_path / "start"))
     network, order = plain.network, Order(windows_of(data), config.batch, 5)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1.0, weight_decay=0.1)
+    losses = []
     for step in range(7):
         factor = (step + 1) / 3 if step < 3 else 0.5 * (1 + math.cos(math.pi * (step - 3) / 4))
         optimiser.param_groups[0]["lr"] = config.learning_rate * factor
         optimiser.zero_grad()
         for batch in (order[2 * step], order[2 * step + 1]):
-            (sum(network(batch, step).values()) / 2).backward()
+            loss = sum(network(batch, step).values()) / 2
+            loss.backward()
+            losses.append(loss.item())
         torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip)
         optimiser.step()
     for (name, weight), other in zip(network.named_parameters(), model.network.parameters(), strict=True):
         assert torch.allclose(weight, other, atol=1e-5), name
+    assert run.rows[0]["loss"] == pytest.approx(sum(losses) / 7, rel=1e-5)
 
 
 @pytest.mark.slow
@@ -232,16 +242,17 @@ def test_processes_share_a_step_like_accumulated_batches(cohort: Cohort, tmp_pat
         assert np.allclose(value, weights[1][name], atol=1e-5), name
 
 
-def test_a_loss_that_is_not_a_number_ends_training_with_the_last_good_weights(
-    data: FitData, tmp_path: Path, capsys: pytest.CaptureFixture
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_what_is_not_a_number_ends_training_with_the_last_good_weights(
+    data: FitData, tmp_path: Path, capsys: pytest.CaptureFixture, where: str
 ) -> None:
     config = Config(schedule="constant")
     model = NoiselessModel(config, 0)
-    model.fails_at = 7
+    model.fails_at, model.fails_in = 7, where
     run = Run(tmp_path / "fails")
     model.fit(data, run)
-    assert "step 8: the loss is nan" in capsys.readouterr().err
-    assert run.rows[-1] == {"step": 8, "stopped": "loss nan"}
+    assert "step 8: loss or gradient is nan" in capsys.readouterr().err
+    assert run.rows[-1] == {"step": 8, "stopped": "loss or gradient nan"}
     until = NoiselessModel(replace(config, steps=6), 0)
     until.fit(data, Run(tmp_path / "until"))
     assert same(model.state(), until.state())

@@ -137,6 +137,12 @@ def test_a_space_that_makes_no_sense_is_refused(tmp_path: Path, text: str, messa
         SearchSettings.read(tmp_path / "search.yaml")
 
 
+def test_the_shipped_space_is_one() -> None:
+    settings = SearchSettings.read(Path(__file__).parents[2] / "config" / "searches" / "ndt.yaml")
+    searched = [trial.searched for trial in settings.first()]
+    assert len(searched) == 20 and {values["mask_span"] for values in searched} == {1, 2, 3, 4}
+
+
 @pytest.mark.slow
 def test_processes_give_the_same_table(cohort: Cohort, tmp_path: Path) -> None:
     alone = search(*cohort, RANDOM, tmp_path / "alone")

@@ -9,7 +9,7 @@ from hypothesis import strategies as some
 
 from pipeline_lib.clock import bin_ticks
 from pipeline_lib.recording import Recording
-from pipeline_lib.trains.binning import bin_windows, count_type, observed_windows
+from pipeline_lib.trains.binning import add_events, bin_windows, count_type, observed_windows
 from pipeline_lib.trains.store import Trains
 
 BIN_SIZES = (1.0, 2.0, 5.0, 10.0, 20.0)
@@ -140,7 +140,16 @@ def test_filling_an_array_that_is_there(recording):
     out = np.full((2, 50, 20), 9, np.uint8)
     starts = np.array([0, 777])
     assert bin_windows(trains, starts, 50, 500, out=out) is out
+    for wrong in (out.astype(np.int8), out[:1], out.swapaxes(0, 1).copy().swapaxes(0, 1)):
+        with pytest.raises(ValueError, match="contiguous uint8"):
+            bin_windows(trains, starts, 50, 500, out=wrong)
     np.testing.assert_array_equal(out, bin_windows(trains, starts, 50, 500))
+    whole = np.full((1, 20_000, 20), 9, np.uint8)  # several blocks of bins
+    np.testing.assert_array_equal(
+        bin_windows(trains, starts[:1], 20_000, 500, out=whole), bin_windows(trains, starts[:1], 20_000, 500)
+    )
+    add_events(out, trains.ticks[:0], trains.unit[:0], starts, 500, clear=True)
+    assert not out.any()
 
 
 def test_observed_bins_against_a_loop(recording: Recording):

@@ -1,7 +1,7 @@
 """The Neural Data Transformer: a transformer encoder over bins, trained to fill in spike counts that it was not shown.
 
-Ye & Pandarinath 2021, Neurons Behav Data Anal Theory 5(3); layer by layer as in `specs/ndt_and_nlb_metrics.md`. What
-the public code gets wrong is put right unless `compat` asks for it.
+Ye & Pandarinath 2021, Neurons Behav Data Anal Theory 5(3). Layer by layer the network of the public code; what that
+gets wrong is put right unless `compat` asks for it.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ class Head(nn.Module):
 class Transformer(Network):
     """Encoder, positions, and a head for each session."""
 
+    has_latents = True
     position: Tensor
     context: Tensor | None
 
@@ -134,9 +135,17 @@ class Transformer(Network):
 
     def outputs(self, session: str, inputs: Tensor, bins: Tensor | None = None) -> Tensor:
         """Log-rates (rates before their ReLU without `log_rates`) [B, L, N] given `inputs` [B, L, N]."""
-        head, length = self.head(session), inputs.shape[1]
-        x = self.embedding_dropout(head.embed(inputs) * self.scale + self.position[:length])
-        return head.decode(self.rates_dropout(self.encoder(x, self._attention_bias(length, bins))))
+        return self.head(session).decode(self.rates_dropout(self.encoded(session, inputs, bins)))
+
+    def encoded(self, session: str, inputs: Tensor, bins: Tensor | None = None) -> Tensor:
+        """What the encoder makes of `inputs` [B, L, N]: [B, L, width]."""
+        length = inputs.shape[1]
+        x = self.embedding_dropout(self.head(session).embed(inputs) * self.scale + self.position[:length])
+        return self.encoder(x, self._attention_bias(length, bins))
+
+    def latents(self, batch: Batch) -> Tensor:
+        """The encoder's output [B, L, width], every visible count shown."""
+        return self.encoded(batch.session, batch.counts * batch.visible, batch.bins)
 
     @torch.no_grad()
     def start_at(self, session: str, mean: Tensor) -> None:

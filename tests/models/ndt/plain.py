@@ -1,6 +1,6 @@
 """A second NDT, as plain as the layers of torch allow, with the tensor names of the public code.
 
-Written from `specs/ndt_and_nlb_metrics.md` alone and sharing no line with the package: the yardstick for its log-rates
+Written from a description of the public code alone, sharing no line with the package: the yardstick for its log-rates
 and, in benchmarks, for its speed.
 """
 

@@ -113,7 +113,13 @@ def test_a_saved_model_is_the_fitted_one(ragged: FitData, model: NDT) -> None:
     copy = NDT(model.config, 0)
     copy.load_state(model.state())
     samples = ragged.samples("one", "validation")
-    assert np.array_equal(copy.predict(ragged, "one", samples), model.predict(ragged, "one", samples))
+    rates = model.predict(ragged, "one", samples)
+    assert np.array_equal(copy.predict(ragged, "one", samples), rates)
+    latents, last = model.latents(ragged, "one", samples), model.network.head("one").last
+    with torch.inference_mode():
+        read = last(torch.as_tensor(latents)).exp().numpy()
+    inside = np.arange(rates.shape[1]) < samples["bins"].to_numpy()[:, None]
+    assert latents.shape == (*rates.shape[:2], 10) and np.allclose(read[inside], rates[inside], atol=1e-6)
     assert {name.split("/")[0] for name in model.state() if "/" in name} == {"one", "two"}
 
 
