@@ -21,7 +21,8 @@ class Simulation(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     simulator: str
-    """`eif` (two areas of coupled neurons), `lorenz` (Lorenz-driven Poisson units) or `glm` (coupled Poisson GLM)."""
+    """`eif` (two areas of coupled neurons), `lorenz` (Lorenz-driven Poisson units), `glm` (coupled Poisson GLM) or
+    `chaotic_rnn` (Poisson units of a chaotic rate network)."""
     layout: Literal["allen", "ibl", "tables"] = "tables"
     """On-disk layout: an Allen ecephys NWB, an IBL ALF folder, or plain tables."""
     seed: int = 0

@@ -13,7 +13,7 @@ from typing import Any
 
 import pipeline_lib
 
-PACKAGES = ("numpy", "pandas", "safetensors", "scipy", "torch", "zarr")
+PACKAGES = ("accelerate", "numpy", "pandas", "safetensors", "scipy", "torch", "zarr")
 
 
 class Stopwatch:

@@ -35,9 +35,9 @@ def check_settings(name: str, settings: dict[str, Any]) -> SimulatorSettings:
 
 def _module(name: str) -> ModuleType:
     # Imported by name, not by a computed name: the workflow hashes the code that a simulation runs through.
-    from pipeline_lib.sources.simulate import eif, glm, lorenz
+    from pipeline_lib.sources.simulate import chaotic_rnn, eif, glm, lorenz
 
-    modules = {"eif": eif, "glm": glm, "lorenz": lorenz}
+    modules = {"chaotic_rnn": chaotic_rnn, "eif": eif, "glm": glm, "lorenz": lorenz}
     if name not in modules:
         raise InputError("config", "simulator", repr(name), suggest(str(name), list(modules)))
     return modules[name]
