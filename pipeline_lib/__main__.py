@@ -99,10 +99,10 @@ def _voltage(options: argparse.Namespace) -> None:
 
 def _record(options: argparse.Namespace) -> None:
     from pipeline_lib.sources import read_source
-    from pipeline_lib.sources.simulate.store import simulated_location
+    from pipeline_lib.sources.simulate.store import SIMULATION, read_simulation
 
-    location = simulated_location(options.location)
-    read_source(options.source, options.session, location, options.options).write(options.out)
+    read = read_simulation if (options.location / SIMULATION).is_file() else read_source
+    read(options.source, options.session, options.location, options.options).write(options.out)
 
 
 def _convert(options: argparse.Namespace) -> None:

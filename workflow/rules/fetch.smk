@@ -80,7 +80,10 @@ rule record:
         location=lambda wildcards: session_of(wildcards).location,
         options=lambda wildcards: json.dumps(session_of(wildcards).options),
         out=lambda wildcards, output: dirname(output[0]),
-        code=lambda wildcards: code_id([f"pipeline_lib.sources.{session_of(wildcards).source}"]),
+        code=lambda wildcards: code_id(
+            [f"pipeline_lib.sources.{session_of(wildcards).source}"]
+            + ["pipeline_lib.sources.simulate.store"] * bool(session_of(wildcards).simulation)
+        ),
     shell:
         "python -m pipeline_lib record --session {wildcards.session} --source {params.source} --location {params.location:q}"
         " --options {params.options:q} --out {params.out:q} > {log} 2>&1"

@@ -33,6 +33,11 @@ def check_settings(name: str, settings: dict[str, Any]) -> SimulatorSettings:
     return checked
 
 
+def citation(name: str) -> str:
+    """The paper that a simulator follows."""
+    return str(_module(name).CITATION)
+
+
 def _module(name: str) -> ModuleType:
     # Imported by name, not by a computed name: the workflow hashes the code that a simulation runs through.
     from pipeline_lib.sources.simulate import chaotic_rnn, eif, glm, lorenz

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_lib.files import exclusive, sha256_tree, whole_directory
-from pipeline_lib.sources.simulate import check_settings, simulate
+from pipeline_lib.recording import Recording
+from pipeline_lib.sources import read_source
+from pipeline_lib.sources.simulate import check_settings, citation, simulate
 from pipeline_lib.sources.simulate.layouts import write_layout
 
 SIMULATION = "simulation.json"
@@ -37,7 +39,18 @@ def write_simulation(
         (writing / SIMULATION).write_text(json.dumps(description, indent=1, sort_keys=True) + "\n")
 
 
-def simulated_location(location: Path) -> Path:
-    """Where the reader of the layout finds the session, if `location` holds a simulation; else `location` itself."""
-    path = location / SIMULATION
-    return location / json.loads(path.read_text())["location"] if path.is_file() else location
+def read_simulation(source: str, session: str, directory: Path, options: dict[str, Any]) -> Recording:
+    """The recording of what `write_simulation` wrote, by the reader of its layout, saying that it was simulated.
+
+    Raises
+    ------
+    InputError : see `read_source`.
+    """
+    about = json.loads((directory / SIMULATION).read_text())
+    recording = read_source(source, session, directory / about["location"], options)
+    provenance = recording.provenance
+    # The reader took it for data of its source; nobody should cite or license a simulation as such.
+    provenance.source, provenance.source_id = "simulated", about["simulator"]
+    provenance.release, provenance.licence = f"in the layout of {about['layout']}", ""
+    provenance.citation = citation(about["simulator"])
+    return recording
