@@ -10,7 +10,8 @@ UV := $(shell command -v uv 2>/dev/null)
 # uv does not read pip's setting; bridge it, so that both find the same wheels.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export OMP_WAIT_POLICY ?= PASSIVE
-SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
+# --configfile takes all that follows it, so it goes before another option.
+SNAKEMAKE := $(BIN)/snakemake --configfile $(CONFIG) --cores $(CORES)
 
 .PHONY: help setup demo test test-slow lint format bench list run data figures status report clean
 .DEFAULT_GOAL := help
@@ -61,7 +62,8 @@ list: setup  ## sessions and models: what is done, what is missing
 
 run: setup  ## one cell: make run SESSION=... MODEL=... [SEED=0]
 	@test -n "$(SESSION)" -a -n "$(MODEL)" || { echo "usage: make run SESSION=... MODEL=... [SEED=0]"; exit 2; }
-	$(SNAKEMAKE) $$($(BIN)/python -m pipeline_lib where scores --config $(CONFIG) --cohort $(SESSION) --model $(MODEL) --seed $(or $(SEED),0))
+	@target=$$($(BIN)/python -m pipeline_lib where scores --config $(CONFIG) --cohort $(SESSION) --model $(MODEL) \
+		--seed $(or $(SEED),0)) && $(SNAKEMAKE) $$target
 
 data: setup  ## fetch and convert the sessions, train nothing
 	$(SNAKEMAKE) data

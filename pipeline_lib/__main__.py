@@ -186,12 +186,23 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _where(options: argparse.Namespace) -> None:
+    from pipeline_lib.errors import suggest
     from pipeline_lib.paths import Paths
     from pipeline_lib.plan import load_config
 
-    config = load_config(options.config).config
-    paths = Paths(config.results, config.data)
-    print(paths.report if options.what == "report" else paths.scores(options.cohort, options.model, options.seed))
+    plan = load_config(options.config)
+    paths = Paths(plan.config.results, plan.config.data)
+    if options.what == "report":
+        print(paths.report)
+        return
+    if options.cohort not in plan.cohorts:
+        raise InputError(options.config, "cohort", repr(options.cohort), suggest(options.cohort, plan.cohorts))
+    models = plan.cohorts[options.cohort].models
+    if options.model not in models:
+        raise InputError(options.config, "model", repr(options.model), suggest(options.model, models))
+    if options.seed not in plan.config.seeds:
+        raise InputError(options.config, "seed", options.seed, f"one of {plan.config.seeds}")
+    print(paths.scores(options.cohort, options.model, options.seed))
 
 
 def _check(options: argparse.Namespace) -> None:

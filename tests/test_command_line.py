@@ -52,3 +52,20 @@ def test_import_of_the_package_costs_less_than_a_third_of_a_second() -> None:
     script = "import time; t = time.process_time(); import pipeline_lib; print(time.process_time() - t)"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert float(result.stdout) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--cohort", "lorentz", "--model", "glm"], ["'lorentz'", "'lorenz'"]),
+        (["--cohort", "lorenz", "--model", "gml"], ["'gml'", "'glm'"]),
+        (["--cohort", "lorenz", "--model", "glm", "--seed", "7"], ["7", "[0]"]),
+    ],
+)
+def test_a_cell_that_is_not_planned_is_named(
+    arguments: list[str], parts: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(Path(__file__).resolve().parents[1])
+    assert main(["where", "scores", *arguments]) == 2
+    complaint = capsys.readouterr().err
+    assert all(part in complaint for part in parts), complaint
