@@ -89,6 +89,9 @@ def evaluate(
         truth = _truth(recordings.get(trains.session))
         rows += [{"session": trains.session, **row} for row in _session(trains, split, fitted, truth, resamples)]
     table = pd.DataFrame(rows, columns=COLUMNS)
+    own = Path(fit_dir) / "tables" / "scores.parquet"  # what only the model could compute
+    if own.is_file():
+        table = pd.concat([table, pd.read_parquet(own)], ignore_index=True)[COLUMNS]
     table = table.assign(cohort=cohort, model=model, seed=seed, sees=str(predictions.attrs.get("sees", "")))
     with atomic_file(out) as part:
         table.to_parquet(part, index=False)

@@ -192,3 +192,15 @@ class Model(ABC):
     def latents(self, data: FitData, session: str, samples: pd.DataFrame) -> np.ndarray | None:
         """Latent trajectories, float32 [S, T, dimensions], or None for a model that has none."""
         return None
+
+    def extras(self, data: FitData, session: str, samples: pd.DataFrame) -> dict[str, np.ndarray]:
+        """More arrays by name, float32 [S, ...]: parts of the log-rate, decoded behaviour. Written beside the rates."""
+        return {}
+
+    def tables(self, data: FitData) -> dict[str, pd.DataFrame]:
+        """Tables by name of what was learned, written as tables/{name}.parquet of the fit.
+
+        The name "scores" is taken: rows session, split, units, metric, value, ci_low, ci_high, n, null, aggregation
+        that only the model can compute (a likelihood of tokens), which evaluation adds to its own.
+        """
+        return {}

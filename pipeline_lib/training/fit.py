@@ -39,7 +39,7 @@ def fit(
     code: str = "",
     checkpoint_seconds: float = 60.0,
 ) -> None:
-    """Fit a model and write model.safetensors, config.yaml, history.csv, run.json, predictions.zarr, manifest.json.
+    """Fit a model: model.safetensors, config.yaml, history.csv, run.json, predictions.zarr, tables/, manifest.json.
 
     One process at a time works in `out_dir`; others wait, and find the work done. A fit that was killed goes on from
     its last checkpoint in `out_dir`/.resume and gives the bytes of an undisturbed one. If `out_dir` already holds this
@@ -137,12 +137,18 @@ def _publish(
             "bin_size": data.split.bin_size,
         }
         write_predictions(predictions, written, data, attributes, run)
+        tables = written.tables(data)
+        if tables:
+            (writing / "tables").mkdir()
+        for name, table in tables.items():
+            table.to_parquet(writing / "tables" / f"{name}.parquet", index=False)
         (writing / "history.csv").write_text(run.history_csv())
         settings = yaml.safe_dump(identity["config"], sort_keys=False, default_flow_style=None, width=100)
         (writing / "config.yaml").write_text(settings)
         facts = watch.provenance(device=model.device, seed=model.seed, code=identity["code"])
         write_json(writing / "run.json", facts)
         hashes = {"model.safetensors": sha256_file(weights), "predictions.zarr": sha256_tree(predictions)}
+        hashes |= {f"tables/{name}.parquet": sha256_file(writing / "tables" / f"{name}.parquet") for name in tables}
         manifest = identity | run.labels | {"sees": model.sees, "sha256": hashes}
         write_json(writing / "manifest.json", manifest)
 

@@ -4,6 +4,8 @@ A group a session::
 
     {session}/rates      float32 [S, T, N], expected spikes a bin, all units; NaN past the end of a shorter window
     {session}/sample     int64 [S], rows of the split
+    {session}/latents    float32 [S, T, dimensions], where the model has latents; NaN past the end of a shorter window
+    {session}/extras/{name}     float32 [S, ...], whatever else the model gives a window
     {session}/couplings/{filters,strength}     where the model has couplings; attribute bin_size (ms)
 
 The same content gives the same bytes.
@@ -45,6 +47,8 @@ def write_predictions(path: Path, model: Model, data: FitData, attributes: dict[
         group = root.create_group(session)
         _create(group, "sample", samples.index.to_numpy(dtype=np.int64))
         _write_rates(group, model, data, session, samples, run)
+        if len(samples):
+            _write_extras(group, model, data, session, samples)
         couplings = model.couplings(session)
         if couplings is not None:
             inner = group.create_group("couplings", attributes={"bin_size": couplings.bin_size})
@@ -67,6 +71,27 @@ def _write_rates(
         run.stop_if_asked()
         block = samples.iloc[start : start + step]
         rates[start : start + step, : block["bins"].max()] = _predict(model, data, session, block)
+
+
+def _write_extras(group: "zarr.Group", model: Model, data: FitData, session: str, samples: "pd.DataFrame") -> None:
+    """Latents and whatever else the model gives a window; checked like rates, but of any sign."""
+    who = f"model {type(model).__name__}, session {session}"
+    latents = model.latents(data, session, samples)
+    if latents is not None:
+        past = np.arange(latents.shape[1]) >= samples["bins"].to_numpy()[:, None]
+        _require(np.isfinite(latents[~past]).all(), f"{who}: latents that are not finite; nothing was published")
+        _create(group, "latents", np.where(past[:, :, None], np.nan, latents).astype(np.float32))
+    extras = model.extras(data, session, samples)
+    if extras:
+        inner = group.create_group("extras")
+        for name, values in sorted(extras.items()):
+            _require(len(values) == len(samples), f"{who}: {name} of {len(values)} windows, expected {len(samples)}")
+            _create(inner, name, np.asarray(values, dtype=np.float32))
+
+
+def _require(right: bool, problem: str) -> None:
+    if not right:
+        raise FitError(problem)
 
 
 def _predict(model: Model, data: FitData, session: str, samples: "pd.DataFrame") -> np.ndarray:
