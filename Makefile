@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # --configfile takes all that follows it, so it goes before another option.
 SNAKEMAKE := $(BIN)/snakemake --configfile $(CONFIG) --cores $(CORES)
 
-.PHONY: help setup demo test test-slow lint format bench list run data figures status report clean
+.PHONY: help setup demo test test-slow test-slurm lint format bench list run data figures status report clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -41,6 +41,14 @@ test: setup lint  ## lint, types and the test suite (under 15 minutes)
 
 test-slow: setup  ## the nightly suite: the long checks too
 	$(BIN)/python -m pytest -m "not gpu"
+
+test-slurm: setup  ## the workflow on a real SLURM started here (root, slurm-wlm and munge; else skipped with the reason)
+ifdef UV
+	$(UV) pip install --quiet --python $(BIN)/python -e '.[slurm]' -c constraints.txt
+else
+	$(BIN)/python -m pip install --quiet -e '.[slurm]' -c constraints.txt
+endif
+	$(BIN)/python -m pytest -m slurm -rs tests/slurm
 
 lint: setup  ## ruff, types, snakefmt and snakemake --lint
 	$(BIN)/ruff check .

@@ -214,6 +214,16 @@ def _check(options: argparse.Namespace) -> None:
     print(f"{options.config}: {len(plan.sessions)} sessions, {len(plan.fits)} fits: nothing to complain of")
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    from pipeline_lib.doctor import as_text, examine
+    from pipeline_lib.plan import load_config
+
+    plan = load_config(options.config)
+    findings = examine(plan.config.results, plan.config.data)
+    print(as_text(findings))
+    return int(any(finding.level == "bad" for finding in findings))
+
+
 def _verify(options: argparse.Namespace) -> None:
     from pipeline_lib.trains.store import Trains
 
@@ -248,7 +258,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"trainyard {__version__}")
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
 
-    def verb(name: str, function: Callable[[argparse.Namespace], None], summary: str) -> argparse.ArgumentParser:
+    def verb(name: str, function: Callable[[argparse.Namespace], int | None], summary: str) -> argparse.ArgumentParser:
         added = verbs.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         added.set_defaults(verb=function)
         return added
@@ -368,6 +378,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, function, summary in (
         ("list", _list, "list sessions and models: what is done, what is missing"),
         ("check", _check, "check a configuration and its local files, as every run does first"),
+        ("doctor", _doctor, "look at machine, GPUs, scheduler, logins, disk and versions; say what to fix"),
     ):
         added = verb(name, function, summary)
         added.add_argument("--config", type=Path, default=Path("config/config.yaml"))

@@ -1,5 +1,6 @@
 """A project of its own for each test: a copy of the code and a small configuration."""
 
+import hashlib
 import os
 import shutil
 import signal
@@ -61,6 +62,16 @@ class Project:
     def verb(self, *arguments: str) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "pipeline_lib", *arguments]
         return subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+
+    def made(self) -> dict[str, str]:
+        """Hashes of everything made, but for what tells times: logs, benchmarks, run.json and the report."""
+        results = self.folder / "results"
+        skipped = {"logs", "benchmarks", "run.json", "report.html", ".lock", ".snakemake_timestamp"}
+        return {
+            str(path.relative_to(results)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(results.rglob("*"))
+            if path.is_file() and not skipped & {*path.relative_to(results).parts}
+        }
 
     def planned(self, *arguments: str) -> dict[str, int]:
         """Jobs that Snakemake would run, by rule."""

@@ -1,6 +1,5 @@
 """`kill -9` at any moment, and one more run, end with the bytes of an undisturbed run."""
 
-import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -8,17 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.workflow.project import Project
-
-
-def _bytes(folder: Path) -> dict[str, str]:
-    """Hashes of everything made, but for what tells times: logs, benchmarks, run.json and the report."""
-    results = folder / "results"
-    skipped = {"logs", "benchmarks", "run.json", "report.html", ".lock", ".snakemake_timestamp"}
-    return {
-        str(path.relative_to(results)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(results.rglob("*"))
-        if path.is_file() and not skipped & {*path.relative_to(results).parts}
-    }
 
 
 STAGES = [
@@ -35,7 +23,7 @@ def test_killed_and_run_again_gives_the_same_bytes(finished: Project, project: P
     assert project.snakemake("--unlock").returncode == 0
     result = project.snakemake()
     assert result.returncode == 0, result.stderr[-3000:]
-    assert _bytes(project.folder) == _bytes(finished.folder)
+    assert project.made() == finished.made()
 
 
 def test_an_orphan_and_a_new_copy_do_not_both_write(copy_of_finished: Project) -> None:

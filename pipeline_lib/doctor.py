@@ -1,0 +1,183 @@
+"""Is this machine fit for a run? `python -m pipeline_lib doctor` looks and says what to do about what is not.
+
+Every check looks at one thing and gives one finding; none changes anything, and none imports torch.
+"""
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+FREE_GIGABYTES = 20
+MEMORY_GIGABYTES = 8
+SCHEDULERS = ("sbatch", "squeue", "scancel", "srun", "sinfo")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found. "good"; "note": worth knowing; "bad": a run will fail or stall. `remedy`: what to do."""
+
+    about: str
+    level: Literal["good", "note", "bad"]
+    found: str
+    remedy: str = ""
+
+
+def examine(results: Path | str = "results", data: Path | str = "data") -> list[Finding]:
+    """Every check, in the order in which a person would ask.
+
+    Parameters
+    ----------
+    results, data : folders of the configuration; they need not exist yet.
+    """
+    folders = {"results": Path(results), "data": Path(data)}
+    checks: list[Callable[[], list[Finding]]] = [
+        _python,
+        _packages,
+        _processors,
+        _memory,
+        *(lambda name=name, path=path: [_disk(name, path)] for name, path in folders.items()),
+        _gpus,
+        _scheduler,
+        lambda: [credentials(os.environ)],
+    ]
+    return [finding for check in checks for finding in check()]
+
+
+def as_text(findings: list[Finding]) -> str:
+    """A line a finding, what to do below it."""
+    sign = {"good": "ok  ", "note": "note", "bad": "BAD "}
+    width = max(len(finding.about) for finding in findings)
+    lines = []
+    for finding in findings:
+        lines.append(f"{sign[finding.level]}  {finding.about:{width}}  {finding.found}")
+        if finding.remedy:
+            lines.append(f"{'':4}  {'':{width}}  -> {finding.remedy}")
+    return "\n".join(lines)
+
+
+def _python() -> list[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.platform == "win32":
+        return [Finding("python", "bad", f"{version} on Windows", "use WSL 2: locks and signals are POSIX ones")]
+    return [Finding("python", "good", f"{version}, {sys.executable}")]
+
+
+def _packages() -> list[Finding]:
+    """Versions of what results depend on, against what this package asks for."""
+    from packaging.requirements import Requirement
+
+    findings, versions = [], []
+    for text in importlib.metadata.requires("trainyard") or []:
+        requirement = Requirement(text)
+        if requirement.marker is not None:
+            continue
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            findings.append(Finding("packages", "bad", f"{requirement.name} is not installed", "make setup"))
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            found = f"{requirement.name} {version}, {requirement.specifier} is needed"
+            findings.append(Finding("packages", "bad", found, "make setup"))
+        if requirement.name in ("snakemake", "torch", "zarr", "pandas"):
+            versions.append(f"{requirement.name} {version}")
+    return findings or [Finding("packages", "good", ", ".join(sorted(versions)))]
+
+
+def _processors() -> list[Finding]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if os.environ.get("OMP_WAIT_POLICY", "").lower() == "active":
+        return [Finding("cores", "bad", "OMP_WAIT_POLICY=ACTIVE", "unset it: spinning threads slow fits fifty-fold")]
+    return [Finding("cores", "good", str(cores))]
+
+
+def _memory() -> list[Finding]:
+    import psutil
+
+    gigabytes = psutil.virtual_memory().total / 1e9
+    if gigabytes < MEMORY_GIGABYTES:
+        remedy = "fit one model at a time: --cores 1"
+        return [Finding("memory", "note", f"{gigabytes:.0f} GB, {MEMORY_GIGABYTES} GB are comfortable", remedy)]
+    return [Finding("memory", "good", f"{gigabytes:.0f} GB")]
+
+
+def _disk(name: str, path: Path) -> Finding:
+    """Room, and the right to write, where results or downloads will lie."""
+    existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    about = f"disk ({name})"
+    if not os.access(existing, os.W_OK):
+        return Finding(about, "bad", f"{existing} may not be written", f"set `{name}` in the configuration")
+    free = shutil.disk_usage(existing).free / 1e9
+    if free < FREE_GIGABYTES:
+        found = f"{free:.0f} GB free at {existing}; an Allen session is 2-3 GB to fetch"
+        return Finding(about, "note", found, f"set `{name}` in the configuration to a larger disk")
+    return Finding(about, "good", f"{free:.0f} GB free at {existing}")
+
+
+def _gpus() -> list[Finding]:
+    from pipeline_lib.training.gpu import VISIBLE, candidates
+
+    names = candidates()
+    if not names:
+        hidden = os.environ.get(VISIBLE) is not None
+        found = f"none: {VISIBLE} is {os.environ[VISIBLE]!r}" if hidden else "none; every model also runs without"
+        return [Finding("gpu", "note", found)]
+    listed = _output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+    findings = [Finding("gpu", "good", f"{len(names)}: {'; '.join((listed or '').splitlines()) or ', '.join(names)}")]
+    if "+cpu" in importlib.metadata.version("torch"):
+        remedy = "install torch for CUDA: uv pip install torch --torch-backend auto"
+        findings.append(Finding("torch", "bad", "there is a GPU, and torch was built without CUDA", remedy))
+    return findings
+
+
+def _scheduler() -> list[Finding]:
+    """SLURM and whatever of the profile `slurm` would stall on it."""
+    missing = [program for program in SCHEDULERS if shutil.which(program) is None]
+    if missing:
+        if len(missing) == len(SCHEDULERS):
+            return [Finding("slurm", "note", "none here; runs are local")]
+        return [Finding("slurm", "bad", f"no {', '.join(missing)} on the path", "load the cluster's SLURM module")]
+    findings = []
+    partitions = _output("sinfo", "--noheader", "--format=%R %G")
+    if partitions is None:
+        findings.append(Finding("slurm", "bad", "the controller does not answer sinfo", "ask the cluster's support"))
+    else:
+        listed = ", ".join(dict.fromkeys(line.split()[0] for line in partitions.splitlines()))
+        remedy = "name them in workflow/profiles/slurm/partitions.yaml"
+        findings.append(Finding("slurm", "good", f"partitions {listed}", remedy))
+        if not any("gpu" in line.split(maxsplit=1)[-1] for line in partitions.splitlines()):
+            remedy = "set-resources: fit:gpu=0 in the profile"
+            findings.append(Finding("slurm", "note", "no partition has GPUs", remedy))
+    accounting = _output("scontrol", "show", "config")
+    if accounting is not None and "accounting_storage/none" in accounting:
+        remedy = "keep slurm-status-command: squeue in the profile: sacct would wait for ever"
+        findings.append(Finding("slurm", "note", "accounting is off", remedy))
+    try:
+        importlib.metadata.version("snakemake-executor-plugin-slurm")
+    except importlib.metadata.PackageNotFoundError:
+        findings.append(Finding("slurm", "bad", "Snakemake's executor is missing", "pip install 'trainyard[slurm]'"))
+    return findings
+
+
+def credentials(environment: Mapping[str, str]) -> Finding:
+    """Which logins are set, never what they are."""
+    given = [name for name in ("ALYX_LOGIN", "ALYX_TOKEN", "AWS_PROFILE", "AWS_ACCESS_KEY_ID") if environment.get(name)]
+    if "ALYX_LOGIN" in given and not (environment.get("ALYX_PASSWORD") or environment.get("ALYX_TOKEN")):
+        remedy = "set ALYX_PASSWORD or ALYX_TOKEN beside it, or neither: public sessions need no account"
+        return Finding("logins", "note", "ALYX_LOGIN alone", remedy)
+    return Finding("logins", "good", ", ".join(given) + " set" if given else "none; public recordings need none")
+
+
+def _output(*command: str) -> str | None:
+    """What a program says within ten seconds; None where it is absent, fails or hangs."""
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None

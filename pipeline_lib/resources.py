@@ -1,0 +1,50 @@
+"""What a job will need, from the size of its recordings: asked of a cluster before the job starts.
+
+Every figure is multiplied by the attempt: a job that was killed for memory or time comes back with more.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline_lib.clock import TICKS_PER_SECOND
+
+BASE_MEGABYTES = 2000
+"""An interpreter with torch, and room."""
+SPIKE_BYTES = 20
+"""Of a spike while its session is converted or held open; measured in benchmarks/trains.py."""
+BIN_BYTES = {"fit": 8, "evaluate": 16}
+"""Of a bin of a unit: counts, masks and one copy of both; rates, counts and masks of the parts that are scored."""
+BASE_MINUTES = 30
+MINUTES_PER_GIGABIN = {"fit": 240, "evaluate": 60}
+
+
+def bins(manifests: Sequence[Path | str], bin_size: float) -> float:
+    """Bins of all units of these sessions.
+
+    Parameters
+    ----------
+    manifests : manifest.json of their spike-train stores.
+    bin_size : ms.
+
+    Raises
+    ------
+    FileNotFoundError : not converted yet; Snakemake then asks again when they are.
+    """
+    total = 0.0
+    for path in manifests:
+        manifest = json.loads(Path(path).read_text())
+        total += manifest["units"] * manifest["duration_ticks"] / TICKS_PER_SECOND * 1000 / bin_size
+    return total
+
+
+def megabytes(kind: str, manifests: Sequence[Path | str], bin_size: float, attempt: int = 1) -> int:
+    """Memory of a "fit" or an "evaluate" job of these sessions."""
+    spikes = sum(json.loads(Path(path).read_text())["spikes"] for path in manifests)
+    needed = BIN_BYTES[kind] * bins(manifests, bin_size) + SPIKE_BYTES * spikes
+    return int((BASE_MEGABYTES + needed / 1e6) * attempt)
+
+
+def minutes(kind: str, manifests: Sequence[Path | str], bin_size: float, attempt: int = 1) -> int:
+    """Run time to ask for; a fit that needs longer is checkpointed at its end and goes on in the next attempt."""
+    return int((BASE_MINUTES + MINUTES_PER_GIGABIN[kind] * bins(manifests, bin_size) / 1e9) * attempt)

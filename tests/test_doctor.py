@@ -1,0 +1,112 @@
+"""The doctor on machines that are made sick on purpose: programs of a fake cluster, disks, logins, devices."""
+
+import os
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from pipeline_lib import doctor
+from pipeline_lib.__main__ import main
+from pipeline_lib.doctor import Finding, as_text, credentials, examine
+
+SINFO = """#!/bin/sh
+echo "long (null)"
+echo "{name} {gres}"
+"""
+
+
+def about(findings: list[Finding], word: str) -> list[Finding]:
+    return [finding for finding in findings if word in finding.about]
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A path with nothing on it but what a test puts there."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+def program(folder: Path, name: str, text: str = "#!/bin/sh\n") -> None:
+    (folder / name).write_text(text)
+    (folder / name).chmod(0o755)
+
+
+def test_this_machine_can_run_the_workflow(tmp_path: Path) -> None:
+    findings = examine(tmp_path / "results", tmp_path / "data")
+    assert not [finding for finding in findings if finding.level == "bad" and finding.about != "slurm"]
+    assert "pandas" in about(findings, "packages")[0].found
+
+
+def test_without_slurm_runs_are_local(programs: Path) -> None:
+    assert [(f.level, f.found) for f in about(examine(), "slurm")] == [("note", "none here; runs are local")]
+
+
+def test_half_a_slurm_is_named(programs: Path) -> None:
+    program(programs, "sbatch")
+    (finding,) = about(examine(), "slurm")
+    assert finding.level == "bad"
+    assert "squeue" in finding.found
+    assert "sbatch" not in finding.found
+
+
+@pytest.mark.parametrize(("gres", "warned"), [("gpu:2", False), ("(null)", True)])
+def test_accounting_that_is_off_and_partitions(programs: Path, gres: str, warned: bool) -> None:
+    for name in doctor.SCHEDULERS:
+        program(programs, name)
+    program(programs, "sinfo", SINFO.format(name="gpu-short", gres=gres))
+    program(programs, "scontrol", "#!/bin/sh\necho 'AccountingStorageType = accounting_storage/none'\n")
+    found = {finding.found: finding for finding in about(examine(), "slurm")}
+    assert "partitions long, gpu-short" in found
+    assert "squeue" in found["accounting is off"].remedy
+    assert ("no partition has GPUs" in found) == warned
+
+
+def test_a_controller_that_does_not_answer(programs: Path) -> None:
+    for name in doctor.SCHEDULERS:
+        program(programs, name)
+    program(programs, "sinfo", "#!/bin/sh\nexit 1\n")
+    assert about(examine(), "slurm")[0].level == "bad"
+
+
+def test_a_full_disk_and_a_folder_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 0, 3 * 10**9))
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path / "closed" and allowed(path, mode))
+    (tmp_path / "closed").mkdir()
+    findings = examine(tmp_path / "closed/results", tmp_path / "new/data")
+    assert [finding.level for finding in about(findings, "disk")] == ["bad", "note"]
+    assert "3 GB free" in about(findings, "data")[0].found
+
+
+def test_a_gpu_under_a_torch_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(doctor.importlib.metadata, "version", lambda name: "2.13.0+cpu")
+    gpu, torch = doctor._gpus()
+    assert (gpu.level, torch.level) == ("good", "bad")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert "CUDA_VISIBLE_DEVICES" in doctor._gpus()[0].found
+
+
+def test_logins_are_named_never_shown() -> None:
+    environment = {"ALYX_LOGIN": "someone", "ALYX_PASSWORD": "hidden-word"}
+    text = as_text([credentials(environment)])
+    assert "ALYX_LOGIN" in text
+    assert "hidden-word" not in text
+    assert "someone" not in text
+    assert credentials({"ALYX_LOGIN": "someone"}).level == "note"
+    assert credentials({}).level == "good"
+
+
+def test_the_verb_says_what_to_do_and_fails_where_a_run_would(
+    programs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["doctor"]) == 0
+    assert "runs are local" in capsys.readouterr().out
+    program(programs, "sbatch")
+    assert main(["doctor"]) == 1
+    assert "-> load the cluster's SLURM module" in capsys.readouterr().out
