@@ -22,7 +22,7 @@ help:  ## this list
 $(BIN)/.ready: pyproject.toml constraints.txt
 ifdef UV
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
-	$(UV) pip install --quiet --python $(BIN)/python -e '.[test,lint]' -c constraints.txt
+	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[test,lint]' -c constraints.txt
 else
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -e '.[test,lint]' -c constraints.txt
@@ -44,7 +44,7 @@ test-slow: setup  ## the nightly suite: the long checks too
 
 test-slurm: setup  ## the workflow on a real SLURM started here (root, slurm-wlm and munge; else skipped with the reason)
 ifdef UV
-	$(UV) pip install --quiet --python $(BIN)/python -e '.[slurm]' -c constraints.txt
+	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[slurm]' -c constraints.txt
 else
 	$(BIN)/python -m pip install --quiet -e '.[slurm]' -c constraints.txt
 endif
