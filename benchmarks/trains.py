@@ -17,67 +17,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from _trains_peers import PEERS
+from _trains_session import (
+    BATCH,
+    BIN,
+    PART,
+    SECONDS,
+    UNITS,
+    WINDOW,
+    cpu,
+    each,
+    make_session,
+    peak,
+    per_unit,
+    window_starts,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SECONDS, UNITS, BIN = 9000.0, 600, 0.005
-PART = 1500.0
-"""Seconds of the session that dense counts are compared on: the peers' whole session would take 9 GB."""
-WINDOW, BATCH = 1.0, 64
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-
-
-def cpu(function: Callable[[], object], repeats: int = 5) -> float:
-    """CPU seconds of a call: the least of `repeats`."""
-    best = np.inf
-    for _ in range(repeats):
-        start = time.process_time()
-        function()
-        best = min(best, time.process_time() - start)
-    return best
-
-
-def each(function: Callable[..., object], items: Iterable[object]) -> None:
-    """Call `function` with every item and keep nothing."""
-    deque(map(function, items), maxlen=0)
-
-
-def peak() -> int:
-    """Most memory this process has held, bytes. (`getrusage` would count what the parent held when it started us.)"""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
-
-
-def make_session(folder: Path, spikes: int) -> None:
-    """Poisson units, rates log-normal around 2 Hz up to 62 Hz; per unit and time-sorted."""
-    random = np.random.default_rng(0)
-    rates = np.minimum(2 * np.exp(1.11 * random.standard_normal(UNITS)), 62)
-    counts = random.multinomial(spikes, rates / rates.sum())
-    times = np.concatenate([np.sort(random.uniform(0, SECONDS, count)) for count in counts])
-    order = np.argsort(times, kind="stable")
-    np.save(folder / "times.npy", times)
-    np.save(folder / "stops.npy", np.cumsum(counts))
-    np.save(folder / "sorted_times.npy", times[order])
-    np.save(folder / "sorted_unit.npy", np.repeat(np.arange(UNITS), counts)[order])
-
-
-def per_unit(folder: Path) -> list[np.ndarray]:
-    return np.split(np.load(folder / "times.npy"), np.load(folder / "stops.npy")[:-1])
-
-
-def time_sorted(folder: Path, stop: float = SECONDS) -> tuple[np.ndarray, np.ndarray]:
-    times, unit = np.load(folder / "sorted_times.npy"), np.load(folder / "sorted_unit.npy")
-    count = np.searchsorted(times, stop)
-    return times[:count].copy(), unit[:count].copy()
-
-
-def window_starts(batches: int) -> np.ndarray:
-    """Starts (s) of random windows [batch, window]."""
-    return np.random.default_rng(1).uniform(0, SECONDS - WINDOW, (batches, BATCH))
 
 
 # Floors ---------------------------------------------------------------------------------------------------------------
@@ -193,108 +154,7 @@ def ours_gpu(folder: Path) -> dict[str, float]:
     return {"windows": starts.size / best, "GB/s": moved / best / 1e9}
 
 
-# Peers ----------------------------------------------------------------------------------------------------------------
-
-
-def pynapple_dense(folder: Path) -> dict[str, float]:
-    import pynapple
-
-    before = peak()
-    group = pynapple.TsGroup({unit: pynapple.Ts(times[times < PART]) for unit, times in enumerate(per_unit(folder))})
-    epoch = pynapple.IntervalSet(0, PART)
-    return {"part": cpu(lambda: group.count(BIN, epoch), 3), "part peak": peak() - before}
-
-
-def pynapple_windows(folder: Path) -> dict[str, float]:
-    import pynapple
-
-    group = pynapple.TsGroup({unit: pynapple.Ts(times) for unit, times in enumerate(per_unit(folder))})
-    starts = window_starts(1)[0, :16]
-    epochs = [pynapple.IntervalSet(start, start + WINDOW) for start in starts]
-    return {"windows": len(epochs) / cpu(lambda: each(lambda epoch: group.count(BIN, epoch), epochs), 3)}
-
-
-def iblutil_dense(folder: Path) -> dict[str, float]:
-    from iblutil.numerical import bincount2D
-
-    times, unit = time_sorted(folder, PART)
-    before = peak()
-
-    def dense() -> object:
-        return bincount2D(times, unit, xbin=BIN, ybin=1, xlim=[0, PART], ylim=[0, UNITS - 1])
-
-    return {"part": cpu(dense, 3), "part peak": peak() - before}
-
-
-def iblutil_windows(folder: Path) -> dict[str, float]:
-    from iblutil.numerical import bincount2D
-
-    times, unit = time_sorted(folder)
-    starts = window_starts(4).ravel()
-
-    def window(start: float) -> object:
-        own = slice(*np.searchsorted(times, [start, start + WINDOW]))
-        limits = [start, start + WINDOW]
-        return bincount2D(times[own], unit[own], xbin=BIN, ybin=1, xlim=limits, ylim=[0, UNITS - 1])
-
-    return {"windows": len(starts) / cpu(lambda: each(window, starts))}
-
-
-def _torch_brain_data(folder: Path, stop: float) -> object:
-    from torch_brain.data import Data, Interval, IrregularTimeSeries
-
-    times, unit = time_sorted(folder, stop)
-    spikes = IrregularTimeSeries(timestamps=times, unit_index=unit, domain=Interval(0.0, stop))
-    return Data(spikes=spikes, domain=Interval(0.0, stop))
-
-
-def torch_brain_dense(folder: Path) -> dict[str, float]:
-    from torch_brain.utils import bin_spikes
-
-    data = _torch_brain_data(folder, PART)
-    before = peak()
-    return {"part": cpu(lambda: bin_spikes(data.spikes, UNITS, BIN), 3), "part peak": peak() - before}
-
-
-def torch_brain_store(folder: Path) -> dict[str, float]:
-    import h5py
-
-    data = _torch_brain_data(folder, SECONDS)
-    spikes, path = len(data.spikes.timestamps), folder / "torch_brain" / "benchmark.h5"
-    path.parent.mkdir(exist_ok=True)
-
-    def write() -> None:
-        with h5py.File(path, "w") as file:
-            data.to_hdf5(file, serialize_fn_map=None)
-
-    return {"seconds": cpu(write, 3), "bytes": path.stat().st_size / spikes}
-
-
-def torch_brain_windows(folder: Path) -> dict[str, float]:
-    from torch_brain.datasets import Dataset, DatasetIndex
-    from torch_brain.utils import bin_spikes
-
-    dataset = Dataset(folder / "torch_brain")
-    eager = _torch_brain_data(folder, SECONDS)
-    starts = window_starts(10).ravel()
-
-    def lazy(start: float) -> object:
-        return bin_spikes(dataset[DatasetIndex("benchmark", start, start + WINDOW)].spikes, UNITS, BIN)
-
-    def resident(start: float) -> object:
-        return bin_spikes(eager.spikes.slice(start, start + WINDOW), UNITS, BIN)
-
-    return {
-        name: len(starts) / cpu(lambda one=one: each(one, starts), 3)
-        for name, one in (("lazy", lazy), ("eager", resident))
-    }
-
-
 OWN = (floor_dense, floor_copy, ours_convert, ours_open, ours_dense, ours_windows, ours_gpu)
-PEERS = (
-    pynapple_dense, iblutil_dense, torch_brain_dense, torch_brain_store, torch_brain_windows, pynapple_windows,
-    iblutil_windows,
-)  # fmt: skip
 
 
 # The table ------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ ticks since the start, so that a window equals the same slice of the whole sessi
 bin. All windows of a batch are binned by a few numpy calls over blocks of events that stay in the processor's cache.
 """
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 _BLOCK = 2**15
 """Events binned at a time: few enough for the cache, many enough to hide the cost of a numpy call."""
 _WIDEST_SPAN = 2**30
-"""Ticks of windows binned at a time, so that their sums fit in 32 bits."""
+"""Ticks of windows binned at a time, and cells of their counts, so that sums of either fit in 32 bits."""
 
 
 def bin_windows(
@@ -48,29 +49,35 @@ def add_events(
         return
     bins, units = counts.shape[1:]
     duration = int(ticks[-1]) + 1 if len(ticks) else 0
-    span = min(max(_BLOCK * duration // max(len(ticks), 1), 1), _WIDEST_SPAN)
+    widest = min(_WIDEST_SPAN, _WIDEST_SPAN // units * bin_ticks)
+    span = min(max(_BLOCK * duration // max(len(ticks), 1), 1), widest)
     window_step = max(1, span // (bins * bin_ticks))
     bin_step = min(bins, max(1, span // bin_ticks))
     far = max(int(np.abs(starts).max()), duration) + span + bins * bin_ticks
     wide = np.dtype(np.int32 if far < 2**31 else np.int64)
+    edges = np.minimum(np.arange(0, bins + bin_step, bin_step), bins)
+    bounds = (starts[:, None] + edges * bin_ticks).clip(0, duration)
+    bounds = np.searchsorted(ticks, bounds.astype(ticks.dtype))
+    one = counts.dtype.type(1)
     for window in range(0, len(starts), window_step):
-        group = starts[window : window + window_step]
-        cells = counts[window : window + window_step].reshape(-1)
-        # A spike's bin number in `cells` follows from its distance to where the first window would start if the
+        windows = slice(window, window + window_step)
+        group = starts[windows]
+        # A spike's bin number in the block follows from its distance to where the first window would start if the
         # windows of the group lay end to end.
         origins = (group - np.arange(len(group)) * (bins * bin_ticks)).astype(wide)
-        for first_bin in range(0, bins, bin_step):
+        for piece, (first, last) in enumerate(pairwise(edges.tolist())):
+            block = counts[windows, first:last].reshape(-1)
             if clear:
-                counts[window : window + window_step, first_bin : first_bin + bin_step] = 0
-            bounds = group[:, None] + np.array([first_bin, min(first_bin + bin_step, bins)]) * bin_ticks
-            bounds = np.searchsorted(ticks, bounds.clip(0, duration).astype(ticks.dtype))
-            slices = [slice(*pair) for pair in bounds.tolist()]
-            origin = origins if len(slices) == 1 else np.repeat(origins, bounds[:, 1] - bounds[:, 0])
-            events = np.subtract(_joined(ticks, slices), origin, dtype=wide)
-            events //= bin_ticks
-            index = events * np.int64(units)
+                block.fill(0)
+            within = bounds[windows, piece : piece + 2]
+            slices = [slice(*pair) for pair in within.tolist()]
+            origin = origins if len(slices) == 1 else np.repeat(origins, within[:, 1] - within[:, 0])
+            index = np.subtract(_joined(ticks, slices), origin, dtype=wide)
+            index //= bin_ticks
+            index -= first
+            index *= units
             index += _joined(unit, slices)
-            np.add.at(cells, index, counts.dtype.type(1))
+            np.add.at(block, index.astype(np.intp), one)
 
 
 def _joined(array: np.ndarray, slices: list[slice]) -> np.ndarray:

@@ -5,7 +5,6 @@ would spend ten times the binning on handing the result over. On a GPU the event
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,8 @@ import numpy as np
 from pipeline_lib.clock import TICKS_PER_SECOND
 from pipeline_lib.errors import InputError
 from pipeline_lib.trains.binning import bin_windows, observed_windows
-from pipeline_lib.trains.manifest import read_manifest
+from pipeline_lib.trains.sessions import Sessions, session_of
+from pipeline_lib.trains.settings import MEMORY_BUDGET
 from pipeline_lib.trains.splits import Split
 from pipeline_lib.trains.store import Trains
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     import torch
 
     Array = np.ndarray | torch.Tensor
-
-MEMORY_BUDGET = 8 * 2**30
-"""Bytes of events that may be resident at once, unless the caller says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ class Loader:
     signals : names of signals to add to every batch.
     device : a torch device; None for numpy arrays, without importing torch.
     memory_budget : bytes of events that may be resident. A cohort that needs more is streamed: sessions follow one
-        another in the seeded order, and a thread opens the next while one is in use (so two are resident).
+        another in the seeded order, and a thread opens the next while one is in use (those two always are resident).
 
     Raises
     ------
@@ -98,15 +95,12 @@ class Loader:
         self._session = split.samples["session"].to_numpy(dtype=object)
         if not len(self._ids):
             raise InputError(f"split of cohort {split.cohort}", "split", f"no sample in {part}", "at least one")
-        sources = {_session_of(source): source for source in trains}
+        sources = {session_of(source): source for source in trains}
         missing = [session for session in split.sessions if session not in sources]
         if missing:
             raise InputError(f"split of cohort {split.cohort}", "session", missing[0], "a session among the trains")
-        self._sources = {session: sources[session] for session in split.sessions}
-        self._resident: dict[str, _Resident] = {}
-        self._coming: dict[str, Future[_Resident]] = {}
-        self._prefetch = ThreadPoolExecutor(max_workers=1)
-        self.streamed = sum(_bytes_of(source) for source in self._sources.values()) > memory_budget
+        self.sessions = Sessions([sources[session] for session in split.sessions], self._resident, memory_budget)
+        self.streamed = not self.sessions.fit
         if self.streamed and mixed:
             accepted = f"a memory_budget of at least the cohort's events (it is {memory_budget} bytes)"
             raise InputError(f"cohort {split.cohort}", "mixed", "a cohort that has to be streamed", accepted)
@@ -129,9 +123,9 @@ class Loader:
         plan = self._plan(self.epoch)
         upcoming = [step[0][0] for step in [*plan, self._plan(self.epoch + 1)[0]]]
         for number in range(self.position, len(plan)):
-            if self.streamed:
-                self._stream(upcoming[number:])
             batches = [self._make(session, samples) for session, samples in plan[number]]
+            if self.streamed:
+                self._prefetch(upcoming[number:])
             # The state points to the next batch from the moment this one is handed over.
             self.position = number + 1
             if self.position == len(plan):
@@ -147,9 +141,9 @@ class Loader:
             order = arrange(ids)
             cuts = [order[first : first + self.batch_size] for first in range(0, len(order), self.batch_size)]
             owner = self._session
-            return [[(name, cut[owner[cut] == name]) for name in self._sources if name in owner[cut]] for cut in cuts]
+            return [[(name, cut[owner[cut] == name]) for name in self.sessions if name in owner[cut]] for cut in cuts]
         runs: list[list[list[tuple[str, np.ndarray]]]] = []
-        for name in self._sources:
+        for name in self.sessions:
             own = arrange(ids[session == name])
             firsts = range(0, len(own), self.batch_size)
             runs.append([[(name, own[first : first + self.batch_size])] for first in firsts])
@@ -158,25 +152,19 @@ class Loader:
         steps = [step for run in runs for step in run]
         return [steps[number] for number in arrange(np.arange(len(steps)))]
 
-    def _stream(self, upcoming: list[str]) -> None:
-        """Have the first of the `upcoming` sessions resident, the next other one on its way, and let go of the rest."""
-        current = upcoming[0]
-        if current not in self._resident:
-            coming = self._coming.pop(current, None)
-            self._resident = {current: coming.result() if coming else self._open(current)}
-        following = next((session for session in upcoming if session != current), current)
-        if following not in (*self._resident, *self._coming):
-            self._coming = {following: self._prefetch.submit(self._open, following)}
+    def _prefetch(self, upcoming: list[str]) -> None:
+        """Have the session that follows the first of the `upcoming` ones opened meanwhile."""
+        for session in upcoming:
+            if session != upcoming[0]:
+                self.sessions.prefetch(session)
+                return
 
-    def _open(self, session: str) -> "_Resident":
-        source = self._sources[session]
-        return _Resident(source if isinstance(source, Trains) else Trains.open(source), self.device, self.signals)
+    def _resident(self, trains: Trains) -> "_Resident":
+        return _Resident(trains, self.device, self.signals)
 
     def _make(self, session: str, ids: np.ndarray) -> Batch:
-        if session not in self._resident:
-            self._resident[session] = self._open(session)
         starts, bins, trial = (column[ids] for column in self._samples.values())
-        return self._resident[session].batch(ids, starts, bins, trial, self.split)
+        return self.sessions[session].batch(ids, starts, bins, trial, self.split)
 
 
 class _Resident:
@@ -255,15 +243,3 @@ def _interpolate(
     binned = np.stack(columns, axis=-1).astype(np.float32)
     binned[np.arange(longest) >= bins[:, None]] = np.nan
     return binned
-
-
-def _session_of(source: Trains | Path) -> str:
-    return source.session if isinstance(source, Trains) else str(read_manifest(source)["session"])
-
-
-def _bytes_of(source: Trains | Path) -> int:
-    """Bytes of the resident events; a session that is open already costs nothing more."""
-    if isinstance(source, Trains):
-        return 0
-    manifest = read_manifest(source)
-    return int(manifest["spikes"]) * (6 if manifest["duration_ticks"] < 2**31 else 10)

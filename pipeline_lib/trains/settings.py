@@ -11,6 +11,9 @@ from typing import ClassVar, Literal
 from pipeline_lib.clock import bin_ticks, duration_bins
 from pipeline_lib.errors import InputError
 
+MEMORY_BUDGET = 4 * 2**30
+"""Bytes of events, and as many of windows in training, that are resident at once unless the caller says otherwise."""
+
 
 @dataclass(frozen=True)
 class WindowSettings:
@@ -70,17 +73,19 @@ class SplitSettings:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
-    scheme: Literal["auto", "trials", "blocks", "file"] = "auto"
+    scheme: Literal["auto", "trials", "blocks", "column", "file"] = "auto"
     """`trials`: whole trials at random, stratified by condition. `blocks`: contiguous stretches of time with a gap.
-    `file`: the user's own. `auto`: trials in trials mode, else blocks."""
+    `column`: as the trials' own column `split` says. `file`: the user's own. `auto`: trials in trials mode, else
+    blocks."""
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
     """Train, validation, test; they sum to 1."""
     block: float = 10.0
     """Seconds of a block (scheme `blocks`)."""
     gap: float | None = None
     """Seconds left out between blocks of different parts; null: the windows' history. Never shorter than that."""
-    heldout_units: float | int = 0
-    """Units that are predicted but never seen (co-smoothing): a fraction below 1, or a count."""
+    heldout_units: float | int | str = 0
+    """Units that are predicted but never seen (co-smoothing): a fraction below 1, a count, or the column of the units
+    table that is True for them."""
     forward: float = 0.0
     """Seconds at the end of every window that are predicted but never seen (forward prediction)."""
     file: str | None = None
@@ -96,9 +101,9 @@ class SplitSettings:
             raise InputError("config", "splits.block", self.block, "more than 0 s")
         if self.gap is not None and self.gap < 0:
             raise InputError("config", "splits.gap", self.gap, "seconds, not negative")
-        if self.heldout_units < 0 or (self.heldout_units >= 1 and self.heldout_units != int(self.heldout_units)):
-            found = self.heldout_units
-            raise InputError("config", "splits.heldout_units", found, "a fraction below 1 or a whole number of units")
+        share = 0 if isinstance(self.heldout_units, str) else self.heldout_units
+        if share < 0 or (share >= 1 and share != int(share)):
+            raise InputError("config", "splits.heldout_units", share, "a fraction below 1 or a whole number of units")
         if self.forward < 0:
             raise InputError("config", "splits.forward", self.forward, "seconds, not negative")
         if (self.scheme == "file") != (self.file is not None):

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pipeline_lib.trains.store import Trains
 
 PARTS = ("train", "validation", "test")
+COLUMN = "split"
+"""Of the trials table: the part of a trial, where its source says."""
 
 
 @dataclass(eq=False)
@@ -31,6 +33,8 @@ class Split:
 
     `samples` : the columns of `windows` and `split`; the row number is the sample's id. `heldout` : rows of the
     held-out units of every session. `forward_bins` : bins at the end of each window held out for forward prediction.
+    `event` : column of the trials table that windows are aligned to, "" in continuous mode; `before` : seconds from a
+    window's start to that event.
     """
 
     samples: pd.DataFrame
@@ -39,6 +43,8 @@ class Split:
     bin_size: float
     history_bins: int
     cohort: str
+    event: str = ""
+    before: float = 0.0
 
     @property
     def bin_ticks(self) -> int:
@@ -66,6 +72,8 @@ class Split:
             "bin_size": self.bin_size,
             "history_bins": self.history_bins,
             "cohort": self.cohort,
+            "event": self.event,
+            "before": self.before,
         }
         table = pyarrow.Table.from_pandas(self.samples, preserve_index=False)
         table = table.replace_schema_metadata({b"trainyard": json.dumps(header).encode()})
@@ -99,6 +107,7 @@ def make_split(trains: Sequence["Trains"], windows: WindowSettings, settings: Sp
     """
     frames = [_split_session(session, windows, settings) for session in trains]
     heldout = {session.session: _heldout_units(session, settings) for session in trains}
+    aligned = windows.mode == "trials"
     split = Split(
         samples=pd.concat(frames, ignore_index=True),
         heldout=heldout,
@@ -106,6 +115,8 @@ def make_split(trains: Sequence["Trains"], windows: WindowSettings, settings: Sp
         bin_size=windows.bin_size,
         history_bins=windows.history_bins,
         cohort=cohort,
+        event=windows.align if aligned else "",
+        before=windows.before if aligned else 0.0,
     )
     shortest = int(split.samples["bins"].min())
     if not 0 <= split.forward_bins < shortest:
@@ -120,11 +131,16 @@ def _split_session(trains: "Trains", settings: WindowSettings, split: SplitSetti
     scheme = split.scheme
     if scheme == "auto":
         scheme = "trials" if settings.mode == "trials" else "blocks"
-    schemes: dict[str, Callable[..., np.ndarray]] = {"trials": _by_trials, "blocks": _by_blocks, "file": _by_file}
+    schemes: dict[str, Callable[..., np.ndarray]] = {
+        "trials": _by_trials,
+        "blocks": _by_blocks,
+        "column": _by_column,
+        "file": _by_file,
+    }
     parts = schemes[scheme](frame, trains, settings, split)
     frame = frame.assign(split=parts)[parts != ""]
     for name, share in zip(PARTS, split.fractions, strict=True):
-        if (share or scheme == "file") and not (frame["split"] == name).any():
+        if (share or scheme in ("column", "file")) and not (frame["split"] == name).any():
             kind = "trial" if settings.mode == "trials" else "window"
             accepted = "at least one in train, validation and test (more trials, shorter blocks, other fractions)"
             where = f"session {trains.session}"
@@ -183,6 +199,16 @@ def _deal(count: int, fractions: np.ndarray) -> np.ndarray:
     return part[np.lexsort((part, place))][:count]
 
 
+def _by_column(frame: pd.DataFrame, trains: "Trains", settings: WindowSettings, split: SplitSettings) -> np.ndarray:
+    """Parts as the trials' own column `split` names them; a window of another name, or of no trial, is left out."""
+    if COLUMN not in trains.trials:
+        accepted = "a source whose trials have that column, or another scheme"
+        raise InputError(f"session {trains.session}, trials", COLUMN, "no such column", accepted)
+    names = trains.trials[COLUMN].astype(str).to_numpy(dtype=object)
+    trial = frame["trial"].to_numpy()
+    return np.where((trial >= 0) & np.isin(names[trial], PARTS), names[trial], "")
+
+
 def _by_file(frame: pd.DataFrame, trains: "Trains", settings: WindowSettings, split: SplitSettings) -> np.ndarray:
     """Parts as the user's table names them."""
     path = Path(str(split.file))
@@ -221,6 +247,8 @@ def _read_split_file(path: Path) -> pd.DataFrame:
 def _heldout_units(trains: "Trains", split: SplitSettings) -> np.ndarray:
     """Rows of the held-out units (sorted), the same share of every population as far as whole units allow."""
     units = trains.n_units
+    if isinstance(split.heldout_units, str):
+        return _marked_units(trains, split.heldout_units)
     count = round(split.heldout_units * units) if split.heldout_units < 1 else int(split.heldout_units)
     if count >= units:
         accepted = f"fewer than the session's {units} units"
@@ -234,3 +262,14 @@ def _heldout_units(trains: "Trains", split: SplitSettings) -> np.ndarray:
     # Every (units / count)-th unit along the populations, from a random place.
     chosen = ((np.arange(count) + random.random()) * units / count).astype(np.int64)
     return np.sort(order[chosen])
+
+
+def _marked_units(trains: "Trains", column: str) -> np.ndarray:
+    """Rows of the units for which a column of their table is True."""
+    where = f"session {trains.session}, units"
+    if column not in trains.units or trains.units[column].dtype.kind != "b":
+        raise InputError(where, "splits.heldout_units", repr(column), "a column of True and False, a share or a count")
+    marked = trains.units[column].to_numpy(dtype=bool)
+    if marked.all():
+        raise InputError(where, column, "True for every unit", "units that may be inputs, too")
+    return np.flatnonzero(marked)

@@ -7,6 +7,7 @@
       observed                              (interval, 2) int64, ticks when the session was recorded
       unit_intervals                        (interval, 3) int64, unit, start, stop: only where units come and go
       units/ trials/ signals/<name>/        the recording's tables, one array a column
+      stimulus/                             the recording's frames and their onsets, where it has them
       counts/                               dense counts of the configured bin sizes, for xarray; see `dense`
 
 Any Zarr v3 reader takes spikes from it in five lines; here those of the seconds 10 to 20::
@@ -20,11 +21,12 @@ Any Zarr v3 reader takes spikes from it in five lines; here those of the seconds
 and all of them by ``events["delta"][:].cumsum(dtype="int64")`` and ``events["unit"][:]``.
 """
 
+import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -47,6 +49,9 @@ from pipeline_lib.trains.events import (
 )
 from pipeline_lib.trains.manifest import MANIFEST, STORE, check_files, read_manifest, write_manifest
 from pipeline_lib.trains.tables import read_table, write_table
+
+if TYPE_CHECKING:
+    from pipeline_lib.sources.stimulus import Stimulus
 
 MEMORY_BUDGET = 2**28
 """Bytes that converting a recording may take, unless the caller says otherwise."""
@@ -74,7 +79,7 @@ def convert(
     recording_dir = Path(recording_dir)
     description = read_description(recording_dir)
     units = pd.read_parquet(recording_dir / "units.parquet")
-    intervals = recording_dir / "unit_intervals.parquet"
+    intervals, stimulus = recording_dir / "unit_intervals.parquet", recording_dir / "stimulus.zarr"
     rows = min((budget - _FIXED_BYTES) // _BYTES_PER_ROW, 2**21)
     blocks = keys_of_parquet(recording_dir / "spikes.parquet", len(units), description["duration"], rows)
     _write(
@@ -87,6 +92,7 @@ def convert(
         trials=pd.read_parquet(recording_dir / "trials.parquet"),
         unit_intervals=pd.read_parquet(intervals) if intervals.exists() else None,
         signals={file.stem: file for file in sorted((recording_dir / "signals").glob("*.parquet"))},
+        stimulus=stimulus if stimulus.exists() else None,
         bin_sizes=bin_sizes,
         provenance=description,
     )
@@ -142,6 +148,7 @@ def _write(
     trials: pd.DataFrame,
     unit_intervals: pd.DataFrame | None = None,
     signals: Mapping[str, Path] | None = None,
+    stimulus: Path | None = None,
     bin_sizes: Sequence[float] = (),
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
@@ -168,6 +175,8 @@ def _write(
         tables = root.create_group("signals")
         for name, file in (signals or {}).items():
             write_table(tables, name, pd.read_parquet(file), f"{name}_sample")
+        if stimulus is not None:
+            shutil.copytree(stimulus, store / "stimulus")
         for bin_size in sorted(set(bin_sizes)):
             write_counts(root, bin_size, len(units), duration_ticks)
         content = {"session": session, "spikes": spikes, "units": len(units), "duration_ticks": duration_ticks}
@@ -240,6 +249,7 @@ class Trains:
     tables: Mapping[str, pd.DataFrame]
     content_hash: str = ""
     directory: Path | None = None
+    _stimulus: "Stimulus | None" = field(default=None, repr=False)
     _count_types: dict[int, np.dtype] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -289,6 +299,7 @@ class Trains:
             observed=_merged(to_ticks(recording.observed)),
             unit_intervals=None if intervals is None else _unit_intervals(intervals),
             tables={"units": recording.units, "trials": recording.trials, **signals},
+            _stimulus=recording.stimulus,
         )
 
     @property
@@ -305,6 +316,16 @@ class Trains:
     def signals(self) -> dict[str, pd.DataFrame]:
         """The recording's signals by name: `time` (s) and one column a dimension."""
         return {name.removeprefix("signals/"): self.tables[name] for name in self.tables if name.startswith("signals/")}
+
+    @property
+    def stimulus(self) -> "Stimulus | None":
+        """The frames that the animal saw, read when first asked for; None where the recording has none."""
+        if self._stimulus is None and self.directory is not None and (self.directory / STORE / "stimulus").is_dir():
+            from pipeline_lib.sources.stimulus import Stimulus
+
+            check_files(self.directory, read_manifest(self.directory), "stimulus/")
+            self._stimulus = Stimulus.read(self.directory / STORE / "stimulus")
+        return self._stimulus
 
     def count_type(self, bin_ticks: int) -> np.dtype:
         """The narrowest unsigned type in which counts of `bin_ticks` ticks never wrap; found once a bin size."""
