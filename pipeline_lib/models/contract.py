@@ -92,10 +92,7 @@ class FitData:
         ------
         LeakageError : a model that is being fitted asks for a test window.
         """
-        windows = self._windows(session, samples)
-        counts = bin_windows(self.trains[session], *windows)
-        counts[~self.mask(session, samples)] = 0
-        return counts
+        return self.read(session, samples)[0]
 
     def mask(self, session: str, samples: str | pd.DataFrame) -> np.ndarray:
         """Which of `counts` may be believed: bool, the same shape, False = not recorded, hidden, or past the window."""
@@ -108,6 +105,12 @@ class FitData:
         mask = observed_windows(self.trains[session], start, length, bin_ticks) & inside[:, :, None]
         mask[np.ix_(unseen, np.arange(length), self.heldout(session))] = False
         return mask
+
+    def read(self, session: str, samples: str | pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """`counts` and `mask` together, for the price of one."""
+        mask = self.mask(session, samples)
+        counts = bin_windows(self.trains[session], *self._windows(session, samples))
+        return np.multiply(counts, mask, out=counts), mask
 
     def _rows(self, session: str, samples: str | pd.DataFrame) -> pd.DataFrame:
         rows = self.samples(session, samples) if isinstance(samples, str) else samples
@@ -194,7 +197,12 @@ class Model(ABC):
         return None
 
     def extras(self, data: FitData, session: str, samples: pd.DataFrame) -> dict[str, np.ndarray]:
-        """More arrays by name, float32 [S, ...]: parts of the log-rate, decoded behaviour. Written beside the rates."""
+        """More arrays by name, float32 [S, ...]: parts of the log-rate, decoded behaviour. Written beside the rates.
+
+        Names that begin with `rates_` are rates, too, [S, T, N], given when something is hidden from the model that the
+        name says, NaN for what it does not predict so; evaluation scores them: `rates_leave_one_out` (each held-in unit
+        from all others), `rates_intra_region` (from those of its region), `rates_inter_region` (from other regions).
+        """
         return {}
 
     def tables(self, data: FitData) -> dict[str, pd.DataFrame]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from pipeline_lib.training.batches import Batch, Windows
+    from pipeline_lib.training.batches import Batch, Batches, Windows
     from pipeline_lib.training.network import Network
     from pipeline_lib.training.run import Run, State
     from pipeline_lib.training.settings import TrainingSettings
@@ -92,11 +92,14 @@ class TorchModel(Model):
 
     def fit(self, data: FitData, run: Run) -> None:
         """Train on the training part and keep the weights that predict the validation part best."""
-        from pipeline_lib.training.batches import Order
-        from pipeline_lib.training.engine import Training, seed_noise
+        from pipeline_lib.training.batches import InOrder
+        from pipeline_lib.training.gradients import seed_noise
+        from pipeline_lib.training.streaming import cohort_windows, shuffled
 
-        windows = {session: self._windows(data, session, data.samples(session, "train")) for session in data.sessions}
-        most = max((int(each.counts.max()) for each in windows.values() if len(each)), default=0)
+        windows, validation = (
+            cohort_windows(data, part, self.device, self.inputs, run.memory_budget) for part in ("train", "validation")
+        )
+        most = max((each.most() for each in windows.values()), default=0)
         seed_noise(self.seed)
         self.layout = Layout.of(data, most)
         self.network = self.build(self.layout).to(self.device)
@@ -104,12 +107,12 @@ class TorchModel(Model):
         if self.config.initial is not None:
             self._start_from(self.config.initial)
         self._freeze()
-        batches = Order(windows, self.config.batch, self.seed)
-        validation = [
-            batch
-            for session in data.sessions
-            for batch in self._windows(data, session, data.samples(session, "validation")).in_order(PREDICTED)
-        ]
+        self.train(shuffled(windows, self.config.batch, self.seed), InOrder(validation, PREDICTED), run)
+
+    def train(self, batches: Batches, validation: Iterable[Batch], run: Run) -> None:
+        """Train `network` by its settings; a model that is fitted in stages overrides this."""
+        from pipeline_lib.training.engine import Training
+
         Training(self.network, batches, validation, self.config, self.seed, run).train()
 
     def predict(self, data: FitData, session: str, samples: pd.DataFrame) -> np.ndarray:

@@ -1,11 +1,12 @@
 """Windows of a cohort held in memory as tensors, and the order in which training walks through them.
 
 A window takes a byte a bin and unit (two where something was not observed): 500 trials of 600 units and 200 bins are
-60 MB. Batches are gathered where the tensors live, by one index operation.
+60 MB. Batches are gathered where the tensors live, by one index operation. What is too much for memory: `streaming`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pipeline_lib.models.contract import FitData
+
+PIECE = 256
+"""Windows that a pass over all of them takes at a time."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,12 @@ class Batch:
     bins: Tensor
     history: int
     inputs: dict[str, Tensor] = field(default_factory=dict)
+
+    def windows(self, rows: Tensor) -> Batch:
+        """Some of the windows, as long as they are here."""
+        counts, observed, visible = self.counts[rows], self.observed[rows], self.visible[rows]
+        inputs = {name: array[rows] for name, array in self.inputs.items()}
+        return Batch(self.session, counts, observed, visible, self.bins[rows], self.history, inputs)
 
 
 class Batches(Protocol):
@@ -68,7 +78,7 @@ class Windows:
         inputs: dict[str, np.ndarray] | None = None,
     ) -> None:
         rows = data.samples(session, samples) if isinstance(samples, str) else samples
-        counts, observed = data.counts(session, samples), data.mask(session, samples)
+        counts, observed = data.read(session, samples)
         self.session, self.history, self.forward = session, data.split.history_bins, data.split.forward_bins
         # torch computes with no unsigned type wider than a byte.
         self.counts = torch.as_tensor(counts if counts.dtype == np.uint8 else counts.astype(np.int32), device=device)
@@ -80,7 +90,7 @@ class Windows:
         self.inputs = {name: torch.as_tensor(array, device=device) for name, array in (inputs or {}).items()}
 
     def __len__(self) -> int:
-        return len(self.counts)
+        return len(self.bins)
 
     def batch(self, rows: Tensor | slice) -> Batch:
         """The windows `rows`, cut to the longest of them."""
@@ -94,15 +104,34 @@ class Windows:
         inputs = {name: array[rows] for name, array in self.inputs.items()}
         return Batch(self.session, counts, observed, visible, bins, self.history, inputs)
 
+    def pieces(self, size: int = PIECE) -> Iterator[Batch]:
+        """All windows in their order, `size` at a time."""
+        for start in range(0, len(self), size):
+            yield self.batch(slice(start, start + size))
+
     def mean_counts(self) -> Tensor:
         """Mean spikes a bin [N], over observed bins; half a spike is added to every unit, so that none is 0."""
-        spikes = self.counts.sum(dim=(0, 1), dtype=torch.float64)
-        seen = self.counts[..., 0].numel() if self.observed is None else self.observed.sum(dim=(0, 1))
+        spikes = torch.zeros(len(self.heldin), dtype=torch.float64, device=self.heldin.device)
+        seen = torch.zeros_like(spikes)
+        for batch in self.pieces():
+            spikes += batch.counts.sum(dim=(0, 1), dtype=torch.float64)
+            seen += batch.observed.sum(dim=(0, 1))
         return ((spikes + 0.5) / (seen + 1)).float()
 
-    def in_order(self, size: int) -> list[Batch]:
-        """All windows, `size` at a time."""
-        return [self.batch(slice(start, start + size)) for start in range(0, len(self), size)]
+    def most(self) -> int:
+        """The largest count of a bin."""
+        return max((int(batch.counts.max()) for batch in self.pieces()), default=0)
+
+
+class InOrder:
+    """All windows of a cohort, session after session, `size` at a time; one can go through them again and again."""
+
+    def __init__(self, windows: dict[str, Windows], size: int) -> None:
+        self.windows, self.size = windows, size
+
+    def __iter__(self) -> Iterator[Batch]:
+        for each in self.windows.values():
+            yield from each.pieces(self.size)
 
 
 class Order(Batches):
@@ -134,7 +163,7 @@ class Order(Batches):
             self._epoch, self._plan = epoch, self._shuffle(epoch)
         session, rows = self._plan[position]
         windows = self.windows[session]
-        return windows.batch(torch.as_tensor(rows, device=windows.counts.device))
+        return windows.batch(torch.as_tensor(rows, device=windows.bins.device))
 
     def _shuffle(self, epoch: int) -> list[tuple[str, np.ndarray]]:
         draw = np.random.default_rng([self.seed, epoch])

@@ -26,6 +26,8 @@ class Progress:
     """Evaluations since then."""
     factor: float = 1.0
     """What plateaus have made of the learning rate."""
+    pieces: int = 1
+    """Into which a batch is cut, as memory asks for."""
     losses: list[float] = field(default_factory=list)
     """Of the steps since the last evaluation."""
 

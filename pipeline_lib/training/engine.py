@@ -1,9 +1,8 @@
 """The training loop: steps, evaluations, checkpoints, an early end.
 
-Step k draws its batch and its noise from generators seeded with (seed, k): nothing random has a state that would have
-to be saved, and a run that was killed goes on from its last checkpoint to the same bytes as an undisturbed one.
-
-Several processes (``accelerate launch``, one a GPU) share the batches of a step between them.
+Batches and noise come from generators seeded with the number of the batch (see `gradients`): nothing random has a
+state that would have to be saved, and a run that was killed goes on from its last checkpoint to the same bytes as an
+undisturbed one.
 """
 
 from __future__ import annotations
@@ -11,15 +10,14 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
-import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor
 
 from pipeline_lib.training.batches import Batch, Batches
 from pipeline_lib.training.checkpoint import Progress, Tensors, pack, unpack
+from pipeline_lib.training.gradients import Gradients, seed_noise
 from pipeline_lib.training.network import Network
 from pipeline_lib.training.optimiser import AdamW
 from pipeline_lib.training.run import FitError, Run, State
@@ -46,21 +44,17 @@ class Training:
         self,
         network: Network,
         batches: Batches,
-        validation: Sequence[Batch],
+        validation: Iterable[Batch],
         settings: TrainingSettings,
         seed: int,
         run: Run,
     ) -> None:
-        self.network, self.batches, self.validation = network, batches, validation
+        self.network, self.validation = network, validation
         self.settings, self.seed, self.run = settings, seed, run
-        # A step of a cohort leaves the weights of most sessions alone.
-        unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-        self.accelerator = Accelerator(cpu=run.device == "cpu", kwargs_handlers=[unused])
         self.trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
-        self.optimiser = AdamW(self.trained, settings.betas, settings.epsilon, settings.weight_decay)
-        self.model = self.accelerator.prepare(network)
-        if settings.compile:
-            network.compile()
+        paces = {name: network.pace(name) for name in self.trained}
+        self.optimiser = AdamW(self.trained, settings.betas, settings.epsilon, settings.weight_decay, paces)
+        self.gradients = Gradients(network, batches, settings, seed, run)
         self.progress = Progress()
         self.mean = copied(self.trained) if settings.average else {}
         self.best = copied(network.state_dict())
@@ -77,7 +71,7 @@ class Training:
         self._resume()
         progress = self.progress
         while progress.step < settings.steps and progress.stale < (settings.patience or math.inf):
-            loss = self._step(progress.step)
+            loss = self._step()
             if not math.isfinite(loss):
                 self._diverged(loss)
                 break
@@ -89,32 +83,17 @@ class Training:
             self.run.checkpoint(self._state)
         self.network.load_state_dict(self.best)
 
-    def _step(self, step: int) -> float:
+    def _step(self) -> float:
         """One optimiser step; the loss, or a number that is not finite, and then the weights are as before."""
-        rank, world, count = self.accelerator.process_index, self.accelerator.num_processes, self.settings.accumulate
-        half = self.settings.precision == "bfloat16"
-        self.network.train()
-        seed_noise(self.seed, step, rank)
-        total = torch.zeros((), device=self.accelerator.device)
-        for part in range(count):
-            batch = self.batches[(step * count + part) * world + rank]
-            with contextlib.nullcontext() if part == count - 1 else self.accelerator.no_sync(self.model):
-                with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=half):
-                    loss = torch.stack(list(self.model(batch, step).values())).sum() / count
-                self.accelerator.backward(loss)
-            total += loss.detach()
-        norm = self.accelerator.clip_grad_norm_(self.trained.values(), self.settings.clip)
-        value = self.accelerator.reduce(total, "mean").item()
-        if not math.isfinite(norm):
-            value = math.nan
-        if math.isfinite(value):
-            self.optimiser.step(self._learning_rate(step))
+        loss = self.gradients.compute(self.progress, self.trained.values())
+        if math.isfinite(loss):
+            self.optimiser.step(self._learning_rate(self.progress.step))
             if self.mean:
                 # A young mean forgets its start: the decay rises from 0 to what was asked for.
-                decay = min(self.settings.average, (step + 1) / (step + 10))
+                decay = min(self.settings.average, (self.progress.step + 1) / (self.progress.step + 10))
                 torch._foreach_lerp_(list(self.mean.values()), [w.detach() for w in self.trained.values()], 1 - decay)
         self.optimiser.clear()
-        return value
+        return loss
 
     def _learning_rate(self, step: int) -> float:
         settings = self.settings
@@ -143,14 +122,14 @@ class Training:
     def _validation_losses(self) -> dict[str, float]:
         """The loss and, where it has several, its terms: their means over the validation windows."""
         self.network.eval()
-        windows = sum(len(batch.counts) for batch in self.validation)
-        means: dict[str, float] = {}
+        sums, windows = dict[str, float](), 0
         for number, batch in enumerate(self.validation):
             seed_noise(EVALUATION, number)
             terms = {name: value.item() for name, value in self.network(batch, None).items()}
+            windows += len(batch.counts)
             for name, value in ({"loss": math.fsum(terms.values())} | (terms if len(terms) > 1 else {})).items():
-                means[name] = means.get(name, 0.0) + value * len(batch.counts) / windows
-        return means
+                sums[name] = sums.get(name, 0.0) + value * len(batch.counts)
+        return {name: value / windows for name, value in sums.items()}
 
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -185,8 +164,3 @@ class Training:
 def copied(weights: Mapping[str, Tensor]) -> Tensors:
     """Copies that do not change with the network."""
     return {name: value.detach().clone() for name, value in weights.items()}
-
-
-def seed_noise(*numbers: int) -> None:
-    """Seed torch's generators, on every device, with a hash of `numbers`."""
-    torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]))

@@ -16,13 +16,14 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.files import LOCK, exclusive, sha256_file, sha256_tree, whole_directory, write_json
 from pipeline_lib.models.contract import FitData, Model
 from pipeline_lib.models.registry import check_config, load_model, model_source
-from pipeline_lib.training import gpu
+from pipeline_lib.training import gpu, processes
 from pipeline_lib.training.code_id import code_id
 from pipeline_lib.training.predictions import write_predictions
 from pipeline_lib.training.provenance import Stopwatch
 from pipeline_lib.training.run import RESUME, Run, read_arrays, require_finite, write_arrays
+from pipeline_lib.trains.sessions import Sessions
+from pipeline_lib.trains.settings import MEMORY_BUDGET
 from pipeline_lib.trains.splits import Split
-from pipeline_lib.trains.store import Trains
 
 FORMAT_VERSION = 1
 MODULE = "pipeline_lib.training.fit"
@@ -38,6 +39,7 @@ def fit(
     out_dir: Path | str,
     code: str = "",
     checkpoint_seconds: float = 60.0,
+    memory_budget: int = MEMORY_BUDGET,
 ) -> None:
     """Fit a model: model.safetensors, config.yaml, history.csv, run.json, predictions.zarr, tables/, manifest.json.
 
@@ -56,6 +58,8 @@ def fit(
     out_dir : folder to write.
     code : hash of the code the fit depends on; default: `code_id` of this module and the model.
     checkpoint_seconds : the least time between two checkpoints.
+    memory_budget : bytes of spikes, and as many of training windows, that may be in memory at once. A cohort that needs
+        more is streamed from its stores, to the same bytes.
 
     Raises
     ------
@@ -63,6 +67,7 @@ def fit(
     FitError : weights or rates that are not finite; nothing is published.
     Interrupted : the process was asked to end (SIGTERM); the fit is checkpointed.
     """
+    arguments = {name: _plain(value) for name, value in locals().items()}
     watch = Stopwatch()
     out_dir, split_path = Path(out_dir), Path(split_path)
     settings = check_config(implementation, config)
@@ -76,18 +81,43 @@ def fit(
         "code": code or code_id([MODULE, model_source(implementation)]),
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    count = getattr(settings, "processes", 1)
+    if processes.rank():
+        _help(trains_dirs, split_path, implementation, settings, seed, out_dir, key, memory_budget)
+        return
+    if count > 1 and processes.rank() is None:
+        if not _is_made(out_dir, key):
+            processes.launch(count, arguments, load_model(implementation).uses_gpu)
+        return
     with exclusive(out_dir / LOCK):
         if not _is_made(out_dir, key):
-            data = _open(trains_dirs, split_path)
+            data = _open(trains_dirs, split_path, memory_budget)
             labels = {"cohort": data.split.cohort, "model": model_name, "seed": seed}
             with _device(load_model(implementation)) as device:
-                run = Run(out_dir, key, labels, checkpoint_seconds, device)
+                run = Run(out_dir, key, labels, checkpoint_seconds, device, memory_budget)
                 with contextlib.closing(run), run.stopping():
                     model = _new(implementation, settings, seed, device)
                     run.progress(0, None, np.nan)
                     model.fit(FitData(data.trains, data.split, fitting=True), run)
                     _publish(out_dir, model, implementation, data, run, identity | {"key": key}, watch)
         shutil.rmtree(out_dir / RESUME, ignore_errors=True)
+
+
+def _help(
+    trains_dirs: Sequence[Path | str],
+    split_path: Path,
+    implementation: str,
+    settings: Any,
+    seed: int,
+    out_dir: Path,
+    key: str,
+    memory_budget: int,
+) -> None:
+    """Take part in a fit that another process publishes."""
+    data = _open(trains_dirs, split_path, memory_budget)
+    with _device(load_model(implementation)) as device:
+        run = processes.Helper(out_dir, key, device=device, memory_budget=memory_budget)
+        _new(implementation, settings, seed, device).fit(FitData(data.trains, data.split, fitting=True), run)
 
 
 def load_fit(fit_dir: Path | str, implementation: str | None = None, device: str = "cpu") -> Model:
@@ -165,7 +195,8 @@ def _device(model: type[Model]) -> Iterator[str]:
     if not model.uses_gpu:
         yield "cpu"
         return
-    with gpu.slot() as device:
+    # Who started several processes has given each its GPU.
+    with gpu.slot() if processes.rank() is None else contextlib.nullcontext("cuda") as device:
         if device == "cuda":
             import torch
 
@@ -173,9 +204,8 @@ def _device(model: type[Model]) -> Iterator[str]:
         yield device
 
 
-def _open(trains_dirs: Sequence[Path | str], split_path: Path) -> FitData:
-    opened = [Trains.open(Path(directory)) for directory in trains_dirs]
-    trains = {each.session: each for each in opened}
+def _open(trains_dirs: Sequence[Path | str], split_path: Path, memory_budget: int) -> FitData:
+    trains = Sessions([Path(directory) for directory in trains_dirs], lambda opened: opened, memory_budget)
     split = Split.read(split_path)
     missing = sorted(set(split.samples["session"]) ^ set(trains))
     if missing:
@@ -192,6 +222,13 @@ def _content_hashes(trains_dirs: Sequence[Path | str]) -> dict[str, str]:
             raise InputError(directory, "manifest.json", "no such file", "the folder of a spike-train store")
         hashes[manifest["session"]] = manifest["content_hash"]
     return hashes
+
+
+def _plain(argument: Any) -> Any:
+    """An argument of `fit` as JSON can hold it."""
+    if isinstance(argument, Sequence) and not isinstance(argument, str):
+        return [_plain(each) for each in argument]
+    return str(argument) if isinstance(argument, Path) else argument
 
 
 def _is_made(out_dir: Path, key: str) -> bool:

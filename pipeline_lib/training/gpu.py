@@ -7,6 +7,7 @@ gives the slot back when the job's process ends in any way, `kill -9` included.
 import contextlib
 import fcntl
 import os
+import random
 import sys
 import tempfile
 import time
@@ -43,27 +44,18 @@ def slot(
 
     Parameters
     ----------
-    configured : ids to choose from; None: all (see `candidates`).
-    jobs_per_gpu : how many jobs may share a GPU.
-    directory : where the lock files lie; default: a folder of the user's in the machine's temporary directory.
+    configured, jobs_per_gpu, directory : as for `slots`.
 
     Yields
     ------
     "cuda", or "cpu" where there is no GPU.
     """
-    gpus = candidates(configured)
-    if not gpus:
-        yield "cpu"
-        return
-    default = Path(tempfile.gettempdir()) / f"trainyard-gpu-{os.getuid()}"
-    folder = Path(directory) if directory is not None else default
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Every GPU's first slot before any second one: jobs spread out before they share.
-    slots = [(gpu, folder / f"{gpu.replace('/', '_')}.{k}.lock") for k in range(jobs_per_gpu) for gpu in gpus]
-    with contextlib.ExitStack() as held:
-        gpu = _take(slots, held)
+    with slots(min(1, len(candidates(configured))), configured, jobs_per_gpu, directory) as held:
+        if not held:
+            yield "cpu"
+            return
         before = {name: os.environ.get(name) for name in (VISIBLE, "CUDA_DEVICE_ORDER")}
-        os.environ[VISIBLE] = gpu
+        os.environ[VISIBLE] = held[0]
         os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # the order of the device files and of nvidia-smi
         try:
             yield "cuda"
@@ -72,20 +64,62 @@ def slot(
                 os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
-def _take(slots: list[tuple[str, Path]], held: contextlib.ExitStack) -> str:
-    """Lock the first free slot, waiting for one; `held` keeps it."""
+@contextlib.contextmanager
+def slots(
+    count: int,
+    configured: Sequence[int | str] | None = None,
+    jobs_per_gpu: int = 1,
+    directory: Path | str | None = None,
+) -> Iterator[list[str]]:
+    """Hold `count` GPUs, waiting until so many are free at once; their names.
+
+    Parameters
+    ----------
+    configured : ids to choose from; None: all (see `candidates`).
+    jobs_per_gpu : how many jobs may share a GPU.
+    directory : where the lock files lie; default: a folder of the user's in the machine's temporary directory.
+    """
+    if not count:
+        yield []
+        return
+    default = Path(tempfile.gettempdir()) / f"trainyard-gpu-{os.getuid()}"
+    folder = Path(directory) if directory is not None else default
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Every GPU's first slot before any second one: jobs spread out before they share.
+    named = [
+        (gpu, folder / f"{gpu.replace('/', '_')}.{k}.lock")
+        for k in range(jobs_per_gpu)
+        for gpu in candidates(configured)
+    ]
+    with contextlib.ExitStack() as held:
+        yield _take(named, count, held)
+
+
+def _take(slots: list[tuple[str, Path]], count: int, held: contextlib.ExitStack) -> list[str]:
+    """Lock the first `count` free slots, all or none, waiting until there are so many; `held` keeps them."""
     waiting = False
     while True:
-        for gpu, path in slots:
-            with contextlib.ExitStack() as attempt:
-                handle = attempt.enter_context(path.open("a"))
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    continue
+        taken: list[str] = []
+        with contextlib.ExitStack() as attempt:
+            for gpu, path in slots:
+                if len(taken) < count and _lock(path, attempt):
+                    taken.append(gpu)
+            if len(taken) == count:
                 held.push(attempt.pop_all())
-                return gpu
+                return taken
         if not waiting:
             print(f"waiting for a GPU: all {len(slots)} slots are taken", file=sys.stderr, flush=True)
             waiting = True
-        time.sleep(POLL_SECONDS)
+        time.sleep(POLL_SECONDS * (1 + random.random()))  # two that each hold what the other needs should part
+
+
+def _lock(path: Path, held: contextlib.ExitStack) -> bool:
+    """Lock a file if it is free; `held` keeps it."""
+    with contextlib.ExitStack() as attempt:
+        handle = attempt.enter_context(path.open("a"))
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        held.push(attempt.pop_all())
+        return True

@@ -20,6 +20,10 @@ class Network(nn.Module):
     """The term of the loss by which weights are chosen; None: the sum."""
     has_latents: ClassVar[bool] = False
 
+    def pace(self, name: str) -> float:
+        """By what the learning rate of the weight `name` is multiplied."""
+        return 1.0
+
     def rates(self, batch: Batch) -> Tensor:
         """Expected spikes a bin [B, L, N], of all units and bins."""
         raise NotImplementedError

@@ -24,6 +24,7 @@ class AdamW:
     betas : decay of the running means of the gradient and of its square.
     epsilon : added to the root of the latter.
     weight_decay : share of a weight, times the learning rate, that every step takes off it.
+    paces : by what the learning rate of a weight is multiplied; 1 where it is not named.
     """
 
     def __init__(
@@ -32,8 +33,10 @@ class AdamW:
         betas: tuple[float, float] = (0.9, 0.999),
         epsilon: float = 1e-8,
         weight_decay: float = 0.0,
+        paces: Mapping[str, float] | None = None,
     ) -> None:
         self.weights, self.betas, self.epsilon, self.weight_decay = weights, betas, epsilon, weight_decay
+        self.paces = {name: (paces or {}).get(name, 1.0) for name in weights}
         self.state: dict[str, Tensor] = {}
         for name, weight in weights.items():
             zeros = torch.zeros_like(weight), torch.zeros_like(weight), torch.zeros((), device=weight.device)
@@ -42,7 +45,12 @@ class AdamW:
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
         """One update of every weight that has a gradient; the gradients are then gone."""
-        gradients = {name: weight.grad for name, weight in self.weights.items() if weight.grad is not None}
+        for pace in sorted(set(self.paces.values())):
+            self._update([name for name in self.weights if self.paces[name] == pace], learning_rate * pace)
+        self.clear()
+
+    def _update(self, names: list[str], learning_rate: float) -> None:
+        gradients = {name: grad for name in names if (grad := self.weights[name].grad) is not None}
         mean, square, steps = ([self.state[f"{name}/{kind}"] for name in gradients] for kind in KINDS)
         adamw(
             [self.weights[name] for name in gradients],
@@ -60,7 +68,6 @@ class AdamW:
             eps=self.epsilon,
             maximize=False,
         )
-        self.clear()
 
     def clear(self) -> None:
         """Forget the gradients."""

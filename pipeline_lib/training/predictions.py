@@ -11,6 +11,7 @@ A group a session::
 The same content gives the same bytes.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,10 @@ BLOCK_BYTES = 2**27
 """Bytes of rates predicted at once, by whole chunks."""
 
 
-def write_predictions(path: Path, model: Model, data: FitData, attributes: dict[str, Any], run: Run) -> None:
-    """Predict the validation and test windows of every session and write them as a Zarr store; `path` is new.
+def write_predictions(
+    path: Path, model: Model, data: FitData, attributes: dict[str, Any], run: Run, parts: Sequence[str] = PARTS
+) -> None:
+    """Predict the windows of some parts of every session and write them as a Zarr store; `path` is new.
 
     Raises
     ------
@@ -43,7 +46,7 @@ def write_predictions(path: Path, model: Model, data: FitData, attributes: dict[
     root = zarr.create_group(str(path), zarr_format=3, attributes=attributes)
     for session in data.sessions:
         rows = data.split.samples
-        samples = rows[(rows["session"] == session) & rows["split"].isin(PARTS)]
+        samples = rows[(rows["session"] == session) & rows["split"].isin(parts)]
         group = root.create_group(session)
         _create(group, "sample", samples.index.to_numpy(dtype=np.int64))
         _write_rates(group, model, data, session, samples, run)

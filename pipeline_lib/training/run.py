@@ -15,6 +15,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 import signal
 import socket
@@ -30,6 +31,7 @@ import numpy as np
 
 from pipeline_lib.errors import Failure
 from pipeline_lib.files import atomic_file, write_json
+from pipeline_lib.trains.settings import MEMORY_BUDGET
 
 RESUME = ".resume"
 PROGRESS = "progress.json"
@@ -60,6 +62,7 @@ class Run:
     labels : what `status` shows of the run: cohort, model, seed.
     checkpoint_seconds : the least time between two checkpoints.
     device : "cpu" or "cuda".
+    memory_budget : bytes of windows that may be resident; what needs more is streamed, to the same result.
     """
 
     def __init__(
@@ -69,20 +72,22 @@ class Run:
         labels: dict[str, Any] | None = None,
         checkpoint_seconds: float = 60.0,
         device: str = "cpu",
+        memory_budget: int = MEMORY_BUDGET,
     ) -> None:
+        self.memory_budget = memory_budget
         self.directory = Path(directory) / RESUME
         self.key, self.labels, self.device = key, labels or {}, device
         self.rows: list[dict[str, Any]] = []
         self._checkpoint_seconds = checkpoint_seconds
-        self._started = self._checkpointed = time.time()
-        self._shown = 0.0
+        self._started = time.time()  # for people; intervals are measured on a clock that nobody can set
+        self._checkpointed, self._shown = time.monotonic(), -math.inf
         self._first: tuple[int, float] | None = None
         self._history: io.TextIOBase | None = None
         self._asked_to_stop = False
         self.directory.mkdir(parents=True, exist_ok=True)
         for stale in self.directory.glob("*.safetensors"):
             if stale not in self._checkpoints:
-                stale.unlink()
+                stale.unlink(missing_ok=True)
 
     @property
     def _checkpoints(self) -> tuple[Path, Path]:
@@ -91,7 +96,7 @@ class Run:
 
     def progress(self, step: int, total: int | None, loss: float, **extra: Any) -> None:
         """Say how far the fit is. Cheap: the file is written once a second at most, and at the first and last step."""
-        now = time.time()
+        now = time.monotonic()
         if self._first is None and total is not None:
             self._first = step, now
         if now - self._shown < PROGRESS_SECONDS and step != total:
@@ -104,7 +109,7 @@ class Run:
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "started": self._started,
-            "updated": now,
+            "updated": time.time(),
             "step": int(step),
             "total": total,
             "loss": float(loss),
@@ -137,7 +142,7 @@ class Run:
         Interrupted : the process was asked to end; `state` has been saved.
         FitError : `state` holds a number that is not finite. The checkpoint before stays.
         """
-        if not (force or self._asked_to_stop or time.time() - self._checkpointed >= self._checkpoint_seconds):
+        if not (force or self._asked_to_stop or time.monotonic() - self._checkpointed >= self._checkpoint_seconds):
             return
         arrays = state() if callable(state) else state
         require_finite(arrays, f"checkpoint of {self.labels or self.key}")
@@ -148,7 +153,7 @@ class Run:
             write_arrays(part, arrays, {"history_rows": len(self.rows), "digest": _digest(arrays)})
             if last.exists():
                 os.replace(last, previous)
-        self._checkpointed = time.time()
+        self._checkpointed = time.monotonic()
         self.stop_if_asked()
 
     def resume(self) -> State | None:
@@ -160,7 +165,7 @@ class Run:
                 state, rows = self._read_checkpoint(path)
             except Exception as error:  # whatever a damaged file makes a reader raise
                 print(f"{path}: unreadable, going back to the one before ({error})", file=sys.stderr, flush=True)
-                path.unlink()  # else the next checkpoint would push it over the good one
+                path.unlink(missing_ok=True)  # else the next checkpoint would push it over the good one
                 continue
             self.rows = rows
             return state

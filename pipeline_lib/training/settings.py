@@ -19,6 +19,8 @@ class TrainingSettings:
     """Windows in a batch, all of one session."""
     accumulate: int = 1
     """Batches whose gradients are averaged into a step."""
+    processes: int = 1
+    """Processes that share the batches of a step, a GPU each: a divisor of `accumulate`. No result depends on it."""
     learning_rate: float = 1e-3
     schedule: Literal["constant", "cosine", "inverse_root", "plateau"] = "cosine"
     """What follows the warm-up; `plateau` multiplies by `decay` after `decay_patience` evaluations without progress."""
@@ -45,18 +47,22 @@ class TrainingSettings:
     """`bfloat16`: products in bfloat16 where the device has it, weights in float32 (training only)."""
     compile: bool = False
     """torch.compile: minutes of compilation, for long fits."""
+    cuda_graphs: bool = False
+    """With `compile`: replay the steps as CUDA graphs, for small networks on a GPU and windows of one length."""
     initial: str | None = None
     """model.safetensors of another fit to start from: weights of the same name; a session it lacks starts afresh."""
     freeze: tuple[str, ...] = ()
     """Patterns (`layers.*`, `*/read_in.*`) of the names of weights that stay as they start."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "accumulate", "evaluate_every", "decay_patience"):
+        for name in ("steps", "batch", "accumulate", "processes", "evaluate_every", "decay_patience"):
             self.require(getattr(self, name) >= 1, name, "at least 1")
         for name in ("learning_rate", "clip", "epsilon"):
             self.require(0 < getattr(self, name) < math.inf, name, "more than 0")
         for name in ("warmup", "weight_decay", "final_rate"):
             self.require(0 <= getattr(self, name) < math.inf, name, "not below 0")
+        self.require(self.accumulate % self.processes == 0, "processes", f"a divisor of accumulate, {self.accumulate}")
+        self.require(self.compile or not self.cuda_graphs, "cuda_graphs", "false, or compile: true beside it")
         self.require(self.patience is None or self.patience >= 1, "patience", "null or at least 1")
         self.require(0 <= self.average < 1, "average", "from 0 to below 1")
         self.require(0 < self.decay <= 1, "decay", "above 0, at most 1")

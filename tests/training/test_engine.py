@@ -4,7 +4,6 @@ import json
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -200,46 +199,6 @@ def test_steps_are_those_of_a_plain_loop(data: FitData, tmp_path: Path) -> None:
     for (name, weight), other in zip(network.named_parameters(), model.network.parameters(), strict=True):
         assert torch.allclose(weight, other, atol=1e-5), name
     assert run.rows[0]["loss"] == pytest.approx(sum(losses) / 7, rel=1e-5)
-
-
-@pytest.mark.slow
-def test_processes_share_a_step_like_accumulated_batches(cohort: Cohort, tmp_path: Path) -> None:
-    """Two processes of one batch each end where one process ends that takes two batches a step."""
-    program = tmp_path / "train.py"
-    program.write_text(
-        "import os, sys\n"
-        "import numpy as np\n"
-        "from pathlib import Path\n"
-        "from pipeline_lib.training.run import Run, write_arrays\n"
-        "from tests.small_cohort import open_cohort\n"
-        "from tests.training.test_engine import Config, NoiselessModel\n"
-        f"data = open_cohort([Path(path) for path in {[str(each) for each in cohort[0]]}], Path({str(cohort[1])!r}))\n"
-        "rank, processes = os.environ.get('RANK', '0'), int(os.environ.get('WORLD_SIZE', 1))\n"
-        f"folder = Path({str(tmp_path)!r}) / f'{{processes}}-{{rank}}'\n"
-        "model = NoiselessModel(Config(accumulate=2 // processes), 0)\n"
-        "model.fit(data, Run(folder))\n"
-        "write_arrays(folder / 'weights.safetensors', model.state())\n"
-    )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    common = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    together = common | {
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "ACCELERATE_USE_CPU": "true",
-    }
-    environments = [common, *(together | {"RANK": rank, "LOCAL_RANK": rank} for rank in "01")]
-    processes = [
-        subprocess.Popen([sys.executable, str(program)], env=each, stderr=subprocess.PIPE) for each in environments
-    ]
-    for process in processes:
-        assert process.wait(timeout=300) == 0, process.stderr.read().decode()
-    weights = [read_arrays(tmp_path / folder / "weights.safetensors")[0] for folder in ("1-0", "2-0", "2-1")]
-    assert same(weights[1], weights[2])
-    for name, value in weights[0].items():
-        assert np.allclose(value, weights[1][name], atol=1e-5), name
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])

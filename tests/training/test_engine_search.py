@@ -11,7 +11,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.files import sha256_tree
 from pipeline_lib.training import search as module
 from pipeline_lib.training.run import FitError, read_arrays
-from pipeline_lib.training.search import Range, SearchSettings, Trial, place, search
+from pipeline_lib.training.search import Range, SearchSettings, Trial, place, run_trial, search
 from tests.small_cohort import recording, write_cohort
 
 TINY = str(Path(__file__).with_name("tiny_network.py"))
@@ -147,3 +147,36 @@ def test_the_shipped_space_is_one() -> None:
 def test_processes_give_the_same_table(cohort: Cohort, tmp_path: Path) -> None:
     alone = search(*cohort, RANDOM, tmp_path / "alone")
     assert search(*cohort, RANDOM, tmp_path / "together", jobs=2).equals(alone)
+
+
+def test_trials_run_one_by_one_as_the_search_runs_them(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(POPULATION, members=2, generations=2)
+    whole = search(*cohort, settings, tmp_path / "whole")
+    with pytest.raises(InputError, match="a finished trial"):
+        run_trial(*cohort, settings, tmp_path / "jobs", 1, 0)
+    for generation in (0, 1):
+        for member in (1, 0):
+            run_trial(*cohort, settings, tmp_path / "jobs", generation, member)
+    monkeypatch.setattr(module, "fit", None)  # nothing is left to fit
+    assert search(*cohort, settings, tmp_path / "jobs").equals(whole)
+    with pytest.raises(InputError, match="member 0 to 1"):
+        run_trial(*cohort, settings, tmp_path / "jobs", 0, 2)
+
+
+def test_a_trial_that_failed_is_not_tried_again_until_something_changes(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def diverge(*arguments: object) -> None:
+        tried.append(arguments)
+        raise FitError("the loss is nan")
+
+    monkeypatch.setattr(module, "fit", diverge)
+    for _ in range(2):
+        assert run_trial(*cohort, RANDOM, tmp_path, 0, 1) == np.inf
+    assert len(tried) == 1
+    run_trial(*cohort, replace(RANDOM, fixed={"steps": 7}), tmp_path, 0, 1)
+    assert len(tried) == 2

@@ -59,7 +59,7 @@ def test_a_fresh_start_forgets_the_history_of_a_killed_attempt(tmp_path: Path) -
 
 def test_checkpoints_wait_for_their_time_unless_forced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(module.time, "time", lambda: now[0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     run = Run(tmp_path, "key", checkpoint_seconds=60)
     made = []
 
@@ -73,6 +73,22 @@ def test_checkpoints_wait_for_their_time_unless_forced(tmp_path: Path, monkeypat
     assert made == [1060.0, 1120.0]
     run.checkpoint(state, force=True)
     assert len(made) == 3
+
+
+def test_a_clock_that_is_set_back_stops_neither_checkpoints_nor_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = [1_000_000.0]
+    monkeypatch.setattr(module.time, "time", lambda: day[0])
+    monkeypatch.setattr(module, "PROGRESS_SECONDS", 0.0)
+    run = Run(tmp_path, "key", checkpoint_seconds=0)
+    run.progress(1, 10, 1.0)
+    day[0] -= 86_400
+    run.progress(2, 10, 1.0)
+    run.checkpoint({"x": np.full(1, 2.0)})
+    shown = json.loads((tmp_path / ".resume" / "progress.json").read_text())
+    assert shown["step"] == 2 and shown["seconds_left"] >= 0
+    np.testing.assert_array_equal(Run(tmp_path, "key").resume()["x"], 2.0)
 
 
 def test_a_state_that_is_not_finite_leaves_the_checkpoint_before(tmp_path: Path) -> None:
@@ -101,7 +117,7 @@ def test_killed_between_the_two_renames_of_a_checkpoint(tmp_path: Path, monkeypa
 
 def test_progress_is_throttled_and_estimates_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(module.time, "time", lambda: now[0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     run = Run(tmp_path, "key", {"cohort": "c", "model": "m", "seed": 1})
     file = tmp_path / ".resume" / "progress.json"
 

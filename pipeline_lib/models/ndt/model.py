@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from pipeline_lib.training.batches import Windows
 
 
+MASKINGS: dict[str, settings.Mode] = {
+    "leave_one_out": "neuron",
+    "intra_region": "intra_region",
+    "inter_region": "inter_region",
+}
+"""Modes of masking by what evaluation calls their predictions."""
+
+
 class NDT(TorchModel):
     """A transformer over bins that learns to fill in masked spike counts (Ye & Pandarinath 2021)."""
 
@@ -41,6 +49,11 @@ class NDT(TorchModel):
         if not self.config.compat:
             for session, each in windows.items():
                 self.network.start_at(session, each.mean_counts())
+
+    def extras(self, data: FitData, session: str, samples: pd.DataFrame) -> dict[str, np.ndarray]:
+        """`rates_{mode}` of the masked predictions that the settings ask for (see `predict_masked`)."""
+        modes = {name: MASKINGS[name] for name in self.config.predict_masked}
+        return {f"rates_{name}": self.predict_masked(data, session, samples, mode) for name, mode in modes.items()}
 
     def predict_masked(
         self, data: FitData, session: str, samples: pd.DataFrame, mode: settings.Mode, bins: int = 0

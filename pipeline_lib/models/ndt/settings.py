@@ -59,6 +59,9 @@ class Config(TrainingSettings):
     """Longest run of bins in a mask."""
     span_ramp: tuple[int, int] = (0, 0)
     """Steps over which runs longer than a bin become the rule."""
+    predict_masked: tuple[Literal["leave_one_out", "intra_region", "inter_region"], ...] = ()
+    """Also predict held-in units from all others, from the others of their region, or from other regions, one pass a
+    unit or region; evaluation scores these rates, too."""
     compat: bool = False
     """Initialise and mask as the public code does, faults included."""
 

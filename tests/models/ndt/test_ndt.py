@@ -174,6 +174,17 @@ def test_masked_predictions_see_what_their_mode_allows(ragged: FitData, model: N
     assert (known.sum(axis=1) == 8).all() and known[samples["bins"].argmin(), bins - 8 : bins].all()
 
 
+def test_masked_predictions_are_published_where_they_are_asked_for(ragged: FitData, model: NDT) -> None:
+    samples = ragged.samples("two", "test")
+    assert model.extras(ragged, "two", samples) == {}
+    asking = NDT(replace(model.config, predict_masked=("leave_one_out", "inter_region")), 0)
+    asking.load_state(model.state())
+    given = asking.extras(ragged, "two", samples)
+    for name, mode in (("rates_leave_one_out", "neuron"), ("rates_inter_region", "inter_region")):
+        np.testing.assert_array_equal(given.pop(name), model.predict_masked(ragged, "two", samples, mode))
+    assert given == {}
+
+
 def test_what_it_cannot_do_is_said_in_a_line(ragged: FitData, model: NDT) -> None:
     with pytest.raises(InputError, match="masking: found"):
         Config(masking=())

@@ -1,0 +1,123 @@
+"""The gradient of one step: a mean over its batches, in as many processes and pieces as the machine makes of them.
+
+Batch b of a training draws its windows and its noise from generators seeded with (seed, b). So a step is the same
+whichever processes take which of its batches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from torch import Tensor, nn
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.training.batches import Batch, Batches
+from pipeline_lib.training.checkpoint import Progress
+from pipeline_lib.training.network import Network
+from pipeline_lib.training.run import FitError, Run
+from pipeline_lib.training.settings import TrainingSettings
+
+
+class Gradients:
+    """Puts the gradient of a step into the weights of a network.
+
+    Where memory runs out, the windows of a batch are taken in twice as many pieces from then on, and the step is made
+    again: the gradient is still the mean over the whole batch.
+
+    Parameters
+    ----------
+    network : whose weights; those that do not require a gradient are left alone.
+    batches : training batches.
+    settings, seed : of the training.
+    run : knows the device, and is told what happened.
+
+    Raises
+    ------
+    InputError : the batches of a step cannot be shared evenly between the processes.
+    """
+
+    def __init__(self, network: Network, batches: Batches, settings: TrainingSettings, seed: int, run: Run) -> None:
+        self.network, self.batches, self.settings, self.seed, self.run = network, batches, settings, seed, run
+        # A step of a cohort leaves the weights of most sessions alone.
+        unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+        self.accelerator = Accelerator(cpu=run.device == "cpu", kwargs_handlers=[unused])
+        self.rank, self.processes = self.accelerator.process_index, self.accelerator.num_processes
+        if settings.accumulate % self.processes:
+            accepted = f"a multiple of the {self.processes} processes, which share the batches of a step"
+            raise InputError("config", "accumulate", settings.accumulate, accepted)
+        self.model = self.accelerator.prepare(network)
+        if settings.compile:
+            network.compile(mode="reduce-overhead" if settings.cuda_graphs else None)
+
+    def compute(self, progress: Progress, weights: Iterable[nn.Parameter]) -> float:
+        """The loss of the step that `progress` is at; `weights` then hold its gradient, clipped.
+
+        A number that is not finite where the loss or the gradient is not.
+        """
+        weights = list(weights)
+        while True:
+            try:
+                loss = self._sum(progress.step, progress.pieces)
+                break
+            except torch.OutOfMemoryError as error:
+                problem = str(error).splitlines()[0]
+            # Outside the handler: the error holds on to the tensors of the step.
+            for weight in weights:
+                weight.grad = None
+            self._halve(progress, problem)
+        norm = self.accelerator.clip_grad_norm_(weights, self.settings.clip)
+        return loss if math.isfinite(norm) else math.nan
+
+    def _sum(self, step: int, pieces: int) -> float:
+        """Add up the gradients of the batches of a step; their mean loss, over all processes."""
+        self.network.train()
+        own = self.settings.accumulate // self.processes
+        device, half = self.accelerator.device.type, self.settings.precision == "bfloat16"
+        total = torch.zeros((), device=self.accelerator.device)
+        for part in range(own):
+            number = step * self.settings.accumulate + part * self.processes + self.rank
+            batch = self.batches[number]
+            seed_noise(self.seed, number)
+            cuts = cut(batch, pieces)
+            for piece, windows in enumerate(cuts):
+                last = part == own - 1 and piece == len(cuts) - 1
+                with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
+                    with torch.autocast(device, torch.bfloat16, enabled=half):
+                        loss = torch.stack(list(self.model(windows, step).values())).sum()
+                    loss = loss * (len(windows.bins) / len(batch.bins) / own)
+                    self.accelerator.backward(loss)
+                total += loss.detach()
+        mean: Tensor = self.accelerator.reduce(total, "mean")
+        return mean.item()
+
+    def _halve(self, progress: Progress, problem: str) -> None:
+        """Cut batches into twice as many pieces, and say so."""
+        if progress.pieces >= self.settings.batch:
+            raise FitError(f"out of memory with a single window at a time ({problem})")
+        if self.processes > 1:
+            raise FitError(f"out of memory ({problem}); lower the batch and raise accumulate")
+        progress.pieces *= 2
+        note = f"out of memory: batches of {self.settings.batch} windows in {progress.pieces} pieces from here"
+        self.run.log({"step": progress.step + 1, "note": note})
+        print(f"step {progress.step + 1}: {note} ({problem})", file=sys.stderr)
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def cut(batch: Batch, pieces: int) -> list[Batch]:
+    """The windows of a batch in at most so many pieces of nearly equal size."""
+    if pieces == 1:
+        return [batch]
+    rows = torch.arange(len(batch.bins), device=batch.bins.device).tensor_split(pieces)
+    return [batch.windows(each) for each in rows if len(each)]
+
+
+def seed_noise(*numbers: int) -> None:
+    """Seed torch's generators, on every device, with a hash of `numbers`."""
+    torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]))

@@ -1,0 +1,101 @@
+"""The gradient of a step when memory runs out: smaller pieces, the same batch."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline_lib.models.contract import FitData
+from pipeline_lib.models.torch_model import Layout
+from pipeline_lib.training.batches import Batch, Windows
+from pipeline_lib.training.gradients import cut
+from pipeline_lib.training.run import FitError, Run
+from tests.small_cohort import open_cohort, recording, write_cohort
+from tests.training.test_engine import FragileRun, Killed, same
+from tests.training.tiny_network import Config, Tiny, TinyModel
+
+NOISELESS = Config(noise=0.0, batch=8, keep="last", accumulate=2)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> FitData:
+    made = [recording("one", 0, units=9, trials=30), recording("two", 1, units=12, trials=24)]
+    return open_cohort(*write_cohort(tmp_path_factory.mktemp("cohort"), made=made), fitting=True)
+
+
+class Large(Tiny):
+    """Has room for so many windows at once while it trains; runs out of it behind the first batch of a step."""
+
+    room, last = 8, -1
+
+    def forward(self, batch: Batch, step: int | None = None) -> dict[str, Tensor]:
+        losses = super().forward(batch, step)
+        first, self.last = step != self.last, step
+        if step is not None and step >= 2 and not first and len(batch.bins) > self.room:
+            self.last = -1
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nand so on")
+        return losses
+
+
+class LargeModel(TinyModel):
+    room = 8
+
+    def build(self, layout: Layout) -> Large:
+        network = Large(self.config, layout)
+        network.room = self.room
+        return network
+
+
+def fitted(data: FitData, run: Run, room: int, config: Config = NOISELESS) -> LargeModel:
+    model = LargeModel(config, 0)
+    model.room = room
+    model.fit(data, run)
+    return model
+
+
+def test_out_of_memory_the_batch_is_cut_and_the_step_stays_the_same(
+    data: FitData, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    enough = fitted(data, Run(tmp_path / "enough"), room=8)
+    assert "memory" not in capsys.readouterr().err
+    run = Run(tmp_path / "little")
+    little = fitted(data, run, room=2)
+    notes = [row for row in run.rows if "note" in row]
+    assert [(row["step"], row["note"]) for row in notes] == [
+        (3, f"out of memory: batches of 8 windows in {pieces} pieces from here") for pieces in (2, 4)
+    ]
+    assert "step 3: out of memory: batches of 8 windows in 4 pieces" in capsys.readouterr().err
+    for (name, weight), other in zip(enough.network.named_parameters(), little.network.parameters(), strict=True):
+        torch.testing.assert_close(weight, other, rtol=1e-4, atol=1e-6, msg=name)
+    assert not same(enough.state(), little.state())  # sums in another order: the test would see nothing otherwise
+
+
+def test_what_was_learned_about_memory_is_resumed(data: FitData, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    config = replace(NOISELESS, noise=0.3)
+    undisturbed = fitted(data, Run(tmp_path / "undisturbed"), 3, config)
+    capsys.readouterr()
+    with pytest.raises(Killed):
+        fitted(data, FragileRun(tmp_path / "killed", 5), 3, config)
+    assert "out of memory" in capsys.readouterr().err
+    resumed = fitted(data, FragileRun(tmp_path / "killed"), 3, config)
+    assert "out of memory" not in capsys.readouterr().err
+    assert same(resumed.state(), undisturbed.state())
+
+
+def test_no_room_for_a_single_window_is_said_in_a_line(data: FitData, tmp_path: Path) -> None:
+    with pytest.raises(FitError, match=r"single window at a time \(CUDA out of memory. Tried to allocate 2 GiB.\)"):
+        fitted(data, Run(tmp_path), room=0)
+
+
+def test_pieces_are_the_batch(data: FitData) -> None:
+    batch = Windows(data, "two", "train", inputs={"row": np.arange(14)}).batch(slice(None))
+    for pieces in (1, 2, 4, 16, 64):
+        parts = cut(batch, pieces)
+        assert len(parts) == min(pieces, 14)
+        for name in ("counts", "observed", "visible", "bins"):
+            assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(batch, name))
+        assert torch.cat([part.inputs["row"] for part in parts]).tolist() == list(range(14))
+        assert {(part.session, part.history) for part in parts} == {(batch.session, batch.history)}

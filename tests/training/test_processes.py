@@ -1,0 +1,166 @@
+"""Several processes on one fit: the loss curve of one process, and one set of results."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.files import sha256_tree
+from pipeline_lib.training import gpu, processes
+from pipeline_lib.training.fit import fit
+from pipeline_lib.training.run import FitError, Run, read_arrays
+from tests.small_cohort import recording, write_cohort
+from tests.training.tiny_network import Config
+
+TINY = str(Path(__file__).with_name("tiny_network.py"))
+Cohort = tuple[list[Path], Path]
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    """Two sessions: a step leaves the weights of one or none of them alone."""
+    made = [recording("one", 0, units=9, trials=30), recording("two", 1, units=12, trials=24)]
+    return write_cohort(tmp_path_factory.mktemp("cohort"), made=made)
+
+
+def history(out: Path) -> dict[str, np.ndarray]:
+    rows = list(csv.DictReader((out / "history.csv").read_text().splitlines()))
+    return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+
+
+@pytest.mark.slow
+def test_two_processes_follow_the_loss_curve_of_one(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Noise included: it belongs to a batch, not to the process that takes it."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    settings = {"accumulate": 2, "steps": 12}
+    fit(*cohort, "tiny", TINY, settings, 0, tmp_path / "1")
+    fit(*cohort, "tiny", TINY, settings | {"processes": 2}, 0, tmp_path / "2")
+    one, two = history(tmp_path / "1"), history(tmp_path / "2")
+    assert one.keys() == two.keys() and len(one["loss"]) == 4
+    for name, values in one.items():
+        np.testing.assert_allclose(two[name], values, rtol=1e-5, err_msg=name)
+    weights = [read_arrays(tmp_path / name / "model.safetensors")[0] for name in "12"]
+    for name, value in weights[0].items():
+        np.testing.assert_allclose(weights[1][name], value, atol=1e-5, err_msg=name)
+    assert {path.name for path in (tmp_path / "2").iterdir()} == {path.name for path in (tmp_path / "1").iterdir()}
+    before = sha256_tree(tmp_path / "2")
+    fit(*cohort, "tiny", TINY, settings | {"processes": 2}, 0, tmp_path / "2")  # made already: no process is started
+    assert sha256_tree(tmp_path / "2") == before
+
+
+@pytest.mark.slow
+def test_asked_to_end_they_save_and_go_on_to_the_same_bytes(cohort: Cohort, tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom pipeline_lib.training.fit import fit\n"
+        f"fit({[str(each) for each in cohort[0]]}, {str(cohort[1])!r}, 'tiny', {TINY!r},"
+        " {'accumulate': 2, 'processes': 2, 'steps': 90, 'evaluate_every': 30}, 0, sys.argv[1],"
+        " checkpoint_seconds=0.05)"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+
+    def start(out: Path) -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, "-c", program, str(out)], env=environment, stderr=subprocess.PIPE)
+
+    undisturbed = start(tmp_path / "undisturbed")
+    assert undisturbed.wait(300) == 0, undisturbed.stderr.read().decode()
+    out = tmp_path / "stopped"
+    stopped = start(out)
+    while stopped.poll() is None and not list((out / ".resume").glob("*.safetensors")):
+        time.sleep(0.01)
+    stopped.send_signal(signal.SIGTERM)
+    assert stopped.wait(120) == 128 + signal.SIGTERM, stopped.stderr.read().decode()
+    assert list((out / ".resume").glob("*.safetensors")) and not (out / "manifest.json").exists()
+    again = start(out)
+    assert again.wait(300) == 0, again.stderr.read().decode()
+    for name in ("model.safetensors", "history.csv"):
+        assert (out / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+
+
+def members(monkeypatch: pytest.MonkeyPatch, program: str, count: int = 2) -> None:
+    """Launch processes that run `program` in the place of a fit."""
+    monkeypatch.setattr(processes, "PROGRAM", f"import os, signal, sys, time\nrank = os.environ['RANK']\n{program}")
+    monkeypatch.setattr(processes, "GRACE_SECONDS", 5.0)
+    processes.launch(count, {}, uses_gpu=False)
+
+
+def test_a_process_that_fails_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = time.monotonic()
+    with pytest.raises(FitError, match="process 1 of 3 ended with code 3"):
+        members(monkeypatch, "sys.exit(3) if rank == '1' else time.sleep(60)", count=3)
+    assert time.monotonic() - start < 30
+
+
+def test_helpers_end_with_the_first_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It found the work done, while they still wait for it."""
+    note = tmp_path / "pid"
+    program = f"""
+if rank == '1':
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    open({str(note)!r}, 'w').write(str(os.getpid()))
+    time.sleep(60)
+while not os.path.exists({str(note)!r}):
+    time.sleep(0.01)
+"""
+    start = time.monotonic()
+    members(monkeypatch, program)
+    assert time.monotonic() - start < 40
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(note.read_text()), 0)
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(gpu.VISIBLE, "3,5")
+    monkeypatch.setattr(gpu.tempfile, "gettempdir", lambda: str(tmp_path))
+    note = tmp_path / "note"
+    program = (
+        f"open({str(note)!r} + rank, 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])\n"
+        f"while not os.path.exists({str(note)!r} + '1'): time.sleep(0.01)"
+    )
+    monkeypatch.setattr(processes, "PROGRAM", f"import os, time\nrank = os.environ['RANK']\n{program}")
+    processes.launch(2, {}, uses_gpu=True)
+    assert [(tmp_path / f"note{rank}").read_text() for rank in "01"] == ["3", "5"]
+    with pytest.raises(InputError, match="processes: found 3; accepted: at most 2"):
+        processes.launch(3, {}, uses_gpu=True)
+
+
+def test_who_needs_two_gpus_waits_for_both_and_holds_none(tmp_path: Path) -> None:
+    program = (
+        "from pipeline_lib.training.gpu import slots\n"
+        f"with slots(2, ['0', '1'], 1, {str(tmp_path)!r}) as held:\n    print(held, flush=True)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != gpu.VISIBLE}
+    with gpu.slots(1, ["0"], 1, tmp_path):
+        other = subprocess.Popen(
+            [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert "waiting for a GPU" in other.stderr.readline()
+        time.sleep(2 * gpu.POLL_SECONDS)
+        assert other.poll() is None
+        with gpu.slots(1, ["1"], 1, tmp_path) as free:  # two such fits would else wait for each other for ever
+            assert free == ["1"]
+    assert other.communicate(timeout=60)[0] == "['0', '1']\n"
+
+
+def test_batches_that_cannot_be_shared_evenly_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="processes: found 2; accepted: a divisor of accumulate, 3"):
+        Config(accumulate=3, processes=2)
+
+
+def test_a_helper_leaves_nothing_behind(tmp_path: Path) -> None:
+    Run(tmp_path, "key", checkpoint_seconds=0).checkpoint({"x": np.ones(2)})
+    before = sha256_tree(tmp_path)
+    helper = processes.Helper(tmp_path, "key", checkpoint_seconds=0)
+    np.testing.assert_array_equal(helper.resume()["x"], 1)
+    helper.progress(1, 2, 0.0)
+    helper.log({"step": 1})
+    helper.checkpoint({"x": np.zeros(2)}, force=True)
+    assert sha256_tree(tmp_path) == before
