@@ -68,6 +68,8 @@ class Truth:
         "history_filters": (0,),
         "rates": (2,),
         "loadings": (0,),
+        "receptive_fields": (0,),
+        "speed_gains": (0,),
         "coupling_input": (2,),
         "background_input": (2,),
     }

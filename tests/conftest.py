@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import pytest
 
+pytest_plugins = ["tests.servers.fixtures"]
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

@@ -14,8 +14,10 @@ from pipeline_lib.sources.options import parse_options
 if TYPE_CHECKING:
     from pipeline_lib.recording import Recording
 
-SOURCES = ("tables", "nwb", "allen", "ibl")
-TRUTH = "truth.zarr"
+SOURCES = ("tables", "chunks", "nlb", "nwb", "allen", "ibl", "neuroformer_dictionary")
+TRUTH, STIMULUS = "truth.zarr", "stimulus.zarr"
+LONGEST = 1e7
+"""Seconds, some hundred days."""
 
 
 def check_options(source: str, options: dict[str, Any] | None = None) -> Any:
@@ -32,7 +34,8 @@ def read_source(source: str, session: str, location: Path | str, options: dict[s
     """Read the session at `location` (a file or folder, as the source says) and validate it.
 
     Where the session was fetched, its fetch.json says release, licence and citation, and what its files must hash to. A
-    `truth.zarr` beside the session's file, or in its folder, is taken along for the units that were kept.
+    `truth.zarr` beside the session's file, or in its folder, is taken along for the units that were kept, and so is a
+    `stimulus.zarr` where the source itself reads no frames.
 
     Raises
     ------
@@ -49,18 +52,33 @@ def read_source(source: str, session: str, location: Path | str, options: dict[s
     recording.provenance.selection = {name: values[name] for name in sorted(values)}
     add_origin(recording.provenance, Path(location))
     recording.validate(place)
-    truth = (place if place.is_dir() else place.parent) / TRUTH
+    _check_span(recording, place)
+    folder = place if place.is_dir() else place.parent
+    if recording.stimulus is None and (folder / STIMULUS).exists():
+        from pipeline_lib.sources.stimulus import Stimulus
+
+        with reading(folder / STIMULUS, "stimulus"):
+            recording.stimulus = Stimulus.read(folder / STIMULUS)
+    truth = folder / TRUTH
     if truth.exists():
         with reading(truth, "truth"):
             recording.truth = Truth.read(truth).select_units(list(recording.units["unit_id"]))
     return recording
 
 
+def _check_span(recording: "Recording", place: Path) -> None:
+    """Refuse times that no session has: most often they are samples or milliseconds, taken for seconds."""
+    times = recording.trials[["start", "stop"]].to_numpy(dtype=float)
+    furthest = max(recording.duration, float(abs(times).max(initial=0)))
+    if furthest > LONGEST:
+        raise InputError(place, "times", f"{furthest:g} s", f"a session of at most {LONGEST:g} s (are these seconds?)")
+
+
 def _module(source: str) -> ModuleType:
     # Imported by name, not by a computed name: the workflow hashes the code that reading a session runs through.
-    from pipeline_lib.sources import allen, ibl, nwb, tables
+    from pipeline_lib.sources import allen, chunks, ibl, neuroformer_dictionary, nlb, nwb, tables
 
-    modules = dict(zip(SOURCES, (tables, nwb, allen, ibl), strict=True))
+    modules = dict(zip(SOURCES, (tables, chunks, nlb, nwb, allen, ibl, neuroformer_dictionary), strict=True))
     if source not in modules:
         raise InputError("sessions", "source", repr(source), suggest(str(source), list(SOURCES)))
     return modules[source]

@@ -1,4 +1,4 @@
-"""Sessions of the Allen Visual Coding Neuropixels release, as local NWB files.
+"""Sessions of the Allen Visual Coding and Visual Behavior Neuropixels releases, as local NWB files.
 
 The file is read with h5py in bulk: AllenSDK needs numpy below 1.24, and 300 times as long for the same spikes.
 
@@ -16,15 +16,14 @@ import numpy as np
 from annotated_types import Gt
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.sources.eye_tracking import GROUPS, read_eye
+from pipeline_lib.sources.allen_signals import read_signals
 from pipeline_lib.sources.hdf import HdfFile
 from pipeline_lib.sources.intervals import complement, overlap_any
 from pipeline_lib.sources.location import checksums, single_file
-from pipeline_lib.sources.nwb import ELECTRODES, UNITS, region_name
+from pipeline_lib.sources.nwb import ELECTRODES, UNITS, electrode_rows, region_name
 from pipeline_lib.sources.options import Names, as_tuple
 from pipeline_lib.sources.presentations import merge_short
 from pipeline_lib.sources.selection import UnitSelection, select
-from pipeline_lib.sources.signals import signal_table
 from pipeline_lib.sources.stimulus import read_films
 from pipeline_lib.sources.trials import column_text, condition_text, no_trials, trial_table
 
@@ -36,11 +35,17 @@ if TYPE_CHECKING:
 PRESENTATIONS = "_presentations"
 REQUIRED_UNITS = ("id", "peak_channel_id", "quality", "isi_violations", "amplitude_cutoff", "presence_ratio")
 REQUIRED_PRESENTATIONS = ("start_time", "stop_time", "stimulus_name")
-NOT_PARAMETERS = ("stimulus_block", "stimulus_index", "stimulus_condition_id", "stimulus_presentation_id", "duration")
-RUNNING = "processing/running"
-SIGNAL_GROUPS = (RUNNING, *GROUPS)
-"""Where signals lie in the file."""
+NOT_PARAMETERS = (
+    *("stimulus_block", "stimulus_index", "stimulus_condition_id", "stimulus_presentation_id", "duration"),
+    *("start_frame", "end_frame", "flashes_since_change", "trials_id", "rewarded", "is_image_novel"),
+)
+TASK = "intervals/trials"
+OUTCOMES = ("aborted", "auto_rewarded", "hit", "miss", "false_alarm", "correct_reject")
+"""Columns of the task's trials of which one is true."""
+TASK_PARAMETERS = "general/task_parameters"
+"""Only Visual Behavior files have these."""
 LICENCE = "Allen Institute terms of use"
+BEHAVIOR_CITATION = "Allen Institute for Brain Science 2022, Visual Behavior Neuropixels dataset"
 CITATION = "Siegle, Jia et al. 2021, Nature 592:86-92, doi 10.1038/s41586-020-03171-x"
 
 
@@ -55,6 +60,8 @@ class Options(UnitSelection):
     quality: str | None = "good"
     in_brain: bool = True
     """Only units on a valid channel that lies in a structure."""
+    trials: Literal["presentations", "task"] = "presentations"
+    """What trials are: the presentations of stimuli, or (Visual Behavior) the trials of the task, by their outcome."""
     stimulus: Names | None = None
     """Stimuli whose presentations become trials, such as drifting_gratings; all by default."""
     condition: Names | None = None
@@ -66,7 +73,9 @@ class Options(UnitSelection):
     running: bool = True
     """Take the running speed (cm/s) along as the signal `running`, where the file has it."""
     eye: bool = True
-    """Take the signals `pupil` and `gaze` along, where the eye was filmed."""
+    """Take the signals `pupil` and (Visual Coding) `gaze` along, where the eye was filmed."""
+    licks: bool = True
+    """Take the signals `licks` and `rewards` along, where the animal did a task."""
     frames: tuple[Annotated[int, Gt(0)], Annotated[int, Gt(0)]] | None = None
     """Height and width of the frames of natural scenes and films that are taken along as the stimulus; null: none."""
     only_selected: bool = False
@@ -98,24 +107,20 @@ def read(session: str, location: Path, options: Options) -> "Recording":
         _check_times(path, times)
         units, keep = read_units(file, len(ends), options)
         invalid = read_invalid_times(file)
-        trials, counts = read_presentations(file, options, invalid)
-        signals = {}
-        if options.running and file.find(f"{RUNNING}/running_speed") is not None:
-            signals["running"], left_out = read_running(file)
-            counts |= left_out
-        if options.eye:
-            eye, left_out = read_eye(file)
-            signals |= eye
-            counts |= left_out
+        read_trials = read_task if options.trials == "task" else read_presentations
+        trials, counts = read_trials(file, options, invalid)
+        signals, left_out = read_signals(file, options.running, options.eye, options.licks)
+        counts |= left_out
         stimulus = None
         if options.frames is not None:
             stimulus = read_films(read_shown(file), path.parent.parent, options.frames)
+        behavior = file.find(TASK_PARAMETERS) is not None
         provenance = Provenance(
             source="allen",
             source_id=file.text("identifier"),
-            release="visual-coding-neuropixels",
+            release="visual-behavior-neuropixels" if behavior else "visual-coding-neuropixels",
             licence=LICENCE,
-            citation=CITATION,
+            citation=BEHAVIOR_CITATION if behavior else CITATION,
             files=checksums([path], path),
             counts=counts,
         )
@@ -154,7 +159,7 @@ def read_units(file: HdfFile, count: int, options: Options) -> "tuple[pd.DataFra
     if len(own) != count:
         raise InputError(file.path, UNITS, f"{len(own)} rows, {count} spike trains", "as many of both")
     electrodes = file.table(ELECTRODES, ("id", "location", "probe_id", "valid_data"))
-    channel = pd.Index(electrodes["id"]).get_indexer(own["peak_channel_id"])
+    channel = electrode_rows(file, electrodes, own["peak_channel_id"])
     if (channel < 0).any():
         row = int(np.argmax(channel < 0))
         found = f"channel {own['peak_channel_id'].iloc[row]}"
@@ -283,8 +288,35 @@ def read_presentations(
             conditions += condition_text(table, as_tuple(options.condition), file.path, path)
         presentations.append(table)
     together = pd.concat(presentations, ignore_index=True)
+    return _valid_trials(together, conditions, presentations, invalid)
+
+
+def read_task(file: HdfFile, options: Options, invalid: Sequence[Invalid]) -> "tuple[pd.DataFrame, dict[str, int]]":
+    """The trials of the change-detection task; the default condition is the outcome.
+
+    `change_time`, `response_time` and `reward_time` are events to align to.
+    """
+    if file.find(TASK) is None:
+        raise InputError(file.path, "option trials", f"no {TASK}", "trials: presentations (nobody did a task here)")
+    table = file.table(TASK, ("start_time", "stop_time")).drop(columns="id", errors="ignore")
+    names = as_tuple(options.condition)
+    if names:
+        conditions = condition_text(table, names, file.path, TASK)
+    else:
+        outcomes = [name for name in OUTCOMES if name in table]
+        if not outcomes:
+            raise InputError(file.path, TASK, "no column of outcomes", ", ".join(OUTCOMES))
+        happened = table[outcomes].to_numpy(dtype=bool)
+        conditions = np.where(happened.any(axis=1), np.array(outcomes)[happened.argmax(axis=1)], "other").tolist()
+    return _valid_trials(table, conditions, [table], invalid)
+
+
+def _valid_trials(
+    together: "pd.DataFrame", conditions: list[str], tables: Sequence["pd.DataFrame"], invalid: Sequence[Invalid]
+) -> "tuple[pd.DataFrame, dict[str, int]]":
+    """Trials outside the invalid times of the stimulus; a column that is text in one of `tables` is text in all."""
     for name in together.columns:
-        if any(name in table and table[name].dtype.kind == "O" for table in presentations):
+        if any(name in table and table[name].dtype.kind == "O" for table in tables):
             together[name] = column_text(together[name], missing="")
     start, stop = together.pop("start_time").to_numpy(), together.pop("stop_time").to_numpy()
     hit = overlap_any(start, stop, _spans(invalid, "stimulus"))
@@ -319,20 +351,3 @@ def stimulus_conditions(table: "pd.DataFrame") -> list[str]:
         values = column_text(column, missing="")
         texts = [f"{text} {name}={value}" if value else text for text, value in zip(texts, values, strict=True)]
     return texts
-
-
-def read_running(file: HdfFile) -> "tuple[pd.DataFrame, dict[str, int]]":
-    """Running speed at the middle of each sample, which lasts from its timestamp to its end time."""
-    start = file.values(f"{RUNNING}/running_speed/timestamps")
-    values = file.floats(f"{RUNNING}/running_speed/data")
-    ends = f"{RUNNING}/running_speed_end_times/timestamps"
-    if start.ndim == 2 and start.shape[0] == 2:  # the older files: starts, then ends
-        time = start.mean(axis=0)
-    elif file.find(ends) is not None:
-        stop = file.floats(ends)
-        if stop.shape != start.shape:
-            raise InputError(file.path, ends, f"shape {stop.shape}", f"shape {start.shape}, as running_speed has")
-        time = (start + stop) / 2
-    else:
-        time = start
-    return signal_table("running", time, values, file.path, f"{RUNNING}/running_speed")

@@ -22,7 +22,7 @@ LIMIT = 300.0
 """Seconds for one question; ONE itself retries a busy server for up to some four minutes."""
 LOGIN = (
     "an account: make one at {alyx}/signup, then set ALYX_LOGIN and ALYX_PASSWORD, or ALYX_TOKEN (shown at {alyx}/me);"
-    " sessions of the public release need none if they are given by their session id (eid)"
+    " sessions and insertions of the public release need none"
 )
 
 

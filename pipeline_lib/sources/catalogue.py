@@ -8,19 +8,17 @@ from typing import TYPE_CHECKING
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.sources.alyx import ask, has_login
-from pipeline_lib.sources.download import Downloader, RemoteFile
+from pipeline_lib.sources.download import Downloader
 from pipeline_lib.sources.endpoints import Endpoints
 from pipeline_lib.sources.fetch_allen import behavior_file, behavior_manifest, coding_table
-from pipeline_lib.sources.fetch_ibl import RELEASE, public_tables
 from pipeline_lib.sources.ibl import GOOD
+from pipeline_lib.sources.ibl_release import RELEASE, insertions, public_tables, release_units, require
 from pipeline_lib.sources.remote import ALLEN
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SOURCES = ("allen", "allen-behavior", "ibl")
-CLUSTERS = "aggregates/2026_Q2_IBL_et_al_BWM/clusters.pqt"
-CLUSTERS_MD5 = "ac22196fbd77687d6ee3a0c6b1b1fc15"
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,10 @@ class Query:
     """Allen only: the session type, such as brain_observatory_1.1 or functional_connectivity."""
     release: str | None = None
     """IBL only: a tag of the database, such as 2024_Q2_IBL_et_al_BWM_iblsort."""
+    insertions: bool = False
+    """IBL only: a row an insertion instead of a session."""
     limit: int = 10
+    """At most this many rows; 0: all."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def find_sessions(source: str, query: Query, data: Path, downloader: Downloader,
     entries = finders[source](query, data, downloader, endpoints)
     if not entries:
         raise InputError("sessions", source, "no session that fits", "less demanding terms")
-    return entries[: query.limit]
+    return entries[: query.limit or None]
 
 
 def as_sheet(entries: Iterable[Entry]) -> str:
@@ -126,27 +127,20 @@ def _ibl(query: Query, data: Path, downloader: Downloader, endpoints: Endpoints)
     if has_login():
         return _ibl_with_login(query, endpoints)
     tables = public_tables(data / "ibl", query.release or RELEASE, downloader, endpoints)
-    sessions = tables["sessions"].copy()
+    sessions = tables["sessions"].sort_values(["date", "subject", "number"])
     sessions.index = sessions.index.astype(str)
+    probes = insertions(tables).groupby("eid")["probe"].apply(list).to_dict()
     comments = dict.fromkeys(sessions.index, "")
     if query.region:
         units = _good_units(query.region, data, downloader, endpoints)
         known = [eid for eid in units.index if eid in sessions.index]
         sessions = sessions.loc[known]
         comments = {eid: f", {units[eid]} good units in {query.region}" for eid in known}
-    else:
-        sessions = sessions.sort_values(["date", "subject", "number"])
-    options = f"regions: [{query.region}]" if query.region else ""
-    return [
-        Entry(
-            _ibl_name(eid),
-            "ibl",
-            f"ibl:{eid}",
-            options,
-            f"{row['lab']}, {row['subject']}, {row['date']}{comments[eid]}",
-        )
-        for eid, row in sessions.iterrows()
-    ]
+    entries = []
+    for eid, row in sessions.iterrows():
+        comment = f"{row['lab']}, {row['subject']}, {row['date']}{comments[eid]}"
+        entries += _ibl_entries(eid, probes.get(eid, []), query, comment)
+    return entries
 
 
 def _ibl_with_login(query: Query, endpoints: Endpoints) -> list[Entry]:
@@ -156,40 +150,35 @@ def _ibl_with_login(query: Query, endpoints: Endpoints) -> list[Entry]:
     for record in found:
         probes.setdefault(record["eid"], []).append(record["probe"])
     described = {record["eid"]: f"{record['lab']}, {record['subject']}, {record['date']}" for record in found}
-    regions = f", regions: [{query.region}]" if query.region else ""
+    return [entry for eid, names in probes.items() for entry in _ibl_entries(eid, sorted(names), query, described[eid])]
+
+
+def _ibl_entries(eid: str, probes: list[str], query: Query, comment: str) -> list[Entry]:
+    """The row of a session with these probes, or a row for each of them; none for a session without sorted spikes."""
+    name, regions = f"ibl_{eid.partition('-')[0]}", f", regions: [{query.region}]" if query.region else ""
+    chosen = {f"{name}_{probe}": [probe] for probe in probes} if query.insertions else {name: probes} if probes else {}
     return [
-        Entry(_ibl_name(eid), "ibl", f"ibl:{eid}", f"probes: [{', '.join(sorted(names))}]{regions}", described[eid])
-        for eid, names in probes.items()
+        Entry(session, "ibl", f"ibl:{eid}", f"probes: [{', '.join(names)}]{regions}", comment)
+        for session, names in chosen.items()
     ]
 
 
 def _good_units(region: str, data: Path, downloader: Downloader, endpoints: Endpoints) -> "pd.Series":
     """Good units of the Brain-Wide Map in a region by session (eid), most first."""
     import numpy as np
-    import pandas as pd
     from iblatlas.regions import BrainRegions
 
-    path = data / "ibl/tables" / Path(CLUSTERS).parent.name / "clusters.pqt"
-    downloader.fetch(RemoteFile(f"{endpoints.ibl_public}/{CLUSTERS}", path, digests={"md5": CLUSTERS_MD5}))
-    units = pd.read_parquet(path, columns=_present(path, ("eid", "acronym", "label")))
-    units = units[units["label"] == GOOD]
+    units = release_units(data / "ibl", ("eid", "acronym", "atlas_id", "label"), downloader, endpoints)
     atlas = BrainRegions()
+    units = units[require(units, "eid", "label")["label"] == GOOD]
+    if "acronym" not in units:
+        units = units.assign(acronym=atlas.id2acronym(require(units, "atlas_id")["atlas_id"].to_numpy()))
     names = units["acronym"].unique()
     known = names[np.isin(names, atlas.acronym)]
     inside = {region}
     for mapping in ("Allen", "Beryl", "Cosmos"):
         inside |= set(known[np.asarray(atlas.acronym2acronym(known, mapping=mapping)) == region])
     return units[units["acronym"].isin(inside)]["eid"].astype(str).value_counts()
-
-
-def _present(path: Path, columns: tuple[str, ...]) -> list[str]:
-    import pyarrow.parquet as parquet
-
-    names = parquet.read_schema(path).names
-    for column in columns:
-        if column not in names:
-            raise InputError(path, f"column {column}", "no such column", ", ".join(names))
-    return list(columns)
 
 
 def _contains(table: "pd.DataFrame", column: str, text: str | None, path: Path, whole: bool = False) -> "pd.Series":
@@ -202,7 +191,3 @@ def _contains(table: "pd.DataFrame", column: str, text: str | None, path: Path, 
         raise InputError(path, f"column {column}", "no such column", ", ".join(map(str, table.columns)))
     values = table[column].fillna("").astype(str)
     return values == text if whole else values.str.contains(text, regex=False)
-
-
-def _ibl_name(eid: str) -> str:
-    return f"ibl_{eid.partition('-')[0]}"

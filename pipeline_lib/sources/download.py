@@ -26,6 +26,7 @@ from pipeline_lib.sources.transport import (
     given_up,
     patiently,
     pause,
+    remembered,
     request,
 )
 
@@ -229,13 +230,13 @@ class Downloader:
         """One answer of the server: the rest of the file, or all of it; what it is a part of."""
         origin, start, tag = part.origin(), 0, ""
         # Without a tag and without a checksum nobody could tell whether the rest belongs to the same file.
-        if origin is not None and origin.url == file.url and part.size and (origin.tag or file.digests):
+        if origin is not None and origin.url == remembered(file.url) and part.size and (origin.tag or file.digests):
             if part.size == origin.size:
                 return origin
             start, tag = part.size, origin.tag
         with request(file.url, self.network, start, tag=tag, headers=file.headers) as answer:
             if origin is None or answer.start == 0:
-                origin = Origin(file.url, answer.tag, answer.size)
+                origin = Origin(remembered(file.url), answer.tag, answer.size)
                 part.begin(origin)
             _require_space(file, (origin.size or 0) - part.size)
             for chunk in answer.chunks():

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline_lib.errors import InputError
 from pipeline_lib.sources.hdf import HdfFile
 from pipeline_lib.sources.signals import signal_table
 
@@ -13,15 +14,21 @@ if TYPE_CHECKING:
 FILTERED = "processing/filtered_gaze_mapping"
 RAW = "processing/raw_gaze_mapping"
 ELLIPSES = "processing/eye_tracking/pupil_ellipse_fits"
-GROUPS = (FILTERED, RAW, "processing/eye_tracking")
+TRACKED = "acquisition/EyeTracking"
+"""In Visual Behavior files: ellipses in pixels, no mapping to the screen."""
+GROUPS = (FILTERED, RAW, "processing/eye_tracking", TRACKED)
 
 
 def read_eye(file: HdfFile) -> "tuple[dict[str, pd.DataFrame], dict[str, int]]":
-    """The signals `pupil` (area, cm2; half axes of the fitted ellipse, pixels) and `gaze` (x, y on the screen, deg).
+    """The signals `pupil` and `gaze`; nothing where the eye was not filmed.
 
-    The mapping without blinks and outliers is taken where the file has it. Samples without a fit are left out and
-    counted. Nothing where the eye was not filmed.
+    Visual Coding: `pupil` (area, cm2; half axes of the fitted ellipse, pixels) and `gaze` (x, y on the screen, deg);
+    the mapping without blinks and outliers is taken where the file has it. Visual Behavior: `pupil` alone (area,
+    pixels2; half axes and centre x, y in the film, pixels), without likely blinks. Samples without a fit are left out
+    and counted.
     """
+    if file.find(f"{TRACKED}/pupil_tracking") is not None:
+        return _read_tracked(file)
     mapping = next((path for path in (FILTERED, RAW) if file.find(f"{path}/pupil_area") is not None), None)
     if mapping is None:
         return {}, {}
@@ -46,6 +53,26 @@ def read_eye(file: HdfFile) -> "tuple[dict[str, pd.DataFrame], dict[str, int]]":
             signals["gaze"], left_out = signal_table("gaze", time, gaze, file.path, place, ("x", "y"))
             counts |= left_out
     return signals, counts
+
+
+def _read_tracked(file: HdfFile) -> "tuple[dict[str, pd.DataFrame], dict[str, int]]":
+    place = f"{TRACKED}/pupil_tracking"
+    centre = file.floats(f"{place}/data", dimensions=2)
+    columns = [file.floats(f"{place}/{name}") for name in ("area", "width", "height")]
+    blinks = f"{TRACKED}/likely_blink/data"
+    lengths = {len(column) for column in (centre, *columns)}
+    blink = file.values(blinks).astype(bool) if file.find(blinks) is not None else np.zeros(len(centre), dtype=bool)
+    if lengths != {len(blink)} or centre.shape[1] != 2:
+        found = f"{sorted(lengths)} samples, {len(blink)} of {blinks}"
+        raise InputError(file.path, place, found, "as many samples of area, width, height, x and y")
+    values = np.where(blink[:, None], np.nan, np.stack([*columns, *centre.T], axis=1))
+    if not np.isfinite(values).all(axis=1).any():
+        return {}, {"pupil_samples_left_out": len(values)}
+    # The series share one clock, by links that a part of the file does not have.
+    paths = [f"{TRACKED}/{name}/timestamps" for name in ("pupil_tracking", "eye_tracking")]
+    time = file.floats(next((path for path in paths if file.find(path) is not None), paths[0]))
+    table, left_out = signal_table("pupil", time, values, file.path, place, ("area", "width", "height", "x", "y"))
+    return {"pupil": table}, left_out
 
 
 def _times(file: HdfFile, mapping: str, name: str) -> np.ndarray:

@@ -17,7 +17,8 @@ from pipeline_lib.sources.ledger import NAME
 from pipeline_lib.sources.remote import ACCEPTED, WEB, Remote, file_name, parse_remote
 from pipeline_lib.sources.sdk import fetch_with_sdk
 from pipeline_lib.sources.subset import fetch_selected
-from pipeline_lib.sources.transport import Network
+from pipeline_lib.sources.transport import Network, remembered
+from pipeline_lib.sources.voltage import fetch_voltage
 
 ENVIRONMENTS = ".environments"
 """Folder in the cache for environments of programs that need their own."""
@@ -30,7 +31,8 @@ def web_file(
 ) -> tuple[list[RemoteFile], Description]:
     """Any file by its address; nothing is known about it but what the server says."""
     file = RemoteFile(remote.identifier, folder / file_name(remote.identifier))
-    return [file], Description(remote.text, remote.identifier, "", "", "")
+    address = remembered(remote.identifier)
+    return [file], Description(address, address, "", "", "")
 
 
 LISTERS: dict[str, Lister] = {
@@ -69,7 +71,7 @@ def fetch(
     DownloadError : the session cannot be had; one line says why and what to do.
     InputError : the location is none of a remote session.
     """
-    remote = parse_remote(location, "--location")
+    remote = parse_remote(location, "--location", options)
     if remote is None:
         raise InputError("--location", "location", repr(location), ACCEPTED)
     downloader = Downloader(ledger or data / NAME, network, accept)
@@ -88,5 +90,7 @@ def fetch(
         written = {item.file.path for item in fetched}
         files = [file for file in files if file.path not in written]
     fetched += downloader.fetch_all(files)
+    if remote.scheme == "ibl" and options.get("voltage"):
+        fetch_voltage(remote, folder, options, downloader, endpoints)
     with exclusive(folder / ".lock"):
         return write_manifest(folder, description, fetched)

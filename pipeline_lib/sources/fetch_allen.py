@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from pipeline_lib.sources.allen import CITATION, LICENCE
+from pipeline_lib.sources.allen import BEHAVIOR_CITATION, CITATION, LICENCE
 from pipeline_lib.sources.download import Downloader, RemoteFile
 from pipeline_lib.sources.endpoints import Endpoints
 from pipeline_lib.sources.fetched import Description
 from pipeline_lib.sources.remote import ALLEN, Remote
 from pipeline_lib.sources.transport import DownloadError, Transient, patiently, request
 
-BEHAVIOR_CITATION = "Allen Institute for Brain Science 2022, Visual Behavior Neuropixels dataset"
 BEHAVIOR_RELEASE = "0.5.0"
 TABLES = ("sessions.csv", "probes.csv", "channels.csv")
 TEMPLATES = {"natural_movie": "natural_movie_templates", "natural_scenes": "natural_scene_templates"}
@@ -31,7 +30,7 @@ def coding_files(
     """The NWB of a Visual Coding session and the release's table of sessions; with `frames`, the shown films, too."""
     bucket, release = endpoints.allen_coding, folder.parent
     files = [
-        RemoteFile(f"{bucket}/{folder.name}/{folder.name}.nwb", folder / f"{folder.name}.nwb"),
+        RemoteFile(f"{bucket}/{remote.name}/{remote.name}.nwb", folder / f"{remote.name}.nwb"),
         coding_table("sessions.csv", release.parent.parent, endpoints),
     ]
     if options.get("frames"):
@@ -50,7 +49,7 @@ def behavior_files(
     remote: Remote, folder: Path, options: dict[str, Any], downloader: Downloader, endpoints: Endpoints
 ) -> tuple[list[RemoteFile], Description]:
     """The NWB of a Visual Behavior session, of the version that the release's manifest names. Raises DownloadError."""
-    name = f"{folder.name}.nwb"
+    name = f"{remote.name}.nwb"
     path = behavior_manifest(folder.parent, downloader, endpoints)
     entries = json.loads(path.read_text())["data_files"].values()
     found = [entry for entry in entries if urlsplit(entry["url"]).path.endswith(f"/{name}")]
@@ -92,7 +91,7 @@ def listed(prefix: str, downloader: Downloader, page: int = 1000) -> list[str]:
         token = next((str(node.text) for node in tree.iter() if node.tag.endswith("NextContinuationToken")), "")
         if not token:
             break
-    keys = [key for key in found if not key.endswith("/")]
+    keys = [key for key in found if key.rpartition("/")[2] not in ("", ".", "..")]
     if not keys:
         raise DownloadError(prefix, "nothing there", "a prefix with objects")
     return [f"s3://{parts.netloc}/{quote(key)}" for key in sorted(keys)]

@@ -6,25 +6,23 @@ and MD5, and goes where ONE would have put it.
 """
 
 import re
-import zipfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.files import atomic_file, exclusive
 from pipeline_lib.sources.alyx import LOGIN, ask, has_login
 from pipeline_lib.sources.download import Downloader, RemoteFile
 from pipeline_lib.sources.endpoints import Endpoints
 from pipeline_lib.sources.fetched import Description
 from pipeline_lib.sources.ibl import CITATION, GOOD, LICENCE, PASSING, SORTERS
+from pipeline_lib.sources.ibl_release import RELEASE, public_tables, release_units, require
 from pipeline_lib.sources.options import Names, as_tuple
 from pipeline_lib.sources.remote import Remote
 from pipeline_lib.sources.transport import DownloadError
 
-RELEASE = "Brainwidemap"
-"""The release whose tables are asked where there is no login."""
 SPIKES = ("spikes.times.npy", "spikes.clusters.npy")
 CLUSTERS = ("clusters.channels.npy", "clusters.depths.npy", "clusters.metrics.pqt", "clusters.uuids.csv")
 CHANNELS = ("channels.brainLocationIds_ccf_2017.npy", "channels.mlapdv.npy")
@@ -35,6 +33,7 @@ SIGNALS = {
     "pose": (r"_ibl_(left|right|body)Camera\.(lightningPose|dlc)\.pqt", r"_ibl_(left|right|body)Camera\.times\.npy"),
     "pupil": (r"_ibl_leftCamera\.features\.pqt", r"_ibl_leftCamera\.times\.npy"),
 }
+UUIDS = r"alf/(probe\w+)/(?:[^/]+/)?clusters\.uuids\.csv"
 TRIALS = (r"_ibl_trials\.table\.pqt",)
 
 
@@ -45,7 +44,7 @@ def ibl_files(
 
     Raises
     ------
-    DownloadError : an unknown id, an insertion id without login, no spike sorting, wrong credentials.
+    DownloadError : an unknown id, no spike sorting, wrong credentials.
     """
     session, base = find_session(remote, folder, downloader, endpoints)
     chosen = choose(session["datasets"], options, session["probe"], remote.text)
@@ -63,7 +62,7 @@ def find_session(
 
     Raises
     ------
-    DownloadError : an unknown id, an insertion id without login, wrong credentials.
+    DownloadError : an unknown id, wrong credentials.
     """
     if has_login():
         session = ask("session", {"identifier": remote.identifier}, endpoints)
@@ -72,10 +71,18 @@ def find_session(
 
 
 def remote_file(dataset: dict[str, Any], session: dict[str, Any], base: str, folder: Path) -> RemoteFile:
-    """A dataset of the session as a file to fetch: size and MD5 are published."""
+    """A dataset of the session as a file to fetch: size and MD5 are published.
+
+    Raises
+    ------
+    DownloadError : the tables name a path that leads out of `folder`.
+    """
+    relative = PurePosixPath(session["path"], dataset["path"])
+    if relative.is_absolute() or ".." in relative.parts:
+        raise DownloadError(base, f"a dataset with the path {str(relative)!r}", "a path within the session's folder")
     return RemoteFile(
         f"{base}/{quote(_with_id(session['path'], dataset))}",
-        folder / session["path"] / dataset["path"],
+        folder / relative,
         dataset["size"],
         {"md5": dataset["md5"]} if re.fullmatch("[0-9a-f]{32}", dataset["md5"]) else {},
     )
@@ -96,19 +103,21 @@ def _file_server(endpoints: Endpoints) -> str:
 
 
 def _look_up(remote: Remote, folder: Path, downloader: Downloader, endpoints: Endpoints) -> dict[str, Any]:
-    """The session in the tables of the public release."""
+    """The session, given by its own id or that of an insertion, in the tables of the public release."""
     tables = public_tables(folder.parent, RELEASE, downloader, endpoints)
     sessions, datasets = tables["sessions"], tables["datasets"]
-    index = sessions.index.astype(str)
-    if remote.identifier not in index:
-        found = f"no session {remote.identifier} in release {RELEASE} (an insertion id, or an unreleased session?)"
+    index, eid, units = sessions.index.astype(str), remote.identifier, None
+    if eid not in index:
+        eid, units = _of_insertion(remote, folder, downloader, endpoints)
+    if eid not in index:
+        found = f"no session {eid}, that of insertion {remote.identifier}, in release {RELEASE}"
         raise DownloadError(endpoints.ibl_public, found, LOGIN.format(alyx=endpoints.alyx))
-    row = sessions.iloc[index.get_loc(remote.identifier)]
-    own = datasets[datasets.index.get_level_values("eid").astype(str) == remote.identifier]
+    row = sessions.iloc[index.get_loc(eid)]
+    own = datasets[datasets.index.get_level_values("eid").astype(str) == eid]
     own = own[own["exists"].astype(bool)]
     sizes = own["file_size"].astype("Int64")
-    return {
-        "eid": remote.identifier,
+    session: dict[str, Any] = {
+        "eid": eid,
         "probe": None,
         "release": RELEASE,
         "path": f"{row['lab']}/Subjects/{row['subject']}/{row['date']}/{int(row['number']):03d}",
@@ -125,43 +134,47 @@ def _look_up(remote: Remote, folder: Path, downloader: Downloader, endpoints: En
             )
         ],
     }
+    if units is not None:
+        probe = _probe_of(session, units, folder, downloader, endpoints)
+        session |= {"probe": probe, "probes": {probe: remote.identifier}}
+    return session
 
 
-def public_tables(folder: Path, release: str, downloader: Downloader, endpoints: Endpoints) -> Any:
-    """The tables of a public release (sessions, datasets) by name, as ONE reads them; fetched once into `folder`.
+def _of_insertion(remote: Remote, folder: Path, downloader: Downloader, endpoints: Endpoints) -> tuple[str, set[str]]:
+    """The session (eid) of an insertion (pid) of the release, and the ids of the insertion's units.
 
-    `release` is a tag of the database, "" for everything public.
+    Raises
+    ------
+    DownloadError : no insertion of this id is in the release, or the table of its units cannot be had.
     """
-    from one.alf.cache import load_tables
-
-    place = folder / "tables" / (release or "all")
-    address = "/".join(filter(None, (endpoints.ibl_public, "caches/openalyx", release, "cache.zip")))
-    fetched = downloader.fetch(RemoteFile(address, place / "cache.zip", changes=True))
-    _unpack(fetched.file.path, place, fetched.sha256)
-    tables = load_tables(place)
-    for name in ("sessions", "datasets"):
-        if len(tables[name]) == 0:
-            raise InputError(
-                place, f"{name}.pqt", "no row", "the tables of a release; remove the folder and fetch again"
-            )
-    return tables
+    advice = LOGIN.format(alyx=endpoints.alyx)
+    try:
+        units = release_units(folder.parent, ("pid", "eid", "uuids"), downloader, endpoints)
+    except DownloadError as error:
+        found = f"no session {remote.identifier} in release {RELEASE}, and no table of insertions ({error.found})"
+        raise DownloadError(endpoints.ibl_public, found, advice) from None
+    own = units[require(units, "pid", "eid", "uuids")["pid"].astype(str) == remote.identifier]
+    if len(own) == 0:
+        found = f"no session or insertion {remote.identifier} in release {RELEASE}"
+        raise DownloadError(endpoints.ibl_public, found, advice)
+    return str(own["eid"].iloc[0]), set(own["uuids"].astype(str))
 
 
-def _unpack(archive: Path, place: Path, sha256: str) -> None:
-    """The tables in the archive, beside it; once, whichever process comes first."""
-    done = place / "unpacked"
-    with exclusive(place / ".lock"):
-        if done.exists() and done.read_text() == sha256:
-            return
-        try:
-            with zipfile.ZipFile(archive) as members:
-                for member in members.namelist():
-                    if member.endswith(".pqt"):
-                        with atomic_file(place / PurePosixPath(member).name) as part:
-                            part.write_bytes(members.read(member))
-        except zipfile.BadZipFile as error:
-            raise InputError(archive, "ZIP archive", str(error), "a whole archive; remove it and fetch again") from None
-        done.write_text(sha256)
+def _probe_of(
+    session: dict[str, Any], units: set[str], folder: Path, downloader: Downloader, endpoints: Endpoints
+) -> str:
+    """The name of the probe that the `units` were recorded with: the one whose table of unit ids holds them."""
+    newest = newest_revisions(session["datasets"], None)
+    tables = {path: match[1] for path in newest if (match := re.fullmatch(UUIDS, path))}
+    for path, probe in tables.items():
+        file = remote_file(newest[path], session, f"{endpoints.ibl_public}/data", folder)
+        # Kept beside the release's tables: in the session's folder it would look like a probe to read.
+        place = folder.parent / "tables/units" / f"{newest[path]['id']}.csv"
+        text = downloader.fetch(replace(file, path=place)).file.path.read_text()
+        if units & set(text.split()):
+            return probe
+    found = f"{len(tables)} probes, none with these units"
+    raise DownloadError(f"ibl:{session['eid']}", found, "the session's id (eid) and the option `probes`")
 
 
 def choose(

@@ -14,6 +14,7 @@ from pipeline_lib.files import write_json
 from pipeline_lib.sources.download import Fetched
 from pipeline_lib.sources.origin import VERSION
 from pipeline_lib.sources.remote import MANIFEST
+from pipeline_lib.sources.transport import remembered
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def write_manifest(folder: Path, description: Description, files: Sequence[Fetch
     before = json.loads(path.read_text()) if path.is_file() else {}
     listed = {
         item.file.path.relative_to(folder).as_posix(): {
-            "url": item.file.url,
+            "url": remembered(item.file.url),
             "size": item.size,
             "sha256": item.sha256,
             "published": dict(item.file.digests),

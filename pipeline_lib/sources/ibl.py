@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-from annotated_types import Gt
+from annotated_types import Ge, Gt
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.sources.alf import AlfSession
@@ -70,6 +70,11 @@ class Options(UnitSelection):
     """Samples per second of the signal `wheel` (position, rad; velocity, rad/s); null leaves it out."""
     signals: Signal | tuple[Signal, ...] = ()
     """More signals to take along, where the session has them."""
+    voltage: tuple[Annotated[float, Ge(0)], Annotated[float, Gt(0)]] | None = None
+    """Start and length (s) of a snippet of raw voltage for the figure `raw_voltage`, such as [600, 0.5]; fetched by
+    ranges for every probe whose raw recording is published. Null: none."""
+    band: Literal["ap", "lf"] = "ap"
+    """Of the raw voltage: action potentials (30 kHz) or local field potential (2.5 kHz)."""
 
 
 def locate(location: Path) -> Path:

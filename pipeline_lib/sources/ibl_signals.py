@@ -96,7 +96,7 @@ def _one(
     signal: str, time: np.ndarray, values: np.ndarray, alf: AlfSession, name: str, columns: tuple[str, ...]
 ) -> "tuple[dict[str, pd.DataFrame], dict[str, int]]":
     """One signal by its name; none where no sample is finite."""
-    finite = np.isfinite(values.reshape(len(values), -1)).all(axis=1) & np.isfinite(time)
+    finite = np.isfinite(values if values.ndim == 2 else values[:, None]).all(axis=1) & np.isfinite(time)
     if not finite.any():
         return {}, {f"{signal}_samples_left_out": len(values)}
     table, left_out = signal_table(signal, time, values, alf.path(name), name, columns)

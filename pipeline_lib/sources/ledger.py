@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import exclusive
+from pipeline_lib.sources.transport import remembered
 
 NAME = "ledger.tsv"
 
@@ -20,7 +21,7 @@ class Ledger:
 
     def lookup(self, url: str) -> str:
         """SHA-256 of the first fetch of `url`, "" where it is not known; the last line about an address counts."""
-        found = ""
+        found, url = "", remembered(url)
         for number, line in enumerate(self._lines(), start=1):
             columns = line.split("\t")
             if len(columns) != 3 or len(columns[0]) != 64:
@@ -38,7 +39,7 @@ class Ledger:
             with self.path.open("r+b" if content else "w+b") as handle:
                 handle.truncate(content.rfind(b"\n") + 1)
                 handle.seek(0, 2)
-                handle.write(f"{sha256}\t{size}\t{url}\n".encode())
+                handle.write(f"{sha256}\t{size}\t{remembered(url)}\n".encode())
 
     def _lines(self) -> list[str]:
         if not self.path.exists():

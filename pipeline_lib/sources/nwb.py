@@ -15,7 +15,7 @@ import numpy as np
 from pipeline_lib.errors import InputError
 from pipeline_lib.sources.hdf import HdfFile
 from pipeline_lib.sources.location import checksums, single_file
-from pipeline_lib.sources.options import Names, as_tuple
+from pipeline_lib.sources.options import Names, as_tuple, check_names
 from pipeline_lib.sources.selection import UnitSelection, select
 from pipeline_lib.sources.signals import signal_table
 from pipeline_lib.sources.spikes import check_spike_times
@@ -54,6 +54,10 @@ class Options(UnitSelection):
     """Of a remote file, fetch only the chosen units and the small tables, by ranges."""
     time_offset: float = 0.0
     """Seconds added to every time of the file, for files whose clock starts before 0."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_names(self.signals, "source nwb", "option signals")
 
 
 def locate(location: Path) -> Path:
@@ -178,8 +182,19 @@ def unit_electrodes(file: HdfFile, units: "pd.DataFrame") -> "pd.DataFrame":
         some = ends > starts
         rows[some] = listed[starts[some]]
     elif "peak_channel_id" in units and "id" in electrodes:
-        rows = pd.Index(electrodes["id"]).get_indexer(units["peak_channel_id"])
+        rows = electrode_rows(file, electrodes, units["peak_channel_id"])
     return electrodes.reindex(rows).set_index(units.index)
+
+
+def electrode_rows(file: HdfFile, electrodes: "pd.DataFrame", ids: "pd.Series") -> np.ndarray:
+    """The row of the electrodes table of each id, -1 for one that it does not list. InputError for ids listed twice."""
+    import pandas as pd
+
+    listed = pd.Index(electrodes["id"])
+    if not listed.is_unique:
+        found = f"{listed[listed.duplicated()][0]} twice"
+        raise InputError(file.path, f"{ELECTRODES}/id", found, "one row an electrode")
+    return listed.get_indexer(ids)
 
 
 def region_name(location: object) -> str:

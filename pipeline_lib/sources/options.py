@@ -1,11 +1,16 @@
 """Options of a source: a block of the config made into the source's frozen dataclass."""
 
 import dataclasses
+import re
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from pipeline_lib.errors import InputError, suggest
 
 T = TypeVar("T")
+
+NAME = re.compile(r"[A-Za-z0-9][\w+.-]*", re.ASCII)
+"""What becomes part of a path: a signal's name is that of its file."""
 
 Names = str | tuple[str, ...]
 """One name or several."""
@@ -35,6 +40,14 @@ def parse_options(source: str, kind: type[T], values: dict[str, Any]) -> T:
         same = [other["msg"] for other in error.errors() if other["loc"][:1] == problem["loc"][:1]]
         accepted = " or ".join(dict.fromkeys(text.removeprefix("Input should be ") for text in same))
         raise InputError(f"source {source}", f"option {name}", repr(values.get(name)), accepted) from None
+
+
+def check_names(names: Iterable[str], where: str, field: str) -> None:
+    """Raise InputError for a name that would not do as that of a file."""
+    for name in names:
+        if not NAME.fullmatch(name):
+            accepted = "letters, digits, '_', '-', '+' and '.', beginning with a letter or digit"
+            raise InputError(where, field, repr(name), accepted)
 
 
 def as_tuple(names: Names | None) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ def signal_table(
     if values.ndim not in (1, 2) or time.shape != values.shape[:1]:
         found = f"{time.shape} times, {values.shape} values"
         raise InputError(where, field, found, "one time a sample, (samples,) or (samples, dimensions) values")
-    matrix = values.reshape(len(values), -1).astype(np.float64)
+    matrix = (values if values.ndim == 2 else values[:, None]).astype(np.float64)
     dimensions = matrix.shape[1]
     names = list(columns) or ([name] if dimensions == 1 else [f"{name}_{k}" for k in range(dimensions)])
     whole = np.isfinite(time) & np.isfinite(matrix).all(axis=1)

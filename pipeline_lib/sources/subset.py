@@ -6,6 +6,7 @@ the reader of the source reads like the whole.
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,15 @@ import numpy as np
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import atomic_file, sha256_file
-from pipeline_lib.sources import allen, nwb
+from pipeline_lib.sources import allen, allen_signals, nwb
 from pipeline_lib.sources.download import Downloader, Fetched, RemoteFile
 from pipeline_lib.sources.hdf import HdfFile
 from pipeline_lib.sources.location import reading
 from pipeline_lib.sources.options import as_tuple, parse_options
 from pipeline_lib.sources.ranges import RangeFile
-from pipeline_lib.sources.remote import MANIFEST
+from pipeline_lib.sources.remote import MANIFEST, selecting
 from pipeline_lib.sources.selection import passes
-from pipeline_lib.sources.transport import without_secrets
+from pipeline_lib.sources.transport import remembered, without_secrets
 
 RAGGED = ("spike_times", "obs_intervals", "electrodes")
 """Columns of several values a unit that readers use; spike amplitudes and waveforms stay where they are."""
@@ -52,16 +53,32 @@ def fetch_selected(
     Raises
     ------
     DownloadError : the server cannot answer ranges, or fails as in a download.
-    InputError : the file is no NWB file with units, or no unit is selected.
+    InputError : the file is no NWB file with units, or no unit is selected; what cannot be read is fetched afresh
+        first, for no checksum covers ranges.
     """
-    chosen = _selecting(options)
+    chosen = selecting(options)
     if here := _here(file, chosen):
         return here
+    left = downloader.network.downloads
+    while True:
+        try:
+            return _fetch(file, source, options, downloader, chosen)
+        except InputError as error:
+            left -= 1
+            unreadable = error.__cause__ is not None
+            if not (left and unreadable):
+                raise
+            print(f"{file.path}: {error.found}; fetching it afresh", file=sys.stderr, flush=True)
+
+
+def _fetch(
+    file: RemoteFile, source: str, options: dict[str, Any], downloader: Downloader, chosen: dict[str, Any]
+) -> tuple[Fetched, dict[str, Any]]:
     with RangeFile(file.url, downloader.network, file.headers) as handle:
         remote = RemoteHdf(handle)
         with remote:
             rows, count = selected_rows(remote, source, options)
-            with atomic_file(file.path) as part:
+            with atomic_file(file.path) as part, reading(remote.path, "units"):
                 write_part(remote, part, rows, source, options)
         details = {
             "selection": chosen,
@@ -74,10 +91,6 @@ def fetch_selected(
     return Fetched(file, size, sha256, f"ranges of version {details['version'] or 'unknown'}", moved), details
 
 
-def _selecting(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in sorted(options.items()) if name not in ("min_rate", "max_units")}
-
-
 def _here(file: RemoteFile, chosen: dict[str, Any]) -> tuple[Fetched, dict[str, Any]] | None:
     """The same part, if it was fetched before and is as it was."""
     path = file.path.parent / MANIFEST
@@ -85,7 +98,7 @@ def _here(file: RemoteFile, chosen: dict[str, Any]) -> tuple[Fetched, dict[str, 
         return None
     manifest = json.loads(path.read_text())
     entry, details = manifest["files"].get(file.path.name), manifest["details"]
-    same = entry is not None and entry["url"] == file.url and details.get("selection") == chosen
+    same = entry is not None and entry["url"] == remembered(file.url) and details.get("selection") == chosen
     if not same or sha256_file(file.path) != entry["sha256"]:
         return None
     return Fetched(file, entry["size"], entry["sha256"], entry["checked"], moved=0), details
@@ -115,7 +128,7 @@ def write_part(file: RemoteHdf, path: Path, rows: np.ndarray, source: str, optio
     """Write the small tables of `file` and its units `rows` to the new NWB file `path`."""
     import h5py
 
-    signals = list(options.get("signals", {}).values()) if source == "nwb" else list(allen.SIGNAL_GROUPS)
+    signals = list(options.get("signals", {}).values()) if source == "nwb" else list(allen_signals.GROUPS)
     with h5py.File(path, "w", libver=("earliest", "v110")) as target:
         _copy_attributes(file.require(""), target)
         for name in (*COPIED, *signals):

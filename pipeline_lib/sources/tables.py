@@ -17,7 +17,7 @@ from annotated_types import Gt
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.sources.location import checksums, reading
-from pipeline_lib.sources.options import Names, as_tuple
+from pipeline_lib.sources.options import Names, as_tuple, check_names
 from pipeline_lib.sources.selection import UnitSelection, select
 from pipeline_lib.sources.signals import signal_table
 from pipeline_lib.sources.spikes import check_spike_times
@@ -75,6 +75,7 @@ class Options(UnitSelection):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_names(self.signals, "source tables", "option signals")
         if (self.time_unit == "samples") != (self.sampling_rate is not None):
             accepted = "a rate in samples per second, with time_unit: samples and only then"
             raise InputError("source tables", "option sampling_rate", self.sampling_rate, accepted)
@@ -184,6 +185,7 @@ class _Files:
         if not self.location.is_dir():
             return {}
         found = {file.stem: file for file in sorted((self.folder / "signals").glob("*")) if file.suffix in SUFFIXES}
+        check_names(found, str(self.folder / "signals"), "file name")
         self.used.extend(found.values())
         return found
 
@@ -253,12 +255,12 @@ def read_trials(path: Path | None, options: Options) -> "tuple[pd.DataFrame, dic
         return no_trials(), {}
     names = as_tuple(options.condition)
     table = pd.DataFrame(load_columns(path, text=names or ("condition",)))
-    start, stop = (_vector(path, table, name) for name in (options.start, options.stop))
+    start, stop = (_times(path, table, name, options) for name in (options.start, options.stop))
     for name in as_tuple(options.events):
-        table[name] = options.seconds(_vector(path, table, name))
+        table[name] = _times(path, table, name, options)
     condition = condition_text(table, names or tuple(table.columns.intersection(["condition"])), path, "trials")
     rest = table.drop(columns=[options.start, options.stop])
-    return trial_table(options.seconds(start), options.seconds(stop), condition, rest)
+    return trial_table(start, stop, condition, rest)
 
 
 def read_observed(path: Path | None, options: Options) -> np.ndarray:
@@ -266,13 +268,16 @@ def read_observed(path: Path | None, options: Options) -> np.ndarray:
     if path is None:
         return np.empty((0, 2))
     columns = load_columns(path)
-    return np.stack([options.seconds(_vector(path, columns, name)) for name in ("start", "stop")], axis=1)
+    start, stop = (_times(path, columns, name, options) for name in ("start", "stop"))
+    if len(start) != len(stop):
+        raise InputError(path, "column stop", f"{len(stop)} values, {len(start)} of start", "as many of both")
+    return np.stack([start, stop], axis=1)
 
 
 def read_signal(name: str, path: Path, options: Options) -> "tuple[pd.DataFrame, dict[str, int]]":
     """A signal: the column `time`, and every other column as a dimension."""
     columns = load_columns(path)
-    time = options.seconds(_vector(path, columns, "time"))
+    time = _times(path, columns, "time", options)
     dimensions = [column for column in columns if column != "time"]
     if not dimensions:
         raise InputError(path, "columns", "time alone", "time and at least one dimension")
@@ -335,3 +340,12 @@ def _vector(path: Path, columns: Any, name: str) -> np.ndarray:
     if values.ndim != 1:
         raise InputError(path, f"column {name}", f"shape {values.shape}", "one value a row")
     return values
+
+
+def _times(path: Path, columns: Any, name: str, options: Options) -> np.ndarray:
+    """A column of times, in s."""
+    values = _vector(path, columns, name)
+    if len(values) and values.dtype.kind not in "iuf":
+        found = " ".join(repr(values[0]).split())[:60]
+        raise InputError(path, f"column {name}", f"{values.dtype} ({found})", "numbers")
+    return options.seconds(values)

@@ -5,6 +5,7 @@ No wait is without an end: connecting, the first byte, and every later byte have
 """
 
 import email.utils
+import hashlib
 import os
 import re
 import threading
@@ -248,6 +249,15 @@ def without_secrets(url: str) -> str:
     version = parse_qs(parts.query).get("versionId")
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}" + (f"?versionId={version[0]}" if version else "")
+
+
+def remembered(url: str) -> str:
+    """`url` as files may keep it: without password, and with the query (which may hold a signature) as its hash."""
+    parts = urlsplit(url)
+    digest = hashlib.sha256(parts.query.encode()).hexdigest()[:12]
+    hidden = parts.query and not re.fullmatch(r"versionId=[^&]*", parts.query)
+    fragment = f"#{parts.fragment}" if parts.fragment else ""
+    return without_secrets(url) + (f"?query-sha256={digest}" if hidden else "") + fragment
 
 
 def _tag(headers: Mapping[str, str]) -> str:

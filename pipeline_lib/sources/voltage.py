@@ -20,9 +20,9 @@ from pipeline_lib.sources.download import Downloader, RemoteFile
 from pipeline_lib.sources.endpoints import Endpoints
 from pipeline_lib.sources.fetch_ibl import find_session, newest_revisions, remote_file
 from pipeline_lib.sources.location import reading
+from pipeline_lib.sources.options import as_tuple
 from pipeline_lib.sources.ranges import RangeFile
-from pipeline_lib.sources.remote import parse_remote
-from pipeline_lib.sources.transport import DownloadError
+from pipeline_lib.sources.remote import Remote
 
 Band = Literal["ap", "lf"]
 FILES = ("ch", "meta", "cbin")
@@ -156,29 +156,44 @@ def microvolts_per_bit(meta: str, band: Band, where: Path) -> np.ndarray:
 
 
 def fetch_voltage(
-    location: str,
-    data: Path,
-    probe: str,
-    band: Band,
-    start: float,
-    length: float,
-    downloader: Downloader,
-    endpoints: Endpoints,
-) -> Snippet:
-    """A snippet of an IBL session or insertion as it is named in the session sheet (``ibl:UUID``).
+    remote: Remote, folder: Path, options: dict[str, Any], downloader: Downloader, endpoints: Endpoints
+) -> dict[str, Path]:
+    """The snippets that the option `voltage` of an IBL session asks for, fetched into its folder: files by probe.
+
+    Those that are there are not fetched again; a probe whose raw recording is not published has none.
 
     Raises
     ------
-    DownloadError : there is no such session, or its raw voltage is not where the session is.
-    InputError : another source, or a span that is not in the recording.
+    DownloadError : there is no such session, or a file cannot be had.
+    InputError : a span that is not in the recording.
     """
-    remote = parse_remote(location, "--location")
-    if remote is None or remote.scheme != "ibl":
-        raise InputError("--location", "location", repr(location), "ibl:UUID, a session of IBL")
-    folder = remote.folder(data)
+    start, length = map(float, options["voltage"])
+    band: Band = options.get("band", "ap")
     session, base = find_session(remote, folder, downloader, endpoints)
-    found = voltage_files(newest_revisions(session["datasets"], None), probe, band)
-    if not found:
-        raise DownloadError(location, f"no raw {band} voltage of {probe}", "a probe whose raw data are published")
-    files = {ending: remote_file(dataset, session, base, folder) for ending, dataset in found.items()}
-    return fetch_snippet(files, probe, band, start, length, downloader)
+    datasets = newest_revisions(session["datasets"], None)
+    known = sorted({match[1] for path in datasets if (match := re.match(r"raw_ephys_data/(probe\w+)/", path))})
+    snippets = {}
+    for probe in as_tuple(options.get("probes")) or ((session["probe"],) if session["probe"] else tuple(known)):
+        found = voltage_files(datasets, probe, band)
+        if not found:
+            continue
+        snippets[probe] = path = folder / snippet_name(probe, band, start, length)
+        if not path.is_file():
+            files = {ending: remote_file(dataset, session, base, folder) for ending, dataset in found.items()}
+            fetch_snippet(files, probe, band, start, length, downloader).write(path)
+    return snippets
+
+
+def snippet_name(probe: str, band: str, start: float, length: float) -> str:
+    """Where a snippet lies within the folder of its session."""
+    return f"voltage/{probe}.{band}.{start:g}s.{length:g}s.npz"
+
+
+def snippets_in(source: Path, selection: dict[str, Any]) -> list[Path]:
+    """The snippets in the folder of a session that the reading options `selection` ask for, by probe."""
+    if not selection.get("voltage"):
+        return []
+    start, length = map(float, selection["voltage"])
+    name = snippet_name("*", selection.get("band", "ap"), start, length)
+    probes = as_tuple(selection.get("probes"))
+    return [path for path in sorted(source.glob(name)) if not probes or path.name.partition(".")[0] in probes]

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 from tests.servers.files import FileServer, Handler
 
 PAGE = re.compile(r"\[start_row\$eq(\d+)\]\[num_rows\$eq(\d+)\]")
+QUERY = "/api/v2/data/query.json"
 DOWNLOAD = "/api/v2/well_known_file_download/1"
 
 
@@ -26,7 +27,7 @@ class Warehouse:
             self.rows["EcephysSession"] += [_session(row) for row in _read(tables / "sessions.csv")]
             self.rows["EcephysProbe"] += [_probe(row) for row in _read(tables / "probes.csv")]
         files.put(DOWNLOAD, nwb.read_bytes())
-        files.pages["/api/v2/data/query.json"] = self._query
+        files.pages[QUERY] = self._query
 
     def _query(self, handler: Handler) -> None:
         query = unquote(urlsplit(handler.path).query)

@@ -7,19 +7,21 @@ from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
+import pandas as pd
+import pytest
 
+from pipeline_lib.sources import ibl_release
 from pipeline_lib.sources.simulate import simulate
 from pipeline_lib.sources.simulate.layouts import write_layout
 from tests.servers.files import FileServer
 
 BUCKET = "/ibl-brain-wide-map-public"
+CODING = "/allen-brain-observatory/visual-coding-neuropixels/ecephys-cache"
 REVISION = "2024-05-06"
 
 
 def ibl_folder(folder: Path) -> Path:
     """A session folder of IBL with a wheel, licks, motion energy, two revisions, and spikes of good units apart."""
-    import pandas as pd
-
     recording = simulate("lorenz", {"conditions": 3, "repeats": 4}, 0, "KS014")
     session = write_layout(recording, folder, "ibl")
     alf = session / "alf"
@@ -52,9 +54,24 @@ def ibl_folder(folder: Path) -> Path:
     return session
 
 
-def publish_ibl(server: FileServer, session: Path) -> tuple[str, dict[str, str]]:
+def publish_allen(server: FileServer, nwb: Path, number: str) -> str:
+    """Serve a file as session `number` of Visual Coding, as its bucket does; the path of it on the server."""
+    server.put(f"{CODING}/sessions.csv", f"id,session_type,genotype\n{number},brain_observatory_1.1,wt\n".encode())
+    path = f"{CODING}/session_{number}/session_{number}.nwb"
+    server.put(path, nwb.read_bytes())
+    return path
+
+
+def publish_units(server: FileServer, units: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serve the table of all units of the Brain-Wide Map."""
+    table = io.BytesIO()
+    units.to_parquet(table)
+    server.put(f"{BUCKET}/{ibl_release.UNITS}", table.getvalue())
+    monkeypatch.setattr(ibl_release, "UNITS_MD5", hashlib.md5(table.getvalue()).hexdigest())
+
+
+def publish_ibl(server: FileServer, session: Path, tag: str = ibl_release.RELEASE) -> tuple[str, dict[str, str]]:
     """Serve a session folder as the public bucket does, tables included; its eid, and paths on the server by name."""
-    import pandas as pd
     from iblutil.io import parquet
 
     from tests.servers.alyx import identifier
@@ -62,7 +79,8 @@ def publish_ibl(server: FileServer, session: Path) -> tuple[str, dict[str, str]]
     lab, _, subject, date, number = session.parts[-5:]
     eid = identifier("session")
     rows, paths = [], {}
-    for path in sorted(path for path in (session / "alf").rglob("*") if path.is_file()):
+    found = [path for part in ("alf", "raw_ephys_data") for path in (session / part).rglob("*") if path.is_file()]
+    for path in sorted(found):
         relative, content = path.relative_to(session), path.read_bytes()
         dataset = identifier(relative.as_posix())
         on_server = relative.with_name(f"{relative.stem}.{dataset}{relative.suffix}").as_posix()
@@ -82,5 +100,5 @@ def publish_ibl(server: FileServer, session: Path) -> tuple[str, dict[str, str]]
             parquet.save(path, table, {"date_created": "2025-01-01 00:00", "origin": "alyx", "min_api_version": "2.7"})
             members.writestr(f"{name}.pqt", path.read_bytes())
             path.unlink()
-    server.put(f"{BUCKET}/caches/openalyx/Brainwidemap/cache.zip", archive.getvalue())
+    server.put(f"{BUCKET}/caches/openalyx/{tag}/cache.zip", archive.getvalue())
     return eid, paths

@@ -4,7 +4,6 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -16,22 +15,11 @@ from pipeline_lib.sources.catalogue import Query, as_sheet, find_sessions
 from pipeline_lib.sources.download import Downloader
 from pipeline_lib.sources.endpoints import Endpoints
 from pipeline_lib.sources.remote import parse_remote
+from pipeline_lib.sources.transport import DownloadError
 from tests.servers.alyx import TOKEN, Alyx, identifier
 from tests.servers.files import FileServer
-from tests.servers.sessions import BUCKET, ibl_folder, publish_ibl
+from tests.servers.sessions import CODING, publish_ibl, publish_units
 from tests.sources.fetching import QUICK
-
-CODING = "/allen-brain-observatory/visual-coding-neuropixels/ecephys-cache"
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    for name in ("ALYX_LOGIN", "ALYX_PASSWORD", "ALYX_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    server = FileServer()
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
-    yield server
-    server.close()
 
 
 def _find(server: FileServer, tmp_path: Path, source: str, **terms: object) -> list[catalogue.Entry]:
@@ -91,9 +79,11 @@ def test_allen_behavior(server: FileServer, tmp_path: Path) -> None:
     assert (found.source, found.location) == ("allen", "allen-behavior:7")
 
 
-def test_ibl_by_region_without_account(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ibl_by_region_without_account(
+    server: FileServer, ibl_session: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Layers belong to their area: VISp is found where only VISp2/3 is written."""
-    eid, _ = publish_ibl(server, ibl_folder(tmp_path / "one"))
+    eid, _ = publish_ibl(server, ibl_session)
     rows = [
         (eid, "VISp2/3", 1.0),
         (eid, "VISp5", 1.0),
@@ -101,19 +91,43 @@ def test_ibl_by_region_without_account(server: FileServer, tmp_path: Path, monke
         (identifier("x"), "VISp1", 1.0),
         (eid, "CA1", 1.0),
     ]
-    table = io.BytesIO()
-    pd.DataFrame(rows, columns=["eid", "acronym", "label"]).to_parquet(table)
-    server.put(f"{BUCKET}/{catalogue.CLUSTERS}", table.getvalue())
-    monkeypatch.setattr(catalogue, "CLUSTERS_MD5", hashlib.md5(table.getvalue()).hexdigest())
+    publish_units(server, pd.DataFrame(rows, columns=["eid", "acronym", "label"]), monkeypatch)
     (found,) = _find(server, tmp_path, "ibl", region="VISp")
     assert found.location == f"ibl:{eid}"
     assert found.comment.endswith("2 good units in VISp")
+    assert found.options == "probes: [probe00], regions: [VISp]"
     assert len(_find(server, tmp_path, "ibl")) == 1
 
 
-def test_ibl_with_account(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ibl_regions_by_atlas_id_where_the_table_has_no_acronyms(
+    server: FileServer, ibl_session: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eid, _ = publish_ibl(server, ibl_session)
+    units = pd.DataFrame({"eid": [eid] * 3, "atlas_id": [385, 382, 385], "label": [1.0, 1.0, 0.3]})
+    publish_units(server, units, monkeypatch)
+    (found,) = _find(server, tmp_path, "ibl", region="VISp")
+    assert found.comment.endswith(", 1 good units in VISp")
+
+
+def test_the_insertions_of_a_release_by_its_tag(server: FileServer, two_probes: Path, tmp_path: Path) -> None:
+    """Without an account, from what the datasets of the release's tables are called; --limit 0 lists them all."""
+    eid, _ = publish_ibl(server, two_probes, tag="2024_Q2_IBL_et_al_BWM")
+    terms = {"release": "2024_Q2_IBL_et_al_BWM", "limit": 0}
+    (session,) = _find(server, tmp_path, "ibl", **terms)
+    assert session.options == "probes: [probe00, probe01]"
+    found = _find(server, tmp_path, "ibl", insertions=True, **terms)
+    assert [entry.options for entry in found] == ["probes: [probe00]", "probes: [probe01]"]
+    assert [entry.location for entry in found] == [f"ibl:{eid}"] * 2
+    assert len({entry.session for entry in found}) == 2
+    with pytest.raises(DownloadError, match="Brainwidemap"):
+        _find(server, tmp_path, "ibl")
+
+
+def test_ibl_with_account(
+    server: FileServer, ibl_session: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ALYX_TOKEN", TOKEN)
-    database = Alyx(server, ibl_folder(tmp_path / "one"))
+    database = Alyx(server, ibl_session)
     (found,) = _find(server, tmp_path, "ibl", region="MOs")
     assert found.location == f"ibl:{database.eid}"
     assert found.options == "probes: [probe00], regions: [MOs]"

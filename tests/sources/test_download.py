@@ -7,7 +7,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +25,9 @@ OTHER = CONTENT[::-1]
 
 
 @pytest.fixture
-def server() -> Iterator[FileServer]:
-    server = FileServer()
+def server(server: FileServer) -> FileServer:
     server.put("/file.bin", CONTENT)
-    yield server
-    server.close()
+    return server
 
 
 @pytest.fixture

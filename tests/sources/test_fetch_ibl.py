@@ -1,10 +1,10 @@
 """IBL sessions end as verified folders: without an account from the public bucket, with one through the real ONE."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pipeline_lib.errors import InputError
@@ -15,25 +15,10 @@ from pipeline_lib.sources.fetch_ibl import choose
 from pipeline_lib.sources.transport import DownloadError
 from tests.servers.alyx import LOGIN, PASSWORD, TOKEN, Alyx, identifier
 from tests.servers.files import Fault, FileServer
-from tests.servers.sessions import ibl_folder, publish_ibl
+from tests.servers.sessions import publish_ibl, publish_units
 from tests.sources.fetching import QUICK
 
 EID = identifier("session")
-
-
-@pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return ibl_folder(tmp_path_factory.mktemp("ibl"))
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    for name in ("ALYX_LOGIN", "ALYX_PASSWORD", "ALYX_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    server = FileServer()
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
-    yield server
-    server.close()
 
 
 @pytest.fixture
@@ -49,19 +34,21 @@ def _fetched(manifest: Path) -> set[str]:
     return {name.partition("/alf/")[2] for name in json.loads(manifest.read_text())["files"]}
 
 
-def _same_spikes(manifest: Path, session: Path, **options: object) -> None:
+def _same_spikes(manifest: Path, ibl_session: Path, **options: object) -> None:
     ours = read_source("ibl", "ours", manifest.parent, options | {"observed": "trials"})
-    direct = read_source("ibl", "direct", session, options | {"observed": "trials"})
+    direct = read_source("ibl", "direct", ibl_session, options | {"observed": "trials"})
     assert np.array_equal(ours.spike_times, direct.spike_times)
     assert np.array_equal(ours.spike_units, direct.spike_units)
     assert ours.units.equals(direct.units)
     assert ours.trials.equals(direct.trials)
 
 
-def test_public_bucket_without_account(server: FileServer, session: Path, endpoints: Endpoints, tmp_path: Path) -> None:
-    publish_ibl(server, session)
+def test_public_bucket_without_account(
+    server: FileServer, ibl_session: Path, endpoints: Endpoints, tmp_path: Path
+) -> None:
+    publish_ibl(server, ibl_session)
     manifest = _fetch(tmp_path, endpoints)
-    _same_spikes(manifest, session)
+    _same_spikes(manifest, ibl_session)
     names = _fetched(manifest)
     assert "probe00/pykilosort/#2024-05-06#/passingSpikes.table.pqt" in names
     assert not any("spikes.times" in name or "notNeeded" in name or "licks" in name for name in names)
@@ -75,16 +62,18 @@ def test_public_bucket_without_account(server: FileServer, session: Path, endpoi
     assert len(server.requests) == asked, "something verified was asked for again"
 
 
-def test_all_units_and_older_revision(server: FileServer, session: Path, endpoints: Endpoints, tmp_path: Path) -> None:
-    publish_ibl(server, session)
+def test_all_units_and_older_revision(
+    server: FileServer, ibl_session: Path, endpoints: Endpoints, tmp_path: Path
+) -> None:
+    publish_ibl(server, ibl_session)
     options = {"min_label": None, "revision": "2023-01-01"}
     manifest = _fetch(tmp_path, endpoints, **options)
     assert "probe00/pykilosort/spikes.times.npy" in _fetched(manifest)
-    _same_spikes(manifest, session, **options)
+    _same_spikes(manifest, ibl_session, **options)
 
 
-def test_signals_when_asked_for(server: FileServer, session: Path, endpoints: Endpoints, tmp_path: Path) -> None:
-    publish_ibl(server, session)
+def test_signals_when_asked_for(server: FileServer, ibl_session: Path, endpoints: Endpoints, tmp_path: Path) -> None:
+    publish_ibl(server, ibl_session)
     names = _fetched(_fetch(tmp_path, endpoints, signals=["licks", "motion_energy", "pose"]))
     assert {"licks.times.npy", "leftCamera.ROIMotionEnergy.npy", "_ibl_leftCamera.times.npy"} <= names
     assert "_ibl_leftCamera.lightningPose.pqt" in names
@@ -92,44 +81,71 @@ def test_signals_when_asked_for(server: FileServer, session: Path, endpoints: En
         _fetch(tmp_path, endpoints, signals=["nose"])
 
 
-def test_an_unknown_session_and_an_insertion_without_login(
-    server: FileServer, session: Path, endpoints: Endpoints, tmp_path: Path
+def test_an_unknown_id_without_login(
+    server: FileServer, ibl_session: Path, endpoints: Endpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish_ibl(server, session)
-    with pytest.raises(DownloadError, match=r"no session .* ALYX_LOGIN and ALYX_PASSWORD, or ALYX_TOKEN"):
-        _fetch(tmp_path, endpoints, f"ibl:{identifier('probe00')}")
+    publish_ibl(server, ibl_session)
+    unknown = f"ibl:{identifier('probe00')}"
+    with pytest.raises(DownloadError, match=r"no table of insertions .* ALYX_LOGIN and ALYX_PASSWORD, or ALYX_TOKEN"):
+        _fetch(tmp_path, endpoints, unknown)
+    units = pd.DataFrame({"pid": [identifier("other")], "eid": [EID], "uuids": ["1"]})
+    publish_units(server, units, monkeypatch)
+    with pytest.raises(DownloadError, match=r"no session or insertion .* ALYX_LOGIN"):
+        _fetch(tmp_path, endpoints, unknown)
+
+
+def test_an_insertion_without_account(
+    server: FileServer, two_probes: Path, endpoints: Endpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table of all units says which session an insertion is of, and which units: those are one probe's."""
+    publish_ibl(server, two_probes)
+    pids = {probe: identifier(probe) for probe in ("probe00", "probe01")}
+    units = pd.DataFrame(
+        [(pids["probe00"], EID, "0"), (pids["probe01"], EID, "second_0"), (identifier("x"), identifier("y"), "z")],
+        columns=["pid", "eid", "uuids"],
+    )
+    publish_units(server, units, monkeypatch)
+    firsts = {}
+    for probe, pid in pids.items():
+        manifest = _fetch(tmp_path, endpoints, f"ibl:{pid}")
+        content = json.loads(manifest.read_text())
+        assert (content["source_id"], content["details"]["probes"]) == (EID, {probe: pid})
+        assert {name.partition("/")[0] for name in _fetched(manifest) if name.startswith("probe")} == {probe}
+        recording = read_source("ibl", probe, manifest.parent, {"observed": "trials"})
+        firsts[probe] = recording.spike_times[0]
+    assert firsts["probe01"] == pytest.approx(firsts["probe00"] + 0.01)
 
 
 def test_wrong_bytes_in_the_public_bucket(
-    server: FileServer, session: Path, endpoints: Endpoints, tmp_path: Path
+    server: FileServer, ibl_session: Path, endpoints: Endpoints, tmp_path: Path
 ) -> None:
-    _, paths = publish_ibl(server, session)
+    _, paths = publish_ibl(server, ibl_session)
     path = paths["alf/probe00/pykilosort/#2024-05-06#/passingSpikes.table.pqt"]
     server.fail(path, Fault(wrong=True), Fault(cut_at=1000), Fault(status=503))
-    _same_spikes(_fetch(tmp_path, endpoints), session)
+    _same_spikes(_fetch(tmp_path, endpoints), ibl_session)
     assert len(server.asked(path)) == 4
 
 
 @pytest.fixture(params=["password", "token"])
 def database(
-    request: pytest.FixtureRequest, server: FileServer, session: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, server: FileServer, ibl_session: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Alyx:
     if request.param == "token":
         monkeypatch.setenv("ALYX_TOKEN", TOKEN)
     else:
         monkeypatch.setenv("ALYX_LOGIN", LOGIN)
         monkeypatch.setenv("ALYX_PASSWORD", PASSWORD)
-    return Alyx(server, session)
+    return Alyx(server, ibl_session)
 
 
 def test_real_one_with_account(
-    database: Alyx, session: Path, endpoints: Endpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: Alyx, ibl_session: Path, endpoints: Endpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     manifest = _fetch(tmp_path, endpoints, f"ibl:{database.pids['probe00']}")
-    _same_spikes(manifest, session)
+    _same_spikes(manifest, ibl_session)
     content = json.loads(manifest.read_text())
     assert content["source_id"] == EID
     assert content["details"]["probes"] == {"probe00": database.pids["probe00"]}
@@ -140,18 +156,18 @@ def test_real_one_with_account(
 
 
 def test_busy_database_is_retried(
-    server: FileServer, session: Path, endpoints: Endpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: FileServer, ibl_session: Path, endpoints: Endpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ALYX_TOKEN", TOKEN)
-    Alyx(server, session)
+    Alyx(server, ibl_session)
     server.fail(f"/sessions/{EID}", Fault(status=503, headers={"Retry-After": "0"}))
-    _same_spikes(_fetch(tmp_path, endpoints), session)
+    _same_spikes(_fetch(tmp_path, endpoints), ibl_session)
 
 
 def test_revoked_token_and_wrong_password(
-    server: FileServer, session: Path, endpoints: Endpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: FileServer, ibl_session: Path, endpoints: Endpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    database = Alyx(server, session)
+    database = Alyx(server, ibl_session)
     monkeypatch.setenv("ALYX_TOKEN", TOKEN)
     database.token = "another"
     with pytest.raises(DownloadError) as error:
@@ -170,7 +186,7 @@ def test_revoked_token_and_wrong_password(
 
 
 def test_database_that_never_answers(
-    server: FileServer, session: Path, endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch
+    server: FileServer, ibl_session: Path, endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ALYX_TOKEN", TOKEN)
     server.pages["/me"] = lambda handler: server.gate.wait(30) and None
@@ -178,8 +194,8 @@ def test_database_that_never_answers(
         alyx.ask("session", {"identifier": EID}, endpoints, limit=4.0)
 
 
-def test_stale_md5_in_the_tables(server: FileServer, session: Path, endpoints: Endpoints, tmp_path: Path) -> None:
-    _, paths = publish_ibl(server, session)
+def test_stale_md5_in_the_tables(server: FileServer, ibl_session: Path, endpoints: Endpoints, tmp_path: Path) -> None:
+    _, paths = publish_ibl(server, ibl_session)
     path = paths["alf/probe00/pykilosort/#2024-05-06#/clusters.uuids.csv"]
     server.put(path, server.files[path][:-1] + b" ")
     with pytest.raises(DownloadError, match=r"same bytes each time.*--accept") as error:

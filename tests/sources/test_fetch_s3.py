@@ -14,8 +14,6 @@ from pipeline_lib.sources import read_source
 from pipeline_lib.sources.download import Downloader, RemoteFile
 from pipeline_lib.sources.fetch import fetch
 from pipeline_lib.sources.fetch_allen import listed
-from pipeline_lib.sources.simulate import simulate
-from pipeline_lib.sources.simulate.layouts import write_layout
 from pipeline_lib.sources.transport import DownloadError
 from tests.servers.s3 import loopback_s3, make_bucket, put
 from tests.sources.fetching import QUICK
@@ -23,12 +21,6 @@ from tests.sources.fetching import QUICK
 CODING, BEHAVIOR = "allen-brain-observatory", "visual-behavior-neuropixels-data"
 CACHE = "visual-coding-neuropixels/ecephys-cache"
 SESSION = "757216464"
-
-
-@pytest.fixture(scope="module")
-def nwb(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    recording = simulate("eif", {"neurons_per_area": 4, "coupled": 2, "trials": 10}, 0, "two areas")
-    return write_layout(recording, tmp_path_factory.mktemp("allen"), "allen")
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +36,9 @@ def _endpoint(server: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server[0])
 
 
-def test_visual_coding(server: tuple[str, Any], nwb: Path, tmp_path: Path) -> None:
+def test_visual_coding(server: tuple[str, Any], allen_file: Path, tmp_path: Path) -> None:
     _, client = server
-    put(client, CODING, f"{CACHE}/session_{SESSION}/session_{SESSION}.nwb", nwb.read_bytes())
+    put(client, CODING, f"{CACHE}/session_{SESSION}/session_{SESSION}.nwb", allen_file.read_bytes())
     put(client, CODING, f"{CACHE}/sessions.csv", b"id,session_type\n757216464,brain_observatory_1.1\n")
     manifest = fetch(f"allen:{SESSION}", tmp_path, network=QUICK)
     content = json.loads(manifest.read_text())
@@ -55,15 +47,15 @@ def test_visual_coding(server: tuple[str, Any], nwb: Path, tmp_path: Path) -> No
     assert content["release"] == "visual-coding-neuropixels"
     assert "Siegle" in content["citation"]
     location = manifest.with_name(f"session_{SESSION}.nwb")
-    ours, direct = (read_source("allen", "x", path) for path in (location, nwb))
+    ours, direct = (read_source("allen", "x", path) for path in (location, allen_file))
     assert np.array_equal(ours.spike_times, direct.spike_times)
     lines = (tmp_path / "ledger.tsv").read_text().splitlines()
     assert {line.rpartition("/")[2] for line in lines} == {f"session_{SESSION}.nwb", "sessions.csv"}
 
 
-def test_visual_coding_with_the_films(server: tuple[str, Any], nwb: Path, tmp_path: Path) -> None:
+def test_visual_coding_with_the_films(server: tuple[str, Any], allen_file: Path, tmp_path: Path) -> None:
     _, client = server
-    put(client, CODING, f"{CACHE}/session_{SESSION}/session_{SESSION}.nwb", nwb.read_bytes())
+    put(client, CODING, f"{CACHE}/session_{SESSION}/session_{SESSION}.nwb", allen_file.read_bytes())
     put(client, CODING, f"{CACHE}/sessions.csv", b"id\n")
     frames = io.BytesIO()
     np.save(frames, np.zeros((2, 3, 4), np.uint8))
@@ -85,9 +77,9 @@ def test_a_listing_of_several_pages(server: tuple[str, Any], tmp_path: Path) -> 
         listed(f"s3://{CODING}/none/", Downloader(tmp_path / "ledger.tsv", QUICK))
 
 
-def _publish_behavior(client: Any, nwb: Path) -> dict[str, Any]:
+def _publish_behavior(client: Any, allen_file: Path) -> dict[str, Any]:
     key = "visual-behavior-neuropixels/behavior_ecephys_sessions/1044385384/ecephys_session_1044385384.nwb"
-    content = nwb.read_bytes()
+    content = allen_file.read_bytes()
     version = put(client, BEHAVIOR, key, content)
     put(client, BEHAVIOR, key, b"a newer version that the manifest does not name")
     entry = {
@@ -107,27 +99,29 @@ def _publish_behavior(client: Any, nwb: Path) -> dict[str, Any]:
     return entry
 
 
-def test_visual_behavior_takes_the_version_of_the_manifest(server: tuple[str, Any], nwb: Path, tmp_path: Path) -> None:
-    entry = _publish_behavior(server[1], nwb)
+def test_visual_behavior_takes_the_version_of_the_manifest(
+    server: tuple[str, Any], allen_file: Path, tmp_path: Path
+) -> None:
+    entry = _publish_behavior(server[1], allen_file)
     manifest = fetch("allen-behavior:1044385384", tmp_path, network=QUICK)
     file = json.loads(manifest.read_text())["files"]["ecephys_session_1044385384.nwb"]
     assert file["checked"] == "blake2b as published"
     assert file["url"].endswith(f"?versionId={entry['version_id']}")
-    assert manifest.with_name("ecephys_session_1044385384.nwb").read_bytes() == nwb.read_bytes()
+    assert manifest.with_name("ecephys_session_1044385384.nwb").read_bytes() == allen_file.read_bytes()
     with pytest.raises(DownloadError, match=r"no ecephys_session_1044385385\.nwb"):
         fetch("allen-behavior:1044385385", tmp_path, network=QUICK)
 
 
 def test_a_partial_file_that_an_sdk_left_at_the_final_path_is_not_trusted(
-    server: tuple[str, Any], nwb: Path, tmp_path: Path
+    server: tuple[str, Any], allen_file: Path, tmp_path: Path
 ) -> None:
     """AllenSDK's S3 cache only looks whether the file exists."""
-    _publish_behavior(server[1], nwb)
+    _publish_behavior(server[1], allen_file)
     path = tmp_path / "allen/visual-behavior-neuropixels/ecephys_session_1044385384/ecephys_session_1044385384.nwb"
     path.parent.mkdir(parents=True)
-    path.write_bytes(nwb.read_bytes()[:20_000])
+    path.write_bytes(allen_file.read_bytes()[:20_000])
     fetch("allen-behavior:1044385384", tmp_path, network=QUICK)
-    assert path.read_bytes() == nwb.read_bytes()
+    assert path.read_bytes() == allen_file.read_bytes()
 
 
 def test_multipart_etag_and_resume(server: tuple[str, Any], tmp_path: Path) -> None:

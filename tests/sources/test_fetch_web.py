@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,6 @@ from pipeline_lib.sources.endpoints import Endpoints
 from pipeline_lib.sources.fetch import fetch
 from pipeline_lib.sources.origin import add_origin
 from pipeline_lib.sources.remote import parse_remote
-from pipeline_lib.sources.simulate import simulate
-from pipeline_lib.sources.simulate.layouts import write_layout
 from pipeline_lib.sources.transport import DownloadError
 from tests.servers.files import Fault, FileServer
 from tests.sources.fetching import QUICK
@@ -25,14 +22,12 @@ ASSET = "0f57f0b0-f021-42bb-8eaa-56cd482e2a29"
 
 
 @pytest.fixture(scope="module")
-def nwb(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    recording = simulate("eif", {"neurons_per_area": 4, "coupled": 2, "trials": 10}, 0, "two areas")
-    return write_layout(recording, tmp_path_factory.mktemp("allen"), "allen").read_bytes()
+def nwb(allen_file: Path) -> bytes:
+    return allen_file.read_bytes()
 
 
 @pytest.fixture
-def server(nwb: bytes) -> Iterator[FileServer]:
-    server = FileServer()
+def server(server: FileServer, nwb: bytes) -> FileServer:
     asset = {
         "identifier": ASSET,
         "path": "sub-707296975/sub-707296975_ses-721123822.nwb",
@@ -42,8 +37,7 @@ def server(nwb: bytes) -> Iterator[FileServer]:
         "license": ["spdx:CC-BY-4.0"],
     }
     server.put(f"/api/assets/{ASSET}/", json.dumps(asset).encode())
-    yield server
-    server.close()
+    return server
 
 
 def _fetch(server: FileServer, tmp_path: Path, location: str = f"dandi:{ASSET}") -> Path:
@@ -144,3 +138,22 @@ def test_only_the_selected_units_of_an_asset(server: FileServer, nwb: bytes, tmp
     blobs = len(server.asked("/x.amazonaws.com/blobs/1"))
     bring()
     assert len(server.asked("/x.amazonaws.com/blobs/1")) == blobs
+
+
+def test_each_part_of_a_file_and_the_whole_have_a_folder_of_their_own(
+    server: FileServer, nwb: bytes, tmp_path: Path
+) -> None:
+    """Rows of the sheet may choose different units of one file: none may take another's place."""
+    location, readings = server.put("/session.nwb", nwb), [{}, {"only_selected": True, "regions": ["VISp"]}]
+    readings += [
+        {"only_selected": True, "regions": ["VISl"]},
+        {"only_selected": True, "regions": ["VISl"], "min_rate": 1},
+    ]
+    manifests = [fetch(location, tmp_path, "allen", options, network=QUICK) for options in readings]
+    assert len(set(manifests)) == 3
+    assert manifests[2] == manifests[3], "the rate chooses when the file is read"
+    for manifest, options in zip(manifests, readings, strict=True):
+        remote = parse_remote(location, "sheet", options)
+        assert remote.manifest(tmp_path) == manifest
+        found = read_source("allen", "x", remote.location(tmp_path), options)
+        assert set(found.units["region"]) == set(options.get("regions", ["VISp", "VISl"]))

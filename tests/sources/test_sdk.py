@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +13,11 @@ from pipeline_lib.sources.download import Downloader
 from pipeline_lib.sources.endpoints import Endpoints
 from pipeline_lib.sources.isolated import environment, run_watched
 from pipeline_lib.sources.sdk import SCRIPT, fetch_with_sdk
-from pipeline_lib.sources.simulate import simulate
-from pipeline_lib.sources.simulate.layouts import write_layout
 from pipeline_lib.sources.transport import DownloadError, Network
 from tests.servers.files import Fault, FileServer
-from tests.servers.rma import DOWNLOAD, Warehouse
+from tests.servers.rma import DOWNLOAD, QUERY, Warehouse
 
 PATIENT = Network(connect=5.0, stall=25.0, attempts=3, backoff=0.01)
-
-
-@pytest.fixture(scope="module")
-def nwb(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    recording = simulate("eif", {"neurons_per_area": 4, "coupled": 2, "trials": 10}, 0, "two areas")
-    return write_layout(recording, tmp_path_factory.mktemp("allen"), "allen")
 
 
 @pytest.fixture(scope="module")
@@ -39,18 +30,11 @@ def environments(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def server() -> Iterator[FileServer]:
-    server = FileServer()
-    yield server
-    server.close()
-
-
 @pytest.mark.slow
 def test_tables_and_session_through_the_real_sdk(
-    server: FileServer, nwb: Path, environments: Path, tmp_path: Path, shared_data: Path
+    server: FileServer, allen_file: Path, environments: Path, tmp_path: Path, shared_data: Path
 ) -> None:
-    warehouse = Warehouse(server, nwb, shared_data / "allen_vcn_tables")
+    warehouse = Warehouse(server, allen_file, shared_data / "allen_vcn_tables")
     cache, downloader = tmp_path / "cache", Downloader(tmp_path / "ledger.tsv", PATIENT)
     endpoints = Endpoints(allen_warehouse=server.url)
 
@@ -59,10 +43,10 @@ def test_tables_and_session_through_the_real_sdk(
 
     fetched = fetch()
     path = fetched[-1].file.path
-    assert path.read_bytes() == nwb.read_bytes()
+    assert path.read_bytes() == allen_file.read_bytes()
     assert downloader.ledger.lookup(fetched[-1].file.url) == fetched[-1].sha256
     assert sum(1 for _ in (cache / "sessions.csv").open()) == 58 + 2
-    ours, direct = (read_source("allen", "x", location) for location in (path, nwb))
+    ours, direct = (read_source("allen", "x", location) for location in (path, allen_file))
     assert np.array_equal(ours.spike_times, direct.spike_times)
     asked = len(server.requests)
     fetch()
@@ -70,30 +54,56 @@ def test_tables_and_session_through_the_real_sdk(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", [Fault(status=503), Fault(cut_at=20_000), Fault(stall_at=20_000)])
+@pytest.mark.parametrize(
+    ("path", "faults"),
+    [
+        (DOWNLOAD, [Fault(status=503)]),
+        (DOWNLOAD, [Fault(cut_at=20_000)]),
+        (DOWNLOAD, [Fault(stall_at=20_000)]),
+        # AllenSDK tries three times; the fourth failure ends its process, and ours starts it again.
+        (QUERY, [Fault(status=503)] * 4),
+    ],
+    ids=["503 on the file", "cut", "stall", "503 on the API"],
+)
 def test_faults_of_the_warehouse(
-    server: FileServer, nwb: Path, environments: Path, tmp_path: Path, fault: Fault
+    server: FileServer, allen_file: Path, environments: Path, tmp_path: Path, path: str, faults: list[Fault]
 ) -> None:
-    warehouse = Warehouse(server, nwb, None)
-    server.fail(DOWNLOAD, fault)
+    warehouse = Warehouse(server, allen_file, None)
+    server.fail(path, *faults)
     cache, downloader = tmp_path / "cache", Downloader(tmp_path / "ledger.tsv", PATIENT)
     began = time.monotonic()
     fetched = fetch_with_sdk(cache, environments, downloader, Endpoints(allen_warehouse=server.url), warehouse.session)
-    assert fetched[-1].file.path.read_bytes() == nwb.read_bytes()
+    assert fetched[-1].file.path.read_bytes() == allen_file.read_bytes()
     assert time.monotonic() - began < 4 * PATIENT.stall
     assert not (cache / ".writing").exists()
 
 
 @pytest.mark.slow
-def test_wrong_bytes_against_the_ledger(server: FileServer, nwb: Path, environments: Path, tmp_path: Path) -> None:
+def test_an_api_that_stays_away_is_one_line(
+    server: FileServer, allen_file: Path, environments: Path, tmp_path: Path
+) -> None:
+    warehouse = Warehouse(server, allen_file, None)
+    server.fail(QUERY, *[Fault(status=503)] * 99)
+    downloader = Downloader(tmp_path / "ledger.tsv", Network(stall=25.0, attempts=2, backoff=0.01))
+    endpoints = Endpoints(allen_warehouse=server.url)
+    with pytest.raises(DownloadError, match="AllenSDK failed") as error:
+        fetch_with_sdk(tmp_path / "cache", environments, downloader, endpoints, warehouse.session)
+    assert "\n" not in str(error.value)
+    assert not list((tmp_path / "cache").rglob("*.csv"))
+
+
+@pytest.mark.slow
+def test_wrong_bytes_against_the_ledger(
+    server: FileServer, allen_file: Path, environments: Path, tmp_path: Path
+) -> None:
     """Bit rot inside the spike times opens well; AllenSDK would keep it for ever."""
     import h5py
 
-    warehouse = Warehouse(server, nwb, None)
+    warehouse = Warehouse(server, allen_file, None)
     downloader, endpoints = Downloader(tmp_path / "ledger.tsv", PATIENT), Endpoints(allen_warehouse=server.url)
     fetch_with_sdk(tmp_path / "first", environments, downloader, endpoints, warehouse.session)
     rotten = tmp_path / "rotten.nwb"
-    rotten.write_bytes(nwb.read_bytes())
+    rotten.write_bytes(allen_file.read_bytes())
     with h5py.File(rotten, "r+") as file:
         file["units/spike_times"][3] += 0.5
     server.put(DOWNLOAD, rotten.read_bytes())

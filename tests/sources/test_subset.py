@@ -1,6 +1,5 @@
 """Ranges of a remote NWB file: the chosen units as in the whole file, and hardly more bytes than they have."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -17,13 +16,6 @@ from pipeline_lib.sources.subset import fetch_selected
 from pipeline_lib.sources.transport import DownloadError
 from tests.servers.files import Fault, FileServer
 from tests.sources.fetching import QUICK
-
-
-@pytest.fixture
-def server() -> Iterator[FileServer]:
-    server = FileServer()
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="module", params=["in one piece", "in chunks"])
@@ -130,3 +122,16 @@ def test_reading_anywhere_is_reading_the_file(server: FileServer) -> None:
             assert handle.read(int(length)) == content[start : start + length]
         assert handle.seek(-5, 2) == 999_998
         assert handle.read() == content[-5:]
+
+
+def test_what_cannot_be_read_is_fetched_afresh(
+    server: FileServer, tmp_path: Path, nwb: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """No checksum covers ranges: other bytes are noticed where the file no longer reads."""
+    server.fail("/whole.nwb", Fault(wrong=True))
+    _fetch(server, tmp_path, nwb, regions=["VISp"])
+    assert "fetching it afresh" in capsys.readouterr().err
+    server.fail("/whole.nwb", *[Fault(wrong=True)] * 99)
+    with pytest.raises(InputError, match="a whole, readable file"):
+        _fetch(server, tmp_path, nwb, regions=["VISl"])
+    assert len([path for path in (tmp_path / "here").iterdir() if path.suffix == ".nwb"]) == 1

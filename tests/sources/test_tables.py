@@ -228,3 +228,11 @@ def test_a_pickle_in_an_npz_is_refused(tmp_path):
     np.savez(tmp_path / "spikes.npz", time=np.array([{"a": 1}], dtype=object), unit=np.array([1]))
     with refuses("spikes.npz", "ValueError"):
         read_source("tables", "s", tmp_path / "spikes.npz")
+
+
+def test_samples_taken_for_seconds_are_refused(tmp_path):
+    path = write_spikes(tmp_path / "spikes.csv", times=TIMES * 30_000 * 3600)
+    with refuses("times", "are these seconds?"):
+        read_source("tables", "s", path)
+    samples = {"time_unit": "samples", "sampling_rate": 30_000}
+    assert read_source("tables", "s", path, samples).duration == 1.5 * 3600

@@ -3,17 +3,27 @@
 import io
 import itertools
 import json
+import shutil
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.figures import make
+from pipeline_lib.figures.raw_voltage import peaks
+from pipeline_lib.figures.subjects import FigureFiles
+from pipeline_lib.paths import Paths
+from pipeline_lib.plan import resolve
+from pipeline_lib.sources import read_source
 from pipeline_lib.sources.download import Downloader, RemoteFile
+from pipeline_lib.sources.fetch import fetch
 from pipeline_lib.sources.voltage import Snippet, fetch_snippet, voltage_files
+from tests.servers.alyx import identifier
 from tests.servers.files import Fault, FileServer
+from tests.servers.sessions import publish_ibl
 from tests.sources.fetching import QUICK
 
 RATE, CHANNELS, SECONDS = 3000, 9, 12
@@ -24,16 +34,8 @@ META = f"imAiRangeMax=0.6\nimSampRate={RATE}\n~imroTbl=(841602,3,{CHANNELS - 1})
 )
 
 
-@pytest.fixture
-def server() -> Iterator[FileServer]:
-    server = FileServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def recording(server: FileServer) -> tuple[np.ndarray, dict[str, str]]:
-    """Voltage in bits, with steps that overflow 16-bit differences, compressed a second a chunk; and the addresses."""
+def raw_files() -> tuple[np.ndarray, dict[str, bytes]]:
+    """Voltage in bits, with steps that overflow 16-bit differences, compressed a second a chunk; files by ending."""
     bits = np.random.default_rng(0).integers(-32768, 32768, (RATE * SECONDS, CHANNELS)).astype(np.int16)
     bounds, offsets, body = list(range(0, len(bits) + 1, RATE)), [0], b""
     for start, stop in itertools.pairwise(bounds):
@@ -50,7 +52,13 @@ def recording(server: FileServer) -> tuple[np.ndarray, dict[str, str]]:
         "chunk_bounds": bounds,
         "chunk_offsets": offsets,
     }
-    contents = {"cbin": body, "ch": json.dumps(header).encode(), "meta": META.encode()}
+    return bits, {"cbin": body, "ch": json.dumps(header).encode(), "meta": META.encode()}
+
+
+@pytest.fixture
+def recording(server: FileServer) -> tuple[np.ndarray, dict[str, str]]:
+    """The voltage of `raw_files` and the addresses of the files on the server."""
+    bits, contents = raw_files()
     return bits, {ending: server.put(f"/{NAME}.{ending}", content) for ending, content in contents.items()}
 
 
@@ -112,3 +120,57 @@ def test_which_datasets() -> None:
     assert voltage_files(paths, "probe01", "ap") == {}
     paths.pop(f"{folder}.ap.ch")
     assert voltage_files(paths, "probe00", "ap") == {}
+
+
+def test_from_the_option_in_the_sheet_to_the_figure(server: FileServer, ibl_session: Path, tmp_path: Path) -> None:
+    """The snippet is fetched once, for the probes that have raw data, and drawn above the sorted spikes."""
+    session = tmp_path.joinpath("public", *ibl_session.parts[-5:])
+    shutil.copytree(ibl_session, session)
+    raw = session / "raw_ephys_data/probe00"
+    raw.mkdir(parents=True)
+    _, contents = raw_files()
+    for ending, content in contents.items():
+        raw.joinpath(f"{NAME}.{ending}").write_bytes(content)
+    eid, paths = publish_ibl(server, session)
+    options = {"voltage": [1, 0.5], "observed": "trials"}
+    manifest = fetch(f"ibl:{eid}", tmp_path / "data", "ibl", options, network=QUICK)
+    compressed = paths[f"raw_ephys_data/probe00/{NAME}.cbin"]
+    assert sum(request.sent for request in server.asked(compressed)) < 0.3 * len(contents["cbin"])
+    asked = len(server.requests)
+    fetch(f"ibl:{eid}", tmp_path / "data", "ibl", options, network=QUICK)
+    assert len(server.requests) == asked
+
+    read_source("ibl", "x", manifest.parent, options).write(tmp_path / "recording")
+    stem = tmp_path / "figures/raw_voltage"
+    make("raw_voltage", {"recording": tmp_path / "recording", "source": manifest.parent}, stem)
+    table = pd.read_csv(stem.with_suffix(".csv"))
+    voltage = table[table["kind"] == "voltage"]
+    assert len(voltage) == RATE // 2 * (CHANNELS - 1)
+    assert voltage["time"].between(1, 1.5).all()
+    spikes = read_source("ibl", "x", manifest.parent, options).spike_times
+    assert (table["kind"] == "spike").sum() == ((spikes >= 1) & (spikes < 1.5)).sum() > 0
+
+    others = {"voltage": [2, 0.5], "observed": "trials"}
+    read_source("ibl", "x", manifest.parent, others).write(tmp_path / "other")
+    make("raw_voltage", {"recording": tmp_path / "other", "source": manifest.parent}, stem)
+    assert "No raw voltage" in stem.with_suffix(".csv").read_text()
+
+
+def test_only_sessions_that_are_read_with_voltage_get_the_figure(tmp_path: Path) -> None:
+    eid = identifier("session")
+    rows = [f"raw\tibl\tibl:{eid}\tvoltage: [600, 0.5]", f"plain\tibl\tibl:{eid}\t"]
+    sheet = tmp_path / "sessions.tsv"
+    sheet.write_text("session\tsource\tlocation\toptions\n" + "\n".join(rows) + "\n")
+    plan = resolve({"sessions": str(sheet), "data": "data", "models": ["mean_rate"]})
+    files = FigureFiles(plan, Paths("results", "data"))
+    assert [stem for stem in files.stems if "raw_voltage" in stem] == ["results/figures/raw/raw_voltage"]
+    declared = files.declared("raw_voltage", "raw")
+    assert declared["source"] == f"data/ibl/{eid}/fetch.json"
+    assert files.arguments("raw_voltage", declared)["source"] == f"data/ibl/{eid}"
+
+
+def test_thinning_keeps_the_spikes() -> None:
+    values = np.zeros((10, 2), np.float32)
+    values[4, 0], values[9, 1] = -80, 60
+    assert peaks(values, 4).tolist() == [[0, 0], [-80, 0], [0, 60]]
+    assert np.array_equal(peaks(values, 1), values)

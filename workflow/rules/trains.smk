@@ -27,7 +27,8 @@ rule convert:
 
 rule split:
     input:
-        per_session(TRAINS),
+        trains=per_session(TRAINS),
+        file=lambda wildcards: cohort_of(wildcards).splits.file or [],
     output:
         SPLIT,
     log:
@@ -39,7 +40,7 @@ rule split:
         mem_mb=megabytes(2000),
         runtime=15,
     params:
-        trains=lambda wildcards, input: folders(input),
+        trains=lambda wildcards, input: folders(input.trains),
         windows=lambda wildcards: json.dumps(asdict(cohort_of(wildcards).windows)),
         splits=lambda wildcards: json.dumps(asdict(cohort_of(wildcards).splits)),
         code=code_id(["pipeline_lib.trains.splits"]),

@@ -40,9 +40,10 @@ def citation(name: str) -> str:
 
 def _module(name: str) -> ModuleType:
     # Imported by name, not by a computed name: the workflow hashes the code that a simulation runs through.
-    from pipeline_lib.sources.simulate import chaotic_rnn, eif, glm, lorenz
+    from pipeline_lib.sources.simulate import chaotic_rnn, eif, glm, glm_factors, lorenz, video
 
-    modules = {"chaotic_rnn": chaotic_rnn, "eif": eif, "glm": glm, "lorenz": lorenz}
+    every = (chaotic_rnn, eif, glm, glm_factors, lorenz, video)
+    modules = {module.__name__.rpartition(".")[2]: module for module in every}
     if name not in modules:
         raise InputError("config", "simulator", repr(name), suggest(str(name), list(modules)))
     return modules[name]

@@ -1,4 +1,4 @@
-"""A session as a user's own tables: spikes.parquet, units.csv, trials.csv, observed.csv, signals/*.parquet."""
+"""A session as a user's own tables: spikes.parquet, {units,trials,observed}.csv, signals/*.parquet, stimulus.zarr."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,8 @@ def write_tables(recording: "Recording", directory: Path) -> Path:
         for name, signal in sorted(recording.signals.items()):
             (writing / "signals").mkdir(exist_ok=True)
             signal.to_parquet(writing / "signals" / f"{name}.parquet", index=False)
+        if recording.stimulus is not None:
+            recording.stimulus.write(writing / "stimulus.zarr")
         if recording.truth is not None:
             recording.truth.write(writing / "truth.zarr")
     return directory

@@ -1,0 +1,147 @@
+"""The data dictionary of the public Neuroformer code, saved as one npz file (its pickles are not read).
+
+    numpy.savez("session.npz", **dictionary)   # spikes (units, bins), frames or stimulus (n, height, width), behaviours
+    film   neuroformer_dictionary   session.npz   bin_size: 10, frame_rate: 20, behaviour_rate: 20
+
+`spikes` counts of units by bins, or one such table a trial as `spikes/NAME`; `intervals` the ends of windows, s, each
+`interval` long: what lies in none was not observed; every other one-dimensional array is a behaviour. A `callback`, by
+which the public code makes frames while it trains, is a function: call it first and save what it returns as `frames`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+from annotated_types import Gt
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.sources.intervals import merged
+from pipeline_lib.sources.location import checksums, reading, single_file
+from pipeline_lib.sources.options import NAME
+from pipeline_lib.sources.selection import UnitSelection, select
+from pipeline_lib.sources.trials import ALL, no_trials, trial_table
+
+if TYPE_CHECKING:
+    from pipeline_lib.recording import Recording
+    from pipeline_lib.sources.stimulus import Stimulus
+
+SPIKES, FRAMES, INTERVALS = "spikes", ("frames", "stimulus"), "intervals"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(UnitSelection):
+    """The rates at which the arrays were sampled."""
+
+    bin_size: Annotated[float, Gt(0)] = 10.0
+    """Milliseconds in a bin of the spikes."""
+    frame_rate: Annotated[float, Gt(0)] = 20.0
+    """Frames a second; the first is shown from 0 s on."""
+    behaviour_rate: Annotated[float, Gt(0)] = 20.0
+    """Samples a second of the behaviours; the first is at 0 s."""
+    interval: Annotated[float, Gt(0)] = 0.05
+    """Seconds of a window of `intervals`, which name its end."""
+    region: str = "unknown"
+    """Region of all units: the dictionary does not say."""
+
+
+def locate(location: Path) -> Path:
+    """`location`, or the only npz file in it."""
+    return single_file(location, (".npz",))
+
+
+def read(session: str, location: Path, options: Options) -> "Recording":
+    """The recording of a dictionary. Spikes of a bin are spread evenly within it, so that counts come back.
+
+    Raises
+    ------
+    InputError : no `spikes`, an array of another shape than its kind has, or one that only pickle can read.
+    """
+    with reading(location, "file"), np.load(location, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    recording = from_dictionary(session, arrays, options, location)
+    recording.provenance.files = checksums([location], location)
+    return select(recording, options, location)
+
+
+def from_dictionary(
+    session: str, arrays: Mapping[str, np.ndarray], options: Options, where: Path | str = "dictionary"
+) -> "Recording":
+    """The recording of a dictionary in memory; as `read`."""
+    import pandas as pd
+
+    from pipeline_lib.recording import Provenance, Recording
+
+    trials = {name.partition("/")[2]: counts for name, counts in arrays.items() if name.startswith(f"{SPIKES}/")}
+    tables = trials or ({"": arrays[SPIKES]} if SPIKES in arrays else {})
+    if not tables:
+        raise InputError(where, SPIKES, f"only {', '.join(arrays) or 'nothing'}", "an array `spikes` of units by bins")
+    seconds = options.bin_size / 1000
+    times, units = [], []
+    bounds = np.cumsum([0, *(_counts(counts, where).shape[-1] for counts in tables.values())])
+    for first, counts in zip(bounds, tables.values(), strict=False):
+        if len(counts) != len(next(iter(tables.values()))):
+            raise InputError(where, SPIKES, f"trials of {len(counts)} and other numbers of units", "the same units")
+        time, unit = _spikes(counts)
+        times.append((first + time) * seconds)
+        units.append(unit)
+    edges = bounds * seconds
+    table, counted = trial_table(edges[:-1], edges[1:], list(trials), pd.DataFrame()) if trials else (no_trials(), {})
+    observed = np.array([[0.0, edges[-1]]])
+    if INTERVALS in arrays:
+        ends = np.sort(np.asarray(arrays[INTERVALS], dtype=float).ravel())
+        observed = merged(np.stack([np.maximum(ends - options.interval, 0), np.minimum(ends, edges[-1])], 1))
+    recording = Recording(
+        session=session,
+        spike_times=np.concatenate(times),
+        spike_units=np.concatenate(units).astype(np.int32),
+        units=pd.DataFrame(
+            {
+                "unit_id": [str(row) for row in range(len(next(iter(tables.values()))))],
+                "region": options.region,
+                "population": ALL,
+            }
+        ),
+        trials=table,
+        duration=float(edges[-1]),
+        observed=observed,
+        provenance=Provenance("neuroformer_dictionary", session, counts=counted),
+    )
+    for name, values in arrays.items():
+        if name != INTERVALS and np.ndim(values) == 1:
+            if not NAME.fullmatch(name):
+                raise InputError(where, "behaviour", repr(name), "a name of letters, digits and '_'")
+            time = np.arange(len(values)) / options.behaviour_rate
+            recording.signals[name] = pd.DataFrame({"time": time, "value": np.asarray(values, dtype=float)})
+    recording.stimulus = _stimulus(arrays, options, where)
+    return recording
+
+
+def _counts(counts: np.ndarray, where: Path | str) -> np.ndarray:
+    if np.ndim(counts) != 2 or not np.isfinite(counts).all() or (counts < 0).any() or (counts % 1 != 0).any():
+        raise InputError(where, SPIKES, f"{counts.dtype} {counts.shape}", "whole counts of units by bins")
+    return counts
+
+
+def _spikes(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """When, in bins, and of which unit: the n spikes of a bin at the middles of n equal parts of it."""
+    column, row = np.nonzero(counts.T)
+    times = counts[row, column].astype(np.int64)
+    within = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
+    return np.repeat(column, times) + (within + 0.5) / np.repeat(times, times), np.repeat(row, times)
+
+
+def _stimulus(arrays: Mapping[str, np.ndarray], options: Options, where: Path | str) -> "Stimulus | None":
+    """The frames (n, height, width), in whatever range, as 8 bits."""
+    from pipeline_lib.sources.stimulus import Stimulus
+
+    frames = next((np.asarray(arrays[name]) for name in FRAMES if name in arrays), None)
+    if frames is None:
+        return None
+    if frames.ndim != 3 or not len(frames) or not np.isfinite(frames).all():
+        raise InputError(where, "frames", f"{frames.dtype} {frames.shape}", "finite frames (n, height, width)")
+    if frames.dtype != np.uint8:
+        low, high = float(frames.min()), float(frames.max())
+        frames = np.rint((frames - low) * (255 / (high - low or 1.0))).astype(np.uint8)
+    return Stimulus(frames, np.arange(len(frames)) / options.frame_rate, np.arange(len(frames), dtype=np.int32))

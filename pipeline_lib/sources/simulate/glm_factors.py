@@ -1,0 +1,145 @@
+"""Two areas of Poisson GLM units under factors that vary from trial to trial, coupled one way through few loadings.
+
+The second benchmark of Xin & Kass (2025, arXiv 2506.02263). In bins of 2 ms, for unit n of area a in trial m::
+
+    log rate = base + W[n] . F[a, m](t) + sum_tau h[tau] y[t-1-tau, n] + (area 2) R[n] g_m(t)
+    g_m(t) = sum_{n in area 1} S[n] sum_tau k[tau] y[t-1-tau, n]
+
+F are smooth Gaussian processes, S and R are unit vectors that are 0 but for the first `coupled` units. Unlike that of
+`eif`, the truth here has the very form of the model, so that filters, loadings and factors can be compared one by one.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from pipeline_lib.bases.lags import raised_cosines
+from pipeline_lib.clock import TICKS_PER_MS, to_ticks
+from pipeline_lib.sources.simulate.settings import SimulatorSettings, number
+
+if TYPE_CHECKING:
+    from pipeline_lib.recording import Recording
+
+CITATION = "Xin & Kass 2025, arXiv 2506.02263"
+AREAS = ("area1", "area2")
+BIN, PADDING, RESPONSE = 2, 100, 500  # ms
+BINS = (PADDING + RESPONSE) // BIN
+COUPLING_WEIGHTS, COUPLING_PEAK = (1.0, 0.2, 0.0), 7.0  # of three raised cosines; bins
+HISTORY_WEIGHTS, HISTORY_PEAK = (-2.0, -1.0, 0.2), 2.0
+LARGEST = 10.0  # log rate
+
+
+@dataclass(frozen=True)
+class Settings(SimulatorSettings):
+    """What can be changed; the defaults are the authors', with fewer trials."""
+
+    NAME: ClassVar[str] = "glm_factors"
+    neurons_per_area: int = number(50, least=1)
+    trials: int = number(300, least=1)
+    coupled: int = number(10, least=0)
+    """The first `coupled` units of area 1 excite the first `coupled` of area 2."""
+    coupling: float = number(1.0, least=0)
+    """Scale of the coupling filter."""
+    factors: int = number(2, least=1)
+    """Background factors of an area."""
+    factor_variance: float = number(0.5, least=0)
+    timescale: float = number(150.0, above=0)
+    """ms: factors t apart correlate by exp(-(t / timescale)^2)."""
+    base: float = number(0.05, above=0)
+    """Spikes a bin without input."""
+    gap: float = number(0.4, least=0)
+    """Seconds between trials that nobody recorded."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.coupled > self.neurons_per_area:
+            self.refuse("coupled", self.coupled, f"not above neurons_per_area ({self.neurons_per_area})")
+
+
+def simulate(settings: Settings, seed: int, session: str) -> "Recording":
+    """A session of trials, each 100 ms before and 500 ms after `stimulus_onset`.
+
+    Truth, in bins of 2 ms: `coupling_filters` (sender, receiver, lag), `coupling` their sum, `synapse` bool,
+    `coupling_kernel` (lag,), `history_filters` (unit, lag), `latents` (trial, bin, area x factor), `loadings` (unit,
+    factor of its area), `coupling_factor` (trial, bin, 1). Sending and receiving loadings are the rows and columns of
+    `coupling`, which has rank 1.
+    """
+    from pipeline_lib.sources.simulate.session import TrialSpikes, trial_recording  # pandas: not to check settings
+
+    wiring, slow, spiking, within = np.random.default_rng(seed).spawn(4)
+    n, units = settings.neurons_per_area, 2 * settings.neurons_per_area
+    loadings = wiring.uniform(-0.9, 1.0, (units, settings.factors))
+    send, receive = (unit_vector(settings, wiring, first) for first in (0, n))
+    kernel = settings.coupling * raised_cosines(3, COUPLING_PEAK, 0.5) @ COUPLING_WEIGHTS
+    history = raised_cosines(3, HISTORY_PEAK, 0.7) @ HISTORY_WEIGHTS
+    factors = gaussian_processes(settings, slow)
+
+    own = np.einsum("mbaf,anf->mban", factors, loadings.reshape(2, n, -1)).reshape(settings.trials, BINS, units)
+    counts, passed = run(np.log(settings.base) + own, kernel, history, send, receive, spiking)
+    trial, at, unit = np.nonzero(counts)
+    trial, at, unit = (np.repeat(each, counts[trial, at, unit]) for each in (trial, at, unit))
+    ticks = BIN * TICKS_PER_MS
+    spikes = TrialSpikes(trial, at * ticks + within.integers(0, ticks, len(at)), unit)
+    filters = np.einsum("i,j,l->ijl", send, receive, kernel)
+    return trial_recording(
+        session=session,
+        seed=seed,
+        settings=settings,
+        spikes=spikes,
+        regions=np.repeat(AREAS, n).tolist(),
+        conditions=["stimulus"] * settings.trials,
+        trial_ticks=(PADDING + RESPONSE) * TICKS_PER_MS,
+        gap_ticks=int(to_ticks(settings.gap)),
+        events={"stimulus_onset": PADDING * TICKS_PER_MS},
+        truth={
+            "coupling": filters.sum(axis=2),
+            "coupling_filters": filters,
+            "coupling_kernel": kernel,
+            "coupling_factor": passed[:, :, None].astype(np.float32),
+            "synapse": np.outer(send, receive) != 0,
+            "history_filters": np.tile(history, (units, 1)),
+            "loadings": loadings,
+            "latents": factors.reshape(settings.trials, BINS, -1).astype(np.float32),
+        },
+        truth_bin_size=BIN,
+        citation=CITATION,
+    )
+
+
+def unit_vector(settings: Settings, rng: np.random.Generator, first: int) -> np.ndarray:
+    """Loadings (unit,) of norm 1, positive for the `coupled` units from row `first` on, else 0."""
+    vector = np.zeros(2 * settings.neurons_per_area)
+    vector[first : first + settings.coupled] = rng.uniform(0.8, 1.2, settings.coupled)
+    return vector / max(float(np.linalg.norm(vector)), 1.0e-12)
+
+
+def gaussian_processes(settings: Settings, rng: np.random.Generator) -> np.ndarray:
+    """Factors (trial, bin, area, factor)."""
+    time = np.arange(BINS) * BIN
+    covariance = np.exp(-(((time[:, None] - time) / settings.timescale) ** 2))
+    values, vectors = np.linalg.eigh(covariance)
+    root = vectors * np.sqrt(np.clip(values, 0, None) * settings.factor_variance)
+    draws = rng.standard_normal((settings.trials, BINS, 2 * settings.factors))
+    return np.einsum("bg,mgf->mbf", root, draws).reshape(settings.trials, BINS, 2, settings.factors)
+
+
+def run(
+    log_rates: np.ndarray,
+    kernel: np.ndarray,
+    history: np.ndarray,
+    send: np.ndarray,
+    receive: np.ndarray,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Counts (trial, bin, unit) and the coupling factor (trial, bin), all trials bin by bin."""
+    trials, bins, units = log_rates.shape
+    counts = np.zeros((trials, bins, units), dtype=np.int64)
+    passed = np.zeros((trials, bins + len(kernel)))
+    past = np.zeros((trials, bins + len(history), units))
+    for now in range(bins):
+        total = log_rates[:, now] + past[:, now] + passed[:, now, None] * receive
+        counts[:, now] = rng.poisson(np.exp(np.minimum(total, LARGEST)))
+        passed[:, now + 1 : now + 1 + len(kernel)] += (counts[:, now] @ send)[:, None] * kernel
+        past[:, now + 1 : now + 1 + len(history)] += counts[:, now, None] * history[:, None]
+    return counts, passed[:, :bins]
