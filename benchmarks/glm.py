@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +28,14 @@ CASES = {
     "n100": {"units": 100, "bins": 100_000},
     "hour": {"units": 100, "bins": 360_000},
     "raw": {"units": 20, "bins": 100_000, "raw": True},
+    "page": {"units": 4, "bins": 100},
 }
 JOBS = {
     "n20": ["ours", "ours_float64", "sklearn", "nemos"],
     "n100": ["ours", "ours_float64", "ours_low", "ours_group_lasso", "sklearn", "nemos"],
     "hour": ["ours"],
     "raw": ["ours"],
+    "page": ["ours_page", "nemos_page"],
 }
 NAMES = {
     "ours": "float32",
@@ -41,6 +44,8 @@ NAMES = {
     "ours_group_lasso": "float32, group lasso 2e-4",
     "sklearn": "scikit-learn newton-cholesky, float64",
     "nemos": "NeMoS 0.2.8 LBFGS float32, 500 steps",
+    "ours_page": "the three fits of NeMoS's how-to page on raw history",
+    "nemos_page": "the same, NeMoS 0.2.8 defaults",
 }
 SKLEARN_UNITS = 2
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -71,7 +76,7 @@ def simulate(units: int, bins: int, seed: int = 0) -> np.ndarray:
 def problem_data(case: dict, counts: np.ndarray):
     """The engine's data of a case."""
     from pipeline_lib.bases import RaisedCosineLog
-    from pipeline_lib.models.glm.design import Data
+    from pipeline_lib.models.glm.data import Data
 
     units = np.arange(counts.shape[1])
     kernel = np.eye(HISTORY) if case.get("raw") else RaisedCosineLog(FUNCTIONS).kernel(HISTORY)
@@ -125,6 +130,47 @@ def fit_nemos(job: str, case: dict, counts: np.ndarray) -> dict:
     return finished(start, coefficients.astype(np.float64), note="includes features and compilation")
 
 
+def page_ours(counts: np.ndarray) -> dict:
+    """NeMoS's how-to page: raw history, a basis of three functions, a mask; the degenerate basis is reported."""
+    from pipeline_lib.bases import Convolve, RaisedCosineLog, RawHistory, kernel_rank
+    from pipeline_lib.models.glm.data import Data
+    from pipeline_lib.models.glm.engine import fit
+    from pipeline_lib.models.glm.observation import PoissonExp
+
+    start, units, notes = begin(), np.arange(counts.shape[1]), []
+    mask = np.ones((4, 4), dtype=bool)
+    mask[[0, 3], [1, 2]] = False
+    raw, cosines = (RawHistory(10), 10), (RaisedCosineLog(3), 3)
+    for (basis, window), allowed in ((raw, None), (cosines, None), (cosines, mask)):
+        kernel = basis.kernel(window)
+        Convolve(basis, window).compute(counts)
+        columns = None if allowed is None else np.repeat(allowed.T, kernel.shape[1], axis=1)
+        data = Data(counts, np.array([[window, len(counts)]]), kernel, units, units)
+        solution, _ = fit(data, PoissonExp(), 1e-3, columns)
+        rank = kernel_rank(kernel)
+        degenerate = f", basis of rank {rank}" * (rank < kernel.shape[1])
+        notes.append(f"{int(solution.converged.sum())} of 4 converged{degenerate}")
+    return finished(start, np.zeros(0), note="; ".join(notes))
+
+
+def page_nemos(counts: np.ndarray) -> dict:
+    """The same with NeMoS's defaults."""
+    import nemos
+
+    start, failed = begin(), 0
+    basis = nemos.basis.RaisedCosineLogConv(3, window_size=3)
+    raw = nemos.basis.HistoryConv(10)
+    mask = np.ones((4, 4))
+    mask[[0, 3], [1, 2]] = 0
+    for each, allowed in ((raw, None), (basis, None), (basis, np.repeat(mask, 3, axis=0))):
+        features = each.compute_features(counts.astype(float))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            nemos.glm.PopulationGLM(feature_mask=allowed).fit(features, counts.astype(float))
+        failed += any("did not converge" in str(warning.message) for warning in caught)
+    return finished(start, np.zeros(0), note=f"{failed} of 3 fits did not converge; includes compilation")
+
+
 def begin() -> tuple[float, float, float]:
     """CPU seconds, wall seconds, memory in use (MB); the kernel's record of peak memory starts again from here."""
     Path("/proc/self/clear_refs").write_text("5")
@@ -146,6 +192,11 @@ def memory(field: str) -> float:
 def work(job: str, case: str, counts_path: str, out: str) -> None:
     """Run one job in this process and store what it found."""
     counts = np.load(counts_path)
+    pages = {"ours_page": page_ours, "nemos_page": page_nemos}
+    if job in pages:
+        Path(out).with_suffix(".json").write_text(json.dumps({**pages[job](counts), "coefficients": None}))
+        np.save(out, np.zeros(0))
+        return
     fits = {"sklearn": fit_sklearn, "nemos": fit_nemos}
     if job not in fits:
         # Imports and the first use of the libraries are not the fit's.
@@ -182,7 +233,8 @@ def objective(case: dict, counts: np.ndarray, coefficients: np.ndarray) -> np.nd
 def compare(case: str, fits: list[str], nemos: str | None, directory: Path) -> list[str]:
     """Rows of the table for one case; `fits` keys of `NAMES`."""
     settings = CASES[case]
-    counts = simulate(settings["units"], settings["bins"])
+    page = np.random.default_rng(0).poisson(0.7, (100, 4)).astype(np.uint8)
+    counts = page if case == "page" else simulate(settings["units"], settings["bins"])
     counts_path = directory / f"{case}.npy"
     np.save(counts_path, counts)
     rows, best = [], None
@@ -190,9 +242,9 @@ def compare(case: str, fits: list[str], nemos: str | None, directory: Path) -> l
         best = run("ours_float64", case, counts_path, directory, sys.executable)["coefficients"]
         minimum = objective(settings, counts, best)
     for job in JOBS[case]:
-        if job not in fits or (job == "nemos" and nemos is None):
+        if job not in fits or (job.startswith("nemos") and nemos is None):
             continue
-        result = run(job, case, counts_path, directory, nemos if job == "nemos" else sys.executable)
+        result = run(job, case, counts_path, directory, nemos if job.startswith("nemos") else sys.executable)
         found, gap, error = result["coefficients"], "", ""
         if best is not None and job != "ours_group_lasso":
             units = len(found)

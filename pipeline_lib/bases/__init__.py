@@ -1,11 +1,13 @@
 """Basis functions for spike history and task variables, and the features made from them.
 
+>>> import numpy as np
 >>> from pipeline_lib.bases import Convolve, Evaluate, RaisedCosineLog, BSpline
+>>> counts, x = np.ones((500, 3)), np.linspace(0, 1, 500)   # bins of 3 units, and where the animal was
 >>> history = Convolve(RaisedCosineLog(8), window=100, label="history")
 >>> position = Evaluate(BSpline(6), bounds=(0.0, 1.0), label="position")
 >>> features = history + position            # columns side by side
->>> X = features.compute(counts, x)          # (bins, units * 8 + 6), NaN where the window is not yet full
->>> features.split_by_feature(coefficients)  # {"history": (units, 8, ...), "position": (6, ...)}
+>>> features.compute(counts, x).shape       # (bins, units * 8 + 6), NaN where the window is not yet full
+(500, 30)
 """
 
 from pipeline_lib.bases.features import Convolve, Evaluate, Features

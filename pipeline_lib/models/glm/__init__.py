@@ -2,7 +2,7 @@
 
 ``model`` is the pipeline's model; ``engine`` fits counts without a pipeline::
 
-    from pipeline_lib.models.glm.design import Data
+    from pipeline_lib.models.glm.data import Data
     from pipeline_lib.models.glm.engine import fit
     from pipeline_lib.models.glm.observation import PoissonExp
 

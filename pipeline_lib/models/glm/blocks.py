@@ -30,11 +30,11 @@ class Blocks:
     def __len__(self) -> int:
         return len(self.starts)
 
-    def rows(self, first: int, last: int, frames: int) -> tuple[np.ndarray, np.ndarray]:
-        """Frame numbers (blocks, size) of some blocks, clipped to the recording, and which belong to the block."""
+    def rows(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """Frame numbers (blocks, size) of some blocks, and which belong to the block; the others repeat its last."""
         offsets = np.arange(self.size)
-        rows = self.starts[first:last, None] + offsets
-        return np.minimum(rows, frames - 1), offsets < (self.history + self.valid[first:last, None])
+        length = self.history + self.valid[first:last, None]
+        return self.starts[first:last, None] + np.minimum(offsets, length - 1), offsets < length
 
 
 def check_segments(segments: np.ndarray, history: int, frames: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Cross-validation over contiguous folds, which share spectra and metric: a fold is but another weighting."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,11 +32,17 @@ class CrossValidated:
 
 
 def cross_validate(
-    problem: Problem, strengths: np.ndarray, folds: int = 5, tolerance: float = 1e-6, max_sweeps: int = 200
+    problem: Problem,
+    strengths: np.ndarray,
+    folds: int = 5,
+    tolerance: float = 1e-6,
+    max_sweeps: int = 200,
+    after_fit: Callable[[], None] | None = None,
 ) -> CrossValidated:
     """Score `strengths` on stretches of time left out in turn, each fold down a warm-started path.
 
-    The counts of a held-out stretch are still the history of the bins after it (inputs, never targets).
+    The counts of a held-out stretch are still the history of the bins after it (inputs, never targets). `after_fit` is
+    called after every fit.
 
     Raises
     ------
@@ -57,6 +64,8 @@ def cross_validate(
             start = training.start(point=coefficients)
             coefficients = training.solve(float(strength), start, tolerance, max_sweeps).coefficients
             scores[row] += log_likelihood(testing, problem.observation, coefficients)
+            if after_fit is not None:
+                after_fit()
         weight += testing.total_weight().cpu()
     return CrossValidated(strengths, (scores / weight.clamp(min=1e-12)).numpy())
 

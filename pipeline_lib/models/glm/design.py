@@ -4,99 +4,29 @@ One column is one sender's counts seen through one basis function. Both directio
 in the frequency domain, so that a pass over the data costs the same for 8 basis functions as for 100 (specs/glm.md,
 section 5). Features that are not counts (signals, time in the trial) are dense columns beside it.
 
+Blocks are taken in chunks, whose products with the filters are one batched matrix multiplication, and a chunk in strips
+whose transforms stay in the processor's cache.
+
 Coefficients of a unit, in the order of their columns: intercept, features, sender 0's basis functions, sender 1's ...
 """
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline_lib.errors import InputError
-from pipeline_lib.models.glm.blocks import Blocks, check_segments, lay_blocks
+from pipeline_lib.models.glm.blocks import Blocks, lay_blocks
+from pipeline_lib.models.glm.data import Source
 
-WORKING_BYTES = {"fast": 48 << 20, "low": 4 << 20}
-"""Bytes of one working array of a pass; about six live at once."""
+CHUNK_BYTES = {"fast": 31 << 20, "low": 4 << 20}
+"""Bytes of a chunk's spectra. An allocation above 32 MB would get fresh, zeroed pages from the kernel every time."""
+STRIP_BYTES = {"cpu": 1 << 20, "cuda": 64 << 20}
+"""Bytes of a strip's predictors: on a CPU, what fits in the second-level cache."""
 FILTER_BYTES = {"fast": 1 << 30, "low": 16 << 20}
 """Bytes of the filters' spectra, which bound the block."""
-REARRANGED = 4
-"""Blocks that are transposed together."""
-
-
-@dataclass
-class Data:
-    """What is fitted. Arrays may be given as numpy; they are kept as tensors.
-
-    Attributes
-    ----------
-    counts : (frames, units) uint8 or wider integers; the stretches of `segments` and the history before them.
-    segments : (k, 2) first scored frame, frame after the last.
-    kernel : (history, basis) float64; row k weighs the count k + 1 bins ago.
-    senders, receivers : units (columns of `counts`) whose history is an input; units that are fitted.
-    features : (frames, features) float, inputs that are not counts; only scored frames are read.
-    weights : (frames, receivers) bool or float, or None (all one); zero where a bin is not observed.
-    offset : (frames, receivers) float added to the linear predictor, or None.
-    """
-
-    counts: Tensor
-    segments: np.ndarray
-    kernel: np.ndarray
-    senders: np.ndarray
-    receivers: np.ndarray
-    features: Tensor | None = None
-    weights: Tensor | None = None
-    offset: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        self.counts = as_counts(self.counts)
-        frames, units = self.counts.shape
-        self.segments = check_segments(self.segments, len(self.kernel), frames)
-        for name in ("senders", "receivers"):
-            rows = np.asarray(getattr(self, name), dtype=np.int64)
-            if len(rows) and not (rows.min() >= 0 and rows.max() < units):
-                raise InputError("data", name, rows.tolist()[:5], f"units 0 to {units - 1}")
-            setattr(self, name, rows)
-        for name, columns in (("features", None), ("weights", len(self.receivers)), ("offset", len(self.receivers))):
-            values = getattr(self, name)
-            if values is not None:
-                setattr(self, name, self._checked(name, torch.as_tensor(values), columns))
-
-    def frames_of(self, lead: int) -> Tensor:
-        """Bool (frames,): the scored frames and `lead` before each stretch of them."""
-        chosen = torch.zeros(len(self.counts), dtype=torch.bool)
-        for start, stop in self.segments:
-            chosen[start - lead : stop] = True
-        return chosen
-
-    def _checked(self, name: str, values: Tensor, columns: int | None) -> Tensor | None:
-        shape = (len(self.counts), values.shape[-1] if columns is None else columns)
-        if tuple(values.shape) != shape:
-            raise InputError("data", name, f"shape {tuple(values.shape)}", f"{shape}, as many frames as counts")
-        scored = self.frames_of(0)
-        bad = ~torch.isfinite(values.to(torch.float64)) & scored[:, None]
-        if bad.any():
-            row, column = bad.nonzero()[0].tolist()
-            raise InputError(
-                "data", f"{name}, frame {row}, column {column}", float(values[row, column]), "finite numbers"
-            )
-        if name == "weights" and (values[scored] < 0).any():
-            raise InputError("data", "weights", "a negative weight", "zero (not observed) or more")
-        return values if values.shape[1] else None
-
-
-def as_counts(counts: Tensor | np.ndarray) -> Tensor:
-    """Counts as uint8 where they fit, else as int32 (torch has no other unsigned arithmetic); InputError for others."""
-    values = np.asarray(counts)
-    if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "uib":
-        raise InputError("data", "counts", f"{values.dtype} of shape {values.shape}", "integers (frames, units)")
-    if values.min() < 0:
-        raise InputError("data", "counts", int(values.min()), "no negative count")
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.uint8 if values.max() < 256 else np.int32))
-
 
 Link = Callable[..., Tensor]
 
@@ -104,48 +34,65 @@ Link = Callable[..., Tensor]
 class Design:
     """Passes over `data` in one precision on one device.
 
-    `memory`: "fast" keeps the counts' spectra (about 4.4 bytes a sender and bin in float32); "low" makes them
-    again in every pass from the counts.
+    `memory`: "fast" keeps the counts' spectra (about 4.4 bytes a sender and bin in float32) and what else a pass needs;
+    "low" reads the data again in every pass.
     """
 
     def __init__(
-        self, data: Data, dtype: torch.dtype = torch.float32, device: str = "cpu", memory: str = "fast"
+        self, data: Source, dtype: torch.dtype = torch.float32, device: str = "cpu", memory: str = "fast"
     ) -> None:
         self.data, self.dtype, self.device, self.memory = data, dtype, torch.device(device), memory
         self.complex = torch.complex64 if dtype == torch.float32 else torch.complex128
         self.history, self.n_basis = data.kernel.shape
         self.n_senders, self.n_receivers = len(data.senders), len(data.receivers)
-        self.n_features = 0 if data.features is None else data.features.shape[1]
+        self.n_features = data.n_features
         self.columns = 1 + self.n_features + self.n_senders * self.n_basis
         # Spectra of the filters, one a sender and receiver, grow with the block: short blocks need less memory.
         pairs = max(1, self.n_senders * self.n_receivers)
         largest = FILTER_BYTES[memory] // (pairs * dtype.itemsize)
         self.blocks: Blocks = lay_blocks(data.segments, self.history, self.n_senders, self.n_basis, largest)
         self.n_frequencies = self.blocks.size // 2 + 1
-        self.counts = data.counts.to(self.device)
         self.basis = self._basis_spectrum()
-        self.targets = self._gather(self.counts, data.receivers)
-        self.dense = None if data.features is None else self._gather(data.features.to(self.device, dtype))
-        self.offset = None if data.offset is None else self._gather(data.offset.to(self.device, dtype))
-        self.weights = self._block_weights()
-        self._kept = self._transform_counts(0, len(self.blocks)) if memory == "fast" and self.n_senders else None
+        # A real transform leaves out the negative frequencies: all but the first and the last count twice.
+        twice = torch.full((self.n_frequencies, 1), 2.0, dtype=dtype, device=self.device)
+        twice[0] = twice[-1] = 1.0
+        self._basis_back = (self.basis * (twice / self.blocks.size)).T.contiguous()
+        self._chosen: Tensor | None = None
+        self._kept: dict[str, Tensor] = {}
+        if memory == "fast":
+            whole = (0, len(self.blocks))
+            names = ("targets", "features", "weights", "offset")
+            found = {name: self._gather(name, *whole) for name in names}
+            self._kept = {name: values for name, values in found.items() if values is not None}
+            if self.n_senders:
+                self._kept["spectra"] = self._transform_counts(*whole)
 
     @property
     def frames(self) -> int:
         """Scored bins."""
         return int(self.blocks.valid.sum())
 
+    @property
+    def plain(self) -> bool:
+        """Every scored bin counts once and has no offset."""
+        return self.data.plain and self._chosen is None
+
     def chunks(self, units: int) -> Iterator[tuple[int, int]]:
-        """Ranges of blocks whose working arrays, for this many units, have the size `WORKING_BYTES` allows."""
+        """Ranges of blocks, of about one length, whose spectra for this many units keep within `CHUNK_BYTES`."""
         width = max(units, self.n_senders if self.memory == "low" else 1, 1)
-        step = max(1, WORKING_BYTES[self.memory] // (self.blocks.size * width * self.dtype.itemsize))
-        for first in range(0, len(self.blocks), step):
-            yield first, min(first + step, len(self.blocks))
+        most = max(1, CHUNK_BYTES[self.memory] // (self.n_frequencies * width * self.complex.itemsize))
+        step = -(-len(self.blocks) // -(-len(self.blocks) // most))
+        return _ranges(0, len(self.blocks), step)
+
+    def strips(self, first: int, last: int, units: int) -> Iterator[tuple[int, int]]:
+        """Ranges of the blocks of a chunk whose predictors stay in the cache."""
+        step = STRIP_BYTES[self.device.type] // (self.blocks.size * max(units, 1) * self.dtype.itemsize)
+        return _ranges(first, last, max(1, step))
 
     def pass_over(
         self, coefficients: Tensor, units: Tensor, link_: Link, targets: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """One pass: linear predictors, `link_` on each chunk of them, and back.
+        """One pass: linear predictors, `link_` on each strip of them, and back.
 
         Parameters
         ----------
@@ -160,119 +107,155 @@ class Design:
         The values (units,) summed over blocks, and the columns' products with the residuals (units, columns), float64.
         """
         kernels = self._kernels(coefficients)
-        arrays = (self.targets if targets else None, self.weights, self.offset)
         value = torch.zeros(len(units), dtype=torch.float64, device=self.device)
         products = Products(self, len(units))
-        for first, last in self.chunks(len(units)):
-            full, eta = self._predictor(kernels, coefficients, first, last)
-            counts, weights, offset = (self._pick(array, first, last, units) for array in arrays)
-            if offset is not None:
-                eta += offset
-            value += link_(eta, counts, weights)
-            full[..., : self.history] = 0.0
-            products.add(full, first, last)
+        for chunk in self.chunks(len(units)):
+            spectra = self.spectra(*chunk)
+            product = self._filtered(spectra, kernels, coefficients)
+            products.begin(chunk, product)
+            for strip in self.strips(*chunk, len(units)):
+                full, eta = self._predictor(product, coefficients, units, chunk, strip)
+                counts = self.targets(*strip, units) if targets else None
+                value += link_(eta, counts, self.weights(*strip, units))
+                full[..., : self.history] = 0.0
+                products.add(full, *strip)
+            products.end(spectra)
         return value, products.total()
 
     def evaluate(self, coefficients: Tensor, value_of: Link) -> Tensor:
         """Half a pass: sum (units,) over blocks of `value_of` (linear predictors, counts, weights), a value a unit."""
-        kernels, value = self._kernels(coefficients), torch.zeros(len(coefficients), dtype=torch.float64)
+        value = torch.zeros(len(coefficients), dtype=torch.float64)
         units = torch.arange(self.n_receivers, device=self.device)
-        for first, last in self.chunks(self.n_receivers):
-            eta = self._predictor(kernels, coefficients, first, last)[1]
-            counts, weights, offset = (
-                self._pick(array, first, last, units) for array in (self.targets, self.weights, self.offset)
-            )
-            value += value_of(eta if offset is None else eta + offset, counts, weights).cpu()
+        for first, last, eta in self._predictors(coefficients):
+            value += value_of(eta, self.targets(first, last, units), self.weights(first, last, units)).cpu()
         return value
+
+    def predictors(self, coefficients: Tensor) -> Tensor:
+        """Linear predictors (frames, receivers) at the scored frames, offset included; 0 elsewhere."""
+        result = torch.zeros(self.data.frames, self.n_receivers, dtype=self.dtype, device=self.device)
+        for first, last, eta in self._predictors(coefficients):
+            rows, inside = (values[:, self.history :].to(self.device) for values in self._rows(first, last))
+            result[rows[inside]] = eta.transpose(1, 2)[inside]
+        return result
 
     def total_weight(self) -> Tensor:
         """Weight of each receiver's bins (receivers,), float64."""
-        if self.weights is None:
-            return torch.full((self.n_receivers,), float(self.frames), dtype=torch.float64, device=self.device)
-        return self.weights.sum(-1, dtype=torch.float64).sum(0).expand(self.n_receivers).clone()
+        total = torch.zeros(self.n_receivers, dtype=torch.float64, device=self.device)
+        if self.plain:
+            return total + self.frames
+        units = torch.arange(self.n_receivers, device=self.device)
+        for first, last in self.chunks(self.n_receivers):
+            weights = self.weights(first, last, units)
+            scored = float((last - first) * self.blocks.scored)
+            total += scored if weights is None else weights.sum(-1, dtype=torch.float64).sum(0)
+        return total
 
     def scored(self) -> Tensor:
         """Which bins of every block are scored: bool (blocks, bins)."""
-        return self._rows(0, len(self.blocks))[1][:, self.history :]
+        return self._rows(0, len(self.blocks))[1][:, self.history :].to(self.device)
 
     def reweighted(self, chosen: Tensor) -> "Design":
         """The same design with bins left out: `chosen` bool (blocks, 1, bins)."""
         other = copy.copy(self)
-        other.weights = chosen if self.weights is None else self.weights * chosen
+        other._chosen = chosen if self._chosen is None else self._chosen & chosen
         return other
 
     def count_products(self, observed: Callable[[Tensor], Tensor]) -> Tensor:
         """Products of every column with the weighted counts (receivers, columns), float64."""
-        products, units = Products(self, self.n_receivers), torch.arange(self.n_receivers, device=self.device)
-        for first, last in self.chunks(self.n_receivers):
-            weights = self._pick(self.weights, first, last, units)
-            counts = observed(self.targets[first:last])
-            products.add(self._with_lead(counts if weights is None else counts * weights), first, last)
-        return products.total()
+        units = torch.arange(self.n_receivers, device=self.device)
+
+        def weighted(first: int, last: int) -> Tensor:
+            counts, weights = observed(self.targets(first, last, units)), self.weights(first, last, units)
+            return counts if weights is None else counts * weights
+
+        return self.products(self.n_receivers, weighted)
 
     def feature_sums(self) -> Tensor:
         """Sum of every column over the scored bins (columns,), float64."""
-        products = Products(self, 1)
-        for first, last in self.chunks(1):
-            scored = self._rows(first, last)[1][:, None, self.history :]
-            products.add(self._with_lead(scored), first, last)
-        return products.total()[0]
+        return self.products(1, lambda first, last: self._scored(first, last)[:, None])[0]
 
-    def predictors(self, coefficients: Tensor) -> Tensor:
-        """Linear predictors (frames, receivers) at the scored frames, offset included; 0 elsewhere."""
-        kernels = self._kernels(coefficients)
-        result = torch.zeros(len(self.counts), self.n_receivers, dtype=self.dtype, device=self.device)
-        for first, last in self.chunks(self.n_receivers):
-            eta = self._predictor(kernels, coefficients, first, last)[1]
-            if self.offset is not None:
-                eta += self.offset[first:last]
-            rows, inside = (values[:, self.history :] for values in self._rows(first, last))
-            result[rows[inside]] = eta.transpose(1, 2)[inside]
-        return result
+    def unchanging(self, name: str) -> Tensor:
+        """Which "senders" or "features" have one value in all that is read of them: bool (columns,)."""
+        skip, lowest, highest = 0 if name == "senders" else self.history, None, None
+        for chunk in self.chunks(1):
+            values = self.data.read(name, self._rows(*chunk)[0][:, skip:])
+            if values is None:
+                break
+            low, high = values.flatten(0, 1).aminmax(dim=0)
+            lowest = low if lowest is None else torch.minimum(lowest, low)
+            highest = high if highest is None else torch.maximum(highest, high)
+        none = torch.zeros(0, dtype=torch.bool, device=self.device)
+        return none if lowest is None or highest is None else (lowest == highest).to(self.device)
+
+    def products(self, count: int, values_of: Callable[[int, int], Tensor]) -> Tensor:
+        """Products of every column with values at the scored bins, (count, columns) float64.
+
+        `values_of` (first, last) gives (blocks, count, bins) for these blocks, zero where a bin is not scored.
+        """
+        products = Products(self, count)
+        for chunk in self.chunks(max(count, self.n_senders)):
+            products.begin(chunk)
+            for strip in self.strips(*chunk, count):
+                products.add(functional.pad(values_of(*strip).to(self.dtype), (self.history, 0)), *strip)
+            products.end(self.spectra(*chunk))
+        return products.total()
 
     def matrix(self, first: int, last: int) -> tuple[Tensor, Tensor]:
         """The design matrix itself, for some blocks: (blocks, bins, columns), and which bins are scored (blocks, bins).
 
         For what needs every column at once, such as information matrices; never asked for all blocks together.
         """
-        scored = self._rows(first, last)[1][:, self.history :]
         shape = (last - first, self.blocks.scored)
         parts = [torch.ones(*shape, 1, dtype=self.dtype, device=self.device)]
-        if self.dense is not None:
-            parts.append(self.dense[first:last].transpose(1, 2))
-        if self.n_senders:
-            spectra = self.spectra(first, last)[..., None] * self.basis[:, None, None, :]
-            columns = torch.fft.irfft(spectra, n=self.blocks.size, dim=0)[self.history :]
+        features, spectra = self.features(first, last), self.spectra(first, last)
+        if features is not None:
+            parts.append(features.transpose(1, 2))
+        if spectra is not None:
+            columns = spectra[..., None] * self.basis[:, None, None, :]
+            columns = torch.fft.irfft(columns, n=self.blocks.size, dim=0)[self.history :]
             parts.append(columns.permute(1, 0, 2, 3).reshape(*shape, -1))
-        return torch.cat(parts, dim=2), scored
+        return torch.cat(parts, dim=2), self._scored(first, last)
 
-    def spectra(self, first: int, last: int) -> Tensor:
-        """Transforms of the senders' counts in some blocks: (frequencies, blocks, senders)."""
-        return self._transform_counts(first, last) if self._kept is None else self._kept[:, first:last]
+    def targets(self, first: int, last: int, units: Tensor) -> Tensor:
+        """Counts of some receivers (blocks, units, bins), 0 where a bin is not scored."""
+        targets = self._values("targets", first, last, units)
+        assert targets is not None
+        return targets
 
-    def correlate(self, spectra: Tensor, residual: Tensor) -> Tensor:
-        """Residual's transform (blocks, units, frequencies) against every column: (basis, senders, units), float64."""
-        # The conjugate goes to the residual, which is rearranged anyway; a few blocks at a time stay in the cache.
-        turned = torch.empty(self.n_frequencies, *residual.shape[:2], dtype=self.complex, device=self.device)
-        for first in range(0, len(residual), REARRANGED):
-            part = slice(first, first + REARRANGED)
-            torch.conj_physical(residual[part].permute(2, 0, 1), out=turned[:, part])
-        cross = torch.bmm(spectra.transpose(1, 2), turned)
-        # A real transform leaves out the negative frequencies: all but the first and the last (of an even size) count
-        # twice.
-        cross[1:-1] *= 2
-        product = self.basis.T @ cross.reshape(self.n_frequencies, -1)
-        return product.real.to(torch.float64).reshape(self.n_basis, self.n_senders, -1) / self.blocks.size
+    def features(self, first: int, last: int) -> Tensor | None:
+        """Inputs that are not counts (blocks, features, bins)."""
+        return self._values("features", first, last)
 
-    def _with_lead(self, scored: Tensor) -> Tensor:
-        """Values at scored bins (blocks, units, bins), with zeros in the lead-in before them."""
-        return functional.pad(scored.to(self.dtype), (self.history, 0))
+    def offset(self, first: int, last: int, units: Tensor) -> Tensor | None:
+        """What is added to the predictors of some receivers (blocks, units, bins)."""
+        return self._values("offset", first, last, units)
 
-    def _pick(self, array: Tensor | None, first: int, last: int, units: Tensor) -> Tensor | None:
-        """Some blocks and units of (blocks, units or 1, bins)."""
-        if array is None or array.shape[1] == 1 or len(units) == self.n_receivers:
-            return None if array is None else array[first:last]
-        return array[first:last, units]
+    def weights(self, first: int, last: int, units: Tensor) -> Tensor | None:
+        """Weights of bins (blocks, units or 1, bins); None where every bin of these blocks counts once."""
+        weights = self._values("weights", first, last, units)
+        if weights is None and bool((self.blocks.valid[first:last] < self.blocks.scored).any()):
+            weights = self._scored(first, last)[:, None]
+        if self._chosen is not None:
+            chosen = self._chosen[first:last]
+            weights = chosen if weights is None else weights * chosen
+        return weights
+
+    def spectra(self, first: int, last: int) -> Tensor | None:
+        """Transforms of the senders' counts in some blocks: (frequencies, blocks, senders); None without senders."""
+        if not self.n_senders:
+            return None
+        if "spectra" in self._kept:
+            return self._kept["spectra"][:, first:last]
+        return self._transform_counts(first, last)
+
+    def correlate(self, spectra: Tensor, conjugate: Tensor) -> Tensor:
+        """Every column with residuals, of which the conjugate transforms (frequencies, blocks, units) are given:
+
+        (basis, senders, units), float64.
+        """
+        cross = torch.bmm(spectra.transpose(1, 2), conjugate)
+        product = self._basis_back @ cross.reshape(self.n_frequencies, -1)
+        return product.real.to(torch.float64).reshape(self.n_basis, self.n_senders, -1)
 
     def _basis_spectrum(self) -> Tensor:
         """Transform of the kernels (frequencies, basis), delayed by one bin: the present is never an input."""
@@ -281,40 +264,42 @@ class Design:
         return torch.as_tensor(np.fft.rfft(padded, axis=0)).to(self.device, self.complex)
 
     def _rows(self, first: int, last: int) -> tuple[Tensor, Tensor]:
-        rows, inside = self.blocks.rows(first, last, len(self.counts))
-        return torch.as_tensor(rows, device=self.device), torch.as_tensor(inside, device=self.device)
+        rows, inside = self.blocks.rows(first, last)
+        return torch.from_numpy(rows), torch.from_numpy(inside)
 
-    def _gather(self, frames: Tensor, columns: np.ndarray | None = None) -> Tensor:
-        """Values (frames, columns) at the scored bins of every block: (blocks, columns, bins), 0 where none is."""
-        selected = frames if columns is None else frames[:, torch.as_tensor(columns, device=self.device)]
-        shape = (len(self.blocks), selected.shape[1], self.blocks.scored)
-        gathered = torch.zeros(shape, dtype=selected.dtype, device=self.device)
-        for first, last in self.chunks(selected.shape[1]):
-            rows, inside = self._rows(first, last)
-            rows, inside = rows[:, self.history :], inside[:, self.history :]
-            gathered[first:last] = (selected[rows] * inside[..., None]).transpose(1, 2)
-        return gathered
+    def _scored(self, first: int, last: int) -> Tensor:
+        valid = torch.from_numpy(self.blocks.valid[first:last, None]).to(self.device)
+        return torch.arange(self.blocks.scored, device=self.device) < valid
 
-    def _block_weights(self) -> Tensor | None:
-        """Weights in blocks: (blocks, receivers or 1, bins); None where every bin of every block counts once."""
-        full = bool((self.blocks.valid == self.blocks.scored).all())
-        if self.data.weights is not None:
-            weights = self.data.weights.to(self.device)
-            return self._gather(weights if weights.dtype == torch.bool else weights.to(self.dtype))
-        if full:
+    def _values(self, name: str, first: int, last: int, units: Tensor | None = None) -> Tensor | None:
+        """(blocks, columns, bins) of some blocks, and of some units where columns are units."""
+        kept = self._kept.get(name)
+        values = self._gather(name, first, last) if self.memory == "low" else None if kept is None else kept[first:last]
+        if values is None or units is None or len(units) == self.n_receivers:
+            return values
+        return values[:, units]
+
+    def _gather(self, name: str, first: int, last: int) -> Tensor | None:
+        """Values of the data (blocks, columns, bins), 0 where a bin is not scored; of senders (also before scoring)."""
+        rows, inside = self._rows(first, last)
+        skip = 0 if name == "senders" else self.history
+        values, inside = self.data.read(name, rows[:, skip:]), inside[:, skip:, None]
+        if values is None:
             return None
-        return self.scored()[:, None]
+        if not bool(inside.all()):
+            values = values * inside
+        values = values.to(self.device, values.dtype if name in ("senders", "targets") else self._working(values))
+        return values.transpose(1, 2).contiguous()
+
+    def _working(self, values: Tensor) -> torch.dtype:
+        return values.dtype if values.dtype == torch.bool else self.dtype
 
     def _transform_counts(self, first: int, last: int) -> Tensor:
         spectra = torch.empty(self.n_frequencies, last - first, self.n_senders, dtype=self.complex, device=self.device)
-        senders = torch.as_tensor(self.data.senders, device=self.device)
-        for begin, end in self.chunks(self.n_senders):
-            begin, end = max(begin, first), min(end, last)
-            if begin >= end:
-                continue
-            rows, inside = self._rows(begin, end)
-            counts = (self.counts[rows][..., senders] * inside[..., None]).transpose(1, 2).to(self.dtype)
-            spectra[:, begin - first : end - first] = torch.fft.rfft(counts).permute(2, 0, 1)
+        for begin, end in self.strips(first, last, self.n_senders):
+            counts = self._gather("senders", begin, end)
+            assert counts is not None
+            spectra[:, begin - first : end - first] = torch.fft.rfft(counts.to(self.dtype)).permute(2, 0, 1)
         return spectra
 
     def _kernels(self, coefficients: Tensor) -> Tensor | None:
@@ -325,20 +310,46 @@ class Design:
         flat = weights.permute(2, 1, 0).reshape(self.n_basis, -1).to(self.complex)
         return (self.basis @ flat).reshape(self.n_frequencies, self.n_senders, -1)
 
-    def _predictor(self, kernels: Tensor | None, coefficients: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
-        """A chunk's (blocks, units, block size), and the view of its scored bins, which holds the linear predictor."""
-        size, intercept = self.blocks.size, coefficients[:, 0].to(self.dtype)
-        if kernels is None:
+    def _filtered(self, spectra: Tensor | None, kernels: Tensor | None, coefficients: Tensor) -> Tensor | None:
+        """Transforms of the linear predictors without features (frequencies, blocks, units)."""
+        if spectra is None or kernels is None:
+            return None
+        product = torch.bmm(spectra, kernels)
+        # A constant in time is the zero frequency: the intercept costs no pass over the bins.
+        product[0] += self.blocks.size * coefficients[:, 0].to(self.dtype)
+        return product
+
+    def _predictor(
+        self,
+        product: Tensor | None,
+        coefficients: Tensor,
+        units: Tensor,
+        chunk: tuple[int, int],
+        strip: tuple[int, int],
+    ) -> tuple[Tensor, Tensor]:
+        """A strip's (blocks, units, block size), and the view of its scored bins, which holds the linear predictor."""
+        size, (first, last) = self.blocks.size, strip
+        if product is None:
+            intercept = coefficients[:, 0].to(self.dtype)
             full = intercept[:, None].expand(last - first, len(intercept), size).contiguous()
         else:
-            product = torch.bmm(self.spectra(first, last), kernels)
-            # A constant in time is the zero frequency: the intercept costs no pass over the bins.
-            product[0] += size * intercept
-            full = torch.fft.irfft(product, n=size, dim=0).permute(1, 2, 0)
+            part = product[:, first - chunk[0] : last - chunk[0]]
+            full = torch.fft.irfft(part, n=size, dim=0).permute(1, 2, 0)
         eta = full[..., self.history :]
-        if self.dense is not None:
-            eta += torch.matmul(coefficients[:, 1 : 1 + self.n_features].to(self.dtype), self.dense[first:last])
+        features, offset = self.features(first, last), self.offset(first, last, units)
+        if features is not None:
+            eta += torch.matmul(coefficients[:, 1 : 1 + self.n_features].to(self.dtype), features)
+        if offset is not None:
+            eta += offset
         return full, eta
+
+    def _predictors(self, coefficients: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+        """First and last block of every strip, and its linear predictors (blocks, receivers, bins)."""
+        kernels, units = self._kernels(coefficients), torch.arange(self.n_receivers, device=self.device)
+        for chunk in self.chunks(self.n_receivers):
+            product = self._filtered(self.spectra(*chunk), kernels, coefficients)
+            for strip in self.strips(*chunk, self.n_receivers):
+                yield *strip, self._predictor(product, coefficients, units, chunk, strip)[1]
 
 
 class Products:
@@ -350,16 +361,34 @@ class Products:
         shape = (design.n_basis, design.n_senders, units)
         self.couplings = torch.zeros(shape, dtype=torch.float64, device=design.device)
 
+    def begin(self, chunk: tuple[int, int], buffer: Tensor | None = None) -> None:
+        """Residuals of a chunk follow; their transforms go to `buffer` (frequencies, blocks, units) if it is given."""
+        design, self.chunk, self.buffer = self.design, chunk, buffer
+        if buffer is None and design.n_senders:
+            shape = (design.n_frequencies, chunk[1] - chunk[0], len(self.dense))
+            self.buffer = torch.empty(shape, dtype=design.complex, device=design.device)
+
     def add(self, residual: Tensor, first: int, last: int) -> None:
-        """Add blocks `first` to `last` of a residual (blocks, units, block size), zero in the lead-in."""
+        """Blocks `first` to `last` of a residual (blocks, units, block size), zero in the lead-in."""
         design, scored = self.design, residual[..., self.design.history :]
         self.dense[:, 0] += scored.sum(-1).sum(0, dtype=torch.float64)
-        if design.dense is not None:
-            columns = design.dense[first:last].transpose(1, 2)
-            self.dense[:, 1:] += torch.matmul(scored, columns).sum(0, dtype=torch.float64)
-        if design.n_senders:
-            self.couplings += design.correlate(design.spectra(first, last), torch.fft.rfft(residual))
+        features = design.features(first, last)
+        if features is not None:
+            self.dense[:, 1:] += torch.matmul(scored, features.transpose(1, 2)).sum(0, dtype=torch.float64)
+        if self.buffer is not None:
+            part = self.buffer[:, first - self.chunk[0] : last - self.chunk[0]]
+            # The conjugate goes to the residual, which is rearranged anyway.
+            torch.conj_physical(torch.fft.rfft(residual).permute(2, 0, 1), out=part)
+
+    def end(self, spectra: Tensor | None) -> None:
+        """The chunk is complete; `spectra` are those of its counts."""
+        if spectra is not None and self.buffer is not None:
+            self.couplings += self.design.correlate(spectra, self.buffer)
 
     def total(self) -> Tensor:
         """(units, columns) float64."""
         return torch.cat([self.dense, self.couplings.permute(2, 1, 0).reshape(len(self.dense), -1)], dim=1)
+
+
+def _ranges(first: int, last: int, step: int) -> Iterator[tuple[int, int]]:
+    return ((begin, min(begin + step, last)) for begin in range(first, last, step))

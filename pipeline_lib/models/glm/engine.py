@@ -14,11 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.models.glm.design import Data, Design
+from pipeline_lib.models.glm.data import Data
+from pipeline_lib.models.glm.descent import CONVERGED, STATUS, Descent
+from pipeline_lib.models.glm.design import Design
 from pipeline_lib.models.glm.observation import Canonical, Observation, weighted_sum
-from pipeline_lib.models.glm.optimiser import CONVERGED, STATUS, Descent, sweep
+from pipeline_lib.models.glm.optimiser import SmoothDescent, sweep
 from pipeline_lib.models.glm.penalties import Penalty, kink
 from pipeline_lib.models.glm.precondition import Covariance, Preconditioner
 from pipeline_lib.models.glm.sparse import Model, SparseDescent, sparse_sweep
@@ -34,7 +37,7 @@ class Solution:
 
     `coefficients` (units, columns) float64, see `design`; `loss` (units,) mean loss in nats per bin without penalty;
     `objective` (units,) with it; `decrement` (units,) estimated distance of the objective from its minimum; `status`
-    (units,) a key of `optimiser.STATUS`; `sweeps` passes over the data; `weight` (units,) bins that count.
+    (units,) a key of `descent.STATUS`; `sweeps` passes over the data; `weight` (units,) bins that count.
     """
 
     coefficients: Tensor
@@ -109,7 +112,7 @@ class Problem:
         other.metric = Preconditioner(self.covariance, other.allowed, self.scale)
         return other
 
-    def start(self, memory: int = 8, point: Tensor | None = None) -> Descent | SparseDescent:
+    def start(self, memory: int = 8, point: Tensor | None = None) -> Descent:
         """The optimiser before its first pass: no coupling and the mean rate, or from `point` (units, columns)."""
         if point is None:
             point = torch.zeros(self.design.n_receivers, self.design.columns, dtype=torch.float64)
@@ -118,7 +121,7 @@ class Problem:
             point = point.clone()
             point[:, 1:] *= self.allowed
             point[:, 0] += point[:, 1:] @ self.mean
-        kind = SparseDescent if self.penalty.sparse else Descent
+        kind = SparseDescent if self.penalty.sparse else SmoothDescent
         state = kind.start(point.to(self.design.device), memory)
         state.status[~self.fitted] = CONVERGED
         state.decrement[~self.fitted] = 0.0
@@ -127,10 +130,10 @@ class Problem:
     def solve(
         self,
         strength: float | Tensor,
-        state: Descent | SparseDescent | None = None,
+        state: Descent | None = None,
         tolerance: float | None = None,
         max_sweeps: int = 200,
-        after_sweep: Callable[[Descent | SparseDescent], None] | None = None,
+        after_sweep: Callable[[Descent], None] | None = None,
     ) -> Solution:
         """Minimise the objective of every unit at a `strength` (or one a unit); `state` continues an earlier descent.
 
@@ -154,7 +157,7 @@ class Problem:
         while len(state.running) and int(state.sweep) < max_sweeps:
             if isinstance(state, SparseDescent) and model is not None:
                 sparse_sweep(state, evaluate, model, tolerance, noise)
-            elif isinstance(state, Descent):
+            elif isinstance(state, SmoothDescent):
                 sweep(state, evaluate, precondition, tolerance, noise)
             if after_sweep is not None:
                 after_sweep(state)
@@ -175,12 +178,15 @@ class Problem:
         weights, coefficients = points[:, 1:], self.natural(points)
         if isinstance(self.observation, Canonical):
             cumulant_, linear = self.observation.cumulant_, self.linear[units]
-            value, gradient = self.design.pass_over(
-                coefficients, units, lambda eta, counts, weights: cumulant_(eta, weights), targets=False
-            )
+            if self.design.plain and not bool(weights.any()):
+                value, gradient = self._constant(coefficients[:, 0])
+            else:
+                value, gradient = self.design.pass_over(
+                    coefficients, units, lambda eta, counts, weights: cumulant_(eta, weights), targets=False
+                )
             value, gradient = value - (coefficients * linear).sum(1), gradient - linear
         else:
-            value, gradient = self.design.pass_over(coefficients, units, self.observation.loss_)
+            value, gradient = self.design.pass_over(coefficients, units, self.observation.of(units).loss_)
         total = self.total[units]
         value, gradient = value / total, gradient / total[:, None]
         gradient[:, 1:] -= gradient[:, :1] * self.mean
@@ -193,6 +199,13 @@ class Problem:
         coefficients = points.clone()
         coefficients[:, 0] -= points[:, 1:] @ self.mean
         return coefficients
+
+    def _constant(self, eta: Tensor) -> tuple[Tensor, Tensor]:
+        """What a pass would give where eta (units,) is all there is, as at the start: products of sums, no pass."""
+        mean, frames = eta.clone()[None, :, None], self.design.frames
+        assert isinstance(self.observation, Canonical)
+        value = frames * self.observation.cumulant_(mean, None)
+        return value, frames * mean[0] * functional.pad(self.mean, (1, 0), value=1.0)
 
     def _model(self, strengths: Tensor) -> Model:
         """The approximate Hessian that sparse sweeps work on."""
@@ -216,7 +229,7 @@ class Problem:
         allowed[:, self.design.n_features :] = False
         return allowed
 
-    def _solution(self, state: Descent | SparseDescent, strengths: Tensor) -> Solution:
+    def _solution(self, state: Descent, strengths: Tensor) -> Solution:
         weights = state.point[:, 1:]
         ridge = 0.5 * strengths * self.penalty.ridge_share * (self.scale * weights**2).sum(1)
         penalty = ridge + self.kink.value(weights, strengths * self.penalty.sparse_share)
@@ -235,30 +248,28 @@ class Problem:
         """What depends on which bins count: weights, spikes, products of columns and counts, where to start."""
         design, observation = self.design, self.observation
         observed = observation.observed
-        self.total = design.total_weight()
+        self.total, self.most = design.total_weight(), 0
         if isinstance(observation, Canonical):
             self.linear = design.count_products(observed)
-        self.spikes = torch.zeros_like(self.total)
+        self.spikes, units = torch.zeros_like(self.total), torch.arange(design.n_receivers, device=design.device)
         for first, last in design.chunks(design.n_receivers):
-            weights = None if design.weights is None else design.weights[first:last]
-            self.spikes += weighted_sum(observed(design.targets[first:last]), weights)
+            counts, weights = design.targets(first, last, units), design.weights(first, last, units)
+            self.spikes += weighted_sum(observed(counts), weights)
+            self.most = max(self.most, int(counts.max()))
         # A unit that never fired, or was never seen, has no finite best fit; it gets a floor instead (see `_floored`).
         self.fitted = (self.spikes > 0) & (self.total > 0)
         mean = torch.where(self.fitted, self.spikes, 0.5) / self.total.clamp(min=1.0)
         if observation.link == "logistic":
             mean = mean.clamp(max=1 - 0.5 / self.total.clamp(min=1.0))
         self.start_eta = observation.inverse_mean(mean)
-        self.curvature = observation.curvature(self.start_eta)
+        self.curvature = observation.curvature(self.start_eta[:, None])[:, 0]
 
     def _constant_columns(self) -> Tensor:
         """Columns that never change (senders always silent, constant features): they could only mimic the intercept."""
-        design, data = self.design, self.design.data
-        read = data.counts[data.frames_of(design.history)][:, data.senders]
-        constant = (read == read[:1]).all(0).repeat_interleave(design.n_basis)
-        if data.features is not None:
-            scored = data.features[data.frames_of(0)]
-            constant = torch.cat([(scored == scored[:1]).all(0), constant])
-        return constant.to(design.device)
+        design = self.design
+        return torch.cat(
+            [design.unchanging("features"), design.unchanging("senders").repeat_interleave(design.n_basis)]
+        )
 
 
 def fit(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
+from scipy.special import chdtrc
 from torch import Tensor
 
 from pipeline_lib.errors import InputError
@@ -27,11 +27,13 @@ class Inference:
     """What the data say about each coefficient and each coupling.
 
     `standard_errors` (units, columns) float64, of the coefficients as in `Solution` (NaN where nothing was fitted);
-    `wald` (senders, units) the statistic of "no coupling", chi-squared with a degree of freedom a basis function; `p`
-    its p-value; `q` the smallest false-discovery rate at which it would count as found. NaN where not fitted.
+    `filter_errors` (senders, units, lags) of the filters; `wald` (senders, units) the statistic of "no coupling",
+    chi-squared with a degree of freedom a fitted basis function; `p` its p-value; `q` the smallest false-discovery rate
+    at which it would count as found. NaN where not fitted.
     """
 
     standard_errors: np.ndarray
+    filter_errors: np.ndarray
     wald: np.ndarray
     p: np.ndarray
     q: np.ndarray
@@ -45,8 +47,11 @@ def infer(problem: Problem, solution: Solution, strength: float | Tensor, every:
     """
     design = problem.design
     strengths = torch.as_tensor(strength, dtype=torch.float64, device=design.device).expand(design.n_receivers)
+    pairs = (design.n_senders, design.n_receivers)
     errors = np.full((design.n_receivers, design.columns), np.nan)
-    wald = np.full((design.n_senders, design.n_receivers), np.nan)
+    filter_errors, wald = np.full((*pairs, design.history), np.nan), np.full(pairs, np.nan)
+    fitted = (problem.allowed & problem.fitted[:, None]).cpu().numpy()[:, design.n_features :]
+    freedom = fitted.reshape(pairs[1], pairs[0], design.n_basis).sum(axis=2).T
     for units in torch.arange(design.n_receivers, device=design.device).split(UNITS_AT_ONCE):
         information = _information(problem, solution.coefficients, units, every)
         for row, unit in enumerate(units.tolist()):
@@ -55,9 +60,14 @@ def infer(problem: Problem, solution: Solution, strength: float | Tensor, every:
                 penalty = problem.total[unit] * strengths[unit] * problem.scale
                 covariance = _sandwich(information[row], kept, penalty)
                 errors[unit] = covariance.diagonal().sqrt().cpu().numpy()
-                wald[:, unit] = _wald(solution.coefficients[unit], covariance, 1 + design.n_features, design.n_basis)
-    p = stats.chi2.sf(wald, design.n_basis)
-    return Inference(errors, wald, p, false_discovery_rate(p))
+                blocks = _blocks(covariance, 1 + design.n_features, design.n_basis)
+                kernel = torch.as_tensor(design.data.kernel, device=design.device)
+                variance = torch.einsum("kb,sbc,kc->sk", kernel, blocks, kernel).clamp(min=0.0)
+                filter_errors[:, unit] = variance.sqrt().cpu().numpy()
+                wald[:, unit] = _wald(solution.coefficients[unit, 1 + design.n_features :], blocks)
+    filter_errors[freedom == 0] = wald[freedom == 0] = np.nan
+    p = chdtrc(np.maximum(freedom, 1), wald)
+    return Inference(errors, filter_errors, wald, p, false_discovery_rate(p))
 
 
 def likelihood_ratio(
@@ -69,17 +79,19 @@ def likelihood_ratio(
     """
     design, basis = problem.design, problem.design.n_basis
     statistic = np.full((design.n_senders, design.n_receivers), np.nan)
+    freedom = np.ones(statistic.shape)
     full = (solution.loss * problem.total).cpu().numpy()
     for sender in range(design.n_senders):
         start = design.n_features + sender * basis
         allowed = problem.allowed.clone()
         tested = (allowed[:, start : start + basis].any(1) & problem.fitted).cpu().numpy()
+        freedom[sender] = np.maximum(allowed[:, start : start + basis].sum(1).cpu().numpy(), 1)
         allowed[:, start : start + basis] = False
         reduced = problem.restricted(allowed)
         without = reduced.solve(0.0, reduced.start(point=solution.coefficients), tolerance)
         lost = 2 * ((without.loss * problem.total).cpu().numpy() - full)
         statistic[sender, tested] = np.maximum(lost, 0.0)[tested]
-    return statistic, stats.chi2.sf(statistic, basis)
+    return statistic, chdtrc(freedom, statistic)
 
 
 def false_discovery_rate(p: np.ndarray) -> np.ndarray:
@@ -101,6 +113,7 @@ def coupling_table(
     units: pd.DataFrame,
     p: np.ndarray | None = None,
     q: np.ndarray | None = None,
+    allowed: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """A row a fitted coupling, a unit's own history left out.
 
@@ -110,11 +123,12 @@ def coupling_table(
     bin_size : ms.
     units : the session's table (`unit_id`, `region`).
     p, q : (sender, receiver) of a test, where there is one.
+    allowed : (sender, receiver) bool, which couplings were fitted and not fixed at zero; None: all.
 
     Returns
     -------
-    sender, receiver (unit_id), sender_region, receiver_region, strength (sum over lags, log rate per spike), peak
-    (value of largest size), peak_lag (ms), p, q.
+    sender, receiver (unit_id), sender_region, receiver_region, allowed, strength (sum over lags, log rate per spike),
+    peak (value of largest size), peak_lag (ms), p, q.
 
     Raises
     ------
@@ -132,6 +146,7 @@ def coupling_table(
         "receiver": ids[receiver],
         "sender_region": regions[sender],
         "receiver_region": regions[receiver],
+        "allowed": True if allowed is None else allowed[sender, receiver],
         "strength": values.sum(1),
         "peak": values[np.arange(len(lag)), lag],
         "peak_lag": (lag + 1) * bin_size,
@@ -155,12 +170,13 @@ def _information(problem: Problem, coefficients: Tensor, units: Tensor, every: i
         last = min(first + step, len(design.blocks))
         matrix, scored = design.matrix(first, last)
         eta = matrix @ coefficients[units].T.to(design.dtype)
-        if design.offset is not None:
-            eta += design.offset[first:last, units].transpose(1, 2)
-        weight = problem.observation.curvature(eta) * scored[..., None]
-        if design.weights is not None:
-            weights = design.weights[first:last]
-            weight = weight * (weights if weights.shape[1] == 1 else weights[:, units]).transpose(1, 2)
+        offset, weights = design.offset(first, last, units), design.weights(first, last, units)
+        if offset is not None:
+            eta += offset.transpose(1, 2)
+        curvature = problem.observation.of(units).curvature(eta.transpose(1, 2)).transpose(1, 2)
+        weight = curvature * scored[..., None]
+        if weights is not None:
+            weight = weight * weights.transpose(1, 2)
         used += scored.sum()
         rows = matrix.reshape(-1, design.columns)
         for row, root in enumerate(weight.sqrt().reshape(-1, len(units)).T):
@@ -182,12 +198,14 @@ def _sandwich(information: Tensor, kept: Tensor, penalty: Tensor) -> Tensor:
     return covariance
 
 
-def _wald(coefficients: Tensor, covariance: Tensor, first: int, basis: int) -> np.ndarray:
-    """Statistic of every sender's weights being zero (senders,), NaN where they were not fitted."""
-    weights = coefficients[first:].reshape(-1, basis)
-    parts = first + torch.arange(len(weights) * basis, device=weights.device).reshape(-1, basis)
-    blocks = covariance[parts[:, :, None], parts[:, None, :]]
-    fitted = torch.isfinite(blocks).all(2).all(1)
-    inverses = torch.linalg.pinv(torch.where(fitted[:, None, None], blocks, 0.0), hermitian=True)
-    statistic = torch.einsum("sb,sbc,sc->s", weights, inverses, weights)
-    return torch.where(fitted, statistic, torch.nan).cpu().numpy()
+def _blocks(covariance: Tensor, first: int, basis: int) -> Tensor:
+    """Covariance of every sender's weights (senders, basis, basis), 0 where they were not fitted."""
+    parts = torch.arange(first, len(covariance), device=covariance.device).reshape(-1, basis)
+    return covariance[parts[:, :, None], parts[:, None, :]].nan_to_num(nan=0.0)
+
+
+def _wald(weights: Tensor, blocks: Tensor) -> np.ndarray:
+    """Statistic of every sender's weights being zero (senders,)."""
+    weights = weights.reshape(len(blocks), -1)
+    inverses = torch.linalg.pinv(blocks, hermitian=True)
+    return torch.einsum("sb,sbc,sc->s", weights, inverses, weights).cpu().numpy()

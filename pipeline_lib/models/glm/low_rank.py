@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.models.glm.data import Data
 from pipeline_lib.models.glm.design import Design
 from pipeline_lib.models.glm.engine import Problem, Solution
 
@@ -48,6 +49,9 @@ def low_rank(problem: Problem, solution: Solution, rank: int, strength: float = 
         raise InputError("low rank", "rank", rank, f"1 to {min(sides)}")
     if not bool((problem.allowed | problem.constant)[:, first - 1 :].all()):
         raise InputError("low rank", "allowed", "masked couplings", "couplings from every sender to every receiver")
+    data = design.data
+    if not isinstance(data, Data):
+        raise InputError("low rank", "memory", "a streamed session", "one in memory")
     root, inverse = _roots(problem.covariance.of_couplings())
     weigh = torch.where(problem.fitted, problem.curvature.sqrt(), 0.0)
     weights = solution.coefficients[:, first:].T
@@ -55,9 +59,9 @@ def low_rank(problem: Problem, solution: Solution, rank: int, strength: float = 
     channels = inverse @ left[:, :rank]
     share = (values**2).cumsum(0)[:rank] / (values**2).sum().clamp(min=1e-300)
 
-    inputs = _channel_inputs(design, channels)
-    dense = inputs if design.data.features is None else torch.cat([design.data.features.to(inputs), inputs], dim=1)
-    data = replace(design.data, senders=np.empty(0, dtype=np.int64), features=dense)
+    inputs = _channel_inputs(design, data, channels)
+    dense = inputs if data.features is None else torch.cat([data.features.to(inputs), inputs], dim=1)
+    data = replace(data, senders=np.empty(0, dtype=np.int64), features=dense)
     reduced = Problem(Design(data, design.dtype, str(design.device), design.memory), problem.observation)
     refitted = reduced.solve(strength)
     readout = refitted.coefficients[:, first:].T
@@ -66,12 +70,10 @@ def low_rank(problem: Problem, solution: Solution, rank: int, strength: float = 
     return LowRank(coefficients, refitted.loss, shaped, readout, share.cpu().numpy())
 
 
-def _channel_inputs(design: Design, channels: Tensor) -> Tensor:
+def _channel_inputs(design: Design, data: Data, channels: Tensor) -> Tensor:
     """What each channel carries at the scored frames (frames, r)."""
     rank = channels.shape[1]
-    data = replace(
-        design.data, receivers=design.data.receivers[:1].repeat(rank), features=None, weights=None, offset=None
-    )
+    data = replace(data, receivers=data.receivers[:1].repeat(rank), features=None, weights=None, offset=None)
     coefficients = torch.cat([torch.zeros(rank, 1, dtype=torch.float64, device=design.device), channels.T], dim=1)
     return Design(data, design.dtype, str(design.device), "low").predictors(coefficients).cpu()
 

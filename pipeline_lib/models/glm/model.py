@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline_lib.models.contract import Couplings, FitData, Model
-from pipeline_lib.models.glm.frames import Frames, read_frames, signal_values, time_splines
+from pipeline_lib.models.glm.frames import Frames, lay_frames, read_frames
+from pipeline_lib.models.glm.inputs import Inputs
 from pipeline_lib.models.glm.settings import Config
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipeline_lib.models.glm.design import Data
+    from pipeline_lib.models.glm.data import Data, Source
     from pipeline_lib.training.run import Run
 
 
@@ -31,9 +32,12 @@ class CoupledGLM(Model):
 
     `coefficients` (units, 1 + features + senders x basis) intercept, baseline splines, signals, couplings;
     `kernel` (history bins, basis); `senders` int64; `allowed` (senders, units) bool; `splines` and `window` int64 (1,),
-    number of baseline splines and bins of the window they span; `signal_mean`, `signal_scale`; `bin_size` ms (1,);
-    `strength` (1,) of the penalty; `decrement` (units,) nats a bin that the objective may be above its minimum; with
-    `inference`, `standard_errors` as `coefficients` and `p` (senders, units) of "no coupling" (1 where there is none).
+    number of baseline splines and bins of the window they span; `conditions` and `signal{k}_...` see `inputs`;
+    `refractory` (1,) bins of the last kernel, which is a unit's own, 0: none; `bin_size` ms (1,); `strength` (1,) of
+    the penalty; `dispersion` (units,) where it was estimated; `decrement` (units,) nats a bin that the objective may be
+    above its minimum (with a `rank`: of the full fit that is reduced); with `rank`, `channels`, `readout` and `share`,
+    see `low_rank.LowRank`; with `inference`, `standard_errors` as `coefficients`, `filter_errors` (senders, units,
+    lags) float32 and `p` (senders, units) of "no coupling" (1 where there is none).
     """
 
     Config = Config
@@ -43,8 +47,10 @@ class CoupledGLM(Model):
     def __init__(self, config: Any, seed: int) -> None:
         super().__init__(config, seed)
         self.learned: dict[str, dict[str, np.ndarray]] = {}
+        extras = ["the trial's condition"] if config.condition_baselines else []
         if config.signals:
-            self.sees = f"past of held-in units; signals {', '.join(config.signals)}"  # type: ignore[misc]
+            extras.append("signals " + ", ".join(signal.name for signal in config.inputs))
+        self.sees = "; ".join([type(self).sees, *extras])  # type: ignore[misc]
 
     def fit(self, data: FitData, run: Run) -> None:
         """Session after session; a restart goes on in the middle of a strength."""
@@ -92,13 +98,21 @@ class CoupledGLM(Model):
         from pipeline_lib.models.glm.inference import coupling_table, false_discovery_rate
 
         learned, found = self.learned[session], self.couplings(session)
+        allowed = np.zeros(found.strength.shape, dtype=bool)
+        allowed[learned["senders"]] = learned["allowed"]
         p = q = None
         if "p" in learned:
             p = np.full(found.strength.shape, np.nan)
             p[learned["senders"]] = np.where(learned["allowed"], learned["p"], np.nan)
             np.fill_diagonal(p, np.nan)  # a unit's own history is no coupling, and no part of the family of tests
             q = false_discovery_rate(p)
-        return coupling_table(found.filters, found.bin_size, units, p, q)
+        return coupling_table(found.filters, found.bin_size, units, p, q, allowed)
+
+    def tables(self, data: FitData) -> dict[str, pd.DataFrame]:
+        """Couplings, filters, basis and an excerpt of the inputs, see `tables.tables_of`."""
+        from pipeline_lib.models.glm.tables import tables_of
+
+        return tables_of(self, data)
 
     def read(
         self, data: FitData, session: str, samples: pd.DataFrame, learned: dict[str, np.ndarray], merge: bool
@@ -106,31 +120,32 @@ class CoupledGLM(Model):
         """What the engine fits or predicts (counts, weights, dense columns), and which frames these are."""
         import torch
 
-        from pipeline_lib.models.glm.design import Data
+        from pipeline_lib.models.glm.data import Data
 
-        frames = read_frames(data, session, samples, len(learned["kernel"]), merge)
-        seen, features = frames.observed, self._features(data, session, frames, learned)
+        frames = lay_frames(data, samples, len(learned["kernel"]), merge)
+        counts, seen = read_frames(data, session, frames)
+        everything = np.arange(len(frames))
+        features = Inputs(data, session, self.config.inputs, learned).columns(frames, everything)
         inputs = Data(
-            counts=torch.from_numpy(frames.counts),
+            counts=torch.from_numpy(counts),
             segments=frames.segments,
             kernel=learned["kernel"],
             senders=learned["senders"],
-            receivers=np.arange(frames.counts.shape[1]),
+            receivers=np.arange(counts.shape[1]),
             features=None if features is None else torch.from_numpy(features),
-            weights=None if seen[frames.position >= 0].all() else torch.from_numpy(seen),
+            weights=None if seen[frames.places(everything)[1] >= 0].all() else torch.from_numpy(seen),
         )
         return inputs, frames
 
-    def _features(
-        self, data: FitData, session: str, frames: Frames, learned: dict[str, np.ndarray]
-    ) -> np.ndarray | None:
-        """Dense columns (frames, features) float32, or None."""
-        columns = []
-        if learned["splines"][0]:
-            columns.append(time_splines(frames.position, int(learned["window"][0]), int(learned["splines"][0])))
-        if self.config.signals:
-            values = signal_values(data, session, self.config.signals, frames.tick)
-            scaled = (values - learned["signal_mean"]) / learned["signal_scale"]
-            # Where a signal was not recorded its mean stands in; training logs how often.
-            columns.append(np.nan_to_num(scaled, nan=0.0).astype(np.float32))
-        return np.concatenate(columns, axis=1) if columns else None
+    def stream(self, data: FitData, session: str, samples: pd.DataFrame, learned: dict[str, np.ndarray]) -> Source:
+        """As `read` with windows merged, for training windows, but read anew in every pass."""
+        from pipeline_lib.models.glm.stream import StreamedData
+
+        frames = lay_frames(data, samples, len(learned["kernel"]), merge=True)
+        inputs = Inputs(data, session, self.config.inputs, learned)
+
+        def features_of(chosen: np.ndarray) -> np.ndarray | None:
+            return inputs.columns(frames, chosen)
+
+        kernel, senders = learned["kernel"], learned["senders"]
+        return StreamedData(data, session, frames, kernel, senders, features_of, len(inputs.names()))

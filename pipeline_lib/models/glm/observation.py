@@ -5,7 +5,7 @@ Losses leave out terms that depend on the counts alone; `log_likelihood` puts th
 """
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -18,12 +18,19 @@ TINY = 1e-30
 
 
 class Observation(ABC):
-    """An observation model with one link. Shapes: any, elementwise, unless said."""
+    """An observation model with one link. Shapes: any, elementwise, unless said.
+
+    `dispersion` is a number, or one a unit; then arrays are (..., units, bins).
+    """
 
     link: ClassVar[str]
 
-    def __init__(self, dispersion: float = 1.0) -> None:
-        self.dispersion = dispersion
+    def __init__(self, dispersion: float | Tensor = 1.0) -> None:
+        self.dispersion = torch.as_tensor(dispersion, dtype=torch.float64).reshape(-1, 1)
+
+    def of(self, units: Tensor) -> Self:
+        """The model of some units only, where units differ."""
+        return self if len(self.dispersion) == 1 else type(self)(self.dispersion[units.to(self.dispersion.device)])
 
     @abstractmethod
     def mean(self, eta: Tensor) -> Tensor:
@@ -152,8 +159,8 @@ class Gaussian(Canonical):
 
     def log_likelihood(self, eta: Tensor, counts: Tensor) -> Tensor:
         """Of the normal density with variance `dispersion`."""
-        constant = 0.5 * torch.log(torch.tensor(2 * torch.pi * self.dispersion))
-        return -0.5 * (counts - eta) ** 2 / self.dispersion - constant
+        variance = self.dispersion.to(eta)
+        return -0.5 * (counts - eta) ** 2 / variance - 0.5 * torch.log(2 * torch.pi * variance)
 
 
 class _Dispersed(Observation):
@@ -224,7 +231,7 @@ class NegativeBinomial(_Dispersed):
 
     def log_likelihood(self, eta: Tensor, counts: Tensor) -> Tensor:
         """Of the negative binomial with 1 / dispersion failures."""
-        shape = torch.tensor(1.0 / self.dispersion, dtype=eta.dtype)
+        shape = 1.0 / self.dispersion.to(eta)
         y = counts.to(eta.dtype)
         constant = torch.lgamma(y + shape) - torch.lgamma(shape) - torch.lgamma(y + 1) + y * torch.log(1 / shape)
         return constant - self._loss(self.mean(eta), counts)
@@ -234,12 +241,11 @@ class NegativeBinomial(_Dispersed):
         return mean, mean.clone()
 
     def _variance(self, mean: Tensor) -> Tensor:
-        return mean + self.dispersion * mean**2
+        return mean + self.dispersion.to(mean) * mean**2
 
     def _loss(self, mean: Tensor, counts: Tensor) -> Tensor:
-        # As a tensor: integers plus a Python number would be float32, whatever the mean is.
-        shape = mean.new_tensor(1.0 / self.dispersion)
-        return (counts + shape) * torch.log1p(self.dispersion * mean) - counts * mean.log()
+        dispersion = self.dispersion.to(mean)
+        return (counts + 1.0 / dispersion) * torch.log1p(dispersion * mean) - counts * mean.log()
 
 
 OBSERVATIONS: dict[tuple[str, str], type[Observation]] = {
@@ -251,7 +257,7 @@ OBSERVATIONS: dict[tuple[str, str], type[Observation]] = {
 }
 
 
-def observation_model(name: str, link: str = "", dispersion: float = 1.0) -> Observation:
+def observation_model(name: str, link: str = "", dispersion: float | Tensor = 1.0) -> Observation:
     """The observation model a configuration names; an empty `link` is the model's usual one.
 
     Raises
@@ -264,7 +270,7 @@ def observation_model(name: str, link: str = "", dispersion: float = 1.0) -> Obs
         raise InputError("config", "observation", repr(name), f"one of {', '.join(known_names)}")
     if link and link not in links:
         raise InputError("config", "link", repr(link), f"for {name}: {', '.join(links)}")
-    if not dispersion > 0:
+    if not bool((torch.as_tensor(dispersion) > 0).all()):
         raise InputError("config", "dispersion", dispersion, "a positive number")
     return OBSERVATIONS[name, link or links[0]](dispersion)
 

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline_lib.models.glm.descent import Descent
 from pipeline_lib.models.glm.engine import TOLERANCE, Problem, Solution
-from pipeline_lib.models.glm.optimiser import Descent
+from pipeline_lib.models.glm.optimiser import SmoothDescent
 from pipeline_lib.models.glm.sparse import SparseDescent
 
 PATH_TOLERANCE = 1e-6
@@ -31,7 +32,7 @@ class Path:
     scores: list[float] = field(default_factory=list)
     best: Tensor | None = None
     current: Tensor | None = None
-    descent: Descent | SparseDescent | None = None
+    descent: Descent | None = None
     polishing: bool = False
 
     @property
@@ -57,7 +58,7 @@ class Path:
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray], device: str) -> "Path":
         """What `arrays` gave."""
-        kind = SparseDescent if "descent/promised" in arrays else Descent
+        kind = SparseDescent if "descent/up" in arrays else SmoothDescent
         descent = {
             name.removeprefix("descent/"): value for name, value in arrays.items() if name.startswith("descent/")
         }

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from pipeline_lib.models.glm.design import Design, Products
+from pipeline_lib.models.glm.design import Design
 
 # Above this many columns a full eigendecomposition costs more than the passes it saves: each sender's block alone.
 LARGEST_SHARED = 5000
@@ -37,6 +36,9 @@ class Preconditioner:
     def __init__(self, covariance: "Covariance", allowed: Tensor, scale: Tensor) -> None:
         self.allowed, self.scale = allowed, scale
         self.dtype = covariance.dtype
+        if not allowed.shape[1]:
+            self.group, self.metrics = torch.zeros(len(allowed), device=allowed.device), []
+            return
         patterns, self.group = torch.unique(allowed, dim=0, return_inverse=True)
         sizes = patterns.sum(1).to(torch.float64)
         shared = (sizes**3).sum() > 4 * float(allowed.any(0).sum()) ** 3 or covariance.blockwise
@@ -164,6 +166,7 @@ class Covariance:
         power = torch.zeros(shape, dtype=design.complex, device=design.device)
         for first, last in design.chunks(senders):
             spectra = design.spectra(first, last)
+            assert spectra is not None
             totals += spectra[0].real.sum(0, dtype=torch.float64)
             if self.blockwise:
                 power += (spectra.abs() ** 2).sum(1)
@@ -184,11 +187,15 @@ class Covariance:
     def _of_features(self, design: Design, mean: Tensor) -> tuple[Tensor, Tensor]:
         """Covariance (features, features) and with the couplings (features, senders x basis)."""
         count = design.n_features
-        products = Products(design, count)
-        if design.dense is not None:
-            for first, last in design.chunks(max(count, design.n_senders)):
-                products.add(functional.pad(design.dense[first:last], (design.history, 0)), first, last)
-        second = products.total()[:, 1:] / design.frames - mean[:count, None] * mean
+        if not count:
+            return mean.new_zeros(0, 0), mean.new_zeros(0, len(mean))
+
+        def features(first: int, last: int) -> Tensor:
+            found = design.features(first, last)
+            assert found is not None
+            return found
+
+        second = design.products(count, features)[:, 1:] / design.frames - mean[:count, None] * mean
         return second[:, :count], second[:, count:]
 
 

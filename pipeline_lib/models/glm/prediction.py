@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.models.contract import TRAIN, FitData
-from pipeline_lib.models.glm.design import Data, Design
+from pipeline_lib.models.glm.data import Data
+from pipeline_lib.models.glm.design import Design
 from pipeline_lib.models.glm.observation import Observation, observation_model
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ LARGEST_ETA = 60.0
 def expected_counts(model: CoupledGLM, data: FitData, session: str, samples: pd.DataFrame) -> np.ndarray:
     """Float32 [S, T, units], see `CoupledGLM.predict`. Computed in float64: a window's numbers depend on it alone."""
     learned, config = model.learned[session], model.config
-    observation = observation_model(config.observation, config.link, config.dispersion)
+    observation = observation_model(config.observation, config.link)
     coefficients = torch.from_numpy(learned["coefficients"]).to(model.device)
     inputs, frames = model.read(data, session, samples, learned, merge=False)
     mean = _mean(observation, Design(inputs, torch.float64, model.device, "low").predictors(coefficients))
@@ -35,8 +36,9 @@ def expected_counts(model: CoupledGLM, data: FitData, session: str, samples: pd.
         alone = Design(inputs, torch.float64, model.device, "low").predictors(uncoupled)
         _forecast(mean, alone, inputs, coefficients, observation, hidden)
     rates = np.zeros((len(samples), int(samples["bins"].max()), mean.shape[1]), dtype=np.float32)
-    scored = frames.position >= 0
-    rates[frames.sample[scored], frames.position[scored]] = mean.cpu().numpy()[scored]
+    window, position = frames.places(np.arange(len(frames)))
+    scored = window >= 0
+    rates[frames.windows["number"].to_numpy()[window[scored]], position[scored]] = mean.cpu().numpy()[scored]
     return rates
 
 

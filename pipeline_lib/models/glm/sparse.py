@@ -11,75 +11,28 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline_lib.models.glm.optimiser import CONVERGED, MOST_REJECTIONS, RUNNING, STALLED, SUFFICIENT, UNKNOWN, Arrays
+from pipeline_lib.models.glm.descent import SUFFICIENT, UNKNOWN, Descent, Evaluate
 from pipeline_lib.models.glm.penalties import Kink
 
 INNER = 400
 """Most steps on the model; each is one product with the covariance."""
-PATIENCE = 6
 
-Evaluate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Multiply = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass
-class SparseDescent(Arrays):
-    """All that the descent knows; shapes as in `optimiser.Descent`.
+class SparseDescent(Descent):
+    """See `Descent`; `value` and `slope` include the penalty, `gradient` does not; `up`, `down` (m, n, d) BFGS updates
 
-    `value` includes the penalty, `gradient` does not; `promised` (n,) the model's change of the objective along
-    `direction` (negative); `up`, `down` (m, n, d) BFGS updates of the model's Hessian, H v + sum up (up . v) - down
-    (down . v); `updates` (n,) int64 how many there are.
+    of the model's Hessian, H v + sum up (up . v) - down (down . v).
     """
 
-    point: Tensor
-    value: Tensor
-    gradient: Tensor
-    direction: Tensor
-    promised: Tensor
-    step: Tensor
     up: Tensor
     down: Tensor
-    updates: Tensor
-    decrement: Tensor
-    best: Tensor
-    waited: Tensor
-    rejected: Tensor
-    status: Tensor
-    sweep: Tensor
 
     @classmethod
-    def start(cls, point: Tensor, memory: int) -> "SparseDescent":
-        """Before the first sweep."""
-        n, d = point.shape
-
-        def full(value: float, *shape: int) -> Tensor:
-            return torch.full(shape, value, dtype=torch.float64, device=point.device)
-
-        def integers() -> Tensor:
-            return torch.zeros(n, dtype=torch.int64, device=point.device)
-
-        return cls(
-            point=point.to(torch.float64).clone(),
-            value=full(UNKNOWN, n),
-            gradient=full(0, n, d),
-            direction=full(0, n, d),
-            promised=full(0, n),
-            step=full(1, n),
-            up=full(0, memory, n, d),
-            down=full(0, memory, n, d),
-            updates=integers(),
-            decrement=full(UNKNOWN, n),
-            best=full(UNKNOWN, n),
-            waited=integers(),
-            rejected=integers(),
-            status=integers(),
-            sweep=torch.zeros(1, dtype=torch.int64),
-        )
-
-    @property
-    def running(self) -> Tensor:
-        """Rows of the problems that still run."""
-        return (self.status == RUNNING).nonzero()[:, 0]
+    def _memory_shapes(cls, memory: int, n: int, d: int) -> dict[str, tuple[int, ...]]:
+        return {"up": (memory, n, d), "down": (memory, n, d)}
 
 
 @dataclass
@@ -104,20 +57,16 @@ def sparse_sweep(state: SparseDescent, evaluate: Evaluate, model: Model, toleran
     smooth, gradient = evaluate(trial, rows)
     value = smooth + model.kink.value(trial[:, 1:], model.strength[rows])
     old, first = state.value[rows], state.value[rows] == UNKNOWN
-    enough = old + SUFFICIENT * state.step[rows] * state.promised[rows] + noise * old.abs()
+    enough = old + SUFFICIENT * state.step[rows] * state.slope[rows] + noise * old.abs()
     accept = torch.isfinite(value) & torch.isfinite(gradient).all(1) & (first | (value <= enough))
-    refused = rows[~accept]
-    state.step[refused] *= 0.5
-    state.rejected[refused] += 1
-    state.status[refused[state.rejected[refused] >= MOST_REJECTIONS]] = STALLED
-    taken = rows[accept]
+    refused, taken = rows[~accept], rows[accept]
+    state.reject(refused, 0.5 * state.step[refused])
     if len(taken):
         moved = accept & ~first
         _remember(state, rows[moved], trial[moved], gradient[moved], model)
-        state.point[taken], state.value[taken], state.gradient[taken] = trial[accept], value[accept], gradient[accept]
-        state.rejected[taken], state.step[taken] = 0, 1.0
+        state.move(taken, trial[accept], value[accept], gradient[accept])
         _aim(state, taken, model, tolerance)
-        _judge(state, taken, tolerance)
+        state.judge(taken, tolerance)
     state.sweep += 1
 
 
@@ -132,18 +81,18 @@ def _hessian(state: SparseDescent, rows: Tensor, vectors: Tensor, model: Model) 
 
 def _remember(state: SparseDescent, rows: Tensor, point: Tensor, gradient: Tensor, model: Model) -> None:
     """BFGS update of the model's Hessian; a full memory starts afresh."""
-    full = state.updates[rows] == len(state.up)
+    full = state.remembered[rows] == len(state.up)
     for updates in (state.up, state.down):
         updates[:, rows[full]] = 0.0
-    state.updates[rows[full]] = 0
+    state.remembered[rows[full]] = 0
     step, change = point - state.point[rows], gradient - state.gradient[rows]
     inner, expected = (step * change).sum(1), _hessian(state, rows, step, model)
     along = (step * expected).sum(1)
     good = (inner > 1e-12 * step.norm(dim=1) * change.norm(dim=1)) & (along > 0)
-    rows, slot = rows[good], state.updates[rows[good]]
+    rows, slot = rows[good], state.remembered[rows[good]]
     state.up[slot, rows] = (change / inner.sqrt()[:, None])[good]
     state.down[slot, rows] = (expected / along.sqrt()[:, None])[good]
-    state.updates[rows] += 1
+    state.remembered[rows] += 1
 
 
 def _aim(state: SparseDescent, rows: Tensor, model: Model, tolerance: float) -> None:
@@ -171,21 +120,8 @@ def _aim(state: SparseDescent, rows: Tensor, model: Model, tolerance: float) -> 
             gained = promised - (change + quadratic)
             promised = change + quadratic
             # Precise enough when twenty steps gain little of what the whole model promises.
-            if bool(
-                (
-                    gained.abs() <= torch.maximum(0.01 * promised.abs(), torch.full_like(promised, 0.01 * tolerance))
-                ).all()
-            ):
+            if bool((gained.abs() <= 0.01 * promised.abs().clamp(min=tolerance)).all()):
                 break
     state.direction[rows] = current - point
-    state.promised[rows] = torch.minimum(change, torch.zeros_like(change))
+    state.slope[rows] = change.clamp(max=0.0)
     state.decrement[rows] = -promised.clamp(max=0.0)
-
-
-def _judge(state: SparseDescent, rows: Tensor, tolerance: float) -> None:
-    decrement = state.decrement[rows]
-    better = decrement < 0.5 * state.best[rows]
-    state.best[rows] = torch.where(better, decrement, state.best[rows])
-    state.waited[rows] = torch.where(better, 0, state.waited[rows] + 1)
-    state.status[rows[(decrement < 1e-6) & (state.waited[rows] >= PATIENCE)]] = STALLED
-    state.status[rows[decrement <= tolerance]] = CONVERGED

@@ -2,67 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import FitData
-from pipeline_lib.models.glm.crossvalidation import log_likelihood
+from pipeline_lib.models.glm.crossvalidation import cross_validate, log_likelihood
+from pipeline_lib.models.glm.data import Source
+from pipeline_lib.models.glm.descent import STATUS, UNKNOWN
 from pipeline_lib.models.glm.design import Design
+from pipeline_lib.models.glm.dispersion import estimate_dispersion
 from pipeline_lib.models.glm.engine import Problem, Solution
-from pipeline_lib.models.glm.frames import signal_values
+from pipeline_lib.models.glm.frames import lay_frames
 from pipeline_lib.models.glm.inference import infer
-from pipeline_lib.models.glm.observation import observation_model
-from pipeline_lib.models.glm.optimiser import STATUS, UNKNOWN
-from pipeline_lib.models.glm.path import Path, default_strengths, follow
+from pipeline_lib.models.glm.inputs import learn, learn_conditions
+from pipeline_lib.models.glm.low_rank import low_rank
+from pipeline_lib.models.glm.observation import Observation, observation_model
+from pipeline_lib.models.glm.path import PATH_TOLERANCE, Path, default_strengths, follow
 from pipeline_lib.models.glm.penalties import Penalty
 from pipeline_lib.models.glm.settings import allowed_couplings
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from pipeline_lib.models.glm.model import CoupledGLM
     from pipeline_lib.training.run import Run
 
 REMEMBERED = 8
 SPLINES = 10
+STREAMED_BINS = 100_000
+"""Validation bins that a streaming fit holds together."""
 
 
 def train_session(
     model: CoupledGLM, data: FitData, session: str, run: Run, saved: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Fit one session and return what was learned (see `CoupledGLM`); `saved` is the path of a checkpoint, or empty."""
-    config, train = model.config, data.samples(session, "train")
+    config = model.config
     learned = _describe(model, data, session)
-    dtype = torch.float64 if config.dtype == "float64" else torch.float32
-    observation = observation_model(config.observation, config.link, config.dispersion)
-    design = Design(model.read(data, session, train, learned, merge=True)[0], dtype, model.device, config.memory)
-    penalty = Penalty(config.regulariser, config.ratio)
-    problem = Problem(design, observation, *_penalised(model, learned, design), penalty)
-    strengths = default_strengths(problem) if config.strength == "auto" else np.array([float(config.strength)])
-    path = Path.from_arrays(saved, model.device) if saved else Path(strengths)
-
-    score = None
-    if len(path.strengths) > 1:
-        unseen = model.read(data, session, data.validation(session), learned, merge=True)[0]
-        held = Design(unseen, dtype, model.device, config.memory)
-        seen = float(held.total_weight().sum())
-
-        def score(coefficients: torch.Tensor) -> float:
-            """Mean log-likelihood of a validation bin; a rate that is not finite is infinitely bad."""
-            mean = float(log_likelihood(held, observation, coefficients).sum()) / max(seen, 1.0)
-            return mean if np.isfinite(mean) else -UNKNOWN
-
+    design = _design(model, _training_source(model, data, session, learned))
+    masks = _penalised(model, learned, design)
+    observation, dispersion = _observation(model, design, masks)
+    learned |= dispersion
+    problem = Problem(design, observation, *masks, Penalty(config.regulariser, config.ratio))
     if not saved:
         for note in oddities(problem, learned, data.split.history_bins):
             run.log({"session": session, "stage": "note", "note": note})
+    path = Path.from_arrays(saved, model.device) if saved else _strengths(model, data, session, problem, run)
+    score = None
+    if len(path.strengths) > 1:
+        score = _validation(model, data, session, learned, observation)
 
     def after_sweep(path: Path) -> None:
         descent = path.descent
         assert descent is not None
         loss = float(descent.value[problem.fitted].mean()) if bool(problem.fitted.any()) else 0.0
-        run.progress(
-            int(descent.sweep), None, loss, session=session, strength=path.strength, running=len(descent.running)
-        )
+        step = 1 + sum("step" in row for row in run.rows)
+        run.log({"session": session, "stage": "pass", "strength": path.strength, "step": step, "loss": loss})
+        run.progress(step, None, loss, session=session, strength=path.strength, running=len(descent.running))
         done = {f"done/{name}": value for name, value in model.state().items()}
         run.checkpoint(lambda: done | {f"path/{name}": value for name, value in path.arrays().items()})
 
@@ -80,14 +80,26 @@ def train_session(
         row = {"session": session, "stage": "unit", "unit": unit, "status": status}
         run.log(row | {"train_loss": float(solution.loss[unit]), "decrement": float(solution.decrement[unit])})
     learned["coefficients"] = solution.coefficients.cpu().numpy()
+    if config.rank is not None:
+        learned |= _through_channels(problem, solution, config.rank, session, run)
     learned["decrement"] = solution.decrement.cpu().numpy()
     learned["strength"] = np.array([path.strength])
     if config.inference:
         found = infer(problem, solution, path.strength)
         # What was not fitted is fixed at zero: no error, nothing to discover.
         learned["standard_errors"] = np.nan_to_num(found.standard_errors, nan=0.0)
+        learned["filter_errors"] = np.nan_to_num(found.filter_errors, nan=0.0).astype(np.float32)
         learned["p"] = np.nan_to_num(found.p, nan=1.0)
     return learned
+
+
+def _through_channels(problem: Problem, solution: Solution, rank: int, session: str, run: Run) -> dict[str, np.ndarray]:
+    """Coefficients whose couplings have this rank, and the channels: see `low_rank.LowRank`."""
+    found = low_rank(problem, solution, rank)
+    row = {"session": session, "stage": "rank", "train_loss": float(found.loss.mean())}
+    run.log(row | {"share": float(found.share[-1])})
+    named = {"coefficients": found.coefficients, "channels": found.channels, "readout": found.readout}
+    return {name: value.cpu().numpy() for name, value in named.items()} | {"share": found.share}
 
 
 def _describe(model: CoupledGLM, data: FitData, session: str) -> dict[str, np.ndarray]:
@@ -96,30 +108,99 @@ def _describe(model: CoupledGLM, data: FitData, session: str) -> dict[str, np.nd
     senders = data.heldin(session) if config.coupling != "none" or config.self_history else np.empty(0, np.int64)
     trials = bool((train["trial"] >= 0).any())
     splines = config.baseline if config.baseline is not None else SPLINES * trials
+    if config.condition_baselines and not splines:
+        accepted = "baseline: a number of splines (continuous windows have none by default)"
+        raise InputError("config", "condition_baselines", True, accepted)
+    history, refractory = (int(np.ceil(s * 1000 / bin_size - 1e-9)) for s in (config.history, config.refractory))
     learned = {
-        "kernel": config.kernel(int(np.ceil(config.history * 1000 / bin_size - 1e-9))),
+        "kernel": config.kernel(history, refractory),
+        "refractory": np.array([refractory]),
         "senders": senders,
         "allowed": allowed_couplings(config, data.trains[session].units, senders),
         "splines": np.array([splines]),
         "window": np.array([int(train["bins"].max())]),
         "bin_size": np.array([bin_size]),
     }
-    if config.signals:
-        per_bin = data.split.bin_ticks
-        starts, bins = train["start_tick"].to_numpy(np.int64), train["bins"].to_numpy(np.int64)
-        offsets = np.arange(bins.sum()) - np.repeat(np.cumsum(bins) - bins, bins)
-        values = signal_values(data, session, config.signals, np.repeat(starts, bins) + offsets * per_bin)
-        seen = np.isfinite(values)
-        mean = np.where(seen, values, 0.0).sum(0) / np.maximum(seen.sum(0), 1)
-        variance = np.where(seen, (values - mean) ** 2, 0.0).sum(0) / np.maximum(seen.sum(0), 1)
-        learned |= {"signal_mean": mean, "signal_scale": np.where(variance > 0, np.sqrt(variance), 1.0)}
-        learned["signal_missing"] = 1.0 - seen.mean(0)
-    return learned
+    if config.condition_baselines:
+        learned["conditions"] = learn_conditions(train)
+    return learned | learn(data, session, config.inputs, lay_frames(data, train, 0, merge=True))
+
+
+def _training_source(model: CoupledGLM, data: FitData, session: str, learned: dict[str, np.ndarray]) -> Source:
+    train = data.samples(session, "train")
+    if model.config.memory == "stream":
+        return model.stream(data, session, train, learned)
+    return model.read(data, session, train, learned, merge=True)[0]
+
+
+def _design(model: CoupledGLM, source: Source) -> Design:
+    dtype = torch.float64 if model.config.dtype == "float64" else torch.float32
+    return Design(source, dtype, model.device, "fast" if model.config.memory == "fast" else "low")
+
+
+def _observation(
+    model: CoupledGLM, design: Design, masks: tuple[torch.Tensor, torch.Tensor]
+) -> tuple[Observation, dict[str, np.ndarray]]:
+    """The observation model, with the dispersion of each unit's counts around a Poisson fit if it is asked for."""
+    config = model.config
+    if config.observation != "negative_binomial" or config.dispersion != "auto":
+        given = 1.0 if config.dispersion == "auto" else float(config.dispersion)
+        return observation_model(config.observation, config.link, given), {}
+    poisson = Problem(design, observation_model("poisson"), *masks)
+    strength = float(default_strengths(poisson)[-3]) if config.strength == "auto" else float(config.strength)
+    solution = poisson.solve(strength, tolerance=PATH_TOLERANCE, max_sweeps=config.max_iterations)
+    dispersion = estimate_dispersion(design, poisson.observation, solution.coefficients)
+    return observation_model(config.observation, config.link, dispersion), {"dispersion": dispersion.cpu().numpy()}
+
+
+def _strengths(model: CoupledGLM, data: FitData, session: str, problem: Problem, run: Run) -> Path:
+    """The strengths to try; a single one where it is given or folds of the training part have chosen it."""
+    config = model.config
+    if config.strength != "auto":
+        return Path(np.array([float(config.strength)]))
+    strengths = default_strengths(problem)
+    if config.selection == "validation" or len(strengths) == 1:
+        return Path(strengths)
+    found = cross_validate(problem, strengths, config.folds, PATH_TOLERANCE, config.max_iterations, run.stop_if_asked)
+    # Held-out units may be fitted, but have no say in what is chosen.
+    scores = found.scores[:, data.heldin(session)].mean(axis=1)
+    for strength, score in zip(found.strengths, scores, strict=True):
+        run.log({"session": session, "stage": "folds", "strength": strength, "validation_log_likelihood": score})
+    return Path(found.strengths[[int(np.argmax(scores))]])
+
+
+def _validation(
+    model: CoupledGLM, data: FitData, session: str, learned: dict[str, np.ndarray], observation: Observation
+) -> Callable[[torch.Tensor], float]:
+    """Mean log-likelihood of a validation bin, for coefficients; a rate that is not finite is infinitely bad."""
+    samples = data.validation(session)
+
+    def designs() -> Iterator[Design]:
+        stream = model.config.memory == "stream"
+        parts = max(1, -(-int(samples["bins"].sum()) // STREAMED_BINS)) if stream else 1
+        for rows in np.array_split(np.arange(len(samples)), min(parts, len(samples))):
+            part: pd.DataFrame = samples.iloc[rows]
+            yield _design(model, model.read(data, session, part, learned, merge=True)[0])
+
+    kept = None if model.config.memory == "stream" else list(designs())
+
+    def score(coefficients: torch.Tensor) -> float:
+        total, seen = 0.0, 0.0
+        for design in designs() if kept is None else kept:
+            total += float(log_likelihood(design, observation, coefficients).sum())
+            seen += float(design.total_weight().sum())
+        return total / max(seen, 1.0) if np.isfinite(total) else -UNKNOWN
+
+    return score
 
 
 def _penalised(model: CoupledGLM, learned: dict[str, np.ndarray], design: Design) -> tuple[torch.Tensor, torch.Tensor]:
     """Which coefficients each unit has (units, columns - 1), and the relative penalty of each column."""
-    couplings = np.repeat(learned["allowed"].T, design.n_basis, axis=1)
+    couplings = np.repeat(learned["allowed"].T[:, :, None], design.n_basis, axis=2)
+    if learned["refractory"][0]:
+        # The refractory kernel is a unit's own.
+        couplings[:, :, -1] &= np.arange(design.n_receivers)[:, None] == learned["senders"]
+    couplings = couplings.reshape(design.n_receivers, -1)
     features = np.ones((design.n_receivers, design.n_features), dtype=bool)
     scale = np.ones(design.columns - 1)
     scale[: design.n_features] = model.config.feature_penalty
@@ -154,10 +235,10 @@ def oddities(problem: Problem, learned: dict[str, np.ndarray], given_history: in
     window = len(learned["kernel"])
     if given_history < window:
         notes.append(f"windows give {given_history} bins of history, filters have {window}: the rest counts as silence")
-    if "signal_missing" in learned and learned["signal_missing"].any():
-        notes.append(
-            f"signals missing in a share {learned['signal_missing'].round(4).tolist()} of the bins: their mean instead"
-        )
-    if problem.observation.link == "logistic" and int(design.targets.max()) > 1:
+    missing = [learned[name] for name in sorted(learned) if name.startswith("signal") and name.endswith("_missing")]
+    if missing and np.concatenate(missing).any():
+        shares = np.concatenate(missing).round(4).tolist()
+        notes.append(f"signals missing in a share {shares} of the bins: their mean instead")
+    if problem.observation.link == "logistic" and problem.most > 1:
         notes.append("bins with several spikes count as bins with one (Bernoulli)")
     return notes

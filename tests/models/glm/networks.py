@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from pipeline_lib.bases import Convolve, RaisedCosineLog, RawHistory
-from pipeline_lib.models.glm.design import Data
+from pipeline_lib.models.glm.data import Data
 
 
 @dataclass

@@ -6,7 +6,8 @@ import torch
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.glm.crossvalidation import cross_validate, fold_of_bins
-from pipeline_lib.models.glm.design import Data, Design
+from pipeline_lib.models.glm.data import Data
+from pipeline_lib.models.glm.design import Design
 from pipeline_lib.models.glm.engine import Problem, fit
 from pipeline_lib.models.glm.observation import PoissonExp
 from tests.models.glm.networks import dense_design

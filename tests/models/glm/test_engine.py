@@ -6,7 +6,8 @@ import torch
 from sklearn.linear_model import PoissonRegressor
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.models.glm.design import Data, Design
+from pipeline_lib.models.glm.data import Data
+from pipeline_lib.models.glm.design import Design
 from pipeline_lib.models.glm.engine import Problem, fit
 from pipeline_lib.models.glm.observation import OBSERVATIONS, PoissonExp, observation_model
 from tests.models.glm.networks import Network, dense_design, newton

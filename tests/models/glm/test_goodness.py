@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import d2_tweedie_score
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.models.glm.design import Data
+from pipeline_lib.models.glm.data import Data
 from pipeline_lib.models.glm.engine import fit
 from pipeline_lib.models.glm.goodness import explained, residual_autocorrelation, time_rescaling
 from pipeline_lib.models.glm.observation import PoissonExp

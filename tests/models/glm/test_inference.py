@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.models.glm.design import Data
+from pipeline_lib.models.glm.data import Data
 from pipeline_lib.models.glm.engine import fit
 from pipeline_lib.models.glm.inference import coupling_table, false_discovery_rate, infer, likelihood_ratio
 from pipeline_lib.models.glm.observation import PoissonExp

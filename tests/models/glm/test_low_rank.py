@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.models.glm.design import Data
+from pipeline_lib.models.glm.data import Data
 from pipeline_lib.models.glm.engine import fit
 from pipeline_lib.models.glm.low_rank import low_rank
 from pipeline_lib.models.glm.observation import PoissonExp

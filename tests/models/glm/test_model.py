@@ -4,72 +4,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.glm import MODEL
-from pipeline_lib.models.glm.settings import Config, allowed_couplings
+from pipeline_lib.models.glm.settings import Config
 from pipeline_lib.models.registry import check_config, load_model
-from pipeline_lib.recording import Provenance, Recording
 from pipeline_lib.training.run import Run
 from pipeline_lib.trains.splits import SplitSettings
 from pipeline_lib.trains.windows import WindowSettings
 from tests.models.glm.networks import simulate_network
-from tests.small_cohort import open_cohort, write_cohort
-
-BIN = 0.01
-CONFIG = Config(history=0.3, n_basis=5, strength=1e-4)
-CONTINUOUS = WindowSettings(bin_size=10.0, mode="continuous", length=1.0, history=0.3)
-BLOCKS = SplitSettings(block=5.0, heldout_units=2)
-
-
-def recording_of(counts: np.ndarray, trial: float = 1.5) -> Recording:
-    """Spikes in the middle of their 10-ms bins; trials of `trial` s, back to back, in two conditions."""
-    bins, units = counts.shape
-    bin_, unit = np.nonzero(counts)
-    repeats = counts[bin_, unit]
-    times, rows = np.repeat((bin_ + 0.5) * BIN, repeats), np.repeat(unit, repeats)
-    starts = np.arange(0, bins * BIN - trial, trial)
-    groups = np.where(np.arange(units) < units // 2, "A", "B")
-    seconds = np.arange(bins) * BIN
-    return Recording(
-        session="net",
-        spike_times=times,
-        spike_units=rows.astype(np.int32),
-        units=pd.DataFrame({"unit_id": [f"u{i}" for i in range(units)], "region": groups, "population": groups}),
-        trials=pd.DataFrame({"start": starts, "stop": starts + trial, "condition": ["a"] * len(starts)}),
-        duration=bins * BIN,
-        observed=np.array([[0.0, bins * BIN]]),
-        provenance=Provenance("simulated", "net"),
-        signals={"speed": pd.DataFrame({"time": seconds, "forward": np.sin(seconds), "turn": np.cos(seconds)})},
-    )
-
-
-def cohort(
-    directory: Path, counts: np.ndarray, windows: WindowSettings, splits: SplitSettings
-) -> tuple[FitData, FitData]:
-    """What a model is given to fit and to predict."""
-    stores, split = write_cohort(directory, windows, splits, [recording_of(counts)])
-    return open_cohort(stores, split, fitting=True), open_cohort(stores, split)
-
-
-def fitted(config: Config, data: FitData, directory: Path) -> tuple[MODEL, Run]:
-    model, run = MODEL(config, 0), Run(directory)
-    model.fit(data, run)
-    run.close()
-    return model, run
-
-
-@pytest.fixture(scope="module")
-def network_counts() -> np.ndarray:
-    return simulate_network(units=10, bins=15_000, seed=3).counts
-
-
-@pytest.fixture(scope="module")
-def continuous(tmp_path_factory, network_counts) -> tuple[FitData, FitData]:
-    return cohort(tmp_path_factory.mktemp("continuous"), network_counts, CONTINUOUS, BLOCKS)
+from tests.models.glm.sessions import BIN, BLOCKS, CONFIG, CONTINUOUS, cohort, fitted
 
 
 def bits_per_spike(rates: np.ndarray, counts: np.ndarray, null: np.ndarray) -> np.ndarray:
@@ -113,7 +58,12 @@ def test_merging_windows_changes_nothing_but_speed(tmp_path, continuous):
     # The same scored bins, in the order of time.
     scored = np.concatenate([np.asarray(single.counts)[start:stop] for start, stop in single.segments])
     np.testing.assert_array_equal(np.asarray(merged.counts)[merged.frames_of(0)], scored)
-    np.testing.assert_array_equal(frames.sample[frames.sample >= 0], np.repeat(np.arange(len(train)), 100))
+    window, position = frames.places(np.arange(len(frames)))
+    number = frames.windows["number"].to_numpy()[window[window >= 0]]
+    np.testing.assert_array_equal(number, np.repeat(np.arange(len(train)), 100))
+    np.testing.assert_array_equal(position[window >= 0], np.tile(np.arange(100), len(train)))
+    ticks = frames.ticks(np.flatnonzero(window >= 0))
+    np.testing.assert_array_equal(ticks[::100], np.sort(train["start_tick"]))
 
 
 def test_a_window_is_predicted_from_its_own_past_alone(tmp_path, continuous):
@@ -227,21 +177,6 @@ def test_trials_have_a_baseline_and_signals_are_inputs(tmp_path, network_counts)
     assert np.corrcoef(np.log(rates[..., 1].ravel()), np.sin(time[rows]).ravel())[0, 1] > 0.9
     with pytest.raises(InputError, match=r"signals/speed: found 'back'; accepted: one of forward, turn"):
         fitted(replace(config, signals=("speed.back",)), fit_data, tmp_path / "other")
-
-
-def test_coupling_masks_follow_the_populations():
-    units = pd.DataFrame({"population": ["A", "A", "B", "B"]})
-    senders = np.array([0, 2, 3])
-    for coupling, expected in {
-        "all": [[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]],
-        "within": [[1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]],
-        "between": [[1, 0, 1, 1], [1, 1, 1, 0], [1, 1, 0, 1]],
-        "none": [[1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
-    }.items():
-        found = allowed_couplings(Config(coupling=coupling), units, senders)
-        np.testing.assert_array_equal(found, np.array(expected, dtype=bool), err_msg=coupling)
-    alone = allowed_couplings(Config(coupling="none", self_history=False), units, senders)
-    assert not alone.any()
 
 
 @pytest.mark.parametrize("coupling", ["within", "between", "none"])

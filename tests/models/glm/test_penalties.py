@@ -6,7 +6,8 @@ import torch
 from sklearn.linear_model import ElasticNet
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.models.glm.design import Data, Design
+from pipeline_lib.models.glm.data import Data
+from pipeline_lib.models.glm.design import Design
 from pipeline_lib.models.glm.engine import Problem, fit
 from pipeline_lib.models.glm.observation import Gaussian, PoissonExp
 from pipeline_lib.models.glm.penalties import Penalty, kink

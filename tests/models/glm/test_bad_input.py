@@ -1,0 +1,73 @@
+"""Data that a textbook fit chokes on: what is done about them is written down, and one unit never costs the others."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.models.glm.data import Data
+from pipeline_lib.models.glm.descent import CONVERGED, STATUS
+from pipeline_lib.models.glm.engine import fit
+from pipeline_lib.models.glm.observation import BernoulliLogistic, PoissonExp
+from tests.models.glm.networks import dense_design, newton
+from tests.models.glm.sessions import BIN, BLOCKS, CONFIG, CONTINUOUS, cohort, fitted, recording_of
+
+
+def test_collinear_signals_share_the_weight_and_are_noted(tmp_path, network_counts):
+    recording = recording_of(network_counts)
+    seconds = np.arange(len(network_counts)) * BIN
+    wave = np.sin(seconds)
+    recording.signals = {"same": pd.DataFrame({"time": seconds, "a": wave, "b": 3 * wave, "still": 1.0})}
+    data, _ = cohort(tmp_path, recording, CONTINUOUS, replace(BLOCKS, heldout_units=0))
+    for number, strength in enumerate((1e-3, 0.0)):
+        config = replace(CONFIG, signals=("same",), strength=strength)
+        model, run = fitted(config, data, tmp_path / f"run{number}")
+        weights = model.learned["net"]["coefficients"][:, 1:4]
+        np.testing.assert_allclose(weights[:, 0], weights[:, 1], atol=5e-3)  # signals are standardised
+        assert (weights[:, 2] == 0).all()
+        notes = " ".join(row["note"] for row in run.rows if row["stage"] == "note")
+        assert "1 directions of the inputs are not told apart" in notes and "features [2]: constant" in notes
+        statuses = [row["status"] for row in run.rows if row["stage"] == "unit"]
+        assert statuses.count("converged") == 10
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_separation_is_reported_and_stays_one_units_problem(network, dtype):
+    """Unit 1 spikes exactly one bin after unit 0: no finite weights are best without a ridge."""
+    counts = np.minimum(network.counts, 1)
+    counts[1:, 1], counts[0, 1] = counts[:-1, 0], 0
+    data = Data(counts, np.array([[30, 12_000]]), np.eye(30)[:, :3], np.arange(4), np.arange(4))
+    solution, _ = fit(data, BernoulliLogistic(), 0.0, dtype=dtype)
+    assert torch.isfinite(solution.coefficients).all() and float(solution.loss[1]) < 1e-3
+    assert solution.coefficients[1, 1] > 5  # as large as it got
+    others = [0, 2, 3]
+    assert (solution.status[others] == CONVERGED).all()
+    alone, _ = fit(replace(data, receivers=np.array(others)), BernoulliLogistic(), 0.0, dtype=dtype)
+    torch.testing.assert_close(solution.coefficients[others], alone.coefficients, rtol=0, atol=2e-3)
+    assert STATUS[int(solution.status[1])] in solution.describe()
+    ridge, _ = fit(data, BernoulliLogistic(), 1e-4, dtype=dtype)
+    assert (ridge.decrement < 1e-6).all() and ridge.coefficients[1].abs().max() < 50
+
+
+def test_a_recording_shorter_than_the_window_is_refused_or_padded(tmp_path, network, network_counts):
+    with pytest.raises(InputError, match="20 bins of history before start"):
+        Data(network.counts[:15], np.array([[10, 15]]), np.eye(20), np.arange(8), np.arange(8))
+    short = recording_of(network_counts[:600])
+    data, prediction = cohort(tmp_path, short, replace(CONTINUOUS, length=0.5, history=0.0), replace(BLOCKS, block=1.0))
+    model, run = fitted(replace(CONFIG, history=3.0, strength=1e-2), data, tmp_path / "run")
+    notes = " ".join(row["note"] for row in run.rows if row["stage"] == "note")
+    assert "windows give 0 bins of history, filters have 300: the rest counts as silence" in notes
+    assert np.isfinite(model.predict(prediction, "net", prediction.samples("net", "test"))).all()
+
+
+def test_more_inputs_than_bins_has_the_ridge_solution(network):
+    """Forty inputs, thirty bins: the ridge still has one answer, and it is found."""
+    data = Data(network.counts[:60], np.array([[30, 60]]), network.kernel, np.arange(8), np.arange(8))
+    solution, problem = fit(data, PoissonExp(), 1e-2, dtype=torch.float64)
+    design, frames = dense_design(data)
+    for unit in problem.fitted.nonzero()[:, 0].tolist():
+        expected = newton(design, network.counts[frames, unit], 1e-2, np.ones(40, dtype=bool))
+        np.testing.assert_allclose(solution.coefficients[unit].numpy(), expected, atol=1e-5)
