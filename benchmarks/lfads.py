@@ -1,0 +1,191 @@
+"""LFADS: time of a training step beside a plain loop, and how fast it learns a Lorenz set.
+
+    python -m benchmarks lfads                     step times
+    python -m benchmarks lfads --lorenz 1500       and scores against CPU-seconds of a training of so many steps
+
+The plain loop has the same equations written bin by bin in torch (`tests/models/lfads/plain.py`), differentiated by
+autograd, with torch's Adam: how the public implementations work. lfads-torch (commit 6f58d24) itself, measured on
+another day on a quiet thread of an AMD EPYC, took 1.24 CPU-s a step without a controller and 2.15 with one at 140 bins,
+180 units and 256 windows; on its Lorenz set (`specs/lfads.md`, section 6: not this one, of similar size and rate) it
+first reached rate R2 .90 at 261 and .93 at 341 CPU-s. One thread, CPU-seconds, median of several steps.
+"""
+
+import argparse
+import dataclasses
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # before torch
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the plain loop, among the tests
+
+import numpy as np
+import torch
+
+from pipeline_lib.evaluation.metrics import bits_per_spike
+from pipeline_lib.evaluation.sums import poisson_sums
+from pipeline_lib.models.contract import FitData
+from pipeline_lib.models.lfads.memory import keep_freed_memory
+from pipeline_lib.models.lfads.model import LFADS
+from pipeline_lib.models.lfads.settings import Config
+from pipeline_lib.models.torch_model import Layout
+from pipeline_lib.sources.simulate import simulate
+from pipeline_lib.training.batches import Batch
+from pipeline_lib.training.optimiser import AdamW
+from pipeline_lib.training.run import Run
+from pipeline_lib.trains.splits import SplitSettings, make_split
+from pipeline_lib.trains.store import Trains, convert
+from pipeline_lib.trains.windows import WindowSettings
+from tests.models.lfads.plain import PlainLFADS
+
+WIDE = Config(
+    batch=256, initial_encoder=100, initial_conditions=100, generator=100, factors=40, input_encoder=80, controller=80
+)
+CASES = {
+    "140 bins x 180 units, batch 256": (140, 180, WIDE, 1.24),
+    "the same with a controller": (140, 180, dataclasses.replace(WIDE, inferred_inputs=4), 2.15),
+    "80 bins x 40 units, batch 100": (80, 40, Config(), None),
+}
+"""Bins, units, settings, and the published CPU-seconds of lfads-torch."""
+SET = {"conditions": 1000, "repeats": 1, "units": 40, "bins": 80, "bin_size": 10.0, "base_rate": 10.2, "loading": 0.446}
+"""800 + 200 trials, each from a point of its own; 13.5 Hz."""
+
+
+def median_cpu(function: Callable[[], object], repeats: int) -> float:
+    """CPU-seconds of a call, the median of `repeats` after two to warm up."""
+    spent = []
+    for _ in range(repeats + 2):
+        start = time.process_time()
+        function()
+        spent.append(time.process_time() - start)
+    return statistics.median(spent[2:])
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies in bfloat16."""
+    return "avx512_bf16" in Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else False
+
+
+def steps(bins: int, units: int, config: Config) -> tuple[Callable[[], None], dict[str, Callable[[], None]]]:
+    """A training step of the plain loop, and ours by precision."""
+    layout = Layout(5.0, bins, 0, 0, 6, {"s": units}, {"s": list(range(units))}, {"s": ["a"] * units})
+    network = LFADS(config, 0).build(layout)
+    with torch.no_grad():
+        network.head("s").read_out.bias.fill_(-3.0)
+    counts = torch.poisson(torch.full((config.batch, bins, units), 0.05)).to(torch.uint8)
+    ones = torch.ones_like(counts, dtype=torch.bool)
+    batch = Batch("s", counts, ones, ones, torch.full((config.batch,), bins), 0)
+    plain = PlainLFADS(network)
+    adam = torch.optim.AdamW(network.parameters(), lr=1e-4)
+    ours = AdamW(dict(network.named_parameters()))
+
+    def loop() -> None:
+        plain.loss(counts).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 200.0)
+        adam.step()
+        adam.zero_grad()
+
+    def kernels(half: bool) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            total = torch.stack(list(network(batch, 1000).values())).sum()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 200.0)
+        ours.step(1e-4)
+
+    made: dict[str, Callable[[], None]] = {"float32": lambda: kernels(False)}
+    if has_bfloat16():
+        made["bfloat16"] = lambda: kernels(True)
+    return loop, made
+
+
+def step_times(repeats: int) -> None:
+    """Print a table of step times."""
+    print("| size | plain loop | ours | precision | to plain | lfads-torch, another day | to it |")
+    print("|---|---|---|---|---|---|---|")
+    for name, (bins, units, config, published) in CASES.items():
+        loop, kernels = steps(bins, units, config)
+        plain = median_cpu(loop, repeats)
+        for precision, step in kernels.items():
+            spent = median_cpu(step, repeats)
+            other = f"{published:.2f} s | {published / spent:.2f} x" if published else "- | -"
+            print(
+                f"| {name} | {plain:.3f} s | {spent:.3f} s | {precision} | {plain / spent:.2f} x | {other} |",
+                flush=True,
+            )
+
+
+def lorenz_set(folder: Path) -> tuple[FitData, np.ndarray]:
+    """The Lorenz set (800 trials train, 200 validate) and true rates, spikes a bin, of every trial."""
+    recording = simulate("lorenz", SET, seed=0, session="lorenz")
+    recording.write(folder / "recording")
+    convert(folder / "recording", folder / "trains")
+    trains = Trains.open(folder / "trains")
+    splits = SplitSettings(scheme="trials", fractions=(0.8, 0.2, 0.0))
+    split = make_split([trains], WindowSettings(bin_size=10.0, after=0.8), splits, "lorenz")
+    return FitData({"lorenz": trains}, split), recording.truth.arrays["rates"] * 0.01
+
+
+def scores(rates: np.ndarray, data: FitData, truth: np.ndarray) -> tuple[float, float]:
+    """Rate R2 (mean over units) and bits a spike of rates of the validation trials."""
+    samples = data.samples("lorenz", "validation")
+    true = truth[samples["trial"].to_numpy()].reshape(-1, truth.shape[2])
+    error, spread = ((true - rates.reshape(true.shape)) ** 2).sum(0), ((true - true.mean(0)) ** 2).sum(0)
+    bits = bits_per_spike(poisson_sums(data.counts("lorenz", samples), rates).total())
+    return float(np.mean(1 - error / spread)), float(bits[0])
+
+
+class Curve(Run):
+    """A run that prints scores now and then, and does not count the time that takes."""
+
+    def follow(self, model: LFADS, data: FitData, truth: np.ndarray, every: float) -> None:
+        self.model, self.data, self.truth, self.every = model, data, truth, every
+        self.start, self.next = time.process_time(), every
+
+    def checkpoint(self, state: object, force: bool = False) -> None:
+        spent = time.process_time() - self.start
+        if spent > self.next:
+            rates = self.model.predict(self.data, "lorenz", self.data.samples("lorenz", "validation"))
+            r2, bits = scores(rates, self.data, self.truth)
+            print(f"| {spent:.0f} | {r2:.3f} | {bits:.4f} |", flush=True)
+            self.next += self.every
+            self.start += time.process_time() - self.start - spent
+
+
+def learn_lorenz(count: int, seed: int, every: float) -> None:
+    """Print scores against CPU-seconds of one training of `count` steps."""
+    with tempfile.TemporaryDirectory() as folder:
+        data, truth = lorenz_set(Path(folder))
+        samples = data.samples("lorenz", "validation")
+        _, oracle = scores(truth[samples["trial"].to_numpy()], data, truth)
+        model, run = LFADS(Config(steps=count, evaluate_every=150), seed), Curve(Path(folder) / "run")
+        run.follow(model, data, truth, every)
+        print(f"\nseed {seed}, {count} steps; the true rates score {oracle:.4f} bits a spike")
+        print("| CPU-s | rate R2 | bits a spike |\n|---|---|---|")
+        model.fit(dataclasses.replace(data, fitting=True), run)
+        spent = time.process_time() - run.start
+        r2, bits = scores(model.predict(data, "lorenz", samples), data, truth)
+        print(f"| {spent:.0f}, best weights | {r2:.3f} | {bits:.4f} |")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=7, help="steps timed (default 7)")
+    parser.add_argument(
+        "--lorenz", type=int, default=0, metavar="STEPS", help="also learn the Lorenz set (1500: 150 s)"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--every", type=float, default=20.0, help="CPU-s between points of the curve")
+    parser.add_argument("--no-steps", action="store_true", help="leave the step times out")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    print(f"torch {torch.__version__}, {platform.processor() or platform.machine()}, one thread\n")
+    if not asked.no_steps:
+        step_times(asked.repeats)
+    if asked.lorenz:
+        learn_lorenz(asked.lorenz, asked.seed, asked.every)

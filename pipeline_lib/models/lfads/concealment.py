@@ -1,0 +1,101 @@
+"""What the encoders are shown of a batch, and what the reconstruction learns from.
+
+Coordinated dropout (Keshtkaran & Pandarinath 2019; Keshtkaran et al. 2022): a count is either an input or a target,
+never both, so that no count can be explained by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pipeline_lib.models.lfads.noise import chosen
+
+if TYPE_CHECKING:
+    from pipeline_lib.models.lfads.settings import Config
+    from pipeline_lib.training.batches import Batch
+
+HIDDEN = "sample_validation"
+"""The name among a batch's inputs of the entries that are kept for validation, bool [B, L, N]."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A batch, time first: L bins, B windows, N units of which H are held in.
+
+    Attributes
+    ----------
+    counts : [L, B, N], as in the batch.
+    inputs : counts of the held-in units for the encoders [L, B, H], float; mean counts where nothing was observed.
+    scored : entries to learn from, bool [L, B, N].
+    worth : how much each of them counts, [L, B, N], so that their sum estimates that over all observed entries.
+    present : bool [L, B], bins that the encoders may see.
+    """
+
+    counts: Tensor
+    inputs: Tensor
+    scored: Tensor
+    worth: Tensor
+    present: Tensor
+
+
+def conceal(
+    batch: Batch, config: Config, heldin: Tensor | None, mean: Tensor, forward: int, segment: int, drop: bool
+) -> Shown:
+    """Draw what is shown.
+
+    Parameters
+    ----------
+    batch : windows.
+    config : shares.
+    heldin : rows of the held-in units; None: all units are.
+    mean : mean counts [N].
+    forward : bins at the end of each window that are never inputs.
+    segment : bins at the start that coordinated dropout leaves alone.
+    drop : apply coordinated dropout.
+    """
+    counts, visible = (each.transpose(0, 1).contiguous() for each in (batch.counts, batch.visible))
+    scored = batch.observed.transpose(0, 1).clone(memory_format=torch.contiguous_format)
+    present = torch.arange(len(counts), device=counts.device)[:, None] < batch.bins - forward
+    scored[: batch.history] = False
+
+    def of_heldin(x: Tensor) -> Tensor:
+        return x if heldin is None else x[..., heldin]
+
+    inside = of_heldin(visible)
+    everything = bool(inside.all())
+    shown, scale = inside, 1.0
+    hidden = batch.inputs.get(HIDDEN)
+    if hidden is not None:
+        hidden = hidden[:, : len(counts)].transpose(0, 1)
+        scored &= ~hidden
+        shown = shown & ~of_heldin(hidden)
+        scale = 1 / (1 - config.sample_validation)
+    share = config.coordinated_dropout if drop else 0.0
+    worth = torch.ones_like(mean)
+    if share:
+        keep = chosen(shown.shape, 1 - share, counts.device)
+        learned = ~keep
+        keep[:segment] = learned[:segment] = True
+        if config.pass_rate:
+            learned |= chosen(keep.shape, config.pass_rate, counts.device)
+        # What is never an input is always a target. The rest is one as often as it is drawn, and so counts for more.
+        target = learned if everything else learned | ~inside
+        rare = 1 / (share + (1 - share) * config.pass_rate)
+        rows = slice(None) if heldin is None else heldin
+        scored[..., rows] &= target
+        worth[rows] = rare
+        if segment or not everything:
+            worth = torch.ones(counts.shape, dtype=mean.dtype, device=counts.device)
+            worth[segment:, :, rows] = torch.where(inside[segment:], rare, 1.0).to(mean.dtype)
+        shown = shown & keep
+        scale = scale / (1 - share)
+    inputs = (of_heldin(counts) * shown).to(mean.dtype).mul_(scale)
+    if share and segment:
+        inputs[:segment] *= 1 - share
+    if not everything:
+        inputs = torch.where(inside, inputs, of_heldin(mean))
+    return Shown(counts, inputs, scored, worth.expand(counts.shape), present)

@@ -1,0 +1,84 @@
+"""Read-out and negative log-likelihood as one operation.
+
+The rates of a batch are often the largest array of a step (bins x windows x units). They are made in blocks that fit
+the cache, and the gradient of a block is taken at once, so that they are never stored.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline_lib.models.lfads.cell import blocks
+from pipeline_lib.models.lfads.products import product, rounded
+
+LOG_TWO_PI = 1.8378770664093453
+
+
+def poisson_loss(
+    factors: Tensor, weight: Tensor, bias: Tensor, counts: Tensor, scored: Tensor, worth: Tensor, half: bool = False
+) -> Tensor:
+    """Sum of the Poisson negative log-likelihoods, nats (log y! included), of counts with log-rates from a read-out.
+
+    Parameters
+    ----------
+    factors : [T, B, F].
+    weight, bias : of the read-out, [N, F] and [N].
+    counts : [T, B, N], integers.
+    scored : entries to sum over, bool [T, B, N].
+    worth : the weight of an entry in the sum, [T, B, N].
+    half : products in bfloat16.
+    """
+    loss: Tensor = _PoissonLoss.apply(factors, weight, bias, counts, scored, worth, half)
+    return loss
+
+
+class _PoissonLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        factors: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        counts: Tensor,
+        scored: Tensor,
+        worth: Tensor,
+        half: bool,
+    ) -> Tensor:
+        wanted = any(ctx.needs_input_grad[:3])
+        factors_, counts, scored, worth = (each.flatten(0, 1) for each in (factors, counts, scored, worth))
+        total = torch.zeros((), dtype=torch.float64, device=factors.device)
+        d_factors = torch.empty_like(factors_) if wanted else None
+        d_weight, d_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+        for first, stop in blocks(len(factors_), 2 * len(weight), factors.device):
+            f = rounded(factors_[first:stop], half)
+            # Types are converted before they are mixed: an operation on two types is several times slower.
+            w = scored[first:stop].to(bias.dtype).mul_(worth[first:stop])
+            y = counts[first:stop].to(bias.dtype).mul_(w)
+            logs = product(f, weight.t(), half).to(bias.dtype).add_(bias)
+            slope = logs.exp().mul_(w)
+            total += slope.sum() - torch.dot(y.view(-1), logs.view(-1))
+            if d_factors is not None:
+                slope -= y
+                small = rounded(slope, half)
+                d_factors[first:stop] = product(small, weight, half)
+                d_weight += product(small.t(), f, half)
+                d_bias += slope.sum(0)
+        several = (counts > 1).view(-1).nonzero()[:, 0]
+        factorials = torch.lgamma(counts.view(-1)[several].to(factors.dtype) + 1)
+        total += torch.dot(factorials, scored.view(-1)[several] * worth.reshape(-1)[several])
+        if d_factors is not None:
+            ctx.save_for_backward(d_factors.view(factors.shape), d_weight, d_bias)
+        return total.to(factors.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        return *(outer * grad for grad in ctx.saved_tensors), None, None, None, None
+
+
+def gaussian_loss(mean: Tensor, log_variance: Tensor, counts: Tensor, scored: Tensor, worth: Tensor) -> Tensor:
+    """Sum of the Gaussian negative log-likelihoods, nats; arguments as above, `log_variance` [N]."""
+    square = (counts - mean).square() * torch.exp(-log_variance)
+    return (0.5 * (square + log_variance + LOG_TWO_PI) * scored * worth).sum()

@@ -1,0 +1,194 @@
+"""LFADS as a model of the pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.models.lfads import settings
+from pipeline_lib.models.torch_model import Layout, TorchModel
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+    from pipeline_lib.models.contract import FitData
+    from pipeline_lib.models.lfads.alignment import Responses
+    from pipeline_lib.models.lfads.network import LFADS as Network
+    from pipeline_lib.training.batches import Batch, Batches, Windows
+    from pipeline_lib.training.run import Run
+
+CONDITION = "condition"
+"""The name among the inputs of training windows of their condition's code, int64 [B]; -1: none."""
+SMOOTHING = 20.0
+"""Milliseconds, standard deviation of the Gaussian that smooths responses before sessions are aligned."""
+
+
+class LFADS(TorchModel):
+    """Latent factor analysis via dynamical systems (Sussillo et al. 2016; Pandarinath et al. 2018)."""
+
+    Config = settings.Config
+    sees = "held-in units, past and future"
+    config: settings.Config
+    network: Network
+
+    def __init__(self, config: settings.Config, seed: int) -> None:
+        super().__init__(config, seed)
+        if config.initial_segment and not config.inferred_inputs:
+            self.sees = f"held-in units, first {config.initial_segment:g} s"  # type: ignore[misc]
+        if config.signals:
+            self.sees = f"{self.sees}; signals {', '.join(config.signals)}"  # type: ignore[misc]
+
+    def build(self, layout: Layout) -> Network:
+        """The network, with weights from torch's generator."""
+        from pipeline_lib.models.lfads.network import LFADS as Network
+
+        return Network(self.config, layout, self.seed)
+
+    def inputs(self, data: FitData, session: str, samples: pd.DataFrame) -> dict[str, np.ndarray]:
+        """Sample ids and signals; for a fit also conditions, and which counts are kept for validation."""
+        from pipeline_lib.models.lfads.concealment import HIDDEN
+        from pipeline_lib.models.lfads.network import SAMPLE, SIGNALS
+
+        ids = samples.index.to_numpy(dtype=np.int64, copy=True)
+        made: dict[str, np.ndarray] = {SAMPLE: ids}
+        if self.config.signals:
+            made[SIGNALS] = self._signals(data, session, samples)
+        if data.fitting:
+            names = data.split.samples["condition"].fillna("").astype(str)
+            known = {name: code for code, name in enumerate(sorted(set(names) - {""}))}
+            made[CONDITION] = names.loc[samples.index].map(known).fillna(-1).to_numpy(dtype=np.int64, copy=True)
+        if data.fitting and self.config.sample_validation:
+            made[HIDDEN] = self._kept(data, session, samples)
+        return made
+
+    def _signals(self, data: FitData, session: str, samples: pd.DataFrame) -> np.ndarray:
+        """Float32 [S, L, E], NaN where a signal is not known."""
+        from pipeline_lib.models.glm.inputs import signal_values
+
+        split, names = data.split, self.config.signals
+        length = split.history_bins + int(samples["bins"].max())
+        start = samples["start_tick"].to_numpy(dtype=np.int64)[:, None]
+        ticks = start + (np.arange(length) - split.history_bins) * split.bin_ticks
+        columns = [signal_values(data, session, name, ticks.reshape(-1)) for name in names]
+        for name, column in zip(names, columns, strict=True):
+            if column.shape[1] != 1:
+                accepted = f"one of its columns, as {name}.x"
+                raise InputError("config", "signals", f"{name} of {column.shape[1]} columns", accepted)
+        return np.concatenate(columns, axis=1).reshape(*ticks.shape, -1).astype(np.float32)
+
+    def _kept(self, data: FitData, session: str, samples: pd.DataFrame) -> np.ndarray:
+        """Bool [S, L, N]: held-in counts of training windows that are kept for validation, the same in every epoch."""
+        from pipeline_lib.models.contract import TRAIN
+
+        split, share = data.split, self.config.sample_validation
+        shape = (split.history_bins + int(samples["bins"].max()), data.trains[session].n_units)
+        kept = np.zeros((len(samples), *shape), dtype=bool)
+        heldin = data.heldin(session)
+        parts = split.samples["split"].loc[samples.index]
+        for row, (sample, part) in enumerate(zip(samples.index.to_numpy(), parts, strict=True)):
+            if part == TRAIN:
+                draw = np.random.default_rng([self.seed, 1, int(sample)])
+                kept[row, :, heldin] = draw.random((len(heldin), shape[0])) < share
+        return kept
+
+    def initialise(self, windows: dict[str, Windows]) -> None:
+        """Start every unit at its mean rate, and a cohort's read-ins and read-outs at common latents."""
+        for session, each in windows.items():
+            self.network.start_at(session, each)
+        if self.config.alignment and len(windows) > 1:
+            self._align(windows)
+
+    def _align(self, windows: dict[str, Windows]) -> None:
+        import torch
+
+        from pipeline_lib.models.lfads.alignment import align
+
+        responses = {session: self._responses(session, each) for session, each in windows.items()}
+        first = next(iter(windows))
+        width = self.network.head(first).read_in.out_features  # type: ignore[union-attr]
+        made = align(responses, width, SMOOTHING / self.layout.bin_size)
+        with torch.no_grad():
+            for session, alignment in made.items():
+                self.network.head(session).start_from(alignment)
+
+    def _responses(self, session: str, windows: Windows) -> Responses:
+        from pipeline_lib.models.lfads.alignment import Responses
+
+        shape = (int(windows.bins.max()), self.layout.units[session])
+        spikes: dict[int, np.ndarray] = {}
+        seen: dict[int, np.ndarray] = {}
+        some: list[np.ndarray] = []
+        for batch in windows.pieces():
+            counts, mask = batch.counts.cpu().numpy(), batch.observed.cpu().numpy()
+            some = some or [counts, mask]
+            codes = batch.inputs[CONDITION].cpu().numpy()
+            for code in np.unique(codes[codes >= 0]).tolist():
+                for total, array in ((spikes, counts), (seen, mask)):
+                    target = total.setdefault(code, np.zeros(shape))
+                    target[: array.shape[1]] += array[codes == code].sum(axis=0)
+        counts, mask = some
+        return Responses(spikes, seen, counts, mask, np.array(self.layout.heldin[session]), windows.history)
+
+    def train(self, batches: Batches, validation: Iterable[Batch], run: Run) -> None:
+        """Train; memory that a step frees is kept for the next one."""
+        from pipeline_lib.models.lfads.memory import keep_freed_memory
+
+        keep_freed_memory()
+        super().train(batches, validation, run)
+
+    def tables(self, data: FitData) -> dict[str, pd.DataFrame]:
+        """With sample validation, "scores": how well the training counts that were kept from the fit are predicted."""
+        if not self.config.sample_validation:
+            return {}
+        import pandas as pd
+
+        rows = [self._sample_validation(data, session) for session in data.sessions]
+        return {"scores": pd.DataFrame(rows)}
+
+    def _sample_validation(self, data: FitData, session: str) -> dict[str, object]:
+        """Bits a spike of the kept counts, when the encoders are not shown them."""
+        from pipeline_lib.evaluation.metrics import bits_per_spike
+        from pipeline_lib.evaluation.sums import poisson_sums
+
+        samples, history = data.samples(session, "train"), data.split.history_bins
+        concealing = replace(data, fitting=True)
+        rates = self._apply(self.network.rates, concealing, session, samples)
+        counts, mask = data.counts(session, samples)[:, history:], data.mask(session, samples)[:, history:]
+        kept = mask & self._kept(data, session, samples)[:, history:]
+        value = float(bits_per_spike(poisson_sums(counts, np.maximum(rates, 1e-9), kept).total())[0])
+        return {
+            "session": session,
+            "split": "train",
+            "units": "heldin",
+            "metric": "sample_validation_bits_per_spike",
+            "value": value,
+            "ci_low": np.nan,
+            "ci_high": np.nan,
+            "n": len(samples),
+            "null": "mean of the kept counts of each unit",
+            "aggregation": "pooled over windows, bins and units",
+        }
+
+    def extras(self, data: FitData, session: str, samples: pd.DataFrame) -> dict[str, np.ndarray]:
+        """`initial_conditions` [S, I] and, with a controller, `inferred_inputs` [S, T, U], NaN past a window's end."""
+        network = self.network
+
+        def initial(batch: Batch) -> Tensor:
+            return network.outputs(batch).initial[:, None].expand(-1, batch.history + 1, -1)
+
+        def inferred(batch: Batch) -> Tensor:
+            inputs = network.outputs(batch).inputs
+            assert inputs is not None
+            return inputs.transpose(0, 1)
+
+        found = {"initial_conditions": self._apply(initial, data, session, samples)[:, 0]}
+        if self.config.inferred_inputs:
+            values = self._apply(inferred, data, session, samples)
+            values[np.arange(values.shape[1]) >= samples["bins"].to_numpy()[:, None]] = np.nan
+            found["inferred_inputs"] = values
+        return found

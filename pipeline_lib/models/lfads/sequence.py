@@ -1,0 +1,189 @@
+"""A gated recurrent network over whole windows, in one direction or both: one operation with a hand-written gradient.
+
+Inputs of many bins are projected at once, and the gradients of the weights are products over many bins too: only the
+products with the state are left inside the loop. Bins are worked on in blocks that fit a processor's cache.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline_lib.models.lfads.cell import Parts, Slopes, backward, blocks, forward
+from pipeline_lib.models.lfads.products import product, rounded
+
+HELD = 1e4
+"""Preactivation of an update gate that keeps the state exactly, for bins that are not there."""
+
+
+class GRU(nn.Module):
+    """A GRU of one direction or two.
+
+    Weights are N(0, 1 / fan-in), where the fan-in is that of input and state together with `joint`, else each one's
+    own. The biases of both gates start at 1. Learned: `input` [D, N, 3 H], `recurrent` [D, H, 3 H], `bias` [D, 3 H].
+    """
+
+    def __init__(self, inputs: int, hidden: int, directions: int = 1, joint: bool = False) -> None:
+        super().__init__()
+        fans = (inputs + hidden, inputs + hidden) if joint else (max(inputs, 1), hidden)
+        self.input = nn.Parameter(torch.randn(directions, inputs, 3 * hidden) / fans[0] ** 0.5)
+        self.recurrent = nn.Parameter(torch.randn(directions, hidden, 3 * hidden) / fans[1] ** 0.5)
+        self.bias = nn.Parameter(torch.cat([torch.ones(2 * hidden), torch.zeros(hidden)]).repeat(directions, 1))
+
+    def forward(
+        self, x: Tensor | None, bins: int, start: Tensor, absent: Tensor | None = None, half: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Walk through windows.
+
+        Parameters
+        ----------
+        x : inputs [T, B, N], time first; None where there are none.
+        bins : T.
+        start : initial states [D, B, H].
+        absent : bool [T, B], bins over which a state does not change; None: none.
+        half : compute products with the inputs, and gradients of weights, in bfloat16.
+
+        Returns
+        -------
+        states : after each bin, [D, T, B, H], in the order in which a direction meets them: the second starts at the
+            end of the window.
+        last : of these the last, [D, B, H].
+        """
+        weights = self.input, self.recurrent, self.bias
+        result: tuple[Tensor, Tensor] = _Walk.apply(x, bins, start, absent, half, *weights)
+        return result
+
+
+def ordered(x: Tensor, direction: int, first: int, stop: int) -> Tensor:
+    """Bins of `x` [T, ...] that a direction meets as its first-th to stop-th."""
+    return x[first:stop] if direction == 0 else x[len(x) - stop : len(x) - first].flip(0)
+
+
+def project(x: Tensor | None, weights: Parts, bias: Parts, target: Parts, half: bool) -> None:
+    """Write p of a block of bins into `target` [bins, B, 2 H] and [bins, B, H]; weights and bias are prepared."""
+    for weight, offset, made in zip(weights, bias, target, strict=True):
+        if x is None:
+            made.copy_(offset.expand_as(made))
+        elif half:
+            # Adding a bias of another type afterwards takes as long as the product.
+            made.copy_(torch.addmm(offset.bfloat16(), x.flatten(0, 1).bfloat16(), weight.bfloat16()).view(made.shape))
+        else:
+            torch.addmm(offset, x.flatten(0, 1), weight, out=made.view(-1, made.shape[-1]))
+
+
+class _Walk(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor | None,
+        bins: int,
+        start: Tensor,
+        absent: Tensor | None,
+        half: bool,
+        weight: Tensor,
+        recurrent: Tensor,
+        bias: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        directions, windows, hidden = start.shape
+        weights, biases = Parts.of(weight).prepared(), Parts.of(bias).prepared()
+        inner = Parts.of(recurrent).prepared()
+        states = start.new_empty(directions, bins + 1, windows, hidden)
+        states[:, 0] = start
+        zr, n = (start.new_empty(directions, bins, windows, width) for width in (2 * hidden, hidden))
+        at, zr_at, n_at = states.unbind(1), zr.unbind(1), n.unbind(1)
+        rh = torch.empty_like(start)
+        for first, stop in blocks(bins, bias.numel() * windows, start.device):
+            for each in range(directions):
+                shown = None if x is None else ordered(x, each, first, stop)
+                target = Parts(zr[each, first:stop], n[each, first:stop])
+                project(shown, Parts(*(w[each] for w in weights)), Parts(*(b[each] for b in biases)), target, half)
+                if absent is not None:
+                    gone = ordered(absent, each, first, stop)[..., None]
+                    target.zr[..., :hidden].masked_fill_(gone, HELD)
+            for t in range(first, stop):
+                forward(zr_at[t], n_at[t], at[t], rh, inner, at[t + 1])
+        ctx.save_for_backward(x, weight, recurrent, states, zr, n)
+        ctx.half = half
+        ctx.set_materialize_grads(False)
+        return states[:, 1:], states[:, -1].clone()
+
+    @staticmethod
+    def backward(ctx: Any, d_states: Tensor | None, d_last: Tensor | None) -> tuple[Tensor | None, ...]:
+        x, weight, recurrent, states, zr, n = ctx.saved_tensors
+        directions, bins, windows, hidden = n.shape
+        half = ctx.half
+        inner = Parts.of(recurrent).transposed()
+        d_x = torch.zeros_like(x) if x is not None and ctx.needs_input_grad[0] else None
+        d_weight, d_recurrent = torch.zeros_like(weight), torch.zeros_like(recurrent)
+        d_bias = weight.new_zeros(directions, 3 * hidden)
+        d_state = n.new_zeros(directions, windows, hidden) if d_last is None else d_last.clone()
+        d_outer = None if d_states is None else d_states.unbind(1)
+        zr_at = zr.unbind(1)
+        for first, stop in reversed(list(blocks(bins, d_bias.numel() * windows, n.device))):
+            block = slice(first, stop)
+            slopes = Slopes.of(states[:, block], zr[:, block], n[:, block])
+            slopes_at = [Slopes(*each) for each in zip(*(slope.unbind(1) for slope in slopes), strict=True)]
+            d_p = Parts(torch.empty_like(zr[:, block]), torch.empty_like(n[:, block]))
+            d_zr_at, d_n_at = d_p.zr.unbind(1), d_p.n.unbind(1)
+            for t in reversed(range(first, stop)):
+                if d_outer is not None:
+                    d_state += d_outer[t]
+                at = t - first
+                d_state, _ = backward(d_state, slopes_at[at], zr_at[t], inner, d_zr_at[at], d_n_at[at])
+            for each in range(directions):
+                before = states[each, block]
+                inside = Parts(before, before * zr[each, block, :, hidden:])
+                d_this = Parts(*(part[each].flatten(0, 1) for part in d_p))
+                shown = None if x is None else ordered(x, each, first, stop)
+                d_shown = accumulate(
+                    d_this, inside, shown, Parts.of(d_recurrent[each]), Parts.of(d_weight[each]), d_bias[each], half,
+                    weight[each] if d_x is not None else None,
+                )  # fmt: skip
+                if d_x is not None and d_shown is not None:
+                    d_shown = d_shown.view(stop - first, windows, -1)
+                    if each == 0:
+                        d_x[first:stop] += d_shown
+                    else:
+                        d_x[bins - stop : bins - first] += d_shown.flip(0)
+        return d_x, None, d_state, None, None, d_weight, d_recurrent, d_bias
+
+
+def accumulate(
+    d_p: Parts,
+    inside: Parts,
+    shown: Tensor | None,
+    d_recurrent: Parts,
+    d_weight: Parts,
+    d_bias: Tensor,
+    half: bool,
+    weight: Tensor | None,
+) -> Tensor | None:
+    """Add what a block of bins contributes to the gradients of one direction's weights.
+
+    Parameters
+    ----------
+    d_p : gradients of the projections, [bins x B, 2 H] and [bins x B, H].
+    inside : what the recurrent weights were multiplied with, [v, h] and [v, r h], [bins, B, K + H].
+    shown : inputs [bins, B, N].
+    d_recurrent, d_weight, d_bias : gradients to add to.
+    half : products in bfloat16.
+    weight : of the inputs [N, 3 H], where their gradient is wanted.
+
+    Returns
+    -------
+    The gradient of the inputs [bins x B, N], or None.
+    """
+    small = Parts(*(rounded(part, half) for part in d_p))
+    for part, values, target in zip(small, inside, d_recurrent, strict=True):
+        target += product(values.flatten(0, 1).t(), part, half)
+    d_bias += torch.cat([part.sum(0) for part in d_p])
+    if shown is None:
+        return None
+    for part, target in zip(small, d_weight, strict=True):
+        target += product(shown.flatten(0, 1).t(), part, half)
+    if weight is None:
+        return None
+    first, second = (product(part, each.t(), half) for part, each in zip(small, Parts.of(weight), strict=True))
+    return first + second

@@ -1,0 +1,87 @@
+"""Sessions that see the same latents through different units start out reading the same latents."""
+
+import numpy as np
+import pytest
+
+from pipeline_lib.models.lfads.alignment import Alignment, Responses, align
+
+BINS, TRIALS, LATENTS = 60, 40, 2
+
+
+def session(seed: int, units: int, conditions: list[int], heldout: int = 0) -> tuple[Responses, np.ndarray, np.ndarray]:
+    """Responses, log-rates [C, T, N] and latents [C, T, 2] of a session; the latents are those of the conditions."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(BINS) / BINS
+    latents = np.stack(
+        [np.stack([np.sin(2 * np.pi * (time + c / 5)), np.cos(4 * np.pi * time + c)], -1) for c in conditions]
+    )
+    logs = np.log(0.5) + latents @ rng.normal(size=(LATENTS, units)) * 0.5
+    counts = rng.poisson(np.exp(logs)[:, None], (len(conditions), TRIALS, BINS, units))
+    spikes = {c: counts[k].sum(axis=0).astype(float) for k, c in enumerate(conditions)}
+    seen = {c: np.full((BINS, units), float(TRIALS)) for c in conditions}
+    some = counts[:, :10].reshape(-1, BINS, units)
+    made = Responses(spikes, seen, some, np.ones(some.shape, bool), np.arange(heldout, units), history=0)
+    return made, logs, latents
+
+
+def read(alignment: Alignment, logs: np.ndarray, heldout: int = 0) -> np.ndarray:
+    return np.exp(logs[..., heldout:]) @ alignment.read_in + alignment.offset
+
+
+def r2(true: np.ndarray, estimate: np.ndarray) -> float:
+    return 1 - ((true - estimate) ** 2).sum() / ((true - true.mean(axis=(0, 1))) ** 2).sum()
+
+
+def test_shared_conditions_give_shared_latents() -> None:
+    first, logs, latents = session(0, 30, [0, 1, 2, 3], heldout=4)
+    second, other_logs, _ = session(1, 20, [1, 2, 3, 4])
+    made = align({"a": first, "b": second}, LATENTS, sd=2.0)
+    one, two = read(made["a"], logs[1:], heldout=4), read(made["b"], other_logs[:3])
+    assert r2(one, two) > 0.95
+    assert np.allclose(one.std(axis=(0, 1)), 1, atol=0.1)
+    # What is read are the latents, but for their axes; what is written are the rates, of held-out units too.
+    flat = np.concatenate([one.reshape(-1, LATENTS), np.ones((3 * BINS, 1))], 1)
+    fitted = flat @ np.linalg.lstsq(flat, latents[1:].reshape(-1, LATENTS), rcond=None)[0]
+    assert r2(latents[1:], fitted.reshape(latents[1:].shape)) > 0.9
+    for alignment, own, latent in ((made["a"], logs[1:], one), (made["b"], other_logs[:3], two)):
+        assert r2(own - own.mean(axis=(0, 1)), latent @ alignment.read_out) > 0.85
+
+
+def test_without_a_common_condition_each_reads_its_own_components() -> None:
+    first, logs, latents = session(0, 30, [0, 1])
+    second, *_ = session(1, 20, [2, 3])
+    made = align({"a": first, "b": second}, LATENTS, sd=4.0)
+    latent = read(made["a"], logs)
+    flat = np.concatenate([latent.reshape(-1, LATENTS), np.ones((2 * BINS, 1))], 1)
+    fitted = flat @ np.linalg.lstsq(flat, latents.reshape(-1, LATENTS), rcond=None)[0]
+    assert r2(latents, fitted.reshape(latents.shape)) > 0.8
+    total = np.exp(logs).sum(-1)
+    for each in np.moveaxis(latent, -1, 0):  # more spikes, larger latents: so that signs agree between sessions
+        assert np.corrcoef(each.ravel(), total.ravel())[0, 1] > 0
+    again = align({"a": first, "b": second}, LATENTS, sd=4.0)
+    assert np.array_equal(again["b"].read_in, made["b"].read_in)
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_more_latents_than_there_are_stay_finite(silent: bool) -> None:
+    first, *_ = session(0, 5, [0])
+    if silent:
+        first.spikes[0][:, 2] = 0
+    second, *_ = session(1, 3, [0])
+    made = align({"a": first, "b": second}, 12, sd=2.0)
+    for each, units in ((made["a"], 5), (made["b"], 3)):
+        assert each.read_in.shape == (units, 12) and each.read_out.shape == (12, units)
+        assert all(np.isfinite(part).all() for part in (each.read_in, each.offset, each.read_out))
+
+
+def test_bins_that_a_session_did_not_observe_are_left_out() -> None:
+    first, logs, _ = session(0, 30, [0, 1])
+    second, *_ = session(1, 20, [0, 1])
+    complete = align({"a": first, "b": second}, LATENTS, sd=2.0)
+    for condition in (0, 1):
+        first.seen[condition][40:] = first.spikes[condition][40:] = 0
+    made = align({"a": first, "b": second}, LATENTS, sd=2.0)
+    assert np.isfinite(made["b"].read_in).all()
+    assert (
+        abs(np.corrcoef(read(made["a"], logs)[..., 0].ravel(), read(complete["a"], logs)[..., 0].ravel())[0, 1]) > 0.5
+    )

@@ -1,0 +1,104 @@
+"""What is shown and what is learned from: never the same, and without bias."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pipeline_lib.models.lfads.concealment import HIDDEN, conceal
+from pipeline_lib.models.lfads.noise import chosen, dropout_mask, standard_normal
+from pipeline_lib.models.lfads.settings import Config
+from pipeline_lib.training.batches import Batch
+
+BINS, WINDOWS, UNITS = 40, 300, 6
+MEAN = torch.full((UNITS,), 0.5)
+
+
+def batch(heldout: list[int] | None = None, forward: int = 0) -> Batch:
+    torch.manual_seed(0)
+    counts = torch.poisson(torch.full((WINDOWS, BINS, UNITS), 0.5)).to(torch.uint8)
+    observed = torch.ones_like(counts, dtype=torch.bool)
+    visible = observed.clone()
+    visible[:, :, heldout or []] = False
+    visible[:, BINS - forward :] = False
+    return Batch("s", counts, observed, visible, torch.full((WINDOWS,), BINS), 0)
+
+
+@pytest.mark.parametrize("pass_rate", [0.0, 0.4])
+def test_an_entry_is_an_input_or_a_target(pass_rate: float) -> None:
+    config = Config(coordinated_dropout=0.3, pass_rate=pass_rate)
+    made = batch()
+    made.counts.clamp_(min=1)
+    shown = conceal(made, config, None, MEAN, 0, 0, drop=True)
+    visible = shown.inputs > 0
+    assert float(visible.float().mean()) == pytest.approx(0.7, abs=0.01)
+    assert torch.allclose(shown.inputs[visible], shown.counts[visible] / 0.7)
+    assert shown.scored[~visible].all()
+    assert float(shown.scored[visible].float().mean()) == pytest.approx(pass_rate, abs=0.01)
+    assert float((shown.scored * shown.worth).mean()) == pytest.approx(1, abs=0.01)
+
+
+def test_what_is_never_an_input_is_always_a_target() -> None:
+    config = Config(coordinated_dropout=0.3)
+    made = batch(heldout=[1, 4], forward=5)
+    heldin = torch.tensor([0, 2, 3, 5])
+    shown = conceal(made, config, heldin, MEAN, 5, 0, drop=True)
+    assert shown.inputs.shape == (BINS, WINDOWS, 4)
+    assert (shown.inputs[-5:] == 0.5).all()  # not known: the mean
+    assert not shown.present[-5:].any() and shown.present[:-5].all()
+    always = torch.zeros(BINS, UNITS, dtype=torch.bool)
+    always[-5:] = always[:, [1, 4]] = True
+    always = always[:, None].expand(-1, WINDOWS, -1)
+    assert shown.scored[always].all() and (shown.worth[always] == 1).all()
+    assert torch.allclose(shown.worth[~always], torch.tensor(1 / 0.3))
+    assert float((shown.scored * shown.worth)[~always].mean()) == pytest.approx(1, abs=0.02)
+
+
+def test_the_first_segment_is_shown_whole_and_learned_from() -> None:
+    shown = conceal(batch(), Config(), None, MEAN, 0, 10, drop=True)
+    assert torch.allclose(shown.inputs[:10], shown.counts[:10].float())
+    assert shown.scored[:10].all() and (shown.worth[:10] == 1).all()
+    assert not shown.scored[10:].all()
+
+
+def test_history_and_what_was_not_observed_is_not_learned_from() -> None:
+    made = replace(batch(), history=7)
+    made.observed[3, 20:] = made.visible[3, 20:] = False
+    before = made.observed.clone()
+    shown = conceal(made, Config(), None, MEAN, 0, 0, drop=True)
+    assert not shown.scored[:7].any() and not shown.scored[20:, 3].any() and shown.scored[7:20, 3].any()
+    assert torch.equal(made.observed, before)
+    single = replace(made, **{name: getattr(made, name)[:1] for name in ("counts", "observed", "visible", "bins")})
+    conceal(single, Config(), None, MEAN, 0, 0, drop=True)
+    assert torch.equal(made.observed, before)
+
+
+def test_counts_kept_for_validation_are_neither_shown_nor_learned_from() -> None:
+    made = batch()
+    made.counts.clamp_(min=1)
+    kept = torch.rand(made.counts.shape) < 0.2
+    made = replace(made, inputs={HIDDEN: kept})
+    for drop in (False, True):
+        shown = conceal(made, Config(sample_validation=0.2), None, MEAN, 0, 0, drop=drop)
+        hidden = kept.transpose(0, 1)
+        assert (shown.inputs[hidden] == 0).all() and not shown.scored[hidden].any()
+        assert float(shown.inputs.mean()) == pytest.approx(float(shown.counts.float().mean()), rel=0.02)
+
+
+def test_masks_have_their_share() -> None:
+    torch.manual_seed(0)
+    for probability in (0.013, 0.3, 0.9):
+        drawn = chosen((301, 803), probability, torch.device("cpu")).float()
+        assert float(drawn.mean()) == pytest.approx(probability, abs=0.003)
+        assert drawn.mean(0).std() < 0.04 and drawn.mean(1).std() < 0.03
+    mask = dropout_mask((500, 500), 0.2, torch.zeros(1))
+    assert float(mask.mean()) == pytest.approx(1, abs=0.01) and set(mask.unique().tolist()) == {0.0, 1.25}
+
+
+def test_noise_belongs_to_a_window() -> None:
+    first = standard_normal(3, torch.tensor([5, 9]), 0, 1000)
+    again = standard_normal(3, torch.tensor([9, 1, 5]), 0, 1000)
+    assert torch.equal(first[0], again[2]) and torch.equal(first[1], again[0])
+    assert not torch.equal(first[0], standard_normal(3, torch.tensor([5]), 1, 1000)[0])
+    assert not torch.equal(first[0], standard_normal(4, torch.tensor([5]), 0, 1000)[0])
+    assert abs(float(first.mean())) < 0.1 and abs(float(first.std()) - 1) < 0.1

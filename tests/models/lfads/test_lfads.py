@@ -1,0 +1,391 @@
+"""LFADS as a model: no leak, sessions of any shape, one network for several, the same bytes after a kill."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+import zarr
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.evaluation.metrics import bits_per_spike
+from pipeline_lib.evaluation.sums import poisson_sums
+from pipeline_lib.models.contract import FitData
+from pipeline_lib.models.lfads.concealment import conceal
+from pipeline_lib.models.lfads.model import LFADS
+from pipeline_lib.models.lfads.noise import standard_normal
+from pipeline_lib.models.lfads.settings import Config
+from pipeline_lib.models.registry import check_config
+from pipeline_lib.training.batches import Windows
+from pipeline_lib.training.fit import fit
+from pipeline_lib.training.run import Run
+from tests.small_cohort import SPLITS, WINDOWS, open_cohort, recording, write_cohort
+
+SMALL = Config(
+    steps=4, warmup=1, evaluate_every=2, batch=8, initial_encoder=8, initial_conditions=4, input_encoder=6,
+    controller=5, generator=9, factors=3, kl_ramp=(0, 4), l2_ramp=(0, 4), l2_encoders=1.0,
+)  # fmt: skip
+CONTROLLED = replace(SMALL, inferred_inputs=2)
+
+
+@pytest.fixture(scope="module")
+def ragged(tmp_path_factory: pytest.TempPathFactory) -> FitData:
+    """Two sessions of different size, trials of different length, held-out units, forward bins, history, a signal."""
+    made = [recording("one", 0, units=9, trials=30), recording("two", 1, units=12, trials=30)]
+    for each in made:
+        each.trials["stop"] = each.trials["start"] + np.linspace(0.4, 1.2, 30)
+        time = np.arange(0.0, each.duration, 0.05)
+        each.signals["running"] = pd.DataFrame({"time": time, "speed": np.sin(time), "angle": np.cos(time)})
+    windows = replace(WINDOWS, after=None)
+    return open_cohort(*write_cohort(tmp_path_factory.mktemp("ragged"), windows, SPLITS, made))
+
+
+@pytest.fixture(scope="module")
+def model(ragged: FitData, tmp_path_factory: pytest.TempPathFactory) -> LFADS:
+    model = LFADS(replace(CONTROLLED, signals=("running.speed",), posterior_samples=3), 0)
+    model.fit(replace(ragged, fitting=True), Run(tmp_path_factory.mktemp("run")))
+    return model
+
+
+def test_the_shipped_settings_are_the_defaults() -> None:
+    text = (Path(__file__).parents[3] / "config" / "models" / "lfads.yaml").read_text()
+    settings = yaml.safe_load(text)
+    assert settings.pop("implementation") == "lfads"
+    assert set(settings) == {field.name for field in fields(Config)}
+    assert check_config("lfads", settings) == Config()
+
+
+# No leak
+
+
+def test_other_windows_change_no_prediction(ragged: FitData, model: LFADS) -> None:
+    samples = ragged.samples("two", "test")
+    rates = model.predict(ragged, "two", samples)
+    order = np.random.default_rng(0).permutation(len(samples))
+    permuted = model.predict(ragged, "two", samples.iloc[order])
+    for row, (sample, bins) in enumerate(zip(samples.index, samples["bins"], strict=True)):
+        alone = model.predict(ragged, "two", samples.loc[[sample]])[0]
+        assert np.allclose(alone, rates[row, :bins], rtol=0, atol=1e-6)
+        assert np.allclose(permuted[order == row][0, :bins], rates[row, :bins], rtol=0, atol=1e-6)
+    assert np.array_equal(model.predict(ragged, "two", samples), rates)
+
+
+@pytest.mark.parametrize("hidden", ["held-out unit", "forward bin", "past the end"])
+def test_hidden_counts_change_no_prediction(ragged: FitData, model: LFADS, hidden: str) -> None:
+    samples = ragged.samples("two", "train")
+    windows = Windows(ragged, "two", samples, inputs=model.inputs(ragged, "two", samples))
+    batch = windows.batch(torch.argsort(windows.bins)[:6])
+    model.network.eval()
+    with torch.inference_mode():
+        before = model.network.rates(batch)
+        if hidden == "held-out unit":
+            batch.counts[:, :, ragged.heldout("two")] += 7
+        elif hidden == "forward bin":
+            for row, bins in enumerate(batch.bins):
+                batch.counts[row, bins - ragged.split.forward_bins : bins] += 7
+        else:
+            for row, bins in enumerate(batch.bins):
+                batch.counts[row, bins:] += 7
+        assert torch.equal(model.network.rates(batch), before)
+        batch.counts[:, batch.history, ragged.heldin("two")] += 7
+        assert not torch.allclose(model.network.rates(batch), before)
+
+
+@pytest.mark.parametrize("settings", [{}, {"inferred_inputs": 2}], ids=["autonomous", "controlled"])
+def test_no_count_is_explained_by_itself(ragged: FitData, model: LFADS, settings: dict) -> None:
+    """Counts that are targets of a step may change at will: what the network makes of the step is the same."""
+    network = LFADS(replace(SMALL, dropout=0.0, read_in=4, **settings), 0).build(model.layout)
+    head = network.head("one")
+    batch = Windows(replace(ragged, fitting=True), "one", "train").batch(slice(0, 4))
+
+    def step(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        torch.manual_seed(1)
+        changed = replace(batch, counts=counts)
+        shown = conceal(changed, network.config, head.inputs, head.mean, 0, 0, drop=True)
+        return network.decode(head, changed, network.encode(head, shown), None)[0], shown.scored.transpose(0, 1)
+
+    factors, targets = step(batch.counts)
+    assert 0.2 < float(targets[batch.visible].float().mean()) < 0.35
+    more = torch.tensor(5, dtype=torch.uint8)
+    assert torch.equal(step(batch.counts + more * targets)[0], factors)
+    assert not torch.allclose(step(batch.counts + more * (batch.visible & ~targets))[0], factors)
+
+
+def test_an_initial_segment_is_all_that_an_autonomous_network_sees(ragged: FitData, model: LFADS) -> None:
+    network = LFADS(replace(SMALL, initial_segment=0.2, read_in=4), 0).build(model.layout)
+    controlled = LFADS(replace(CONTROLLED, initial_segment=0.2, read_in=4), 0).build(model.layout)
+    batch = Windows(ragged, "one", "train").batch(slice(0, 4))
+    later, early = batch.counts.clone(), batch.counts.clone()
+    later[:, 10:] += 3
+    early[:, :10] += 3
+    for each, changes in ((network.eval(), False), (controlled.eval(), True)):
+        with torch.inference_mode():
+            first, second, third = (each.rates(replace(batch, counts=x)) for x in (batch.counts, later, early))
+            shown = replace(batch, counts=later)
+            initial = each.outputs(batch).initial, each.outputs(shown).initial
+        assert torch.allclose(first, second) != changes
+        assert torch.equal(*initial)
+        assert not torch.allclose(first, third)
+    assert LFADS(replace(SMALL, initial_segment=0.2), 0).sees == "held-in units, first 0.2 s"
+
+
+def test_the_controller_hears_both_directions_late(ragged: FitData, model: LFADS) -> None:
+    """Without initial conditions a bin of factors depends on all bins, but the codes of a bin not on that bin alone."""
+    lag = 3
+    network = LFADS(replace(CONTROLLED, input_lag=lag, read_in=4), 0).build(model.layout).eval()
+    x = torch.randn(12, 2, 4, requires_grad=True)
+    codes = network._codes(x, None, False)
+    ahead, back = codes.chunk(2, -1)
+    seen = torch.autograd.grad(ahead[7].square().sum(), x, retain_graph=True)[0].abs().sum((1, 2)) > 0
+    assert seen.tolist() == [t <= 7 - lag for t in range(12)]
+    seen = torch.autograd.grad(back[4].square().sum(), x)[0].abs().sum((1, 2)) > 0
+    assert seen.tolist() == [t >= 4 + lag for t in range(12)]
+    assert (ahead[:lag] == 0).all() and (back[-lag:] == 0).all()
+    gone = torch.zeros(12, 2, dtype=torch.bool)
+    gone[9:] = True
+    codes = network._codes(x, gone, False)
+    assert (codes[9:] == 0).all() and (codes[8, :, :6] != 0).all()
+
+
+def test_heldout_counts_of_other_parts_do_not_touch_the_fit(tmp_path: Path) -> None:
+    """Scrambled held-out spikes in validation and test windows: the same weights and history."""
+    states = []
+    for scramble in (False, True):
+        made = recording(trials=30)
+        data = open_cohort(*write_cohort(tmp_path / str(scramble), made=[made]), fitting=True)
+        if scramble:
+            trains = data.trains["small0"]
+            heldout = np.isin(trains.unit, data.heldout("small0"))
+            inside = np.zeros(len(trains.ticks), bool)
+            for _, row in data.split.samples.query("split != 'train'").iterrows():
+                inside |= (trains.ticks >= row["start_tick"]) & (trains.ticks < row["start_tick"] + row["bins"] * 2000)
+            assert (heldout & inside).sum() > 50
+            trains.unit[heldout & inside] = data.heldout("small0")[0]
+        model, run = LFADS(CONTROLLED, 0), Run(tmp_path / f"run{scramble}")
+        model.fit(data, run)
+        states.append((model.state(), run.history_csv()))
+    assert states[0][1] == states[1][1]
+    assert all(np.array_equal(states[0][0][name], states[1][0][name]) for name in states[0][0])
+
+
+# Shapes
+
+
+def test_a_saved_model_is_the_fitted_one(ragged: FitData, model: LFADS) -> None:
+    copy = LFADS(model.config, 0)
+    copy.load_state(model.state())
+    samples = ragged.samples("one", "validation")
+    rates = model.predict(ragged, "one", samples)
+    assert np.array_equal(copy.predict(ragged, "one", samples), rates)
+    assert {name.split("/")[0] for name in model.state() if "/" in name} == {"one", "two"}
+    shape = rates.shape[:2]
+    extras = model.extras(ragged, "one", samples)
+    assert model.latents(ragged, "one", samples).shape == (*shape, 3)
+    assert extras["inferred_inputs"].shape == (*shape, 2)
+    assert extras["initial_conditions"].shape == (len(samples), 4) and extras["initial_conditions"].std() > 0
+
+
+def test_a_fit_publishes_factors_inputs_and_initial_conditions(tmp_path: Path) -> None:
+    stores, split = write_cohort(tmp_path)
+    config = {field.name: getattr(CONTROLLED, field.name) for field in fields(Config)} | {"sample_validation": 0.1}
+    fit(stores, split, "lfads", "lfads", config, 0, tmp_path / "fit")
+    written = zarr.open_group(tmp_path / "fit" / "predictions.zarr", mode="r")["small0"]
+    windows, bins, _ = written["rates"].shape
+    assert written["latents"].shape == (windows, bins, 3)
+    assert written["extras/inferred_inputs"].shape == (windows, bins, 2)
+    assert written["extras/initial_conditions"].shape == (windows, 4)
+    assert pd.read_parquet(tmp_path / "fit" / "tables" / "scores.parquet")["split"].tolist() == ["train"]
+    history = pd.read_csv(tmp_path / "fit" / "history.csv")
+    terms = ["validation_nll", "validation_kl_initial", "validation_kl_inputs", "validation_l2"]
+    assert np.allclose(history[terms].sum(axis=1), history["validation_loss"], rtol=1e-6)
+
+
+def test_predictions_are_the_mean_over_posterior_samples(ragged: FitData, model: LFADS) -> None:
+    samples = ragged.samples("two", "test").iloc[:3]
+    batch = Windows(ragged, "two", samples, inputs=model.inputs(ragged, "two", samples)).batch(slice(None))
+    network, head = model.network.eval(), model.network.head("two")
+    length = batch.counts.shape[1]
+    rates, inputs = [], []
+    with torch.inference_mode():
+        posterior = network.encode(head, conceal(batch, model.config, head.heldin, head.mean, 5, 0, drop=False))
+        for draw in range(3):
+            noise = standard_normal(
+                0, torch.as_tensor(samples.index.to_numpy().copy()), draw, 4 + 2 * network.layout.bins
+            )
+            factors, inferred, _ = network.decode(head, batch, posterior, noise[:, : 4 + 2 * length])
+            rates.append(head.read_out(factors).exp())
+            inputs.append(inferred)
+        outputs = network.outputs(batch)
+    assert torch.allclose(outputs.rates, torch.stack(rates).mean(0), atol=1e-6)
+    assert torch.allclose(outputs.inputs, torch.stack(inputs).mean(0), atol=1e-6)
+    assert not torch.allclose(rates[0], rates[1])
+
+
+def test_without_samples_rates_are_read_from_the_latents(ragged: FitData, tmp_path: Path) -> None:
+    model = LFADS(SMALL, 0)
+    model.fit(replace(ragged, fitting=True), Run(tmp_path))
+    samples = ragged.samples("one", "test")
+    factors = torch.as_tensor(model.latents(ragged, "one", samples))
+    with torch.inference_mode():
+        read = model.network.head("one").read_out(factors).exp().numpy()
+    rates = model.predict(ragged, "one", samples)
+    inside = np.arange(rates.shape[1]) < samples["bins"].to_numpy()[:, None]
+    assert np.allclose(read[inside], rates[inside], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"coordinated_dropout": 0.0, "dropout": 0.0, "alignment": False},
+        {"inferred_inputs": 3, "initial_segment": 0.3, "input_lag": 2, "posterior_samples": 2},
+        {"signals": ("running.speed", "running.angle"), "precision": "bfloat16"},
+        {"inferred_inputs": 1, "signals": ("running.angle",), "precision": "bfloat16", "pass_rate": 0.5},
+        {"observation": "gaussian", "read_in": 7},
+        {"sample_validation": 0.2, "freeze": ("*/read_in.*",)},
+    ],
+    ids=["plain", "controlled", "driven", "controlled and driven", "gaussian", "sample validation"],
+)
+def test_every_variant_fits_and_predicts(ragged: FitData, tmp_path: Path, settings: dict) -> None:
+    model, run = LFADS(replace(SMALL, **settings), 0), Run(tmp_path)
+    model.fit(replace(ragged, fitting=True), run)
+    samples = ragged.samples("one", "test")
+    rates = model.predict(ragged, "one", samples)
+    assert rates.shape == (len(samples), samples["bins"].max(), 9)
+    assert np.isfinite(rates).all() and (rates >= 0).all()
+    assert np.isfinite([row["validation_loss"] for row in run.rows]).all()
+    tables = model.tables(ragged)
+    assert set(tables) == ({"scores"} if "sample_validation" in settings else set())
+    if tables:
+        assert tables["scores"]["session"].tolist() == ["one", "two"] and np.isfinite(tables["scores"]["value"]).all()
+
+
+def test_signals_drive_the_rates_and_gaps_are_their_mean(ragged: FitData, model: LFADS) -> None:
+    samples = ragged.samples("two", "test")
+    windows = Windows(ragged, "two", samples, inputs=model.inputs(ragged, "two", samples))
+    batch = windows.batch(slice(0, 4))
+    middle = samples["start_tick"].to_numpy()[0] / 1e5 - ragged.split.history_bins * 0.02 + 0.01
+    assert float(batch.inputs["signals"][0, 0, 0]) == pytest.approx(np.sin(middle), abs=1e-3)
+    head = model.network.head("two")
+    train = model.inputs(ragged, "two", ragged.samples("two", "train"))["signals"]
+    assert float(head.signal_mean) == pytest.approx(np.nanmean(train), abs=0.05)
+    with torch.inference_mode():
+        unknown, mean, other = (
+            model.network.eval().rates(replace(batch, inputs=batch.inputs | {"signals": values}))
+            for values in (
+                torch.full_like(batch.inputs["signals"], torch.nan),
+                torch.full_like(batch.inputs["signals"], float(head.signal_mean)),
+                torch.full_like(batch.inputs["signals"], float(head.signal_mean) + 1),
+            )
+        )
+    assert torch.allclose(unknown, mean, atol=1e-6) and not torch.allclose(mean, other)
+
+
+def test_what_it_cannot_do_is_said_in_a_line(ragged: FitData, model: LFADS, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"dropout: found 1\.5; accepted: from 0 to below 1"):
+        Config(dropout=1.5)
+    with pytest.raises(InputError, match="signals: found running of 2 columns; accepted: one of its columns"):
+        LFADS(replace(SMALL, signals=("running",)), 0).fit(replace(ragged, fitting=True), Run(tmp_path))
+    longer = ragged.samples("one", "test").assign(bins=200)
+    with pytest.raises(InputError, match="bins: found 200; accepted: windows of at most 60 bins"):
+        model.predict(ragged, "one", longer)
+
+
+# Training
+
+
+class Killed(Exception):
+    """Stands for SIGKILL."""
+
+
+class FragileRun(Run):
+    """Dies at its second safe point."""
+
+    def checkpoint(self, state, force: bool = False) -> None:
+        super().checkpoint(state, force=True)
+        self.seen = getattr(self, "seen", 0) + 1
+        if self.seen == 2:
+            raise Killed
+
+
+@pytest.mark.parametrize("config", [SMALL, replace(CONTROLLED, precision="bfloat16", sample_validation=0.1)])
+def test_killed_the_fit_ends_in_the_same_bytes(ragged: FitData, tmp_path: Path, config: Config) -> None:
+    data = replace(ragged, fitting=True)
+    undisturbed = LFADS(config, 2)
+    undisturbed.fit(data, Run(tmp_path / "one"))
+    with pytest.raises(Killed):
+        LFADS(config, 2).fit(data, FragileRun(tmp_path / "two"))
+    resumed = LFADS(config, 2)
+    resumed.fit(data, Run(tmp_path / "two"))
+    first, second = undisturbed.state(), resumed.state()
+    assert first.keys() == second.keys() and all(first[name].tobytes() == second[name].tobytes() for name in first)
+
+
+def test_the_start_is_the_mean_rate_and_factors_have_unit_rows(ragged: FitData, tmp_path: Path) -> None:
+    model = LFADS(replace(SMALL, steps=1, learning_rate=1e-30, alignment=False), 0)
+    model.fit(replace(ragged, fitting=True), Run(tmp_path))
+    mean = Windows(ragged, "one", "train").mean_counts()
+    assert torch.allclose(model.network.head("one").read_out.bias.exp(), mean)
+    network = model.network
+    states, _ = network.generator(None, 5, torch.eye(9)[None, :4], None)
+    weights = network.to_factors / network.to_factors.norm(dim=1, keepdim=True)
+    batch = Windows(ragged, "one", "train").batch(slice(0, 4))
+    posterior = replace(network.encode(network.head("one"), _shown(network, batch)), mean=torch.zeros(4, 4))
+    factors, _, _ = network.eval().decode(network.head("one"), batch, posterior, None)
+    start = network.to_generator(torch.zeros(4, 4))
+    states, _ = network.generator(None, factors.shape[0], start[None], None)
+    assert torch.allclose(factors, states[0] @ weights.t(), atol=1e-6)
+
+
+def _shown(network: torch.nn.Module, batch: object):
+    return conceal(batch, network.config, network.head("one").inputs, network.head("one").mean, 0, 0, drop=False)
+
+
+def test_ramps_and_penalties_weigh_their_terms(ragged: FitData, model: LFADS) -> None:
+    network = LFADS(replace(CONTROLLED, read_in=4, l2_generator=3.0, l2_controller=0.0, l2_encoders=0.5), 0).build(
+        model.layout
+    )
+    batch = Windows(ragged, "one", "train").batch(slice(0, 4))
+    made = []
+    for step in (0, 2, 4):
+        torch.manual_seed(0)
+        made.append({name: value.item() for name, value in network(batch, step).items()})
+    for name in ("kl_initial", "kl_inputs", "l2"):
+        assert made[0][name] == 0 and made[1][name] == pytest.approx(made[2][name] / 2)
+    assert made[0]["nll"] == made[2]["nll"]
+    weights = [(3.0, network.generator), (0.5, network.initial_encoder), (0.5, network.input_encoder)]
+    squares = sum(scale * 0.5 * each.recurrent.square().sum().item() for scale, each in weights)
+    assert made[2]["l2"] == pytest.approx(squares / sum(each.recurrent.numel() for _, each in weights))
+
+
+def test_it_learns_trials_better_than_their_average(tmp_path: Path) -> None:
+    """Bits a spike of held-out units in test trials, against the mean of the trial's condition."""
+    made = recording(units=30, trials=150)
+    data = open_cohort(*write_cohort(tmp_path, replace(WINDOWS, history=0.0), replace(SPLITS, forward=0.0), [made]))
+    config = Config(
+        steps=150, batch=45, warmup=10, initial_encoder=24, initial_conditions=12, generator=24, factors=4,
+        evaluate_every=50, kl_ramp=(0, 50), average=0.9,
+    )  # fmt: skip
+    model = LFADS(config, 0)
+    model.fit(replace(data, fitting=True), Run(tmp_path / "run"))
+    samples = data.samples("small0", "test")
+    counts = data.trains["small0"]
+    from pipeline_lib.trains.binning import bin_windows
+
+    counts = bin_windows(counts, samples["start_tick"].to_numpy(), 50, data.split.bin_ticks)
+    heldout = data.heldout("small0")
+    rates = model.predict(data, "small0", samples)
+    train = data.samples("small0", "train")
+    average = np.stack([
+        data.counts("small0", train[train["condition"] == condition]).mean(axis=0) for condition in samples["condition"]
+    ])  # fmt: skip
+    from pipeline_lib.models.gaussian import smooth
+
+    average = smooth(average.astype(np.float32), np.ones(average.shape, bool), 2.0) + 1e-3
+    scores = [
+        float(bits_per_spike(poisson_sums(counts[..., heldout], each[..., heldout]).total())[0])
+        for each in (rates, average)
+    ]
+    assert scores[0] > scores[1] + 0.01 and scores[0] > 0.1, scores
