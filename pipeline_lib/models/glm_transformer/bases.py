@@ -1,0 +1,35 @@
+"""The fixed functions of the GLM-Transformer: of lags, for its filters, and of time, for its factors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline_lib.bases import BSpline
+from pipeline_lib.bases.lags import raised_cosines
+
+if TYPE_CHECKING:
+    from pipeline_lib.models.glm_transformer.settings import Config
+    from pipeline_lib.models.torch_model import Layout
+
+COUPLING_STRETCH = 0.5
+DEGREE = 2
+
+
+def bases(config: Config, layout: Layout) -> dict[str, np.ndarray]:
+    """`splines` [T, splines + 1], `coupling_basis` and `history_basis` [lags, functions]: the buffers of a network."""
+    bin_size = layout.bin_size / 1000
+    coupling = config.coupling_basis, config.coupling_peak / bin_size, COUPLING_STRETCH
+    history = config.history_basis, config.history_peak / bin_size, config.history_stretch
+    return {
+        "splines": time_splines(layout.bins - layout.history, config.splines),
+        "coupling_basis": raised_cosines(*coupling),
+        "history_basis": raised_cosines(*history),
+    }
+
+
+def time_splines(bins: int, number: int) -> np.ndarray:
+    """A constant and `number` quadratic B-splines over a window, each scaled to a maximum of 1: [bins, number + 1]."""
+    values = BSpline(number, order=DEGREE + 1).evaluate(np.linspace(0, 1, bins))
+    return np.concatenate([np.ones((bins, 1)), values / values.max(axis=0)], axis=1)

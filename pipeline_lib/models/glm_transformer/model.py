@@ -1,0 +1,161 @@
+"""The GLM-Transformer as a model of the pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+from operator import attrgetter
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from pipeline_lib.models.contract import Couplings
+from pipeline_lib.models.glm_transformer import settings
+from pipeline_lib.models.torch_model import PREDICTED, Layout, TorchModel
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+    from pipeline_lib.models.contract import FitData
+    from pipeline_lib.models.glm_transformer.network import GLMTransformer
+    from pipeline_lib.training.batches import Batch, Batches, Windows
+    from pipeline_lib.training.run import Run
+
+
+class GLMTransformerModel(TorchModel):
+    """Couplings between populations beside a background that varies from trial to trial (Xin & Kass 2025)."""
+
+    Config = settings.Config
+    sees = "held-in units, past and future"
+    config: settings.Config
+    network: GLMTransformer
+
+    def __init__(self, config: settings.Config, seed: int) -> None:
+        super().__init__(config, seed)
+        if config.background == "invariant":
+            self.sees = "past of held-in units"  # type: ignore[misc]
+
+    def build(self, layout: Layout) -> GLMTransformer:
+        """The network, with weights from torch's generator."""
+        from pipeline_lib.models.glm_transformer.network import GLMTransformer
+
+        return GLMTransformer(self.config, layout)
+
+    def initialise(self, windows: dict[str, Windows]) -> None:
+        """Start every unit at its mean rate. The public code starts anywhere."""
+        if not self.config.compat:
+            for session, each in windows.items():
+                self.network.head(session).start_at(each.mean_counts())
+
+    def train(self, batches: Batches, validation: Iterable[Batch], run: Run) -> None:
+        """Stage after stage, each from the best weights of the one before; then loadings of norm 1."""
+        from pipeline_lib.models.glm_transformer.stages import stage_runs, stages
+        from pipeline_lib.training.engine import Training
+
+        network = self.network
+        frozen = frozenset(name for name, weight in network.named_parameters() if not weight.requires_grad)
+        for stage, view in stage_runs(run, stages(self.config)):
+            stage.prepare(network, frozen)
+            if stage.prunes and view.saved is None and not self.prune(validation):
+                continue
+            Training(network, batches, validation, self.config, self.seed, cast("Run", view)).train()
+        for session in self.layout.units:
+            network.head(session).normalise()
+
+    def inputs(self, data: FitData, session: str, samples: pd.DataFrame) -> dict[str, np.ndarray]:
+        """The condition of each window, as a number: what permutations of trials must not mix."""
+        rows = data.split.samples
+        known = np.unique(rows.loc[rows["session"] == session, "condition"].to_numpy(str))
+        return {"condition": np.searchsorted(known, samples["condition"].to_numpy(str))}
+
+    def prune(self, validation: Iterable[Batch]) -> int:
+        """Drop the couplings of populations that validation trials do not bear out, and say how many.
+
+        A pair stays where its trials gain more than permuted ones, significantly and by `least_gain`
+        (`inference.permutation_test`); without validation trials nothing is dropped.
+        """
+        from pipeline_lib.models.glm_transformer.inference import evidence, permutation_test
+
+        assert self.config.prune is not None
+        dropped = 0
+        for session, own in groupby(validation, attrgetter("session")):
+            found, coupled = evidence(self.network.eval(), own), self.network.head(session).coupled
+            for sender, receiver in coupled.nonzero().tolist():
+                gains = found.spike_gains(sender, receiver)
+                p, gain = permutation_test(gains, found.condition, self.config.permutations, self.seed)
+                if p > self.config.prune or gain < self.config.least_gain:
+                    coupled[sender, receiver] = 0
+                    dropped += 1
+        return dropped
+
+    def couplings(self, session: str) -> Couplings | None:
+        """Filters of all pairs of units; on the diagonal a unit's own history is added. NaN from held-out units."""
+        if self.config.coupling == "none":
+            return None
+        from pipeline_lib.models.glm_transformer.readout import unit_filters
+
+        filters = unit_filters(self.network, session)
+        heldout = np.setdiff1d(np.arange(self.layout.units[session]), self.layout.heldin[session])
+        filters[heldout] = np.nan
+        return Couplings(filters, self.layout.bin_size, filters.sum(axis=2))
+
+    def extras(self, data: FitData, session: str, samples: pd.DataFrame) -> dict[str, np.ndarray]:
+        """Of each window: `latent_mean`, `latent_sd` [S, dimensions]; `coupling_factors` [S, T, P]; and the components.
+
+        P runs over (sender, receiver, factor). With `components`, `log_rate_{background,coupling,history}` [S, T, N].
+        """
+        network, config = self.network, self.config
+        found: dict[str, np.ndarray] = {}
+        if config.background == "full":
+            found["latent_mean"], found["latent_sd"] = self.posterior(data, session, samples)
+        if config.coupling != "none":
+
+            def factors(batch: Batch) -> Tensor:
+                inputs = network.inputs(batch)
+                return padded(network.coupling_factors(session, inputs, batch.history), batch)
+
+            found["coupling_factors"] = self._apply(factors, data, session, samples)
+        if config.components:
+            parts = self.components(data, session, samples)
+            found |= {f"log_rate_{name}": part for name, part in parts.items()}
+        return found
+
+    def components(self, data: FitData, session: str, samples: pd.DataFrame) -> dict[str, np.ndarray]:
+        """The parts of the log-rate (log spikes a bin), float32 [S, T, N] each; `background` holds the unit's bias."""
+        network, parts = self.network, dict[str, np.ndarray]()
+        for name in ("background", *sorted(network.terms & {"coupling", "history"})):
+
+            def part(batch: Batch, name: str = name) -> Tensor:
+                return padded(network.components(batch)[name], batch)
+
+            parts[name] = self._apply(part, data, session, samples)
+        return parts
+
+    def posterior(self, data: FitData, session: str, samples: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the latents of each window, float32 [S, dimensions]."""
+        import torch
+
+        self._check(session, samples)
+        self.network.eval()
+        means, deviations = [], []
+        for start in range(0, len(samples), PREDICTED):
+            batch = self._windows(data, session, samples.iloc[start : start + PREDICTED]).batch(slice(None))
+            with torch.inference_mode():
+                mean, log_variance = self.network.encode(batch)
+            means.append(mean.flatten(1).cpu().numpy())
+            deviations.append((log_variance / 2).exp().flatten(1).cpu().numpy())
+        return np.concatenate(means), np.concatenate(deviations)
+
+    def tables(self, data: FitData) -> dict[str, pd.DataFrame]:
+        """`couplings`, a row a pair of units; `area_couplings`, of populations; `loadings`, a row a unit."""
+        from pipeline_lib.models.glm_transformer.tables import coupling_tables
+
+        return coupling_tables(self, data)
+
+
+def padded(values: Tensor, batch: Batch) -> Tensor:
+    """`values` [B, T, ...] with the bins of the history before them, as `TorchModel` expects."""
+    from torch.nn import functional
+
+    return functional.pad(values, (0, 0, batch.history, 0))

@@ -1,0 +1,197 @@
+"""Tables of a fit's couplings: pairs of units, pairs of populations, and the weights of units."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pipeline_lib.models.torch_model import PREDICTED
+
+AREA_COLUMNS = ["sender", "receiver", "factor", "strength", "peak", "delay", "gain", "p"]
+
+if TYPE_CHECKING:
+    from pipeline_lib.models.contract import FitData
+    from pipeline_lib.models.glm_transformer.model import GLMTransformerModel
+
+
+def coupling_tables(model: GLMTransformerModel, data: FitData) -> dict[str, pd.DataFrame]:
+    """The tables by name; rows of all sessions, column `session` first.
+
+    `loadings`, a row a unit: unit_id, region, population, bias, `background_{k}`, and for every coupled population
+    `send_{population}_{k}` and `receive_{population}_{k}` with their standard errors (`..._se`).
+    `area_couplings`, a row a coupled pair of populations and factor: strength (sum of the filter over lags), peak,
+    delay (ms of the peak), gain (nats a spike of the receivers by which test trials paired truly beat those paired at
+    random), p, q.
+    `area_filters`, a row a lag (ms) of these filters; `history_filters`, a row a unit and lag: log-rate per spike.
+    `couplings`, a row a pair of units: as `coupling_table` of the GLM, p and q of "no coupling" there.
+    `scores`, `coupling_share` of the test windows: see `coupling_share`.
+    """
+    sessions = {session: _session_tables(model, data, session) for session in data.sessions}
+    names = next(iter(sessions.values()))
+    return {
+        name: pd.concat(
+            [tables[name].assign(session=session) for session, tables in sessions.items()], ignore_index=True
+        ).pipe(lambda table: table[["session", *table.columns.drop("session")]])
+        for name in names
+    }
+
+
+def _session_tables(model: GLMTransformerModel, data: FitData, session: str) -> dict[str, pd.DataFrame]:
+    head = model.network.head(session)
+    units = data.trains[session].units
+    loadings = units[["unit_id", "region", "population"]].reset_index(drop=True)
+    loadings["bias"] = head.bias.detach().cpu().numpy()
+    readout = head.readout.detach().cpu().numpy()
+    loadings = loadings.assign(**{f"background_{k}": readout[:, k] for k in range(readout.shape[1])})
+    own = {"loadings": loadings}
+    if model.config.history != "none":
+        own["history_filters"] = _history_table(model, session, units["unit_id"].to_numpy())
+    if model.config.coupling == "none":
+        return own
+    weights, errors = _weights(model, data, session)
+    for kind, values in weights.items():
+        for area, name in enumerate(model.network.areas):
+            for factor in range(model.config.rank):
+                loadings[f"{kind}_{name}_{factor}"] = values[:, area, factor]
+                loadings[f"{kind}_{name}_{factor}_se"] = errors[kind][:, area, factor]
+    return own | {
+        "area_couplings": _area_table(model, data, session),
+        "area_filters": _filter_table(model, session),
+        "couplings": _unit_table(model, data, session, weights, errors),
+        "scores": _scores(model, data, session),
+    }
+
+
+def _history_table(model: GLMTransformerModel, session: str, unit_id: np.ndarray) -> pd.DataFrame:
+    network = model.network
+    values = network.history_kernels(network.head(session)).detach().cpu().numpy()
+    lags = (np.arange(len(values)) + 1) * model.layout.bin_size
+    columns = {"unit_id": np.repeat(unit_id, len(lags)), "lag": np.tile(lags, len(unit_id))}
+    return pd.DataFrame({**columns, "value": values.T.ravel()})
+
+
+def _filter_table(model: GLMTransformerModel, session: str) -> pd.DataFrame:
+    from pipeline_lib.models.glm_transformer.readout import area_filters
+
+    network, filters = model.network, area_filters(model.network, session)
+    lags = (np.arange(filters.shape[3]) + 1) * model.layout.bin_size
+    rows = []
+    for sender, receiver in network.head(session).coupled.nonzero().tolist():
+        for factor, values in enumerate(filters[sender, receiver]):
+            names = {"sender": network.areas[sender], "receiver": network.areas[receiver], "factor": factor}
+            rows.append(pd.DataFrame({**names, "lag": lags, "value": values}))
+    empty = pd.DataFrame(columns=["sender", "receiver", "factor", "lag", "value"])
+    return pd.concat(rows, ignore_index=True) if rows else empty
+
+
+def _scores(model: GLMTransformerModel, data: FitData, session: str) -> pd.DataFrame:
+    samples = data.samples(session, "test")
+    share = coupling_share(model, data, session, samples) if len(samples) else float("nan")
+    row = {"session": session, "split": "test", "units": "coupling", "metric": "coupling_share", "value": share}
+    nothing = {"ci_low": np.nan, "ci_high": np.nan, "null": "", "aggregation": "variance over windows, bins, units"}
+    return pd.DataFrame([{**row, **nothing, "n": len(samples)}])
+
+
+def coupling_share(model: GLMTransformerModel, data: FitData, session: str, samples: pd.DataFrame) -> float:
+    """Share of the variance of log-rates (without history) that coupling between populations makes up.
+
+    (variance with it - variance without it) / variance with it, variances over windows and bins summed over units:
+    what Xin & Kass (2025, figure 4) call false coupling where there is none.
+    """
+    import torch
+
+    network = model.network.eval()
+    head, areas = network.head(session), len(network.areas)
+    between = (1 - torch.eye(areas, device=head.send.device)).repeat_interleave(model.config.rank).view(areas, -1)
+    moments = np.zeros((2, 3, len(head.area)))
+    for batch in model._windows(data, session, samples).pieces(PREDICTED):
+        with torch.inference_mode():
+            parts = network.components(batch)
+            series = network.coupling_factors(session, network.inputs(batch), batch.history)
+            cross = (series * between.flatten()) @ head.receiving()
+            whole = (parts["background"] + parts["coupling"]).double()
+            seen = batch.observed[:, batch.history :].double()
+            for row, values in enumerate((whole, whole - cross)):
+                powers = torch.stack([seen, seen * values, seen * values.square()])
+                moments[row] += powers.sum((1, 2)).cpu().numpy()
+    bins, first, second = moments.swapaxes(0, 1)
+    bins = np.maximum(bins, 1)  # a held-out unit is never observed there, and counts for nothing
+    with_it, without = (second / bins - (first / bins) ** 2).sum(axis=1)
+    return float((with_it - without) / with_it)
+
+
+def _weights(
+    model: GLMTransformerModel, data: FitData, session: str
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Weights [N, A, K] and their standard errors, from the training windows."""
+    from pipeline_lib.models.glm_transformer.inference import weight_errors
+
+    head = model.network.head(session)
+    windows = model._windows(data, session, data.samples(session, "train"))
+    receive, send = weight_errors(model.network.eval(), windows.pieces(PREDICTED))
+    weights = {"send": head.send.detach().cpu().numpy(), "receive": head.receive.detach().cpu().numpy()}
+    return weights, {"send": send, "receive": receive}
+
+
+def _area_table(model: GLMTransformerModel, data: FitData, session: str) -> pd.DataFrame:
+    from pipeline_lib.models.glm.inference import false_discovery_rate
+    from pipeline_lib.models.glm_transformer.inference import evidence, permutation_test
+    from pipeline_lib.models.glm_transformer.readout import area_filters
+
+    network, samples = model.network.eval(), data.samples(session, "test")
+    found = None
+    if len(samples):
+        windows = model._windows(data, session, samples)
+        found = evidence(network, windows.pieces(PREDICTED))
+    filters, rows = area_filters(network, session), []
+    for sender, receiver in network.head(session).coupled.nonzero().tolist():
+        gain = p = float("nan")
+        if found is not None:
+            gains = found.spike_gains(sender, receiver)
+            p, gain = permutation_test(gains, found.condition, model.config.permutations, model.seed)
+        for factor, values in enumerate(filters[sender, receiver]):
+            peak = int(np.abs(values).argmax())
+            rows.append(
+                {
+                    "sender": network.areas[sender],
+                    "receiver": network.areas[receiver],
+                    "factor": factor,
+                    "strength": float(values.sum()),
+                    "peak": float(values[peak]),
+                    "delay": (peak + 1) * model.layout.bin_size,
+                    "gain": gain,
+                    "p": p,
+                }
+            )
+    table = pd.DataFrame(rows, columns=AREA_COLUMNS)
+    first = table["factor"] == 0
+    pairs = table[first].assign(q=false_discovery_rate(table.loc[first, "p"].to_numpy(np.float64)))
+    return table.merge(pairs[["sender", "receiver", "q"]], on=["sender", "receiver"])
+
+
+def _unit_table(
+    model: GLMTransformerModel,
+    data: FitData,
+    session: str,
+    weights: dict[str, np.ndarray],
+    errors: dict[str, np.ndarray],
+) -> pd.DataFrame:
+    from scipy import stats
+
+    from pipeline_lib.models.glm.inference import coupling_table, false_discovery_rate
+
+    head, couplings = model.network.head(session), model.couplings(session)
+    assert couplings is not None
+    area = head.area.cpu().numpy()
+    p = {kind: 2 * stats.norm.sf(np.abs(weights[kind] / errors[kind])) for kind in weights}
+    # Row = sender: what it sends to the receiver's population, and what the receiver takes from the sender's.
+    both = np.fmax(p["send"][:, area], p["receive"][:, area].swapaxes(0, 1))
+    pair_p = np.minimum(both.min(axis=2) * model.config.rank, 1.0)
+    allowed = head.coupled.cpu().numpy()[np.ix_(area, area)] > 0
+    filters = np.where(allowed[:, :, None], couplings.filters, np.nan)
+    pair_p = np.where(np.isfinite(filters).all(2) & ~np.eye(len(area), dtype=bool), pair_p, np.nan)
+    return coupling_table(
+        filters, couplings.bin_size, data.trains[session].units, p=pair_p, q=false_discovery_rate(pair_p)
+    )

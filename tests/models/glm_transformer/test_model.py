@@ -1,0 +1,259 @@
+"""The model in the pipeline: stages, restarts, several sessions, couplings recovered and tested."""
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.models.contract import FitData
+from pipeline_lib.models.glm_transformer.model import GLMTransformerModel
+from pipeline_lib.models.glm_transformer.network import weight_group
+from pipeline_lib.models.glm_transformer.settings import Config
+from pipeline_lib.models.glm_transformer.stages import stages
+from pipeline_lib.models.glm_transformer.tables import coupling_share
+from pipeline_lib.recording import Recording
+from pipeline_lib.training.fit import fit, load_fit
+from pipeline_lib.training.run import Run, State, read_arrays
+from tests import small_cohort
+
+SMALL = Config(
+    steps=6,
+    evaluate_every=3,
+    batch=12,
+    splines=5,
+    width=8,
+    hidden=16,
+    latents=2,
+    token=0.1,
+    coupling_peak=0.04,
+    history_peak=0.04,
+    permutations=19,
+    prune=None,
+)
+
+
+def cohort(directory: Path, sessions: int = 1) -> tuple[list[Path], Path]:
+    made = [small_cohort.recording(f"small{number}", number, units=8 + number) for number in range(sessions)]
+    for number, each in enumerate(made):
+        areas = np.where(np.arange(8 + number) < 4, "V1", "LM" if number == 0 else "AL")
+        each.units = each.units.assign(population=areas)
+    return small_cohort.write_cohort(directory, made=made)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> FitData:
+    return small_cohort.open_cohort(*cohort(tmp_path_factory.mktemp("one")))
+
+
+def fitted(data: FitData, directory: Path, config: Config = SMALL) -> GLMTransformerModel:
+    model = GLMTransformerModel(config, seed=0)
+    model.fit(data, Run(directory))
+    return model
+
+
+def test_each_stage_trains_what_is_its_own(data: FitData, tmp_path: Path) -> None:
+    model = GLMTransformerModel(SMALL, seed=0)
+    from pipeline_lib.models.glm_transformer import stages as module
+
+    seen: list[tuple[str, dict[str, np.ndarray]]] = []
+
+    class Watched(module.StageRun):
+        def resume(self) -> State | None:
+            seen.append((self.name, {k: v.detach().numpy().copy() for k, v in model.network.named_parameters()}))
+            return super().resume()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "StageRun", Watched)
+        run = Run(tmp_path)
+        model.fit(data, run)
+    assert [name for name, _ in seen] == ["response", "trials", "coupling"]
+    assert [row["step"] for row in run.rows] == [3, 6, 9, 12, 15, 18]
+    for (name, before), (_, after) in pairwise(seen):
+        stage = next(each for each in stages(SMALL) if each.name == name)
+        changed = {weight_group(weight) for weight in before if not np.array_equal(before[weight], after[weight])}
+        assert changed == stage.trained
+
+
+def test_history_may_come_last() -> None:
+    plan = stages(replace(SMALL, history="last"))
+    assert [each.name for each in plan] == ["response", "trials", "coupling", "history"]
+    assert all("history" not in each.terms for each in plan[:3])
+    assert plan[3].trained == {"history"}
+    assert [each.name for each in stages(replace(SMALL, background="invariant", coupling="none"))] == ["response"]
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [4, 9, 17])
+def test_a_killed_fit_goes_on_to_the_same_bytes(data: FitData, tmp_path: Path, after: int) -> None:
+    class Dying(Run):
+        left = after
+
+        def checkpoint(self, state: object, force: bool = False) -> None:
+            super().checkpoint(state, force=True)
+            self.left -= 1
+            if not self.left:
+                raise Killed
+
+    whole, run = GLMTransformerModel(SMALL, seed=0), Run(tmp_path / "whole")
+    whole.fit(data, run)
+    with pytest.raises(Killed):
+        GLMTransformerModel(SMALL, seed=0).fit(data, Dying(tmp_path / "killed"))
+    resumed, second = GLMTransformerModel(SMALL, seed=0), Run(tmp_path / "killed")
+    resumed.fit(data, second)
+    assert second.rows == run.rows
+    expected = whole.state()
+    assert all(np.array_equal(value, expected[name]) for name, value in resumed.state().items())
+
+
+def test_a_fit_publishes_components_that_make_up_its_rates(tmp_path: Path) -> None:
+    stores, split = cohort(tmp_path)
+    settings = {name: getattr(SMALL, name) for name in ("steps", "evaluate_every", "batch", "splines", "width")}
+    settings |= {
+        "prune": None,
+        "hidden": 16,
+        "token": 0.1,
+        "coupling_peak": 0.04,
+        "history_peak": 0.04,
+        "components": True,
+    }
+    fit(stores, split, "glm_transformer", "glm_transformer", settings, 0, tmp_path / "fit")
+    model, data = load_fit(tmp_path / "fit"), small_cohort.open_cohort(stores, split)
+    samples = data.samples("small0", "test")
+    parts = model.components(data, "small0", samples)
+    rates = model.predict(data, "small0", samples)
+    assert parts.keys() == {"background", "coupling", "history"}
+    assert np.allclose(np.exp(sum(parts.values())), rates, rtol=1e-5)
+    without = GLMTransformerModel(replace(model.config, parts=("background", "coupling")), 0)
+    without.load_state(read_arrays(tmp_path / "fit" / "model.safetensors")[0])
+    assert np.allclose(
+        without.predict(data, "small0", samples), np.exp(parts["background"] + parts["coupling"]), rtol=1e-5
+    )
+    tables = {path.stem: pd.read_parquet(path) for path in (tmp_path / "fit" / "tables").iterdir()}
+    known = {"couplings", "area_couplings", "area_filters", "history_filters", "loadings", "scores"}
+    assert tables.keys() == known
+    assert len(tables["area_couplings"]) == 4 and tables["area_couplings"]["p"].between(0, 1).all()
+    heldout = data.trains["small0"].units["unit_id"].iloc[data.heldout("small0")]
+    assert not tables["couplings"]["sender"].isin(heldout).any()
+    assert tables["couplings"]["receiver"].isin(heldout).any()
+
+
+def test_the_share_of_coupling_counts_populations_that_drive_others(data: FitData, tmp_path: Path) -> None:
+    model = fitted(data, tmp_path)
+    samples = data.samples("small0", "test")
+    mask = data.mask("small0", samples)[:, data.split.history_bins :]
+    total = model.components(data, "small0", samples)
+    total = total["background"] + total["coupling"]
+    head = model.network.head("small0")
+    head.coupled.fill_diagonal_(0)
+    cross = model.components(data, "small0", samples)["coupling"]
+    head.coupled.fill_(1)
+    heldin = data.heldin("small0")
+    with_it, without = (np.where(mask, each, np.nan)[..., heldin] for each in (total, total - cross))
+    expected = 1 - np.nanvar(without, axis=(0, 1)).sum() / np.nanvar(with_it, axis=(0, 1)).sum()
+    assert coupling_share(model, data, "small0", samples) == pytest.approx(expected, rel=1e-3)
+
+
+def test_sessions_share_the_encoder_and_keep_their_own_weights(tmp_path: Path) -> None:
+    data = small_cohort.open_cohort(*cohort(tmp_path, sessions=2))
+    model = fitted(data, tmp_path / "run")
+    assert model.network.areas == ["AL", "LM", "V1"]
+    state = model.state()
+    assert state["small0/readout"].shape == (8, 1) and state["small1/readout"].shape == (9, 1)
+    assert not any(name.startswith("small") for name in state if "posterior" in name)
+    for session, missing in (("small0", "AL"), ("small1", "LM")):
+        samples = data.samples(session, "test")
+        rates = model.predict(data, session, samples)
+        assert np.isfinite(rates).all()
+        mean, _ = model.posterior(data, session, samples)
+        absent = model.network.areas.index(missing)
+        assert (mean.reshape(len(samples), 3, -1)[:, absent] == 0).all()
+        assert (mean != 0).any()
+
+
+@pytest.mark.parametrize("rule", [{"prune": 0.02}, {"prune": 0.999, "least_gain": 1e3}])
+def test_a_coupling_that_trials_do_not_bear_out_is_dropped(data: FitData, tmp_path: Path, rule: dict) -> None:
+    model = fitted(data, tmp_path / "kept")
+    assert model.network.head("small0").coupled.all()
+    run = Run(tmp_path / "pruned")
+    # No p-value of 19 permutations is below 0.02, and no coupling gains 1000 nats a bin.
+    pruned = GLMTransformerModel(replace(SMALL, **rule), seed=0)
+    pruned.fit(data, run)
+    assert not pruned.network.head("small0").coupled.any()
+    assert (pruned.couplings("small0").filters[0, 1:] == 0).all()
+    assert {row["stage"] for row in run.rows} == {"response", "trials", "coupling", "pruned"}
+    loaded = GLMTransformerModel(pruned.config, 0)
+    loaded.load_state(pruned.state())
+    samples = data.samples("small0", "test")
+    assert np.array_equal(loaded.predict(data, "small0", samples), pruned.predict(data, "small0", samples))
+    assert len(pruned.tables(data)["area_couplings"]) == 0
+
+
+def test_a_setting_that_makes_no_sense_is_refused_in_a_line() -> None:
+    for field, value in {"splines": 2, "rank": 0, "parts": ("coupling",), "width": 7, "coupling_basis": 1}.items():
+        with pytest.raises(InputError, match=field):
+            Config(**{field: value})
+
+
+def coupled_recording(seed: int = 0, trials: int = 150) -> Recording:
+    """Two populations under slow background of their own; units 0-3 of V1 drive units 0-3 of LM, 4 ms later."""
+    rng = np.random.default_rng(seed)
+    units, bins = 16, 250
+    slow = np.stack([np.cos(np.pi * k * np.arange(bins) / bins) for k in range(4)])
+    background = 0.6 * np.einsum("mak,kt->mta", rng.standard_normal((trials, 2, 4)) / 2, slow)
+    base = np.log(0.06) + np.repeat(background, 8, axis=2)
+    counts = np.zeros((trials, bins, units), dtype=int)
+    drive = np.zeros((trials, bins + 8))
+    for t in range(bins):
+        log_rate = base[:, t].copy()
+        log_rate[:, 8:12] += 0.8 * drive[:, t, None]
+        counts[:, t] = rng.poisson(np.exp(log_rate))
+        for lag, weight in enumerate((0.5, 1.0, 1.0, 0.5), 1):
+            drive[:, t + lag] += weight * counts[:, t, :4].sum(1)
+    trial, at, unit = np.nonzero(counts)
+    repeats = counts[trial, at, unit]
+    trial, at, unit = (np.repeat(each, repeats) for each in (trial, at, unit))
+    times = np.round(trial * 1.0 + at * 0.002 + 0.001, 5)
+    order = np.lexsort((unit, times))
+    made = small_cohort.recording("small0", trials=trials)
+    start = np.arange(trials) * 1.0
+    return replace(
+        made,
+        spike_times=times[order],
+        spike_units=unit[order].astype(np.int32),
+        units=pd.DataFrame(
+            {"unit_id": [f"u{i:02d}" for i in range(units)], "region": "A", "population": ["V1"] * 8 + ["LM"] * 8}
+        ),
+        trials=pd.DataFrame({"start": start, "stop": start + 0.5, "condition": "c"}),
+        duration=float(trials),
+        observed=np.array([[0.0, float(trials)]]),
+    )
+
+
+@pytest.mark.slow
+def test_known_couplings_are_found_and_no_others(tmp_path: Path) -> None:
+    windows = replace(small_cohort.WINDOWS, bin_size=2.0, after=0.5, history=0.0)
+    splits = replace(small_cohort.SPLITS, heldout_units=0, forward=0.0, fractions=(0.6, 0.1, 0.3))
+    data = small_cohort.open_cohort(*small_cohort.write_cohort(tmp_path, windows, splits, [coupled_recording()]))
+    config = Config(coupling="between", width=32, hidden=64, steps=300, splines=6, history="none", batch=32)
+    model = fitted(data, tmp_path / "run", config)
+    tables = model.tables(data)
+    pairs = tables["area_couplings"].set_index(["sender", "receiver"])
+    assert pairs.loc[("V1", "LM"), "q"] < 0.02
+    assert ("LM", "V1") not in pairs.index or pairs.loc[("LM", "V1"), "p"] > 0.02
+    assert pairs.loc[("V1", "LM"), "delay"] in (4.0, 6.0)
+    found = tables["couplings"]
+    true = found["sender"].isin([f"u{i:02d}" for i in range(4)]) & found["receiver"].isin(
+        [f"u{i:02d}" for i in range(8, 12)]
+    )
+    assert (found["q"][true] < 0.05).mean() > 0.9
+    # What the shared background takes up of the drive, couplings give back: wrong pairs are negative, and weaker.
+    wrong = found[~true & (found["q"] < 0.05)]
+    assert wrong["strength"].max() < 0.2 * found["strength"][true].mean()
+    assert not ((wrong["sender"] >= "u08") & (wrong["receiver"] < "u08")).any()
