@@ -1,0 +1,76 @@
+"""Bits per spike of the likelihood of tokens, exact, against homogeneous Poisson units.
+
+The tokens of a window and its counts are the same thing, so the log-likelihood of one is that of the other, and may be
+compared with any model of counts in the same bins (GLM, LFADS, NDT): here log y! belongs to both sides.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from pipeline_lib.evaluation.bootstrap import interval, resampling_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipeline_lib.models.neuroformer.network import Neuroformer
+    from pipeline_lib.models.neuroformer.windows import Windows
+    from pipeline_lib.training.batches import Batch
+
+RESAMPLES = 1000
+
+
+def window_sums(network: Neuroformer, batches: list[Batch]) -> dict[str, np.ndarray]:
+    """Of every sample: `loglik`, nats [S]; `spikes` and `bins` of each held-in unit [S, N]; `log_factorials` [S]; and,
+    of all samples together, `longest`, `longest_past` and `cut`, tokens."""
+    found: dict[str, list[np.ndarray]] = {}
+    longest, past, cut = 0, 0, 0
+    for batch in batches:
+        head, windows = network.head(batch.session), network.windows(batch)
+        bins, units = network.token_log_likelihood(head, windows, network.read(batch, windows))
+        samples = len(batch.counts)
+
+        def add(name: str, values: Tensor, samples: int = samples) -> None:
+            found.setdefault(name, []).append(values.view(samples, -1, *values.shape[1:]).sum(1).double().numpy())
+
+        add("loglik", (bins.double() + units.double()).cpu())
+        add("spikes", windows.counts.sum(1, dtype=torch.int64).cpu())
+        add("bins", observed_bins(windows).cpu())
+        add("log_factorials", torch.lgamma(windows.counts.double() + 1).sum((1, 2)).cpu())
+        longest, past = max(longest, int(windows.now.count.max())), max(past, int(windows.past.count.max()))
+        cut += windows.now.cut + windows.past.cut
+    sums = {name: np.concatenate(values) for name, values in found.items()}
+    return sums | {"longest": np.array(longest), "longest_past": np.array(past), "cut": np.array(cut)}
+
+
+def observed_bins(windows: Windows) -> Tensor:
+    """Observed bins of every unit in every window [M, N]."""
+    units = windows.counts.shape[2]
+    width = windows.cut.width[:, None].expand(-1, units)
+    return width if windows.seen is None else width * windows.seen
+
+
+def score_rows(sums: dict[str, np.ndarray], train_mean: np.ndarray) -> list[dict[str, Any]]:
+    """Rows of the score table: bits per spike of the tokens, against the mean rates of the data and of the training.
+
+    Parameters
+    ----------
+    sums : of `window_sums`.
+    train_mean : spikes a bin of each held-in unit in training [N].
+    """
+    weights = resampling_weights(len(sums["loglik"]), RESAMPLES, seed=0)
+    own = sums["spikes"].sum(0) / np.maximum(sums["bins"].sum(0), 1)
+    rows = []
+    for null, mean in (("evaluated mean", own), ("train mean", train_mean)):
+        rate = np.maximum(mean, 1e-9)
+        poisson = sums["spikes"] @ np.log(rate) - sums["bins"] @ rate - sums["log_factorials"]
+        spikes = weights @ sums["spikes"].sum(1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            bits = weights @ (sums["loglik"] - poisson) / spikes / np.log(2)
+        low, high = interval(bits[1:])
+        row = {"units": "heldin", "metric": "token_bits_per_spike", "value": float(bits[0]), "ci_low": low}
+        rows.append(row | {"ci_high": high, "n": len(weights[0]), "null": null, "aggregation": "pooled"})
+    return rows

@@ -1,0 +1,216 @@
+"""The Neuroformer as a model of the pipeline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline_lib.clock import duration_bins
+from pipeline_lib.errors import InputError
+from pipeline_lib.models.contract import Couplings
+from pipeline_lib.models.neuroformer import settings
+from pipeline_lib.models.neuroformer.signals import as_classes, bin_times, classes_of, read_frames, read_signals
+from pipeline_lib.models.torch_model import PREDICTED, Layout, TorchModel
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline_lib.models.contract import FitData
+    from pipeline_lib.models.neuroformer.network import Neuroformer
+    from pipeline_lib.sources.stimulus import Stimulus
+    from pipeline_lib.training.batches import Batch, Windows
+    from pipeline_lib.training.run import Run, State
+    from pipeline_lib.trains.store import Trains
+
+PARTS = ("validation", "test")
+
+
+class NeuroformerModel(TorchModel):
+    """A generative transformer over spikes (Antoniades et al. 2024).
+
+    What it is told of a bin when its rates are predicted: the spikes of all earlier bins, and, where the settings name
+    them, frames and signals up to the end of the bin's window.
+    """
+
+    Config = settings.Config
+    sees = "past of held-in units"
+    config: settings.Config
+    network: Neuroformer
+
+    def __init__(self, config: settings.Config, seed: int) -> None:
+        super().__init__(config, seed)
+        others = [*(["frames"] if config.frames else []), *config.signals]
+        if others:
+            self.sees = f"past of held-in units, {', '.join(others)}"  # type: ignore[misc]
+        self.frame = (0, 0)
+        self.classes: dict[str, dict[str, list[float]]] = {}
+
+    def build(self, layout: Layout) -> Neuroformer:
+        """The network, with weights from torch's generator."""
+        from pipeline_lib.models.neuroformer.network import Neuroformer, Shapes
+
+        self._check_layout(layout)
+        classes = {
+            session: {name: len(self.classes.get(session, {}).get(name, ())) for name in self.config.decode}
+            for session in layout.units
+        }
+        return Neuroformer(self.config, layout, Shapes(self.frame, classes))
+
+    def initialise(self, windows: dict[str, Windows]) -> None:
+        """Start as independent Poisson units at their mean rates, with signals standardised."""
+        for session, each in windows.items():
+            self.network.head(session).start_at(each.mean_counts(), each.inputs)
+
+    def fit(self, data: FitData, run: Run) -> None:
+        """Train as every network, on a share of the training windows if the settings say so."""
+        self._check_data(data)
+        super().fit(self._share(data), run)
+
+    def inputs(self, data: FitData, session: str, samples: pd.DataFrame) -> dict[str, np.ndarray]:
+        """Frames [S, G, height, width], signals [S, L, signals] and what is read out [S, L, variables]."""
+        trains, config = data.trains[session], self.config
+        times = bin_times(data.split, samples)
+        arrays: dict[str, np.ndarray] = {}
+        if config.frames:
+            step = duration_bins(config.frame_step, data.split.bin_size, "frame_step")
+            back = np.arange(1 - config.frames, 0) * config.frame_step
+            grid = np.concatenate([times[:, :1] + back, times[:, ::step]], 1)
+            arrays["frames"] = read_frames(self._stimulus(trains), grid)
+        middle = times + data.split.bin_size / 2000
+        if config.signals:
+            arrays["signals"] = read_signals(trains, config.signals, middle, [False] * len(config.signals))
+        if config.decode:
+            kinds = [kind == "classification" for kind in config.decode.values()]
+            values = read_signals(trains, list(config.decode), middle, kinds)
+            labels = self.classes[session]
+            known = {place: np.array(labels[name]) for place, name in enumerate(config.decode) if name in labels}
+            arrays["targets"] = as_classes(values, known)
+        return arrays
+
+    def tables(self, data: FitData) -> dict[str, pd.DataFrame]:
+        """`scores`: exact bits per spike of the tokens, and of what is read out; `tokens`: how many there were and
+        what a limit cut off; `decoding`: what was read out of each window; `attention`: who looks at whom; `generated`,
+        if asked for."""
+        import pandas as pd
+
+        from pipeline_lib.models.neuroformer.report import (
+            attention_table,
+            decoding_table,
+            generated_table,
+            token_tables,
+        )
+
+        scores, tokens = token_tables(self, data, PARTS)
+        tables = {"tokens": tokens}
+        if self.config.decode:
+            tables["decoding"], more = decoding_table(self, data, PARTS)
+            scores = pd.concat([scores, more], ignore_index=True)
+        if self.config.probes:
+            tables["attention"] = attention_table(self, data, "validation")
+        if self.config.rollouts:
+            tables["generated"] = generated_table(self, data, "test", self.config.rollouts, self.seed)
+        return tables | {"scores": scores}
+
+    def extras(self, data: FitData, session: str, samples: pd.DataFrame) -> dict[str, np.ndarray]:
+        """Contrastive features of every window of the samples, `feature_{name}` [S, windows, width]."""
+        if not self.config.contrastive:
+            return {}
+        found: dict[str, list[np.ndarray]] = {}
+        for batch in self.batches(data, session, samples):
+            reading = self.network.read(batch, self.network.windows(batch))
+            for name, values in self.network.contrast.features(reading.features).items():
+                shaped = values.view(len(batch.counts), -1, values.shape[1])
+                found.setdefault(f"feature_{name}", []).append(shaped.float().cpu().numpy())
+        longest = max(each.shape[1] for each in found[next(iter(found))])
+        return {name: np.concatenate([_longer(each, longest) for each in values]) for name, values in found.items()}
+
+    def couplings(self, session: str) -> Couplings | None:
+        """What a spike of each unit adds to the log-rates, by trial; see `connectivity.probed_couplings`."""
+        if not self.config.probes:
+            return None
+        from pipeline_lib.models.neuroformer.connectivity import probed_couplings
+
+        filters = probed_couplings(self.network, session, self.config.probes, self.seed)
+        return Couplings(filters, self.layout.bin_size, filters.sum(2))
+
+    def batches(self, data: FitData, session: str, samples: pd.DataFrame | str) -> Iterator[Batch]:
+        """All windows of a session or part in order, in evaluation mode and without gradients."""
+        import torch
+
+        rows = data.samples(session, samples) if isinstance(samples, str) else samples
+        self._check(session, rows)
+        self.network.eval()
+        with torch.inference_mode():
+            for start in range(0, len(rows), PREDICTED):
+                yield self._windows(data, session, rows.iloc[start : start + PREDICTED]).batch(slice(None))
+
+    def state(self) -> State:
+        """The weights, the layout, and the sizes of what is read and read out."""
+        about = json.dumps({"frame": self.frame, "classes": self.classes}, sort_keys=True)
+        return super().state() | {"about": np.frombuffer(about.encode(), np.uint8)}
+
+    def load_state(self, state: State) -> None:
+        """Build the network that `state` describes and give it its weights."""
+        about = json.loads(state["about"].tobytes())
+        self.frame, self.classes = tuple(about["frame"]), about["classes"]
+        super().load_state(state)
+
+    def _check_layout(self, layout: Layout) -> None:
+        config = self.config
+        past = duration_bins(config.past, layout.bin_size, "past")
+        duration_bins(config.window, layout.bin_size, "window")
+        if past > layout.history:
+            history = layout.history * layout.bin_size / 1000
+            raise InputError("config", "past", f"{config.past} s", f"at most the windows' history, {history:g} s")
+        if layout.forward:
+            found = f"{layout.forward * layout.bin_size / 1000:g} s"
+            raise InputError("config", "splits.forward", found, "0: this model predicts one bin ahead (see `generate`)")
+
+    def _check_data(self, data: FitData) -> None:
+        """Find the sizes of frames and the classes of labels; InputError where a session lacks what is asked for."""
+        for session in data.sessions:
+            trains = data.trains[session]
+            if self.config.frames:
+                size = self._stimulus(trains).frames.shape[1:]
+                if self.frame not in ((0, 0), size):
+                    raise InputError(
+                        f"session {session}", "frames", f"{size} pixels", f"{self.frame}, as in the others"
+                    )
+                self.frame = size
+                if any(pixels < kernel for pixels, kernel in zip(size, self.config.frame_kernel, strict=True)):
+                    raise InputError("config", "frame_kernel", self.config.frame_kernel, f"at most a frame, {size}")
+            times = bin_times(data.split, data.samples(session, "train"))
+            for name in (*self.config.signals, *self.config.decode):
+                read_signals(trains, [name], times[:1, :1], [True])
+            self.classes[session] = {
+                name: classes_of(trains, name, times).tolist()
+                for name, kind in self.config.decode.items()
+                if kind == "classification"
+            }
+
+    def _stimulus(self, trains: Trains) -> Stimulus:
+        if trains.stimulus is None:
+            raise InputError(f"session {trains.session}", "frames", "no stimulus", "a recording with stimulus.zarr")
+        return trains.stimulus
+
+    def _share(self, data: FitData) -> FitData:
+        """The data with a share of the training windows; a larger share holds the windows of a smaller one."""
+        if self.config.fraction == 1:
+            return data
+        rows = data.split.samples
+        left_out: list[Any] = []
+        for session in data.sessions:
+            train = rows.index[(rows["session"] == session) & (rows["split"] == "train")]
+            order = np.random.default_rng([self.seed, 7]).permutation(len(train))
+            left_out += train[order[max(1, round(self.config.fraction * len(train))) :]].tolist()
+        return replace(data, split=replace(data.split, samples=rows.drop(index=left_out)))
+
+
+def _longer(values: np.ndarray, windows: int) -> np.ndarray:
+    """[S, windows, width], NaN where a batch of shorter samples has no window."""
+    missing = windows - values.shape[1]
+    return np.pad(values, ((0, 0), (0, missing), (0, 0)), constant_values=np.nan)

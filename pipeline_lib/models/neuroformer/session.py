@@ -1,0 +1,144 @@
+"""What of a Neuroformer belongs to a session: the units' embeddings and rates, read-outs, and scales of signals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline_lib.models.neuroformer.layers import initialise
+from pipeline_lib.models.neuroformer.tokens import Tokens
+from pipeline_lib.models.neuroformer.windows import Windows
+
+
+class ReadOut(nn.Module):
+    """Reads one variable: a standardised number, or the logits of `classes`."""
+
+    scale: Tensor
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.linear = nn.Linear(width, max(classes, 1))
+        self.register_buffer("scale", torch.tensor([0.0, 1.0]))
+
+    def loss(self, features: Tensor, target: Tensor) -> Tensor:
+        """Squared error in standard deviations, or cross-entropy in nats, mean over the windows that are known.
+
+        `features` [M, width]; `target` [M], values or class numbers, NaN where unknown.
+        """
+        known = target.isfinite()
+        output, true = self.linear(features[known]), target[known]
+        if self.classes:
+            error = functional.cross_entropy(output, true.long(), reduction="sum")
+        else:
+            error = (output[:, 0] - (true - self.scale[0]) / self.scale[1]).square().sum()
+        return error / known.sum().clamp(min=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Values [M], or probabilities of the classes [M, classes]."""
+        output = self.linear(features)
+        return output.softmax(-1) if self.classes else output[:, 0] * self.scale[1] + self.scale[0]
+
+
+class Evidence(nn.Module):
+    """The sum over all spikes of a window and its past of a vector of their unit, weighed by their bin.
+
+    Attention averages, and forgets how many spikes there were; what a spike says about behaviour adds up.
+    """
+
+    def __init__(self, units: int, bins: int, width: int) -> None:
+        super().__init__()
+        self.unit = nn.Embedding(units, width)
+        self.bin = nn.Parameter(torch.ones(bins, width))
+
+    def forward(self, tokens: Tokens, first: int) -> Tensor:
+        """[M, width] of tokens whose bin 0 is bin `first` of past and window together."""
+        weight = self.bin[tokens.bin + first] * tokens.real[..., None]
+        return (self.unit(tokens.unit) * weight).sum(1)
+
+
+class Head(nn.Module):
+    """Weights of one session.
+
+    Parameters
+    ----------
+    heldin, units : rows of the units that are tokens, and how many units there are.
+    bins : of a window and its past.
+    signals : how many signals are inputs.
+    decode : classes of every variable that is read out; 0: a number is regressed.
+    """
+
+    heldin: Tensor
+    heldout: Tensor
+    expected: Tensor
+    signal_scale: Tensor
+
+    def __init__(
+        self, width: int, heldin: Sequence[int], units: int, bins: int, signals: int, decode: Mapping[str, int]
+    ) -> None:
+        super().__init__()
+        inside = torch.zeros(units, dtype=torch.bool)
+        inside[list(heldin)] = True
+        self.register_buffer("heldin", inside.nonzero().flatten(), persistent=False)
+        self.register_buffer("heldout", (~inside).nonzero().flatten(), persistent=False)
+        self.register_buffer("expected", torch.full((len(self.heldin),), 0.1))
+        self.unit = nn.Embedding(len(self.heldin), width)
+        self.logits = nn.Linear(width, len(self.heldin))
+        self.again = nn.Parameter(torch.full((len(self.heldin),), -math.log(2.0)))
+        """Log-odds of firing again in the bin of a spike: a further Poisson spike is half as likely as the first."""
+        self.log_rates = nn.Linear(width, len(self.heldout)) if len(self.heldout) else None
+        self.register_buffer("signal_scale", torch.tensor([[0.0], [1.0]]).repeat(1, signals))
+        self.bins = bins
+        self.evidence = Evidence(len(self.heldin), bins, width) if decode else None
+        self.decode = nn.ModuleDict({name: ReadOut(2 * width, classes) for name, classes in decode.items()})
+        self.classes = dict(decode)
+        initialise(self)
+        if self.evidence is not None:
+            nn.init.normal_(self.evidence.unit.weight)
+        nn.init.zeros_(self.logits.weight)
+        if self.log_rates is not None:
+            nn.init.zeros_(self.log_rates.weight)
+
+    @torch.no_grad()
+    def start_at(self, mean: Tensor, inputs: Mapping[str, Tensor]) -> None:
+        """Start as independent Poisson units of `mean` spikes a bin [units]; standardise signals by the training."""
+        self.expected.copy_(mean[self.heldin])
+        if self.log_rates is not None:
+            self.log_rates.bias.copy_(mean[self.heldout].log())
+        if "signals" in inputs:
+            self.signal_scale.copy_(mean_and_spread(inputs["signals"].flatten(0, 1)))
+        for place, (name, classes) in enumerate(self.classes.items()):
+            if not classes:
+                scale = mean_and_spread(inputs["targets"][..., place].flatten()[:, None])[:, 0]
+                cast(ReadOut, self.decode[name]).scale.copy_(scale)
+
+    def features(self, windows: Windows, mean: Tensor) -> Tensor:
+        """What variables are read from [M, 2 width]: the `mean` [M, width] over a window's states, and the evidence."""
+        assert self.evidence is not None
+        past = self.bins - windows.counts.shape[1]
+        total = self.evidence(windows.past, 0) + self.evidence(windows.now, past)
+        return torch.cat([mean, total / (self.expected.sum() * self.bins).sqrt()], 1)
+
+    def decode_losses(self, features: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """The loss of every variable, of `features` [M, 2 width] and `targets` [M, variables]; see `ReadOut.loss`."""
+        return {
+            f"decode:{name}": cast(ReadOut, self.decode[name]).loss(features, targets[:, place])
+            for place, name in enumerate(self.classes)
+        }
+
+    def decoded(self, features: Tensor) -> dict[str, Tensor]:
+        """Values [M], or probabilities of the classes [M, classes], of each variable."""
+        return {name: self.decode[name](features) for name in self.classes}
+
+
+def mean_and_spread(values: Tensor) -> Tensor:
+    """Mean and standard deviation [2, C] of values [S, C], NaN left out; 0 and 1 where there is nothing to see."""
+    values = values.double()
+    centre = values.nanmean(0).nan_to_num()
+    spread = (values - centre).square().nanmean(0).sqrt().nan_to_num()
+    return torch.stack([centre, torch.where(spread > 0, spread, 1.0)])

@@ -1,0 +1,92 @@
+"""Signals and frames of a session on the bins of samples, as the arrays that batches carry. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline_lib.clock import to_seconds
+from pipeline_lib.errors import InputError, suggest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline_lib.sources.stimulus import Stimulus
+    from pipeline_lib.trains.splits import Split
+    from pipeline_lib.trains.store import Trains
+
+LONGEST_GAP = 1.0
+"""Seconds between two samples of a signal above which what lies between is unknown."""
+
+
+def bin_times(split: Split, samples: pd.DataFrame) -> np.ndarray:
+    """Start of every bin of the samples, history included, s, [S, L]."""
+    first = samples["start_tick"].to_numpy(dtype=np.int64) - split.history_bins * split.bin_ticks
+    length = split.history_bins + int(samples["bins"].max() if len(samples) else 0)
+    return to_seconds(first[:, None] + np.arange(length) * split.bin_ticks)
+
+
+def column(trains: Trains, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Times (s, ascending) and values of the signal `signal/column`, without those that are not numbers.
+
+    Raises
+    ------
+    InputError : the session has no such signal.
+    """
+    signal, _, dimension = name.partition("/")
+    known = [f"{key}/{each}" for key, table in trains.signals.items() for each in table.columns if each != "time"]
+    if name not in known:
+        accepted = suggest(name, known) if known else "a session with signals"
+        raise InputError(f"session {trains.session}, signals", name, "no such signal", accepted)
+    table = trains.signals[signal]
+    time, value = table["time"].to_numpy(dtype=float), table[dimension].to_numpy(dtype=float)
+    order = np.argsort(time, kind="stable")
+    order = order[np.isfinite(value[order])]
+    return time[order], value[order]
+
+
+def read_signals(trains: Trains, names: Sequence[str], times: np.ndarray, nearest: Sequence[bool]) -> np.ndarray:
+    """Signals at `times` (any shape, s): float32 [..., names], NaN where they are unknown.
+
+    Between samples by linear interpolation; where `nearest` the last sample before, for labels.
+    """
+    values = np.full((*times.shape, len(names)), np.nan, np.float32)
+    for place, (name, step) in enumerate(zip(names, nearest, strict=True)):
+        time, value = column(trains, name)
+        if not len(time):
+            continue
+        after = np.searchsorted(time, times, side="right")
+        before, after = (after - 1).clip(0), after.clip(max=len(time) - 1)
+        found = value[before] if step else np.interp(times, time, value)
+        known = (times >= time[0]) & (times <= time[-1]) & (time[after] - time[before] <= LONGEST_GAP)
+        values[..., place] = np.where(known, found, np.nan)
+    return values
+
+
+def classes_of(trains: Trains, name: str, times: np.ndarray) -> np.ndarray:
+    """The distinct values of a label at `times`, sorted; InputError with fewer than two or more than 100."""
+    found = read_signals(trains, [name], times, [True])
+    values = np.unique(found[np.isfinite(found)])
+    if not 2 <= len(values) <= 100:
+        where = f"session {trains.session}, signals"
+        raise InputError(where, name, f"{len(values)} different values", "2 to 100 classes (or regression)")
+    return values
+
+
+def as_classes(values: np.ndarray, classes: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Labels in the columns `classes` of `values` [..., names] as class numbers; NaN for one not seen in training."""
+    result = values.copy()
+    for place, known in classes.items():
+        number = np.searchsorted(known, values[..., place]).clip(max=len(known) - 1)
+        result[..., place] = np.where(known.astype(np.float32)[number] == values[..., place], number, np.nan)
+    return result
+
+
+def read_frames(stimulus: Stimulus, times: np.ndarray) -> np.ndarray:
+    """The frame on the screen at `times` (any shape, s): uint8 [..., height, width]; grey before the first."""
+    shown = np.searchsorted(stimulus.onset, times, side="right") - 1
+    frames = stimulus.frames[stimulus.frame[shown.clip(0)]]
+    frames[shown < 0] = 128
+    return frames

@@ -1,0 +1,101 @@
+"""What is written is what the likelihood says, in order, repeatable, and the same with and without kept keys."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.models.neuroformer.generation import Sampling, generate, write
+from pipeline_lib.models.neuroformer.network import Neuroformer
+from pipeline_lib.models.neuroformer.tokens import Tokens
+from tests.models.neuroformer.small import batch, network, poisson, with_settings
+
+
+def written(
+    made: Neuroformer, sampling: Sampling, seed: int = 0, keep: bool = True, samples: int = 8
+) -> tuple[Tokens, torch.Tensor]:
+    given = batch(poisson(samples, 35, rate=0.4))
+    windows = made.windows(given)
+    with torch.inference_mode():
+        context = made.context(made.head("one"), windows.past)
+    generator = torch.Generator().manual_seed(seed)
+    return write(made, made.head("one"), context, windows.cut.width, sampling, generator, keep), windows.cut.width
+
+
+def same(one: Tokens, other: Tokens) -> bool:
+    return torch.equal(one.unit, other.unit) and torch.equal(one.bin, other.bin) and torch.equal(one.real, other.real)
+
+
+@pytest.mark.parametrize(("layers", "spread"), [(1, 0.3), (2, 0.2)])
+def test_kept_keys_change_no_token(layers: int, spread: float) -> None:
+    made = network(spread=spread, config=with_settings(layers_state=layers, layers_past=layers))
+    greedy = Sampling(temperature=0, most=40)
+    kept, _ = written(made, greedy)
+    anew, _ = written(made, greedy, keep=False)
+    assert same(kept, anew) and len(set(kept.count.tolist())) > 2 and int(kept.count.max()) > 3
+    drawn, redrawn = (written(made, Sampling(), 3)[0] for _ in range(2))
+    assert same(drawn, redrawn) and not same(drawn, written(made, Sampling(), 4)[0])
+    assert same(written(made, Sampling(top_k=1, most=40))[0], kept)
+
+
+def test_tokens_are_in_order_and_inside_the_window() -> None:
+    made = network(spread=0.6)
+    tokens, width = written(made, Sampling(most=60))
+    assert int(tokens.count.sum()) > 50
+    key = (tokens.bin * 6 + tokens.unit).masked_fill(~tokens.real, 10_000)
+    assert bool((key.diff(dim=1) >= 0).all())
+    assert bool((tokens.bin < width[:, None])[tokens.real].all())
+
+
+def test_a_window_written_alone_is_the_one_written_among_others() -> None:
+    made, greedy = network(), Sampling(temperature=0, most=40)
+    given = batch(poisson(8, 35, rate=0.4))
+    windows = made.windows(given)
+    head = made.head("one")
+    with torch.inference_mode():
+        context = made.context(head, windows.past)
+    together = write(made, head, context, windows.cut.width, greedy)
+    for row in (0, 7, 22):
+        alone = write(made, head, context.rows(torch.tensor([row])), windows.cut.width[row : row + 1], greedy)
+        count = int(together.count[row])
+        assert int(alone.count) == count and torch.equal(alone.unit[0, :count], together.unit[row, :count])
+
+
+def test_an_untrained_network_writes_poisson_spikes() -> None:
+    made = network(spread=0.0)
+    counts = generate(made, batch(np.zeros((150, 60, 6))), Sampling(), 1)[:, 10:].double().numpy()
+    mean, rate = made.head("one").expected.numpy(), counts.mean((0, 1))
+    error = np.sqrt(mean / counts[..., 0].size)
+    assert (np.abs(rate - mean) < 4 * error + 0.004).all(), rate / mean
+    assert abs(np.corrcoef(counts[:, :-1, 5].ravel(), counts[:, 1:, 5].ravel())[0, 1]) < 0.05
+
+
+def test_filters_leave_the_most_probable_over() -> None:
+    logs = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().repeat(4000, 1)
+    generator = torch.Generator().manual_seed(0)
+
+    def shares(sampling: Sampling) -> np.ndarray:
+        return np.bincount(sampling.draw(logs, generator), minlength=4) / 4000
+
+    assert np.allclose(shares(Sampling()), [0.5, 0.3, 0.15, 0.05], atol=0.03)
+    assert np.allclose(shares(Sampling(top_k=2)), [0.625, 0.375, 0, 0], atol=0.03)
+    assert np.allclose(shares(Sampling(top_p=0.9)), [0.526, 0.316, 0.158, 0], atol=0.03)
+    assert np.allclose(shares(Sampling(temperature=0.5)), np.array([25, 9, 2.25, 0.25]) / 36.5, atol=0.03)
+    impossible = torch.tensor([[0.0, 1.0, 0.0, 0.0]]).log().repeat(4000, 1)
+    assert (Sampling().draw(impossible, generator) == 1).all()
+    with pytest.raises(InputError, match="top_p"):
+        Sampling(top_p=0.0)
+
+
+def test_the_past_is_true_or_generated() -> None:
+    """With true past, spikes of the record change what follows; with generated past only the history does."""
+    made = network(spread=0.5)
+    counts = poisson(2, 35, rate=0.3)
+    changed = counts.copy()
+    changed[:, 16] += 2
+    greedy = Sampling(temperature=0, most=40)
+    for true_past in (True, False):
+        one, other = (generate(made, batch(each), greedy, 0, true_past) for each in (counts, changed))
+        assert torch.equal(one[:, :10], torch.as_tensor(counts[:, :10]))
+        assert torch.equal(one[:, 10:15], other[:, 10:15])
+        assert torch.equal(one[:, 20:], other[:, 20:]) is not true_past

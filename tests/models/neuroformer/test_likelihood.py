@@ -1,0 +1,92 @@
+"""The likelihood is one: of all that can happen in a window, exact, and comparable with models of counts."""
+
+import itertools
+
+import numpy as np
+import torch
+from scipy.stats import poisson as poisson_law
+
+from pipeline_lib.models.neuroformer.law import rates_of_first, unit_law
+from pipeline_lib.models.neuroformer.likelihood import score_rows, window_sums
+from tests.models.neuroformer.small import batch, network, poisson, with_settings
+
+
+def log_likelihood(made, given) -> torch.Tensor:
+    windows = made.windows(given)
+    bins, units = made.token_log_likelihood(made.head("one"), windows, made.read(given, windows))
+    return bins + units
+
+
+@torch.inference_mode()
+def test_all_that_can_happen_has_probability_one() -> None:
+    """Every table of counts of 2 bins and 2 units up to 6 spikes a cell, after the same past, weights random."""
+    made = network(units=2, spread=0.12, config=with_settings(window=0.02))
+    tables = np.array(list(itertools.product(range(7), repeat=4))).reshape(-1, 2, 2)
+    past = np.random.default_rng(0).poisson(0.4, (10, 2))
+    counts = np.concatenate([np.broadcast_to(past, (len(tables), 10, 2)), tables], 1)
+    probability = log_likelihood(made, batch(counts)).double().exp()
+    assert probability.max() < 0.9
+    assert abs(probability.sum() - 1) < 1e-3
+
+
+@torch.inference_mode()
+def test_a_network_that_has_learned_nothing_is_a_poisson_process() -> None:
+    made = network(spread=0.0)
+    mean = made.head("one").expected.numpy()
+    counts = np.minimum(poisson(40, 35), 1)
+    given = batch(counts)
+    rates = made.rates(given)[:, 10:].numpy()
+    assert np.allclose(rates, mean, rtol=1e-4)
+    found = log_likelihood(made, given).view(40, -1).sum(1).numpy()
+    # Without second spikes in a bin: the law leaves those half as likely as Poisson's, to first order.
+    expected = poisson_law.logpmf(counts[:, 10:], mean).sum((1, 2))
+    assert np.allclose(found, expected, atol=0.02 * counts[:, 10:].sum((1, 2)))
+    units = rates_of_first((unit_law(torch.as_tensor(mean))).exp())
+    assert np.allclose(units, mean, rtol=1e-4)
+
+
+def test_bits_per_spike_by_hand() -> None:
+    made = network()
+    given = batch(poisson(6, 37))
+    with torch.inference_mode():
+        sums = window_sums(made, [given])
+        total = float(log_likelihood(made, given).sum())
+    counts = given.counts[:, 10:].numpy()
+    for row, mean in zip(score_rows(sums, np.full(6, 0.3)), (counts.mean((0, 1)), np.full(6, 0.3)), strict=True):
+        null = poisson_law.logpmf(counts, mean).sum()
+        assert np.isclose(row["value"], (total - null) / counts.sum() / np.log(2), atol=1e-5)
+        assert row["ci_low"] < row["value"] < row["ci_high"] and row["n"] == 6
+
+
+@torch.inference_mode()
+def test_units_that_were_not_observed_cannot_fire() -> None:
+    made = network()
+    given = batch(poisson(4, 30))
+    given.observed[:2, :, 3] = given.visible[:2, :, 3] = False
+    windows = made.windows(given)
+    assert not (windows.now.unit[windows.now.real] == 3)[windows.now.real.nonzero()[:, 0] < 8].any()
+    before = log_likelihood(made, given)
+    given.counts[:2, 10:, 3] += 5
+    assert torch.equal(log_likelihood(made, given), before) and bool(before.isfinite().all())
+    smaller = network(units=6)
+    smaller.head("one").expected[3] = 1e-12
+    smaller.head("one").logits.weight[3], smaller.head("one").logits.bias[3] = 0, -50
+    given.counts[:2, :, 3] = 0
+    assert torch.allclose(log_likelihood(smaller, given)[:8], before[:8], atol=1e-3)
+
+
+@torch.inference_mode()
+def test_the_likelihood_of_a_window_knows_no_padding() -> None:
+    """Alone, among longer windows, and as the end of a ragged trial."""
+    made = network()
+    counts = poisson(6, 35)
+    counts[3:] *= 4
+    together = log_likelihood(made, batch(counts)).view(6, -1)
+    for row in range(3):
+        assert torch.allclose(log_likelihood(made, batch(counts[row : row + 1])), together[row], atol=1e-5)
+    bins = np.array([35, 33, 22, 35, 20, 35])
+    ragged = log_likelihood(made, batch(counts, bins=bins)).view(6, -1)
+    assert torch.allclose(ragged[0], together[0], atol=1e-5) and torch.allclose(
+        ragged[4, :2], together[4, :2], atol=1e-5
+    )
+    assert (ragged[4, 2:] == 0).all() and (ragged[2, 3:] == 0).all() and (ragged[2, 2] != 0)

@@ -1,0 +1,136 @@
+"""The Neuroformer as a model: from trains and a split to scores, tables and couplings; no leak; what is refused."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.models.contract import FitData
+from pipeline_lib.models.neuroformer.model import NeuroformerModel
+from pipeline_lib.models.neuroformer.settings import Config
+from pipeline_lib.models.registry import check_config
+from pipeline_lib.training.run import Run
+from tests.models.neuroformer.small import with_settings
+from tests.small_cohort import SPLITS, WINDOWS, open_cohort, recording, write_cohort
+
+HERE = with_settings(window=0.1, past=0.1, rollouts=1, probes=2)
+NO_FORWARD = replace(SPLITS, forward=0.0)
+
+
+@pytest.fixture(scope="module")
+def ragged(tmp_path_factory: pytest.TempPathFactory) -> FitData:
+    """Two sessions of different size, trials of different length, held-out units."""
+    made = [recording("one", 0, units=9, trials=30), recording("two", 1, units=12, trials=30)]
+    for each in made:
+        each.trials["stop"] = each.trials["start"] + np.linspace(0.4, 1.2, 30)
+    windows = replace(WINDOWS, after=None)
+    return open_cohort(*write_cohort(tmp_path_factory.mktemp("ragged"), windows, NO_FORWARD, made))
+
+
+@pytest.fixture(scope="module")
+def model(ragged: FitData, tmp_path_factory: pytest.TempPathFactory) -> NeuroformerModel:
+    model = NeuroformerModel(replace(HERE, dropout=0.1), 0)
+    model.fit(replace(ragged, fitting=True), Run(tmp_path_factory.mktemp("run")))
+    return model
+
+
+def test_the_shipped_settings_are_the_defaults() -> None:
+    text = (Path(__file__).parents[3] / "config" / "models" / "neuroformer.yaml").read_text()
+    settings = yaml.safe_load(text)
+    assert settings.pop("implementation") == "neuroformer"
+    assert set(settings) == {field.name for field in fields(Config)}
+    assert check_config("neuroformer", settings) == Config()
+
+
+def test_a_saved_model_is_the_fitted_one(ragged: FitData, model: NeuroformerModel) -> None:
+    copy = NeuroformerModel(model.config, 0)
+    copy.load_state(model.state())
+    samples = ragged.samples("one", "validation")
+    rates = model.predict(ragged, "one", samples)
+    assert rates.shape == (len(samples), samples["bins"].max(), 9)
+    assert np.array_equal(copy.predict(ragged, "one", samples), rates)
+    alone = model.predict(ragged, "one", samples.iloc[[1]])[0]
+    assert np.allclose(alone, rates[1, : len(alone)], atol=1e-6)
+    assert {name.split("/")[0] for name in model.state() if "/" in name} == {"one", "two"}
+
+
+def test_tables_say_what_the_model_knows(ragged: FitData, model: NeuroformerModel) -> None:
+    tables = model.tables(ragged)
+    scores = tables["scores"]
+    assert len(scores) == 8 and scores["value"].notna().all() and (scores["ci_low"] < scores["ci_high"]).all()
+    tokens = tables["tokens"].set_index(["session", "split"])
+    heldin = ragged.heldin("two")
+    assert tokens.loc[("two", "test"), "spikes"] == ragged.counts("two", "test")[:, 5:, heldin].sum()
+    assert (tokens["cut"] == 0).all()
+    generated = tables["generated"]
+    assert set(generated["session"]) == {"one", "two"} and not generated["unit"].isin(ragged.heldout("two")).all()
+    attended = tables["attention"].query("session == 'one'")
+    assert len(attended) == 81 and attended["attention"].mean() == pytest.approx(1, abs=0.5)
+
+
+def test_couplings_are_those_of_heldin_senders(ragged: FitData, model: NeuroformerModel) -> None:
+    couplings = model.couplings("two")
+    assert couplings is not None and couplings.filters.shape == (12, 12, 5) and couplings.bin_size == 20
+    unknown = np.isnan(couplings.filters).all((1, 2))
+    assert np.array_equal(np.flatnonzero(unknown), ragged.heldout("two"))
+    assert np.allclose(couplings.strength[~unknown], couplings.filters[~unknown].sum(2), atol=1e-5)
+
+
+def test_a_limit_is_counted_and_takes_the_likelihood_away(ragged: FitData, tmp_path: Path) -> None:
+    model = NeuroformerModel(replace(HERE, limit=3, rollouts=0, probes=0, steps=2), 0)
+    model.fit(replace(ragged, fitting=True), Run(tmp_path))
+    tables = model.tables(ragged)
+    assert (tables["tokens"]["cut"] > 0).all() and len(tables["scores"]) == 0
+
+
+def test_a_share_of_the_windows_is_part_of_a_larger_share(ragged: FitData) -> None:
+    shares = {
+        fraction: set(NeuroformerModel(replace(HERE, fraction=fraction), 3)._share(ragged).split.samples.index)
+        for fraction in (0.2, 0.5, 1.0)
+    }
+    assert shares[0.2] < shares[0.5] < shares[1.0]
+    kept = ragged.split.samples.loc[sorted(shares[0.2])]
+    assert (kept["split"] == "test").sum() == (ragged.split.samples["split"] == "test").sum()
+    assert (kept["split"] == "train").sum() == sum(
+        round(0.2 * len(ragged.samples(session, "train"))) for session in ragged.sessions
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"past": 0.2}, "past"),
+        ({"window": 0.05}, "window"),
+        ({"frames": 2}, "stimulus"),
+        ({"signals": ("running/speed",)}, "running/speed"),
+        ({"decode": {"eye/x": "regression"}}, "eye/x"),
+    ],
+)
+def test_what_cannot_be_is_refused(ragged: FitData, tmp_path: Path, changes: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        NeuroformerModel(replace(HERE, **changes), 0).fit(replace(ragged, fitting=True), Run(tmp_path))
+
+
+def test_forward_bins_are_refused(tmp_path: Path) -> None:
+    data = open_cohort(*write_cohort(tmp_path))
+    with pytest.raises(InputError, match=r"splits\.forward"):
+        NeuroformerModel(HERE, 0).fit(replace(data, fitting=True), Run(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"width": 30, "heads": 4}, "multiple"),
+        ({"contrastive": ("spikes", "frames")}, "contrastive"),
+        ({"loss_terms": ("nothing",)}, "loss_terms"),
+        ({"loss_terms": ("id",), "select": "time"}, "select"),
+        ({"signals": ("speed",)}, "running/speed"),
+        ({"fraction": 0.0}, "fraction"),
+    ],
+)
+def test_settings_that_make_no_sense(changes: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Config(**changes)
