@@ -5,10 +5,11 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from pipeline_lib import __version__
+from pipeline_lib.arguments import mapping, path, read_mapping
 from pipeline_lib.errors import Failure, InputError
+from pipeline_lib.model_verbs import add_model_verbs
 
 DESCRIPTION = """Trainyard: from public neural recordings to trained, compared and drawn models of spike trains.
 The workflow (`snakemake --cores all`) calls these verbs in order; each also serves alone."""
@@ -66,7 +67,8 @@ def _sessions(options: argparse.Namespace) -> None:
     from pipeline_lib.sources.endpoints import Endpoints
     from pipeline_lib.sources.ledger import NAME
 
-    query = Query(options.region, options.genotype, options.stimulus_set, options.release, options.limit)
+    names = ("region", "genotype", "stimulus_set", "release", "insertions", "limit")
+    query = Query(**{name: getattr(options, name) for name in names})
     downloader = Downloader(options.ledger or options.data / NAME)
     found = find_sessions(options.source, query, options.data, downloader, Endpoints.from_environment())
     print(as_sheet(found), end="")
@@ -78,22 +80,18 @@ def _voltage(options: argparse.Namespace) -> None:
     from pipeline_lib.sources.download import Downloader
     from pipeline_lib.sources.endpoints import Endpoints
     from pipeline_lib.sources.ledger import NAME
+    from pipeline_lib.sources.remote import parse_remote
     from pipeline_lib.sources.voltage import fetch_voltage
 
+    remote = parse_remote(options.location, "--location")
+    if remote is None or remote.scheme != "ibl":
+        raise InputError("--location", "location", repr(options.location), "ibl:UUID, a session or insertion of IBL")
     downloader = Downloader(options.ledger or options.data / NAME)
-    snippet = fetch_voltage(
-        options.location,
-        options.data,
-        options.probe,
-        options.band,
-        options.start,
-        options.length,
-        downloader,
-        Endpoints.from_environment(),
-    )
-    path = options.stem.with_suffix(".npz")
-    snippet.write(path)
-    table = data(options.recording, path)
+    reading = {"probes": options.probe, "band": options.band, "voltage": [options.start, options.length]}
+    snippets = fetch_voltage(remote, remote.folder(options.data), reading, downloader, Endpoints.from_environment())
+    if not snippets:
+        raise InputError(options.location, options.probe, f"no raw {options.band} voltage", "a probe that has it")
+    table = data(options.recording, snippets[options.probe])
     save(draw(table), table, options.stem)
 
 
@@ -121,43 +119,6 @@ def _split(options: argparse.Namespace) -> None:
     settings = parse(SplitSettings, options.splits, "--splits")
     trains = [Trains.open(directory) for directory in options.trains]
     make_split(trains, windows, settings, options.cohort).write(options.out)
-
-
-def _fit(options: argparse.Namespace) -> None:
-    from pipeline_lib.training.fit import fit
-
-    fit(
-        trains_dirs=options.trains,
-        split_path=options.split,
-        model_name=options.model,
-        implementation=options.implementation or options.model,
-        config=options.settings,
-        seed=options.seed,
-        out_dir=options.out,
-        code=options.code,
-    )
-
-
-def _evaluate(options: argparse.Namespace) -> None:
-    from pipeline_lib.evaluation.evaluate import evaluate
-
-    evaluate(
-        fit_dir=options.fit,
-        trains_dirs=options.trains,
-        split_path=options.split,
-        recording_dirs=options.recordings,
-        out=options.out,
-        cohort=options.cohort,
-        model=options.model,
-        seed=options.seed,
-        resamples=options.resamples,
-    )
-
-
-def _collect(options: argparse.Namespace) -> None:
-    from pipeline_lib.evaluation.evaluate import collect
-
-    collect(options.tables, options.out)
 
 
 def _figure(options: argparse.Namespace) -> None:
@@ -240,19 +201,6 @@ def _schemas(options: argparse.Namespace) -> None:
         write_json(options.out / name, schema)
 
 
-def _mapping(text: str) -> dict[str, Any]:
-    """A mapping given on the command line: JSON or YAML, inline or as @FILE."""
-    import yaml
-
-    try:
-        content = yaml.safe_load(Path(text[1:]).read_text() if text.startswith("@") else text) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    if not isinstance(content, dict):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a mapping")
-    return content
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipeline_lib", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"trainyard {__version__}")
@@ -263,20 +211,8 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(verb=function)
         return added
 
-    def mapping(added: argparse.ArgumentParser, flag: str, summary: str) -> None:
-        added.add_argument(flag, type=_mapping, default={}, metavar="MAPPING", help=f"{summary}; JSON, YAML or @FILE")
-
-    def path(added: argparse.ArgumentParser, flag: str, summary: str, **more: Any) -> None:
-        added.add_argument(flag, type=Path, help=summary, required=True, **more)
-
-    def of_fit(added: argparse.ArgumentParser) -> None:
-        path(added, "--trains", "folders of the cohort's trains", nargs="+")
-        path(added, "--split", "the cohort's split (Parquet)")
-        added.add_argument("--model", required=True, help="name of the model in the results")
-        added.add_argument("--seed", type=int, default=0)
-
     added = verb("simulate", _simulate, "make a session with known truth, in the layout of a real source")
-    added.add_argument("--simulator", required=True, help="eif, lorenz or glm")
+    added.add_argument("--simulator", required=True, help="such as eif, lorenz, glm or video")
     added.add_argument("--layout", default="tables", help="allen, ibl or tables")
     added.add_argument("--name", help="name of the session in the files; default: the folder's")
     added.add_argument("--seed", type=int, default=0)
@@ -292,7 +228,7 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--source", default="", help="the source that will read it")
     added.add_argument(
         "--options",
-        type=_mapping,
+        type=read_mapping,
         nargs="*",
         metavar="MAPPING",
         help="reading options, which decide what is needed; one for every row of the session sheet about it",
@@ -310,7 +246,8 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--genotype", help="Allen: such as Sst-IRES-Cre")
     added.add_argument("--stimulus-set", help="Allen: such as brain_observatory_1.1 or functional_connectivity")
     added.add_argument("--release", help="IBL: a tag, such as 2024_Q2_IBL_et_al_BWM_iblsort")
-    added.add_argument("--limit", type=int, default=10)
+    added.add_argument("--insertions", action="store_true", help="IBL: a row an insertion instead of a session")
+    added.add_argument("--limit", type=int, default=10, help="rows at most; 0: all; default: 10")
     of_cache(added)
 
     added = verb("voltage", _voltage, "fetch a snippet of raw voltage and draw it above the spikes of the same time")
@@ -342,24 +279,7 @@ def _parser() -> argparse.ArgumentParser:
     mapping(added, "--splits", "keys of the config's `splits`")
     path(added, "--out", "Parquet file to write")
 
-    added = verb("fit", _fit, "fit a model; a killed fit resumes when the same command is given again")
-    of_fit(added)
-    added.add_argument("--implementation", help="registered model or a Python file with MODEL; default: the name")
-    mapping(added, "--settings", "hyper-parameters")
-    added.add_argument("--code", default="", help="hash of the code; a fit of other code is not reused")
-    path(added, "--out", "folder to write")
-
-    added = verb("evaluate", _evaluate, "score a fit's predictions")
-    of_fit(added)
-    path(added, "--fit", "folder of the fit")
-    path(added, "--recordings", "folders of the cohort's recordings", nargs="+")
-    added.add_argument("--cohort", required=True)
-    added.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples behind the intervals")
-    path(added, "--out", "Parquet file to write")
-
-    added = verb("collect", _collect, "put the tables of scores together")
-    added.add_argument("tables", type=Path, nargs="+")
-    path(added, "--out", "Parquet file to write")
+    add_model_verbs(verb)
 
     added = verb("figure", _figure, "draw a figure: PDF, PNG and the CSV behind them")
     added.add_argument("name")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.evaluation.settings import Target
 from pipeline_lib.trains.settings import SplitSettings, WindowSettings
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
@@ -63,12 +64,16 @@ class Downloads(BaseModel):
 
 
 class Evaluation(BaseModel):
-    """How scores get their intervals."""
+    """What is scored beside the spikes, and how scores get their intervals."""
 
     model_config = ConfigDict(extra="forbid")
 
     resamples: int = Field(default=1000, ge=0)
     """Bootstrap resamples over trials behind each 95 % interval; 0: no intervals."""
+    decoding: dict[str, Target] = {}
+    """What to decode from rates and latents, by the name it gets in the table of scores."""
+    few_shot: list[int] = []
+    """Numbers of windows from which held-out units are read out anew (few-shot co-smoothing)."""
 
 
 class Config(BaseModel):
@@ -86,6 +91,10 @@ class Config(BaseModel):
     """Folder of the models' YAML files."""
     models: list[str] | dict[str, dict[str, Any]] = ["mean_rate", "psth", "smoothing", "glm"]
     """Models to fit, by the name of their YAML file; as a mapping, with hyper-parameters that differ from the file."""
+    search_directory: str = "config/searches"
+    """Folder of the searches' YAML files."""
+    searches: dict[str, list[str]] = {}
+    """Searches for hyper-parameters: the name of a file of `search_directory`, and the cohorts it is run for."""
     seeds: list[int] = [0]
     windows: WindowSettings = WindowSettings()
     splits: SplitSettings = SplitSettings()

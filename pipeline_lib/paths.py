@@ -38,6 +38,18 @@ class Paths:
         """Weights, history and predictions of a fit."""
         return f"{self.results}/fits/{cohort}/{model}/seed{seed}/manifest.json"
 
+    def predictions(self, cohort: str, model: str, seed: int | str) -> str:
+        """What a fit predicts of its training part, for readouts."""
+        return f"{self.results}/predictions/{cohort}/{model}/seed{seed}/manifest.json"
+
+    def trial(self, search: str, cohort: str, generation: str, member: str) -> str:
+        """One trial of a search; generation and member have two digits."""
+        return f"{self.results}/searches/{search}/{cohort}/generation{generation}/member{member}/score.json"
+
+    def search(self, search: str, cohort: str) -> str:
+        """The table of a search, beside its best settings."""
+        return f"{self.results}/searches/{search}/{cohort}/trials.csv"
+
     def scores(self, cohort: str, model: str, seed: int | str) -> str:
         """The metrics of a fit."""
         return f"{self.results}/scores/{cohort}/{model}/seed{seed}/metrics.parquet"

@@ -4,9 +4,9 @@ The Snakefile and the command line work from the plan alone. Nothing heavy is im
 """
 
 import csv
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -16,6 +16,9 @@ from pipeline_lib.parsing import parse
 from pipeline_lib.sources.remote import ACCEPTED as REMOTE_LOCATIONS
 from pipeline_lib.sources.remote import Remote, parse_remote
 from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+
+if TYPE_CHECKING:
+    from pipeline_lib.training.search_settings import SearchSettings
 
 SESSION_COLUMNS = ("session", "source", "location", "options")
 SIMULATED = "simulated:"
@@ -60,6 +63,13 @@ class Plan:
     config: Config
     sessions: dict[str, Session]
     cohorts: dict[str, Cohort]
+    searches: "dict[str, SearchSettings]" = field(default_factory=dict)
+    """Searches by name; `config.searches` says for which cohorts."""
+
+    @property
+    def searched(self) -> list[tuple[str, str]]:
+        """Every (search, cohort)."""
+        return [(name, cohort) for name in self.searches for cohort in self.config.searches[name]]
 
     @property
     def fits(self) -> list[tuple[str, str, int]]:
@@ -72,13 +82,16 @@ class Plan:
 
 def load_config(path: Path | str) -> Plan:
     """Read a YAML configuration file and resolve it (see `resolve`)."""
+    return resolve(_read_yaml(Path(path)), str(path))
+
+
+def _read_yaml(path: Path) -> Any:
     try:
-        content = yaml.safe_load(Path(path).read_text())
+        return yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise InputError(path, "file", "no such file", "a configuration file, such as config/config.yaml") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(path, "YAML", " ".join(str(error).split()), "readable YAML") from None
-    return resolve(content, str(path))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise InputError(path, "YAML", " ".join(str(error).split())[:300], "readable YAML") from None
 
 
 def resolve(content: Any, where: str = "config") -> Plan:
@@ -99,7 +112,7 @@ def resolve(content: Any, where: str = "config") -> Plan:
     cohorts = {}
     for name, entry in _cohort_entries(config, sessions, where).items():
         cohorts[name] = _cohort(name, entry, config, sessions, models, f"{where}: cohorts.{name}")
-    return Plan(config, sessions, cohorts)
+    return Plan(config, sessions, cohorts, _read_searches(config, cohorts, where))
 
 
 def _cohort(
@@ -161,7 +174,7 @@ def _read_sessions(config: Config, where: str) -> dict[str, Session]:
             check_options(source, options)
         except InputError as error:
             raise InputError(place, error.field, error.found, error.accepted) from None
-        location, simulation, remote = _locate((row["location"] or "").strip(), config, place)
+        location, simulation, remote = _locate((row["location"] or "").strip(), options, config, place)
         sessions[session] = Session(session, source, location, simulation, options, remote)
     if not sessions:
         raise InputError(path, "rows", "no session", "at least one row")
@@ -174,20 +187,22 @@ def _options(cell: str | None, place: str) -> dict[str, Any]:
         return {}
     try:
         options = yaml.safe_load(text if text.startswith("{") else "{" + text + "}")
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError, ValueError):
         options = None
     if not isinstance(options, dict):
         raise InputError(place, "options", repr(text), "key: value, key: value (YAML)")
     return options
 
 
-def _locate(location: str, config: Config, place: str) -> tuple[str, str | None, Remote | None]:
+def _locate(
+    location: str, options: dict[str, Any], config: Config, place: str
+) -> tuple[str, str | None, Remote | None]:
     if location.startswith(SIMULATED):
         name = location.removeprefix(SIMULATED)
         if name not in config.simulations:
             raise InputError(place, "location", location, suggest(name, config.simulations) + " (config: simulations)")
         return str(Path(config.data) / "simulated" / name), name, None
-    remote = parse_remote(location, place)
+    remote = parse_remote(location, place, options)
     if remote is not None:
         return str(remote.location(config.data)), None, remote
     path = Path(config.data, Path(location).expanduser())
@@ -217,13 +232,30 @@ def _read_models(config: Config, where: str) -> dict[str, ModelPlan]:
         if not path.is_file():
             names = sorted(file.stem for file in directory.glob("*.yaml"))
             raise InputError(where, "models", f"{name!r} (no file {path})", suggest(name, names))
-        settings = yaml.safe_load(path.read_text()) or {}
+        settings = _read_yaml(path) or {}
         if not isinstance(settings, dict):
             raise InputError(path, "content", type(settings).__name__, "a mapping of hyper-parameters")
         settings = settings | (changes or {})
         implementation = settings.pop("implementation", name)
         plans[name] = ModelPlan(implementation, settings)
     return plans
+
+
+def _read_searches(config: Config, cohorts: dict[str, Cohort], where: str) -> "dict[str, SearchSettings]":
+    searches = {}
+    for name, chosen in config.searches.items():
+        from pipeline_lib.training.search_settings import SearchSettings
+
+        check_name(name, where, "searches")
+        path = Path(config.search_directory) / f"{name}.yaml"
+        if not path.is_file():
+            names = sorted(file.stem for file in path.parent.glob("*.yaml"))
+            raise InputError(where, "searches", f"{name!r} (no file {path})", suggest(name, names))
+        for cohort in chosen:
+            if cohort not in cohorts:
+                raise InputError(where, f"searches.{name}", repr(cohort), suggest(cohort, cohorts))
+        searches[name] = SearchSettings.read(path)
+    return searches
 
 
 def _cohort_entries(config: Config, sessions: dict[str, Session], where: str) -> dict[str, CohortConfig]:

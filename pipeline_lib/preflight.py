@@ -15,12 +15,18 @@ from pipeline_lib.files import write_json
 from pipeline_lib.plan import Cohort, Plan, Session
 
 REMEMBERED = Path(".snakemake") / "trainyard_checked.json"
+ON_GPU = "on a GPU: "
+"""Stands before the implementations that can use one, in what is remembered."""
 LARGE = 1_000_000_000
 """Bytes of a session above which its job checks it, and not the start of every run."""
 
 
-def preflight(plan: Plan, where: str) -> None:
+def preflight(plan: Plan, where: str) -> set[str]:
     """Check models, figures and local recordings of a plan.
+
+    Returns
+    -------
+    Implementations of the plan that can use a GPU.
 
     Raises
     ------
@@ -31,13 +37,15 @@ def preflight(plan: Plan, where: str) -> None:
     for figure in plan.config.figures or []:
         figure_spec(figure)
     before = _remembered()
-    checked = {_check_models(plan, before, where)}
+    checked = _check_models(plan, before, where)
+    on_gpu = {key.removeprefix(ON_GPU) for key in checked if key.startswith(ON_GPU)}
     checked |= {key for cohort in plan.cohorts.values() if (key := _check_cohort(plan, cohort, before, where))}
     if not checked <= before:
         write_json(REMEMBERED, sorted(checked))
+    return on_gpu
 
 
-def _check_models(plan: Plan, before: set[str], where: str) -> str:
+def _check_models(plan: Plan, before: set[str], where: str) -> set[str]:
     """Importing the models costs seconds (torch), so it is done once for all, when any setting or code changed."""
     from pipeline_lib.models.registry import model_source
     from pipeline_lib.training.code_id import code_id
@@ -47,14 +55,16 @@ def _check_models(plan: Plan, before: set[str], where: str) -> str:
         for cohort in plan.cohorts.values()
         for name, model in cohort.models.items()
     }
-    sources = {model.implementation: model_source(model.implementation) for _, model in models.values()}
+    names = {model.implementation for _, model in models.values()} | {each.model for each in plan.searches.values()}
+    sources = {name: model_source(name) for name in sorted(names)}
     key = _key("models", sorted(models), code_id(sources.values()))
-    if key not in before:
-        from pipeline_lib.models.registry import check_config
+    if key in before:
+        return {key} | {each for each in before if each.startswith(ON_GPU)}
+    from pipeline_lib.models.registry import check_config, load_model
 
-        for name, model in models.values():
-            check_config(model.implementation, model.settings, f"{where}: models.{name}")
-    return key
+    for name, model in models.values():
+        check_config(model.implementation, model.settings, f"{where}: models.{name}")
+    return {key} | {ON_GPU + implementation for implementation in sources if load_model(implementation).uses_gpu}
 
 
 def _check_cohort(plan: Plan, cohort: Cohort, before: set[str], where: str) -> str | None:

@@ -9,7 +9,8 @@ import pytest
 from pipeline_lib.__main__ import main
 
 VERBS = [
-    "simulate", "record", "convert", "split", "fit", "evaluate", "collect", "figure", "report", "status", "list",
+    "simulate", "record", "convert", "split", "fit", "predict", "search", "evaluate", "collect",
+    "export", "figure", "report", "status", "list",
     "check", "where", "verify", "schemas",
 ]  # fmt: skip
 

@@ -128,3 +128,24 @@ def test_the_shipped_configurations_are_valid() -> None:
 
     for path in [REPOSITORY / "config/config.yaml", *(REPOSITORY / "config/runs").glob("*.yaml")]:
         parse(Config, yaml.safe_load(path.read_text()), str(path))
+
+
+def test_searches_belong_to_cohorts_and_are_read_before_any_job(folder: Path) -> None:
+    (folder / "searches").mkdir()
+    text = "{model: smoothing, space: {log_offset: {log_uniform: [1.0e-5, 1.0e-3]}}, members: 3}"
+    (folder / "searches/offset.yaml").write_text(text)
+    searched = {"search_directory": "searches", "models": ["mean_rate"]}
+    plan = resolve(_config(searches={"offset": ["a"]}, **searched))
+    assert plan.searched == [("offset", "a")] and plan.searches["offset"].rounds == 1
+    assert resolve(_config(**searched)).searched == []
+    assert "'a'" in _error(_config(searches={"offset": ["aa"]}, **searched))
+    assert "did you mean 'offset'?" in _error(_config(searches={"ofset": ["a"]}, **searched))
+    (folder / "searches/offset.yaml").write_text(text.replace("log_offset", "log_ofset"))
+    assert "did you mean 'log_offset'?" in _error(_config(searches={"offset": ["a"]}, **searched))
+
+
+def test_what_is_decoded_is_checked(folder: Path) -> None:
+    plan = resolve(_config(evaluation={"decoding": {"hand": {"signal": "hand", "lag": 0.1}}, "few_shot": [4]}))
+    assert plan.config.evaluation.decoding["hand"].lag == 0.1
+    assert "one of signal, choice, timing" in _error(_config(evaluation={"decoding": {"hand": {}}}))
+    assert "did you mean 'signal'?" in _error(_config(evaluation={"decoding": {"hand": {"signl": "hand"}}}))

@@ -128,18 +128,52 @@ def psth_r2(
     condition : (samples,).
     smoothing : standard deviation in bins of the Gaussian (cut at 3) that smooths the measured PSTH; 0 = none.
     """
+    names, true = smoothed_psths(counts, condition, smoothing, mask)
+    return given_psth_r2(names, true, rates, condition, observed(counts, mask))
+
+
+def smoothed_psths(
+    counts: np.ndarray, condition: np.ndarray, smoothing: float, mask: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Names of the conditions (conditions,) and their PSTHs (conditions, bins, units), as in `psth_r2`."""
     valid = observed(counts, mask)
     names, member = np.unique(condition, return_inverse=True)
-    true, predicted = [], []
+    kernel, psths = _smoother(counts.shape[1], smoothing), []
     for index in range(len(names)):
         rows = member == index
         known = valid[rows].sum(axis=0, dtype=np.float64)
         spikes = np.where(valid[rows], counts[rows], 0).sum(axis=0, dtype=np.float64)
-        expected = np.where(valid[rows], rates[rows], 0).sum(axis=0, dtype=np.float64)
-        kernel = _smoother(len(known), smoothing)
         with np.errstate(invalid="ignore"):
-            true.append(np.where(known > 0, (kernel @ spikes) / (kernel @ known), np.nan))
-            predicted.append(expected / known)
+            psths.append(np.where(known > 0, (kernel @ spikes) / (kernel @ known), np.nan))
+    return names, np.stack(psths)
+
+
+def given_psth_r2(
+    names: np.ndarray, psths: np.ndarray, rates: np.ndarray, condition: np.ndarray, mask: np.ndarray
+) -> tuple[float, int]:
+    """R2 of the predicted PSTHs against given ones, conditions stacked, averaged over the units that spike.
+
+    The Neural Latents Benchmark's score, for which the given ones are made of all trials, training included, and
+    smoothed; a condition without a sample is left out, and so is a bin that no sample of its condition observed.
+
+    Parameters
+    ----------
+    names, psths : as `smoothed_psths` gives them; NaN = unknown.
+    rates, mask : (samples, bins, units). condition : (samples,).
+
+    Returns
+    -------
+    The score, and how many units it is the mean of.
+    """
+    true, predicted = [], []
+    for name, psth in zip(names, psths, strict=True):
+        rows = condition == name
+        if not rows.any():
+            continue
+        known = mask[rows].sum(axis=0, dtype=np.float64)
+        with np.errstate(invalid="ignore"):
+            predicted.append(np.where(mask[rows], rates[rows], 0).sum(axis=0, dtype=np.float64) / known)
+        true.append(np.where(known > 0, psth, np.nan))
     true_psth, predicted_psth = np.stack(true), np.stack(predicted)
     spiking = np.nansum(true_psth, axis=(0, 1)) > 0
     if not spiking.any():

@@ -49,6 +49,11 @@ class Problem:
         mean = total / len(self.inputs)
         self.eigenvalues, self.eigenvectors = np.linalg.eigh(gram / len(self.inputs) - np.outer(mean, mean))
 
+    def mean_counts(self) -> np.ndarray:
+        """Spikes a bin of every target [N], at least `SILENT`; a target that was never observed has the mean of all."""
+        spikes, bins = np.maximum(self.spikes, SILENT * self.bins), self.bins
+        return np.divide(spikes, bins, out=np.full(len(bins), spikes.sum() / bins.sum()), where=bins > 0)
+
     def blocks(self) -> Iterator[slice]:
         """Slices over the rows."""
         return (slice(start, start + ROWS) for start in range(0, len(self.inputs), ROWS))
@@ -82,7 +87,7 @@ def fit_poisson_ridge(
     targets = np.arange(problem.counts.shape[1])
     weights = np.zeros((problem.inputs.shape[1], len(targets))) if start is None else start.copy()
     _exclude(weights, problem.own)
-    bias = np.log(np.maximum(problem.spikes, SILENT * problem.bins) / np.maximum(problem.bins, 1))
+    bias = np.log(problem.mean_counts())
     active = targets[problem.spikes > 0]
     weights[:, problem.spikes == 0] = 0
     descent = _Descent(problem, ridge, active)

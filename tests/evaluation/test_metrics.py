@@ -14,11 +14,13 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation import sums as sums_module
 from pipeline_lib.evaluation.metrics import (
     bits_per_spike,
+    given_psth_r2,
     latent_r2,
     negative_log_likelihood,
     poisson_d2,
     psth_r2,
     r2,
+    smoothed_psths,
     unit_bits_per_spike,
 )
 from pipeline_lib.evaluation.sums import poisson_sums, square_sums
@@ -242,6 +244,27 @@ def test_psth_r2_compares_condition_means_over_the_units_that_spike() -> None:
     value, units = psth_r2(counts, rates, condition, 0.0)
     assert units == 3
     assert value == pytest.approx(r2_score(stacked[0][:, :3], stacked[1][:, :3]), abs=1e-10)
+
+
+def test_psth_r2_of_all_trials_is_the_benchmarks() -> None:
+    """True PSTHs of all trials, smoothed in time; predicted ones of the scored trials; conditions stacked."""
+    rng = np.random.default_rng(7)
+    condition, scored = rng.integers(4, size=40).astype(str), rng.random(40) < 0.3
+    scored &= condition != "2"  # a condition without a scored trial is skipped
+    counts, rates = rng.poisson(1.0, (40, 25, 5)), rng.gamma(2.0, 0.5, (40, 25, 5))
+    names, psths = smoothed_psths(counts, condition, 2.5)
+    found, units = given_psth_r2(names, psths, rates[scored], condition[scored], np.ones((scored.sum(), 25, 5), bool))
+    true, predicted = [], []
+    for name in "013":
+        mean = counts[condition == name].mean(axis=0)
+        smooth = np.empty(mean.shape)
+        for at in range(25):
+            weights = [math.exp(-((k - at) ** 2) / (2 * 2.5**2)) if abs(k - at) <= 7.5 else 0.0 for k in range(25)]
+            smooth[at] = np.array(weights) @ mean / sum(weights)
+        true.append(smooth)
+        predicted.append(rates[scored & (condition == name)].mean(axis=0))
+    assert units == 5
+    assert found == pytest.approx(r2_score(np.concatenate(true), np.concatenate(predicted)), abs=1e-10)
 
 
 def test_smoothing_a_psth_keeps_a_flat_one_and_averages_a_rough_one() -> None:

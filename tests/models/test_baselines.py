@@ -16,7 +16,11 @@ from pipeline_lib.trains.binning import bin_windows
 from pipeline_lib.trains.store import Trains
 from tests.small_cohort import SPLITS, UNITS, WINDOWS, open_cohort, recording, store, write_cohort
 
-BASELINES = ("mean_rate", "psth", "smoothing")
+BASELINES = ("mean_rate", "psth", "smoothing", "gpfa", "reduced_rank")
+SMALL: dict[str, dict] = {
+    "gpfa": {"latents": [2, 3], "ridge": [10.0], "iterations": 15},
+    "reduced_rank": {"rank": [2, 4], "ridge": [0.01]},
+}
 Cohort = tuple[list[Path], Path]
 
 
@@ -34,7 +38,7 @@ def fitted(cohort: Cohort, implementation: str, directory: Path, **settings: obj
 
 @pytest.fixture(scope="module")
 def models(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
-    return {name: fitted(cohort, name, tmp_path_factory.mktemp(name))[0] for name in BASELINES}
+    return {name: fitted(cohort, name, tmp_path_factory.mktemp(name), **SMALL.get(name, {}))[0] for name in BASELINES}
 
 
 def with_spikes(data: FitData, tick: np.ndarray, unit: np.ndarray, remove: int, directory: Path) -> FitData:
@@ -67,11 +71,14 @@ def test_own_spikes_never_change_own_prediction(
         np.testing.assert_array_equal(after[..., unit], before[..., unit])
         if unit in data.heldout("small0"):
             np.testing.assert_array_equal(after, before)
-        elif name == "smoothing":
+        elif name not in ("mean_rate", "psth"):
             assert np.abs(after - before).max() > 1e-3  # the other units do listen
 
 
-def test_forward_bins_never_change_a_prediction(cohort: Cohort, models: dict[str, Model], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", BASELINES[2:])
+def test_forward_bins_never_change_a_prediction(
+    cohort: Cohort, models: dict[str, Model], name: str, tmp_path: Path
+) -> None:
     data = open_cohort(*cohort)
     samples = data.samples("small0", "test")
     unit = int(data.heldin("small0")[0])
@@ -82,9 +89,9 @@ def test_forward_bins_never_change_a_prediction(cohort: Cohort, models: dict[str
     changed = with_spikes(
         data, np.concatenate([own, burst]), np.full(len(own) + len(burst), unit), unit, tmp_path / "burst"
     )
-    before = models["smoothing"].predict(data, "small0", samples)
+    before = models[name].predict(data, "small0", samples)
     # The burst may be seen by windows that follow within their history: none does here, trials lie 0.5 s apart.
-    np.testing.assert_array_equal(models["smoothing"].predict(changed, "small0", samples), before)
+    np.testing.assert_array_equal(models[name].predict(changed, "small0", samples), before)
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -234,6 +241,18 @@ def test_poisson_ridge_does_not_mix_targets() -> None:
 # As science
 
 
+def test_a_target_that_was_never_observed_gets_the_mean_of_all() -> None:
+    """Units that come and go may all be away while a model is trained; no rate may become 0 or NaN for that."""
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(0.2, (400, 3)).astype(np.uint8)
+    observed = np.ones(counts.shape, dtype=bool)
+    observed[:, 2], counts[:, 2] = False, 0
+    problem = Problem(rng.normal(size=(400, 4)).astype(np.float32), counts, observed, np.full(3, -1))
+    weights, bias = fit_poisson_ridge(problem, 1.0)
+    assert np.isfinite(weights).all() and np.isfinite(bias).all()
+    assert np.exp(bias[2]) == pytest.approx(counts[:, :2].mean())
+
+
 def test_each_baseline_beats_the_one_below(cohort: Cohort, models: dict[str, Model]) -> None:
     data = open_cohort(*cohort)
     samples = data.samples("small0", "test")
@@ -248,9 +267,10 @@ def test_each_baseline_beats_the_one_below(cohort: Cohort, models: dict[str, Mod
         return (spikes * np.log(rates) - rates).sum() / spikes.sum() / np.log(2)
 
     heldin, heldout = data.heldin("small0"), data.heldout("small0")
-    mean_rate, psth, smoothing = (gain(models[name], heldin) for name in BASELINES)
-    assert smoothing > psth + 0.02 and psth > mean_rate + 0.1
-    assert gain(models["smoothing"], heldout) > gain(models["mean_rate"], heldout) + 0.05
+    mean_rate, psth, smoothing, gpfa, reduced_rank = (gain(models[name], heldin) for name in BASELINES)
+    assert min(smoothing, gpfa, reduced_rank) > psth + 0.02 and psth > mean_rate + 0.1
+    for name in BASELINES[2:]:
+        assert gain(models[name], heldout) > gain(models["mean_rate"], heldout) + 0.05
 
 
 def test_state_alone_makes_the_same_predictions(cohort: Cohort, models: dict[str, Model]) -> None:
@@ -273,7 +293,7 @@ def test_ragged_windows_and_units_that_come_and_go(tmp_path: Path) -> None:
     cohort = write_cohort(tmp_path, replace(WINDOWS, after=None), SPLITS, [made])
     data = open_cohort(*cohort)
     for name in BASELINES:
-        model, _ = fitted(cohort, name, tmp_path / name)
+        model, _ = fitted(cohort, name, tmp_path / name, **SMALL.get(name, {}))
         samples = data.samples("small0", "test")
         rates = model.predict(data, "small0", samples)
         assert rates.shape == (len(samples), samples["bins"].max(), UNITS) and np.isfinite(rates).all()
@@ -287,6 +307,6 @@ def test_ragged_windows_and_units_that_come_and_go(tmp_path: Path) -> None:
 def test_validation_part_is_asked_for(cohort: Cohort, tmp_path: Path) -> None:
     data = open_cohort(*cohort, fitting=True)
     data.split.samples.loc[data.split.samples["split"] == "validation", "split"] = "train"
-    for name in ("psth", "smoothing"):
+    for name in BASELINES[1:]:
         with pytest.raises(InputError, match="validation"):
             load_model(name)(check_config(name, {}), 0).fit(data, Run(tmp_path))

@@ -8,9 +8,11 @@ from os.path import dirname, exists
 from pathlib import Path
 
 import pipeline_lib.report
+import pipeline_lib.resources
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import sha256_file
 from pipeline_lib.figures import FIGURES as FIGURE_SPECS
+from pipeline_lib.figures.subjects import FigureFiles
 from pipeline_lib.models.registry import model_source
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import resolve
@@ -20,7 +22,7 @@ from pipeline_lib.training.code_id import code_id
 CONFIG_NAME = ", ".join(str(path) for path in workflow.configfiles) or "config"
 try:
     PLAN = resolve(config, CONFIG_NAME)
-    preflight(PLAN, CONFIG_NAME)
+    ON_GPU = preflight(PLAN, CONFIG_NAME)
 except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     raise SystemExit(2)
@@ -36,8 +38,13 @@ RECORDING = PATHS.recording("{session}")
 TRAINS = PATHS.trains("{session}")
 SPLIT = PATHS.split("{cohort}")
 FIT = PATHS.fit("{cohort}", "{model}", "{seed}")
+PREDICTIONS = PATHS.predictions("{cohort}", "{model}", "{seed}")
 SCORES = PATHS.scores("{cohort}", "{model}", "{seed}")
+TRIAL = PATHS.trial("{search}", "{cohort}", "{generation}", "{member}")
+SEARCH = PATHS.search("{search}", "{cohort}")
+SEARCHES = [PATHS.search(search, cohort) for search, cohort in PLAN.searched]
 METRICS = PATHS.metrics
+DECODING = json.dumps({name: asdict(target) for name, target in PLAN.config.evaluation.decoding.items()})
 REPORT = PATHS.report
 REPORT_TEMPLATES = sorted(Path(pipeline_lib.report.__file__).parent.glob("*.html"))
 REPORT_ARGUMENTS = shlex.join(
@@ -56,6 +63,9 @@ wildcard_constraints:
     cohort="|".join(PLAN.cohorts),
     model="|".join({model for _, model, _ in PLAN.fits}),
     seed=r"\d+",
+    search="|".join(PLAN.searches) or "none",
+    generation=r"\d\d",
+    member=r"\d\d",
 
 
 def folders(paths):
@@ -97,6 +107,11 @@ def simulation_of(wildcards):
     return PLAN.config.simulations[wildcards.simulation]
 
 
+def gpus_of(model):
+    """One for each process of a fit, where its model can use one."""
+    return model.settings.get("processes", 1) if model.implementation in ON_GPU else 0
+
+
 def per_session(pattern):
     """Input function: `pattern` for every session of the cohort."""
     return lambda wildcards: [pattern.format(session=session) for session in cohort_of(wildcards).sessions]
@@ -107,32 +122,8 @@ def megabytes(base, per_input=0.0):
     return lambda wildcards, input, attempt: int((base + per_input * input.size_mb) * attempt)
 
 
-# A figure belongs to a session or a cohort, and lies in a folder of its name, or to all of the results.
-SUBJECTS = {"session": list(PLAN.sessions), "cohort": list(PLAN.cohorts), "all": [""]}
-FIGURES = [
-    PATHS.figure(name, of) + ".png"
-    for name in PLAN.config.figures or FIGURE_SPECS
-    for of in SUBJECTS[FIGURE_SPECS[name].scope]
-]
-
-
-def figure_inputs(wildcards):
-    """The declared files behind a figure, by the names that it knows them by."""
-    spec, of = FIGURE_SPECS[wildcards.figure], dirname(wildcards.of)
-    files = {"metrics": METRICS, "fits": [PATHS.fit(*fit) for fit in PLAN.fits]}
-    session = of
-    if spec.scope == "cohort":
-        session = PLAN.cohorts[of].sessions[0]
-        files["split"] = PATHS.split(of)
-        files["fits"] = [PATHS.fit(of, model, PLAN.config.seeds[0]) for model in PLAN.cohorts[of].models]
-    files |= {"recording": PATHS.recording(session), "trains": PATHS.trains(session)}
-    return {need: files[need] for need in spec.needs}
-
-
-def figure_paths(wildcards, input):
-    """The same as the figure wants them: a folder, where the declared file completes one."""
-    paths = {}
-    for need in FIGURE_SPECS[wildcards.figure].needs:
-        path = dirname if need in ("recording", "trains", "fits") else str
-        paths[need] = path(input[need]) if isinstance(input[need], str) else [path(file) for file in input[need]]
-    return json.dumps(paths)
+def sized(estimate, kind):
+    """Memory or run time of a job by the size of its cohort's trains; more with every attempt."""
+    return lambda wildcards, input, attempt: estimate(
+        kind, input.trains, cohort_of(wildcards).windows.bin_size, attempt
+    )

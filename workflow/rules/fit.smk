@@ -16,8 +16,10 @@ rule fit:
         "../envs/main.yaml"
     threads: PLAN.config.threads
     resources:
-        mem_mb=megabytes(4000),
-        runtime=240,
+        mem_mb=sized(pipeline_lib.resources.megabytes, "fit"),
+        runtime=sized(pipeline_lib.resources.minutes, "fit"),
+        # Counted only where a profile says how many there are; which one a job takes, it finds out itself.
+        gpu=lambda wildcards: gpus_of(model_of(wildcards)),
     params:
         trains=lambda wildcards, input: folders(input.trains),
         implementation=lambda wildcards: model_of(wildcards).implementation,

@@ -1,0 +1,28 @@
+"""Arguments that several verbs of the command line take."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def read_mapping(text: str) -> dict[str, Any]:
+    """A mapping given on the command line: JSON or YAML, inline or as @FILE."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(text[1:]).read_text() if text.startswith("@") else text) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if not isinstance(content, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a mapping")
+    return content
+
+
+def mapping(verb: argparse.ArgumentParser, flag: str, summary: str) -> None:
+    """An option that is a mapping; empty unless given."""
+    verb.add_argument(flag, type=read_mapping, default={}, metavar="MAPPING", help=f"{summary}; JSON, YAML or @FILE")
+
+
+def path(verb: argparse.ArgumentParser, flag: str, summary: str, **more: Any) -> None:
+    """A path that must be given."""
+    verb.add_argument(flag, type=Path, help=summary, required=True, **more)

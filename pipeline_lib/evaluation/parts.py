@@ -1,0 +1,116 @@
+"""What a fit says of the windows of a session, beside what was measured in them."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.evaluation.coupling import Couplings
+from pipeline_lib.evaluation.sums import blocks
+from pipeline_lib.trains.binning import bin_windows, observed_windows
+from pipeline_lib.trains.splits import Split
+from pipeline_lib.trains.store import Trains
+
+if TYPE_CHECKING:
+    import zarr
+
+MASKED = "rates_"
+"""Names of `extras` that begin so are rates, too: of what was hidden from the model in some way that the name says."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit says of one session: `rates` (samples, bins, units), `sample` (samples,) rows of the split.
+
+    `masked` are more rates, by what was hidden from the model: NaN where there is no such prediction.
+    """
+
+    rates: np.ndarray
+    sample: np.ndarray
+    latents: np.ndarray | None
+    couplings: Couplings | None
+    masked: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Prediction and measurement of one part of a session; arrays (samples, bins, units) but for `samples`."""
+
+    samples: pd.DataFrame
+    rates: np.ndarray
+    counts: np.ndarray
+    observed: np.ndarray
+    latents: np.ndarray | None
+    masked: dict[str, np.ndarray]
+
+
+def read_fitted(predictions: "zarr.Group", trains: Trains, split: Split) -> Fitted:
+    """What the store `predictions` says of a session.
+
+    Raises
+    ------
+    InputError : nothing, samples of another split, or arrays of another shape than the samples and units.
+    """
+    import zarr
+
+    session, where = trains.session, str(predictions.store_path)
+    if session not in predictions:
+        raise InputError(where, session, "no such group", "predictions of every session of the cohort")
+    group = predictions[session]
+    rates, sample = np.asarray(group["rates"][:]), np.asarray(group["sample"][:])
+    unknown = np.setdiff1d(sample, split.samples.index[split.samples["session"] == session])
+    if len(unknown):
+        accepted = "samples of this split (was the fit made with another?)"
+        raise InputError(where, f"{session}/sample", int(unknown[0]), accepted)
+    extras = group.get("extras")
+    masked = {}
+    if isinstance(extras, zarr.Group):
+        names = [name for name, _ in extras.arrays() if name.startswith(MASKED)]
+        masked = {name.removeprefix(MASKED): np.asarray(extras[name][:]) for name in sorted(names)}
+    for name, values in {"": rates, **masked}.items():
+        shape = (len(sample), rates.shape[1] if rates.ndim > 1 else 0, trains.n_units)
+        if values.shape != shape:
+            field = f"{session}/{f'extras/{MASKED}{name}' if name else 'rates'}"
+            raise InputError(where, field, f"shape {values.shape}", f"{shape}: samples, bins, units")
+    couplings = None
+    if "couplings" in group:
+        stored = group["couplings"]
+        bin_size = float(stored.attrs.get("bin_size", split.bin_size))
+        couplings = Couplings(np.asarray(stored["strength"][:]), np.asarray(stored["filters"][:]), bin_size)
+    latents = np.asarray(group["latents"][:]) if "latents" in group else None
+    return Fitted(rates, sample, latents, couplings, masked)
+
+
+def read_part(trains: Trains, split: Split, fitted: Fitted, name: str) -> Part | None:
+    """The samples of a part that were predicted; None where there is none."""
+    chosen = np.flatnonzero((split.samples["split"].loc[fitted.sample] == name).to_numpy())
+    if not len(chosen):
+        return None
+    samples = split.samples.loc[fitted.sample[chosen]]
+    rates = fitted.rates[chosen]
+    where = samples["start_tick"].to_numpy(dtype=np.int64), rates.shape[1], split.bin_ticks
+    latents = None if fitted.latents is None else fitted.latents[chosen]
+    masked = {way: values[chosen] for way, values in fitted.masked.items()}
+    return Part(samples, rates, bin_windows(trains, *where), observed_windows(trains, *where), latents, masked)
+
+
+def window_bins(part: Part, forward: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which bins of each sample (samples, bins) are its window, and which its forward bins, at its end."""
+    position, bins = np.arange(part.rates.shape[1]), part.samples["bins"].to_numpy()[:, None]
+    return position < bins - forward, (position >= bins - forward) & (position < bins)
+
+
+def train_means(trains: Trains, split: Split) -> np.ndarray:
+    """Mean count per bin of every unit (units,) over the observed bins of its training windows."""
+    samples = split.part(trains.session, "train")
+    start, bins = samples["start_tick"].to_numpy(dtype=np.int64), samples["bins"].to_numpy()
+    longest = int(bins.max()) if len(bins) else 0
+    spikes, observed = np.zeros(trains.n_units), np.zeros(trains.n_units)
+    for rows in blocks((len(samples), longest, trains.n_units)):
+        where = start[rows], longest, split.bin_ticks
+        valid = observed_windows(trains, *where) & (np.arange(longest) < bins[rows, None])[:, :, None]
+        spikes += np.where(valid, bin_windows(trains, *where), 0).sum(axis=(0, 1), dtype=np.float64)
+        observed += valid.sum(axis=(0, 1))
+    return spikes / np.maximum(observed, 1)

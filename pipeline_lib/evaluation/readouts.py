@@ -1,0 +1,179 @@
+"""Rows of the table for readouts: of behaviour, fitted to the training part; of held-out units, from few windows."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from pipeline_lib.evaluation.bootstrap import resampling_weights
+from pipeline_lib.evaluation.decoding import (
+    FOLDS,
+    balanced_accuracy,
+    decode_classes,
+    fit_ridge,
+    signal_in_bins,
+    speed_correlation,
+    window_features,
+)
+from pipeline_lib.evaluation.metrics import r2
+from pipeline_lib.evaluation.parts import Fitted, Part, read_part, window_bins
+from pipeline_lib.evaluation.rows import Nulls, Row, poisson_rows, score_row
+from pipeline_lib.evaluation.settings import Target
+from pipeline_lib.evaluation.sums import poisson_sums, square_sums
+from pipeline_lib.models.poisson_ridge import Problem, fit_poisson_ridge, log_rates
+from pipeline_lib.trains.splits import Split
+from pipeline_lib.trains.store import Trains
+
+NOT_DEFINED = np.array([np.nan])
+OVER_DIMENSIONS, OVER_CLASSES, OVER_GROUPS = "mean over dimensions", "mean over classes", "mean over groups"
+DRAWS = 5
+"""Random choices of the windows that a few-shot readout learns from; its score is their mean."""
+FEW_SHOT_RIDGE = 10.0
+"""Penalty of that readout (nats), for inputs of variance 1."""
+
+
+def decoding_rows(
+    targets: Mapping[str, Target], trains: Trains, split: Split, training: Fitted, fitted: Fitted, resamples: int
+) -> Iterator[Row]:
+    """A row a target, of the test part: what is decoded of it from the rates of all units, and from the latents.
+
+    Not a number, with n = 0, where the session does not have the target or the training part is too small for it.
+    """
+    train, test = read_part(trains, split, training, "train"), read_part(trains, split, fitted, "test")
+    if train is None or test is None:
+        return
+    weights = resampling_weights(len(test.samples), resamples, seed=0)
+    inputs = {"all": (train.rates, test.rates)}
+    if train.latents is not None and test.latents is not None:
+        inputs["latents"] = (train.latents, test.latents)
+    for name, target in targets.items():
+        for units, pair in inputs.items():
+            if target.signal is not None:
+                row = _signal_row(name, target, trains, split, (train, test), pair, weights)
+            elif target.choice is not None:
+                row = _choice_row(name, target.choice, trains, split, (train, test), pair, weights)
+            else:
+                row = _timing_row(name, target, trains, split, test, pair[1])
+            yield row | {"split": "test", "units": units}
+
+
+Pair = tuple[np.ndarray, np.ndarray]
+
+
+def _signal_row(
+    name: str,
+    target: Target,
+    trains: Trains,
+    split: Split,
+    parts: tuple[Part, Part],
+    inputs: Pair,
+    weights: np.ndarray,
+) -> Row:
+    metric = f"decoding_{name}_r2"
+    if target.signal not in trains.signals:
+        return score_row(metric, NOT_DEFINED, 0, aggregation=OVER_DIMENSIONS)
+    signal = trains.signals[target.signal]
+    time, columns = signal["time"].to_numpy(), signal.drop(columns="time").to_numpy(dtype=np.float64)
+    true = [
+        signal_in_bins(
+            time, columns, part.samples["start_tick"].to_numpy(), part.rates.shape[1], split.bin_ticks, target.lag
+        )
+        for part in parts
+    ]
+    known = [
+        window_bins(part, split.forward_bins)[0] & np.isfinite(values).all(axis=2)
+        for part, values in zip(parts, true, strict=True)
+    ]
+    if known[0].sum() < FOLDS or not known[1].any():
+        return score_row(metric, NOT_DEFINED, 0, aggregation=OVER_DIMENSIONS)
+    readout = fit_ridge(inputs[0][known[0]], true[0][known[0]])
+    estimate = np.full(true[1].shape, np.nan)
+    estimate[known[1]] = readout.predict(inputs[1][known[1]].astype(np.float64))
+    sums = square_sums(true[1], estimate, np.broadcast_to(known[1][:, :, None], true[1].shape))
+    return score_row(metric, r2(sums.weighted(weights)), true[1].shape[2], aggregation=OVER_DIMENSIONS)
+
+
+def _choice_row(
+    name: str, column: str, trains: Trains, split: Split, parts: tuple[Part, Part], inputs: Pair, weights: np.ndarray
+) -> Row:
+    """Trials without a value are left out; chance is one over the number of classes."""
+    metric = f"decoding_{name}_balanced_accuracy"
+    columns = [_of_trials(trains, part, column) for part in parts]
+    known = [values != "" for values in columns]
+    classes = np.unique(columns[0][known[0]])
+    if len(classes) < 2 or not known[1].any():
+        return score_row(metric, NOT_DEFINED, 0, "chance", OVER_CLASSES)
+    bins = [window_bins(part, split.forward_bins)[0].sum(axis=1)[rows] for part, rows in zip(parts, known, strict=True)]
+    features = [window_features(values[rows], length) for values, rows, length in zip(inputs, known, bins, strict=True)]
+    decoded = decode_classes(features[0], columns[0][known[0]], features[1])
+    scores = balanced_accuracy(columns[1][known[1]], decoded, weights[:, known[1]])
+    return score_row(metric, scores, int(known[1].sum()), f"chance 1/{len(classes)}", OVER_CLASSES)
+
+
+def _timing_row(name: str, target: Target, trains: Trains, split: Split, test: Part, inputs: np.ndarray) -> Row:
+    metric = f"decoding_{name}_speed_correlation"
+    times = _of_trials(trains, test, str(target.timing))
+    groups = [_of_trials(trains, test, column) for column in target.within]
+    if not (times != "").any() or any(not (group != "").any() for group in groups):
+        return score_row(metric, NOT_DEFINED, 0, aggregation=OVER_GROUPS)
+    timing = np.array([float(value) if value else np.nan for value in times])
+    group = np.array(["|".join(values) for values in zip(*groups, strict=True)] if groups else [""] * len(timing))
+    known = window_bins(test, split.forward_bins)[0] & test.observed.any(axis=2)
+    value = np.array([speed_correlation(inputs, known, timing, group)])
+    return score_row(metric, value, int(np.isfinite(timing).sum()), aggregation=OVER_GROUPS)
+
+
+def _of_trials(trains: Trains, part: Part, column: str) -> np.ndarray:
+    """A column of the trials table at the samples of a part, as text; "" where there is none."""
+    trial = part.samples["trial"].to_numpy()
+    if column not in trains.trials or (trial < 0).any():
+        return np.full(len(trial), "")
+    values = trains.trials[column].iloc[trial]
+    return np.where(values.isna(), "", values.astype(str)).astype(str)
+
+
+def few_shot_rows(
+    windows: Sequence[int], trains: Trains, split: Split, fitted: Fitted, nulls: Nulls, resamples: int
+) -> Iterator[Row]:
+    """Bits per spike of held-out units read out anew from the latents (else the log-rates of held-in units).
+
+    A Poisson readout is fitted to a few windows of the validation part, where the model saw no held-out unit, and
+    scored on the test part: good latents need few. After Dabholkar & Barak 2025 (PLOS Comput Biol, "Predictive power
+    of latents is not enough"). No row where the validation part has fewer windows.
+    """
+    validation, test = (read_part(trains, split, fitted, name) for name in ("validation", "test"))
+    if not windows or validation is None or test is None:
+        return
+    heldout = np.sort(split.heldout[trains.session])
+    heldin = np.setdiff1d(np.arange(trains.n_units), heldout)
+    shown, scored = (
+        part.observed[:, :, heldout] & window_bins(part, split.forward_bins)[0][:, :, None]
+        for part in (validation, test)
+    )
+    features, unseen = (_features(part, heldin) for part in (validation, test))
+    centre, scale = features.mean(axis=(0, 1)), np.maximum(features.std(axis=(0, 1)), 1e-6)
+    weights = resampling_weights(len(test.samples), resamples, seed=0)
+    random = np.random.default_rng(0)
+    for count in sorted({number for number in windows if number <= len(features)}):
+        draws: list[list[Row]] = []
+        for _ in range(DRAWS):
+            rows = random.permutation(len(features))[:count]
+            seen = shown[rows].any(axis=2)
+            inputs = ((features[rows] - centre) / scale)[seen].astype(np.float32)
+            counts = np.where(shown[rows], validation.counts[rows][:, :, heldout], 0)[seen]
+            problem = Problem(inputs, counts, shown[rows][seen], np.full(len(heldout), -1))
+            readout = fit_poisson_ridge(problem, FEW_SHOT_RIDGE, tolerance=1e-5)
+            logs = log_rates(((unseen - centre) / scale).astype(np.float32), *readout)
+            # A readout from a window or two may say anything of a unit; no bin holds more than was ever seen.
+            rates = np.exp(np.minimum(logs, np.log(max(float(counts.max(initial=1)), 1.0))))
+            sums = poisson_sums(test.counts[:, :, heldout], rates, scored)
+            draws.append(list(poisson_rows(sums, weights, nulls, heldout)))
+        for same in zip(*draws, strict=True):
+            numbers = {name: float(np.mean([row[name] for row in same])) for name in ("value", "ci_low", "ci_high")}
+            about = {"split": "test", "units": "heldout", "metric": f"few_shot_{count}_{same[0]['metric']}"}
+            yield same[0] | numbers | about
+
+
+def _features(part: Part, heldin: np.ndarray) -> np.ndarray:
+    """Inputs of a readout [S, T, F]; 0 past the end of a window, where they are not used."""
+    values = np.log(np.maximum(part.rates[:, :, heldin], 1e-6)) if part.latents is None else part.latents
+    return np.nan_to_num(values.astype(np.float64), nan=0.0)

@@ -1,0 +1,35 @@
+"""What is scored beyond spikes: settings only, no heavy import (the configuration is validated with them)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pipeline_lib.errors import InputError
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something outside the spikes that rates (and latents) are decoded to, by a readout fitted to the training part.
+
+    One of `signal`, `choice` and `timing` says what. A session without it gets a score that is not a number.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    signal: str | None = None
+    """A signal of the recording, bin by bin, all its dimensions: R2 of a ridge regression."""
+    choice: str | None = None
+    """A column of the trials table, a class a trial: balanced accuracy of a logistic regression."""
+    timing: str | None = None
+    """A column of the trials table, a time a trial (such as a produced interval): its correlation with how fast the
+    rates change; nothing is fitted."""
+    lag: float = 0.0
+    """Seconds after the bin at which the signal is read: movement follows the spikes that cause it."""
+    within: tuple[str, ...] = ()
+    """Columns of the trials: the correlation with `timing` is taken in each combination of these, and averaged."""
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("signal", "choice", "timing") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise InputError(
+                "evaluation", "decoding", " and ".join(given) or "nothing", "one of signal, choice, timing"
+            )

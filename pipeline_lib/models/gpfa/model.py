@@ -1,0 +1,208 @@
+"""Gaussian-process factor analysis as a model of the pipeline.
+
+The latents are those of Yu et al. 2009, of square roots of counts, fitted to all units of the training part. Rates are
+read out as in the Neural Latents Benchmark, by Poisson regression on the latents; here no unit is predicted from its
+own spikes, so that held-in scores are honest too: each unit has its own latents, those that all other held-in units
+imply (see `Posterior.without`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline_lib.models.contract import FitData, Model
+from pipeline_lib.models.gpfa.em import start, steps
+from pipeline_lib.models.gpfa.posterior import Parameters, Posterior, groups
+from pipeline_lib.models.gpfa.readout import fit_readout
+from pipeline_lib.models.gpfa.settings import Config as Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline_lib.training.run import Run
+
+TRAINED, PREDICTED = 512, 4096
+"""Most latents x bins of one window, when fitting and when predicting; longer windows are cut, and each part stands
+alone. A posterior takes the cube of this number of operations."""
+
+
+class Gpfa(Model):
+    """Few smooth latents behind all units, and a Poisson readout of each unit from the latents of the others."""
+
+    Config = Settings
+    config: Settings
+    sees = "held-in units other than itself, past and future"
+
+    def fit(self, data: FitData, run: Run) -> None:
+        """Fit the latents for every number of them; choose it, and the readout's penalty, on the validation part."""
+        self.parameters: dict[str, Parameters] = {}
+        self.readouts: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        for number, session in enumerate(data.sessions):
+            best = np.inf
+            values, mask = _observations(data, session, data.samples(session, "train"))
+            validation = data.validation(session)
+            largest = max(1, min(data.trains[session].n_units - 1, len(values)))
+            for latents in sorted({min(each, largest) for each in self.config.latents}):
+                parameters = self._learn(values, mask, latents, data.split.bin_size, run)
+                weights, bias, losses = self._read_out(data, session, parameters, validation, run)
+                for place, (ridge, loss) in enumerate(zip(self.config.ridge, losses, strict=True)):
+                    row = {"session": session, "latents": latents, "ridge": ridge}
+                    run.log(row | {"validation_nll_per_spike": loss})
+                    if loss < best:
+                        best, self.parameters[session] = loss, parameters
+                        self.readouts[session] = weights[place], bias[place]
+            run.progress(number + 1, len(data.sessions), best)
+
+    def _learn(self, values: np.ndarray, mask: np.ndarray, latents: int, bin_size: float, run: Run) -> Parameters:
+        values, mask = _cut(values, mask, TRAINED // latents)
+        seen = mask.any(axis=(1, 2))
+        values, mask = values[seen], mask[seen]
+        first = start(values, mask, latents, self.config.timescale / bin_size)
+        likelihoods: list[float] = []
+        for step in islice(steps(values, mask, first), self.config.iterations):
+            run.stop_if_asked()
+            parameters, likelihood = step
+            likelihoods.append(likelihood)
+            raised = likelihood - likelihoods[0]
+            if raised > 0 and likelihood - likelihoods[-2] < self.config.tolerance * raised:
+                break
+        return parameters
+
+    def _read_out(
+        self, data: FitData, session: str, parameters: Parameters, validation: pd.DataFrame, run: Run
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """By penalty R: weights [R, D, N], bias [R, N], and the loss [R] of held-in units in the validation part."""
+        history, heldin = data.split.history_bins, set(data.heldin(session).tolist())
+        parts = (data.samples(session, "train"), validation)
+        known, unseen = ([values[:, history:] for values in data.read(session, samples)] for samples in parts)
+        train, test = (_Latents(data, session, samples, parameters) for samples in parts)
+        units, latents = parameters.loadings.shape
+        weights, bias = np.zeros((len(self.config.ridge), latents, units)), np.zeros((len(self.config.ridge), units))
+        losses, scale = np.zeros(len(self.config.ridge)), np.maximum(train.whole.std(axis=(0, 1)), 1e-9)
+        order = np.argsort(self.config.ridge)[::-1]  # from the strongest to the weakest: each starts near its solution
+        for unit in range(units):
+            run.stop_if_asked()
+            inputs, counts = _at(known, unit, train)
+            solution = None
+            for place in order:
+                solution = fit_readout(inputs / scale, counts, self.config.ridge[place], solution)
+                weights[place, :, unit], bias[place, unit] = solution[:-1] / scale, solution[-1]
+            if unit in heldin:
+                inputs, counts = _at(unseen, unit, test)
+                logs = inputs @ weights[:, :, unit].T + bias[:, unit]
+                losses += (np.exp(logs) - counts[:, None] * logs).sum(axis=0)
+        return weights, bias, losses / max(int(unseen[0].sum()), 1)
+
+    def predict(self, data: FitData, session: str, samples: pd.DataFrame) -> np.ndarray:
+        """Expected counts of each unit from the latents that the other held-in units imply."""
+        every = np.arange(data.trains[session].n_units)
+        return self._rates(session, _Latents(data, session, samples, self.parameters[session]), every)
+
+    def _rates(self, session: str, latents: _Latents, units: np.ndarray) -> np.ndarray:
+        """Rates [S, T, units], each read out of the latents that predict it."""
+        weights, bias = self.readouts[session]
+        each = [latents.of(unit) @ weights[:, unit] + bias[unit] for unit in units]
+        return np.exp(np.stack(each, axis=2)).astype(np.float32)
+
+    def extras(self, data: FitData, session: str, samples: pd.DataFrame) -> dict[str, np.ndarray]:
+        """`rates_{mode}` [S, T, N] of the modes of `predict_masked`, NaN for held-out units."""
+        given, heldin = {}, data.heldin(session)
+        region = data.trains[session].units["population"].to_numpy()[heldin]
+        for mode in self.config.predict_masked:
+            rates = np.full(
+                (len(samples), int(samples["bins"].max()), data.trains[session].n_units), np.nan, np.float32
+            )
+            for name in np.unique(region):
+                targets, others = heldin[region == name], heldin[region != name]
+                inputs = {"leave_one_out": heldin, "intra_region": targets, "inter_region": others}[mode]
+                latents = _Latents(data, session, samples, self.parameters[session], inputs)
+                rates[:, :, targets] = self._rates(session, latents, targets)
+            given[f"rates_{mode}"] = rates
+        return given
+
+    def latents(self, data: FitData, session: str, samples: pd.DataFrame) -> np.ndarray:
+        """Posterior mean of the latents given all held-in units, float32 [S, T, D]."""
+        return _Latents(data, session, samples, self.parameters[session]).whole.astype(np.float32)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Per session the fields of its `Parameters`, and `weights` [D, N] and `bias` [N] of its readout."""
+        arrays = {}
+        for session, parameters in self.parameters.items():
+            weights, bias = self.readouts[session]
+            for name, value in (vars(parameters) | {"weights": weights, "bias": bias}).items():
+                arrays[f"{session}/{name}"] = value
+        return arrays
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        """Take `state` over."""
+        self.parameters, self.readouts = {}, {}
+        for session in {name.rpartition("/")[0] for name in state}:
+            self.parameters[session] = Parameters(*(state[f"{session}/{field.name}"] for field in fields(Parameters)))
+            self.readouts[session] = state[f"{session}/weights"], state[f"{session}/bias"]
+
+
+class _Latents:
+    """Posterior latents of some windows: `whole` [S, T, D] from `inputs`, and those without one of these units.
+
+    `inputs` are rows of held-in units; None: all of them.
+    """
+
+    def __init__(
+        self,
+        data: FitData,
+        session: str,
+        samples: pd.DataFrame,
+        parameters: Parameters,
+        inputs: np.ndarray | None = None,
+    ) -> None:
+        values, mask = _observations(data, session, samples)
+        shown = np.zeros(mask.shape[2], bool)
+        shown[data.heldin(session) if inputs is None else inputs] = True
+        mask = mask & shown
+        # The bins to forecast are known in training only, and are no inputs there either.
+        bins = samples["bins"].to_numpy()[:, None] + data.split.history_bins - data.split.forward_bins
+        mask[np.arange(mask.shape[1]) >= bins] = False
+        self.windows, self.bins, self.history = len(values), values.shape[1], data.split.history_bins
+        values, mask = _cut(values, mask, PREDICTED // len(parameters.timescales))
+        self.parts = [(group.rows, Posterior(parameters, values[group.rows], group.mask)) for group in groups(mask)]
+        self.shape = (len(values), values.shape[1], len(parameters.timescales))
+        self.inputs = np.asarray(mask.any(axis=(0, 1)))
+        self.whole = self._gather([(rows, part.mean.transpose(0, 2, 1)) for rows, part in self.parts])
+
+    def of(self, unit: int) -> np.ndarray:
+        """What predicts this unit, [S, T, D]."""
+        if not self.inputs[unit]:
+            return self.whole
+        return self._gather([(rows, part.without(unit)) for rows, part in self.parts])
+
+    def _gather(self, parts: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        joined = np.empty(self.shape)
+        for rows, values in parts:
+            joined[rows] = values
+        return joined.reshape(self.windows, -1, self.shape[2])[:, self.history : self.bins]
+
+
+def _at(read: list[np.ndarray], unit: int, latents: _Latents) -> tuple[np.ndarray, np.ndarray]:
+    """The latents [R, D] that predict a unit in the bins where it was observed, and its counts [R] there."""
+    counts, mask = (values[:, :, unit] for values in read)
+    return latents.of(unit)[mask], counts[mask]
+
+
+def _observations(data: FitData, session: str, samples: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Square roots of the counts, float64 [S, history + T, N], and which of them there are."""
+    counts, mask = data.read(session, samples)
+    return np.sqrt(counts, dtype=np.float64), mask
+
+
+def _cut(values: np.ndarray, mask: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Windows [S, L, N] cut into parts of at most `most` bins, as equal as can be; the last is filled with nothing."""
+    bins, units = values.shape[1:]
+    parts = -(-bins // max(most, 1))
+    missing = -bins % parts
+    if missing:
+        values, mask = (np.pad(array, ((0, 0), (0, missing), (0, 0))) for array in (values, mask))
+    return values.reshape(-1, (bins + missing) // parts, units), mask.reshape(-1, (bins + missing) // parts, units)

@@ -1,0 +1,173 @@
+"""Reduced-rank regression: the few combinations of the other units' smoothed spikes that predict best.
+
+Two steps, both convex. A ridge regression of all units' counts on the held-in units, smoothed with several kernels at
+once, is cut to its `rank` best directions (Izenman 1975, J Multivar Anal 5:248); then a Poisson regression reads every
+unit out from these few inputs. So that no unit is predicted from its own spikes, the held-in units are dealt into
+groups: those of a group are predicted by a regression that sees only the other groups, held-out units by one that sees
+all held-in units.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.models.contract import FitData, Model
+from pipeline_lib.models.gaussian import smooth
+from pipeline_lib.models.poisson_ridge import Problem, fit_poisson_ridge, log_rates
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline_lib.training.run import Run
+
+READOUT_RIDGE = 3.0
+"""Penalty of the Poisson readout, as in `fit_poisson_ridge`; its inputs are few and have variance 1."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Grids, of which the pair that predicts the held-in units of the validation part best is taken."""
+
+    rank: tuple[int, ...] = (1, 2, 4, 8, 16)
+    """Directions kept."""
+    ridge: tuple[float, ...] = (0.01, 0.1, 1.0)
+    """Penalty of the regression, as a share of the mean variance of its inputs."""
+    smoothing: tuple[float, ...] = (50.0, 200.0, 1000.0)
+    """Standard deviations (ms) of the Gaussians, all used at once."""
+    groups: int = 5
+    """Groups that the held-in units are dealt into."""
+
+    def __post_init__(self) -> None:
+        if not self.rank or not all(rank >= 1 for rank in self.rank):
+            raise InputError("config", "rank", list(self.rank), "at least one whole number, all above 0")
+        if not self.ridge or not all(0 < ridge < np.inf for ridge in self.ridge):
+            raise InputError("config", "ridge", list(self.ridge), "at least one number, all above 0")
+        if not self.smoothing or not all(0 <= sd < np.inf for sd in self.smoothing):
+            raise InputError("config", "smoothing", list(self.smoothing), "at least one number of ms, none negative")
+        if self.groups < 2:
+            raise InputError("config", "groups", self.groups, "at least 2")
+
+
+class ReducedRank(Model):
+    """Smoothed held-in units -> a few linear combinations -> Poisson readout, a unit's own group left out."""
+
+    Config = Config
+    sees = "held-in units outside its own group, past and future"
+
+    def fit(self, data: FitData, run: Run) -> None:
+        """Choose rank and penalty on the validation part; one pair for all groups of a session."""
+        self.weights: dict[str, np.ndarray] = {}
+        self.bias: dict[str, np.ndarray] = {}
+        for number, session in enumerate(data.sessions):
+            best = np.inf
+            regression = _Regression(self.config, data, session)
+            validation = data.validation(session)
+            inputs = _inputs(self.config, data, session, validation)
+            heldin, history = data.heldin(session), data.split.history_bins
+            counts, mask = (read(session, validation)[:, history:, heldin] for read in (data.counts, data.mask))
+            for ridge in self.config.ridge:
+                for rank, weights, bias in regression.solutions(ridge, run):
+                    logs = log_rates(inputs, weights, bias)[..., heldin]
+                    nll = np.where(mask, np.exp(logs) - counts * logs, 0).sum(dtype=np.float64)
+                    loss = float(nll / max(int(counts.sum()), 1))
+                    run.log({"session": session, "rank": rank, "ridge": ridge, "validation_nll_per_spike": loss})
+                    if loss < best:
+                        best, self.weights[session], self.bias[session] = loss, weights, bias
+            run.progress(number + 1, len(data.sessions), best)
+
+    def predict(self, data: FitData, session: str, samples: pd.DataFrame) -> np.ndarray:
+        """Expected counts from the smoothed spikes of the units outside a unit's group."""
+        inputs = _inputs(self.config, data, session, samples)
+        return np.exp(log_rates(inputs, self.weights[session], self.bias[session]))
+
+    def state(self) -> dict[str, np.ndarray]:
+        """`{session}/weights` [kernels x held-in units, units] and `{session}/bias` [units] of the log-rates."""
+        weights = {f"{session}/weights": values for session, values in self.weights.items()}
+        return weights | {f"{session}/bias": values for session, values in self.bias.items()}
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        """Take `state` over."""
+        sessions = {name.rpartition("/")[0] for name in state}
+        self.weights = {session: state[f"{session}/weights"] for session in sessions}
+        self.bias = {session: state[f"{session}/bias"] for session in sessions}
+
+
+class _Regression:
+    """The moments of a session's training bins, from which every regression follows."""
+
+    def __init__(self, config: Config, data: FitData, session: str) -> None:
+        samples, history = data.samples(session, "train"), data.split.history_bins
+        counts, observed = (read(session, samples)[:, history:] for read in (data.counts, data.mask))
+        kept = observed.any(axis=2)
+        self.config, self.units, self.heldin = config, counts.shape[2], data.heldin(session)
+        self.counts, self.observed = counts[kept], None if observed.all() else observed[kept]
+        self.inputs = _inputs(config, data, session, samples)[kept]
+        mean = self.inputs.mean(axis=0, dtype=np.float64)
+        # Divided by its root mean, a Poisson count has variance 1: no unit counts for more because it fires more.
+        scale = np.sqrt(np.maximum(self.counts.mean(axis=0, dtype=np.float64), 1e-6))
+        targets = (self.counts / scale).astype(np.float32)
+        self.gram = self.inputs.T @ self.inputs - len(self.inputs) * np.outer(mean, mean)
+        self.cross = self.inputs.T @ targets - len(self.inputs) * np.outer(mean, targets.mean(axis=0, dtype=np.float64))
+
+    def solutions(self, ridge: float, run: Run) -> list[tuple[int, np.ndarray, np.ndarray]]:
+        """Rank, weights [inputs, N] and bias [N], by rank; a unit has weight 0 on every unit of its own group."""
+        ranks = sorted(self.config.rank)
+        found = [(rank, np.zeros((len(self.gram), self.units)), np.zeros(self.units)) for rank in ranks]
+        group = np.full(self.units, -1)
+        group[self.heldin] = np.arange(len(self.heldin)) % self.config.groups
+        kernels = len(self.config.smoothing)
+        for left_out in np.unique(group):
+            run.stop_if_asked()
+            targets = np.flatnonzero(group == left_out)
+            chosen = np.flatnonzero(np.tile(group[self.heldin] != left_out, kernels))
+            directions = self._directions(chosen, ridge)
+            for rank, weights, bias in found:
+                kept = directions[:, :rank]
+                readout, offset = self._read_out(chosen, kept, targets)
+                weights[np.ix_(chosen, targets)] = kept @ readout
+                bias[targets] = offset
+        return found
+
+    def _directions(self, chosen: np.ndarray, ridge: float) -> np.ndarray:
+        """Combinations [chosen inputs, D] of inputs, best first, each with variance 1 over training bins.
+
+        They are the singular directions of the ridge regression of all units on the chosen inputs.
+        """
+        if not len(chosen):  # the only held-in unit there is: nothing may predict it but its mean
+            return np.zeros((0, 1))
+        gram = self.gram[np.ix_(chosen, chosen)]
+        penalised = gram + ridge * (np.trace(gram) / len(chosen)) * np.eye(len(chosen))
+        cross = self.cross[chosen]
+        fitted = cho_solve(cho_factor(penalised), cross)
+        _, vectors = np.linalg.eigh(cross.T @ fitted)
+        directions = fitted @ vectors[:, ::-1][:, : min(max(self.config.rank), len(chosen), self.units)]
+        spread = np.sqrt(np.maximum(np.einsum("ij,ij->j", directions, gram @ directions) / len(self.inputs), 1e-12))
+        return directions / spread
+
+    def _read_out(self, chosen: np.ndarray, directions: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, ...]:
+        inputs = (self.inputs[:, chosen] @ directions).astype(np.float32)  # 0 where nothing was chosen
+        observed = None if self.observed is None else self.observed[:, targets]
+        problem = Problem(inputs, self.counts[:, targets], observed, np.full(len(targets), -1))
+        return fit_poisson_ridge(problem, READOUT_RIDGE, tolerance=1e-5)
+
+
+def _inputs(config: Config, data: FitData, session: str, samples: pd.DataFrame) -> np.ndarray:
+    """Root of the smoothed counts, float32 [S, T, kernels x held-in units], kernel by kernel; 0 where not observed."""
+    heldin = data.heldin(session)
+    counts, mask = (read(session, samples)[..., heldin] for read in (data.counts, data.mask))
+    # The bins to forecast are known in training only, and are no inputs there either.
+    bins = samples["bins"].to_numpy()[:, None] + data.split.history_bins - data.split.forward_bins
+    mask = mask & (np.arange(mask.shape[1]) < bins)[:, :, None]
+    each = [
+        np.sqrt(smooth(counts * mask, mask, sd / data.split.bin_size, data.split.history_bins))
+        for sd in config.smoothing
+    ]
+    return np.nan_to_num(np.concatenate(each, axis=2), copy=False, nan=0.0)
+
+
+MODEL = ReducedRank

@@ -1,0 +1,1 @@
+"""Predictions in the layouts that benchmarks score."""

@@ -1,0 +1,36 @@
+"""The rates of a part of a session, as a submission needs them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.trains.splits import Split
+
+
+def sessions(trains_dirs: Sequence[Path | str]) -> list[str]:
+    """The session of each folder of trains."""
+    from pipeline_lib.trains.manifest import read_manifest
+
+    return [str(read_manifest(Path(directory))["session"]) for directory in trains_dirs]
+
+
+def rates_of(directory: Path | str, split: Split, session: str, part: str) -> tuple[pd.DataFrame, np.ndarray]:
+    """The samples of a part, in the order of the split, and their rates [S, T, N] (spikes a bin).
+
+    Raises
+    ------
+    InputError : no predictions of the session, or of one of its samples.
+    """
+    import zarr
+
+    store = Path(directory) / "predictions.zarr"
+    if not store.is_dir() or session not in (root := zarr.open_group(str(store), mode="r")):
+        raise InputError(store, session, "no such predictions", "the folder of a fit, or of its further predictions")
+    samples = split.part(session, part)
+    rows = pd.Index(np.asarray(root[f"{session}/sample"][:])).get_indexer(samples.index)
+    if not len(rows) or (rows < 0).any():
+        raise InputError(store, f"{session}/sample", f"not all of {part}", f"predictions of every {part} window")
+    return samples, np.asarray(root[f"{session}/rates"][:])[rows]

@@ -1,0 +1,135 @@
+"""Readouts against scikit-learn, formulas written out, and what must not change them."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import balanced_accuracy_score, r2_score
+from sklearn.model_selection import GridSearchCV, KFold
+
+from pipeline_lib.evaluation.decoding import (
+    ALPHAS,
+    PIECES,
+    balanced_accuracy,
+    decode_classes,
+    fit_ridge,
+    signal_in_bins,
+    speed_correlation,
+    window_features,
+)
+
+
+@pytest.mark.parametrize(("rows", "noise"), [(203, 0.01), (203, 3.0), (57, 30.0)])
+def test_ridge_is_the_benchmarks_grid_search(rows: int, noise: float) -> None:
+    rng = np.random.default_rng(rows)
+    inputs = rng.gamma(1.0, 0.1, (rows, 12)) * np.linspace(0.1, 2, 12)
+    targets = inputs @ rng.standard_normal((12, 2)) + noise * rng.standard_normal((rows, 2)) + [3.0, -1.0]
+    other = GridSearchCV(Ridge(), {"alpha": ALPHAS}, cv=KFold(5), scoring="r2").fit(inputs, targets)
+    found = fit_ridge(inputs, targets)
+    assert found.alpha == other.best_params_["alpha"]
+    unseen = rng.gamma(1.0, 0.1, (40, 12))
+    np.testing.assert_allclose(found.predict(unseen), other.predict(unseen), atol=1e-10)
+    true = unseen @ rng.standard_normal((12, 2))
+    assert r2_score(true, found.predict(unseen)) == pytest.approx(other.score(unseen, true), abs=1e-10)
+
+
+def test_ridge_with_more_inputs_than_rows_is_defined() -> None:
+    rng = np.random.default_rng(0)
+    inputs = np.concatenate([rng.standard_normal((30, 50)), np.ones((30, 2))], axis=1)
+    found = fit_ridge(inputs, inputs[:, :1] * 2)
+    assert np.isfinite(found.predict(inputs)).all() and found.alpha in ALPHAS
+
+
+def test_signals_are_read_at_the_centres_of_bins() -> None:
+    time = np.array([1.0, 1.5, 2.0, 3.0, 3.5])
+    values = np.stack([2 * time, np.array([0.0, 1.0, np.nan, 1.0, 0.0])], axis=1)
+    found = signal_in_bins(time, values, np.array([100_000, 300_000]), 5, 10_000)
+    assert found.shape == (2, 5, 2)
+    np.testing.assert_allclose(found[0, :, 0], 2 * (1.05 + 0.1 * np.arange(5)))
+    np.testing.assert_allclose(found[0, :, 1], 0.1 + 0.2 * np.arange(5))
+    np.testing.assert_allclose(found[1, :, 1], 0.9 - 0.2 * np.arange(5))
+    late = signal_in_bins(time, values, np.array([310_000]), 5, 10_000, lag=-0.1)
+    np.testing.assert_allclose(late[0, :, 0], found[1, :, 0])
+    assert np.isnan(signal_in_bins(time, values, np.array([50_000]), 5, 10_000)).all()  # before the signal
+    assert np.isnan(signal_in_bins(time, values, np.array([350_000]), 5, 10_000)).all()  # after it
+    assert np.isnan(signal_in_bins(time, values, np.array([160_000]), 1, 10_000)[0, 0, 1])  # beside its gap
+
+
+def test_features_of_a_choice_are_means_over_parts_of_the_window() -> None:
+    rates = np.random.default_rng(0).random((2, 10, 3))
+    rates[1, 7:] = np.nan
+    found = window_features(rates, np.array([10, 7])).reshape(2, PIECES, 3)
+    edges = {0: [0, 3, 5, 8, 10], 1: [0, 2, 4, 6, 7]}
+    for window, places in edges.items():
+        for piece, (first, last) in enumerate(pairwise(places)):
+            np.testing.assert_allclose(found[window, piece], rates[window, first:last].mean(axis=0))
+
+
+def test_classes_are_decoded_as_a_weighted_logistic_regression_does() -> None:
+    rng = np.random.default_rng(1)
+    names = np.array(["left", "none", "right"])
+    label = rng.choice(3, 240, p=[0.6, 0.1, 0.3])
+    inputs = rng.standard_normal((240, 20)) * 3 + 1
+    inputs[:, :3] += 3.5 * np.eye(3)[label]
+    train, test = slice(0, 160), slice(160, None)
+    decoded = decode_classes(inputs[train], names[label[train]], inputs[test])
+    score = balanced_accuracy(names[label[test]], decoded, np.ones((1, 80)))[0]
+    standard = (inputs - inputs[train].mean(axis=0)) / inputs[train].std(axis=0)
+    best = max(
+        LogisticRegression(C=1 / strength, class_weight="balanced", max_iter=5000)
+        .fit(standard[train], label[train])
+        .score(standard[test], label[test])
+        for strength in (1, 10, 100)
+    )
+    assert score > 0.6 and (decoded == names[label[test]]).mean() > best - 0.08
+    shuffled = decode_classes(inputs[train], names[rng.permutation(label[train])], inputs[test])
+    chance = balanced_accuracy(names[label[test]], shuffled, np.ones((1, 80)))[0]
+    assert chance < 0.55
+
+
+def test_the_penalty_matches_scikit_learns_where_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline_lib.evaluation import decoding
+
+    monkeypatch.setattr(decoding, "STRENGTHS", np.array([2.0]))
+    rng = np.random.default_rng(2)
+    inputs, label = rng.standard_normal((90, 6)), rng.integers(3, size=90)
+    unseen = rng.standard_normal((200, 6))
+    other = LogisticRegression(C=0.5, class_weight="balanced", tol=1e-8, max_iter=5000)
+    other.fit((inputs - inputs.mean(axis=0)) / inputs.std(axis=0), label)
+    expected = other.predict((unseen - inputs.mean(axis=0)) / inputs.std(axis=0))
+    assert (decode_classes(inputs, label, unseen) == expected).mean() > 0.99
+
+
+def test_balanced_accuracy_is_scikit_learns_and_weights_count_samples() -> None:
+    rng = np.random.default_rng(3)
+    labels = rng.choice(["a", "b", "c"], 50, p=[0.7, 0.2, 0.1])
+    decoded = np.where(rng.random(50) < 0.6, labels, rng.choice(["a", "b"], 50))
+    drawn = rng.integers(50, size=50)
+    weights = np.stack([np.ones(50), np.bincount(drawn, minlength=50)])
+    found = balanced_accuracy(labels, decoded, weights)
+    assert found[0] == pytest.approx(balanced_accuracy_score(labels, decoded), abs=1e-12)
+    assert found[1] == pytest.approx(balanced_accuracy_score(labels[drawn], decoded[drawn]), abs=1e-12)
+
+
+def test_speed_correlation_is_the_formula() -> None:
+    """Pearson's r of the mean length of the change from bin to bin, trial by trial, group by group."""
+    rng = np.random.default_rng(4)
+    rates, group = rng.random((30, 12, 5)), np.repeat(["x", "y", "z"], 10)
+    known = np.arange(12) < rng.integers(4, 13, size=30)[:, None]
+    timing = rng.random(30)
+    timing[4] = np.nan
+    correlations = []
+    for name in ("x", "y", "z"):
+        rows = [row for row in range(30) if group[row] == name and row != 4]
+        speeds = []
+        for row in rows:
+            path = rates[row][known[row]]
+            lengths = [np.sqrt(((path[k + 1] - path[k]) ** 2).sum()) for k in range(len(path) - 1)]
+            speeds.append(sum(lengths) / len(lengths))
+        x, y = np.array(speeds) - np.mean(speeds), timing[rows] - timing[rows].mean()
+        correlations.append((x @ y) / np.sqrt((x @ x) * (y @ y)))
+    assert speed_correlation(rates, known, timing, group) == pytest.approx(np.mean(correlations), abs=1e-10)
+    assert np.isnan(speed_correlation(rates, known, np.ones(30), group))
+    slow = np.linspace(0, 1, 30)[:, None, None] * np.arange(12)[:, None] * np.ones(5)
+    assert speed_correlation(slow, known, -np.linspace(0, 1, 30), group) == pytest.approx(-1)

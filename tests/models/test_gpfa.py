@@ -1,0 +1,179 @@
+"""Gaussian-process factor analysis against the whole Gaussian written out, and what its steps must do."""
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.models.contract import FitData
+from pipeline_lib.models.gpfa.em import start, steps
+from pipeline_lib.models.gpfa.model import Gpfa, _cut
+from pipeline_lib.models.gpfa.posterior import Parameters, Posterior, covariance, groups
+from pipeline_lib.models.gpfa.readout import fit_readout
+from pipeline_lib.models.gpfa.settings import Config
+from pipeline_lib.training.run import Run
+from pipeline_lib.trains.store import Trains
+from tests.small_cohort import open_cohort, recording, store, write_cohort
+
+WINDOWS, BINS, UNITS, LATENTS = 5, 7, 4, 2
+
+
+@pytest.fixture
+def parameters() -> Parameters:
+    rng = np.random.default_rng(0)
+    loadings = rng.standard_normal((UNITS, LATENTS))
+    return Parameters(loadings, rng.standard_normal(UNITS), rng.uniform(0.2, 1.0, UNITS), np.array([1.5, 4.0]))
+
+
+def sample(parameters: Parameters, windows: int, bins: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Observations [S, L, N] and the latents [S, L, D] behind them."""
+    rng = np.random.default_rng(seed)
+    roots = [np.linalg.cholesky(covariance(timescale, bins)) for timescale in parameters.timescales]
+    latents = np.stack([rng.standard_normal((windows, bins)) @ root.T for root in roots], axis=2)
+    noise = rng.standard_normal((windows, bins, len(parameters.noise))) * np.sqrt(parameters.noise)
+    return latents @ parameters.loadings.T + parameters.offset + noise, latents
+
+
+def joint(parameters: Parameters, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and covariance of the observations (bin, unit) laid out flat, and their covariance with the latents."""
+    prior = [covariance(timescale, bins) for timescale in parameters.timescales]
+    loadings = parameters.loadings
+    signal = sum(np.kron(k, np.outer(own, own)) for k, own in zip(prior, loadings.T, strict=True))
+    cross = np.concatenate([np.kron(k, own) for k, own in zip(prior, loadings.T, strict=True)])  # (latent, bin)
+    return np.tile(parameters.offset, bins), signal + np.kron(np.eye(bins), np.diag(parameters.noise)), cross
+
+
+def by_hand(parameters: Parameters, values: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, float]:
+    """Posterior mean [D, L] of one window and its log-likelihood, from the whole Gaussian of what was observed."""
+    mean, whole, cross = joint(parameters, len(values))
+    seen = mask.ravel()
+    inner, away = whole[np.ix_(seen, seen)], values.ravel()[seen] - mean[seen]
+    latents = (cross[:, seen] @ np.linalg.solve(inner, away)).reshape(-1, len(values))
+    return latents, float(multivariate_normal(mean[seen], inner).logpdf(values.ravel()[seen]))
+
+
+@pytest.fixture
+def observed(parameters: Parameters) -> tuple[np.ndarray, np.ndarray]:
+    """Observations of which some bins, and one unit in one window, are missing."""
+    values, _ = sample(parameters, WINDOWS, BINS)
+    mask = np.ones(values.shape, bool)
+    mask[1, :, 2] = mask[3, 5:] = mask[4, 5:] = False
+    return values, mask
+
+
+def test_posterior_and_likelihood_are_those_of_the_whole_gaussian(parameters, observed) -> None:
+    values, mask = observed
+    patterns = list(groups(mask))
+    assert sorted(len(group.rows) for group in patterns) == [1, 2, 2]
+    for group in patterns:
+        posterior = Posterior(parameters, np.where(group.mask, values[group.rows], 99.0), group.mask)
+        expected = [by_hand(parameters, values[row], group.mask) for row in group.rows]
+        np.testing.assert_allclose(posterior.mean, [mean for mean, _ in expected], atol=1e-9)
+        assert posterior.log_likelihood == pytest.approx(sum(value for _, value in expected), rel=1e-10)
+
+
+def test_posterior_covariance_is_that_of_the_whole_gaussian(parameters) -> None:
+    _, whole, cross = joint(parameters, BINS)
+    prior = np.zeros((LATENTS * BINS,) * 2)
+    for latent, timescale in enumerate(parameters.timescales):
+        own = slice(latent * BINS, (latent + 1) * BINS)
+        prior[own, own] = covariance(timescale, BINS)
+    posterior = Posterior(parameters, np.zeros((1, BINS, UNITS)), np.ones((BINS, UNITS), bool))
+    expected = prior - cross @ np.linalg.solve(whole, cross.T)
+    np.testing.assert_allclose(posterior.covariance.reshape(expected.shape), expected, atol=1e-10)
+
+
+def test_a_unit_taken_back_is_a_unit_never_seen(parameters, observed) -> None:
+    values, mask = observed
+    for group in groups(mask):
+        posterior = Posterior(parameters, values[group.rows], group.mask)
+        for unit in range(UNITS):
+            without = group.mask.copy()
+            without[:, unit] = False
+            expected = [by_hand(parameters, values[row], without)[0].T for row in group.rows]
+            np.testing.assert_allclose(posterior.without(unit), expected, atol=1e-9)
+
+
+def test_every_step_raises_the_likelihood(observed, parameters) -> None:
+    values, mask = observed
+    likelihoods = [value for _, value in islice(steps(values, mask, start(values, mask, LATENTS, 3.0)), 40)]
+    assert (np.diff(likelihoods) > -1e-9).all()
+    assert likelihoods[-1] > likelihoods[0] + 1
+    whole = sum(by_hand(start(values, mask, LATENTS, 3.0), values[row], mask[row])[1] for row in range(WINDOWS))
+    assert likelihoods[0] == pytest.approx(whole, rel=1e-10)
+
+
+def test_the_truth_is_recovered() -> None:
+    rng = np.random.default_rng(3)
+    true = Parameters(rng.standard_normal((10, 2)), np.ones(10), np.full(10, 0.5), np.array([2.0, 8.0]))
+    values, latents = sample(true, 60, 40)
+    mask = np.ones(values.shape, bool)
+    *_, (fitted, likelihood) = islice(steps(values, mask, start(values, mask, 2, 5.0)), 60)
+    assert likelihood > Posterior(true, values, mask[0]).log_likelihood  # it was fitted to these windows
+    np.testing.assert_allclose(np.sort(fitted.timescales), [2.0, 8.0], rtol=0.2)
+    np.testing.assert_allclose(fitted.noise, 0.5, atol=0.1)
+    angles = np.linalg.svd(np.linalg.qr(fitted.loadings)[0].T @ np.linalg.qr(true.loadings)[0])[1]
+    assert angles.min() > 0.99
+    found = Posterior(fitted, values, mask[0]).mean.transpose(0, 2, 1).reshape(-1, 2)
+    inputs, targets = np.c_[found, np.ones(len(found))], latents.reshape(-1, 2)
+    rest = targets - inputs @ np.linalg.lstsq(inputs, targets, rcond=None)[0]
+    assert 1 - rest.var() / targets.var() > 0.8
+
+
+def test_windows_are_cut_into_parts_that_hold_all_bins() -> None:
+    values = np.arange(2 * 11 * 3, dtype=float).reshape(2, 11, 3)
+    mask = np.ones(values.shape, bool)
+    parts, seen = _cut(values, mask, 4)
+    assert parts.shape == (6, 4, 3) and seen.sum() == mask.sum()
+    np.testing.assert_array_equal(parts.reshape(2, 12, 3)[:, :11], values)
+    np.testing.assert_array_equal(_cut(values, mask, 11)[0], values)
+
+
+def test_readout_is_poisson_regression() -> None:
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    rng = np.random.default_rng(0)
+    inputs = rng.standard_normal((3000, 4))
+    counts = rng.poisson(np.exp(inputs @ [0.5, -1.0, 0.2, 0.0] - 2))
+    solution = fit_readout(inputs, counts, 7.0, tolerance=1e-14)
+    other = linear_model.PoissonRegressor(alpha=7.0 / 3000, tol=1e-12, max_iter=5000).fit(inputs, counts)
+    np.testing.assert_allclose(solution, np.append(other.coef_, other.intercept_), atol=1e-5)
+    far = fit_readout(inputs, counts, 7.0, start=np.full(5, 3.0), tolerance=1e-14)
+    np.testing.assert_allclose(far, solution, atol=1e-6)
+    silent = fit_readout(inputs, np.zeros(3000), 7.0)
+    assert not silent[:-1].any() and silent[-1] == pytest.approx(np.log(0.5 / 3000))
+
+
+def test_masked_rates_see_what_their_name_allows(tmp_path: Path) -> None:
+    made = recording(trials=30)
+    made.units["population"] = region = np.array(["A", "B"])[np.arange(len(made.units)) % 2]
+    cohort = write_cohort(tmp_path, made=[made])
+    modes = ("leave_one_out", "intra_region", "inter_region")
+    model = Gpfa(Config(latents=(2,), ridge=(10.0,), iterations=5, predict_masked=modes), 0)
+    model.fit(open_cohort(*cohort, fitting=True), Run(tmp_path / "run"))
+    data = open_cohort(*cohort)
+    samples, heldin = data.samples("small0", "test"), data.heldin("small0")
+    before = model.extras(data, "small0", samples)
+    np.testing.assert_allclose(
+        before["rates_leave_one_out"][:, :, heldin], model.predict(data, "small0", samples)[:, :, heldin], rtol=1e-5
+    )
+    keep = region[made.spike_units] != "B"
+    made.spike_times, made.spike_units = made.spike_times[keep], made.spike_units[keep]
+    silenced = FitData({"small0": Trains.open(store(tmp_path / "silenced", made))}, data.split)
+    after = model.extras(silenced, "small0", samples)
+    own = {name: np.intersect1d(heldin, np.flatnonzero(region == name)) for name in "AB"}
+    for mode, same, other in (("intra_region", "A", "B"), ("inter_region", "B", "A")):
+        first, second = (given[f"rates_{mode}"] for given in (before, after))
+        assert np.isnan(first[:, :, data.heldout("small0")]).all() and np.isfinite(first[:, :, heldin]).all()
+        np.testing.assert_array_equal(first[:, :, own[same]], second[:, :, own[same]])
+        assert np.abs(first[:, :, own[other]] - second[:, :, own[other]]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "settings", [{"latents": ()}, {"latents": (0,)}, {"ridge": (0.0,)}, {"timescale": -1.0}, {"iterations": 0}]
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict) -> None:
+    with pytest.raises(InputError, match=next(iter(settings))):
+        Config(**settings)

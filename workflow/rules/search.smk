@@ -1,0 +1,83 @@
+# trains + split -> search: trials as jobs, then a table of all of them and the best settings.
+# A generation of a population follows from the scores of the one before; a random search has one generation.
+
+
+def generation_before(wildcards):
+    generation = int(wildcards.generation) - 1
+    members = PLAN.searches[wildcards.search].members if generation >= 0 else 0
+    return [
+        TRIAL.format(
+            search=wildcards.search, cohort=wildcards.cohort, generation=f"{generation:02d}", member=f"{member:02d}"
+        )
+        for member in range(members)
+    ]
+
+
+def all_trials(wildcards):
+    settings = PLAN.searches[wildcards.search]
+    return [
+        TRIAL.format(
+            search=wildcards.search, cohort=wildcards.cohort, generation=f"{generation:02d}", member=f"{member:02d}"
+        )
+        for generation in range(settings.rounds)
+        for member in range(settings.members)
+    ]
+
+
+def search_file(wildcards):
+    return f"{PLAN.config.search_directory}/{wildcards.search}.yaml"
+
+
+rule search_trial:
+    input:
+        trains=per_session(TRAINS),
+        split=SPLIT,
+        search=search_file,
+        before=generation_before,
+    output:
+        TRIAL,
+    log:
+        PATHS.log("search", "{search}", "{cohort}", "generation{generation}", "member{member}"),
+    conda:
+        "../envs/main.yaml"
+    threads: PLAN.config.threads
+    resources:
+        mem_mb=sized(pipeline_lib.resources.megabytes, "fit"),
+        runtime=sized(pipeline_lib.resources.minutes, "fit"),
+        gpu=lambda wildcards: int(PLAN.searches[wildcards.search].model in ON_GPU),
+    params:
+        trains=lambda wildcards, input: folders(input.trains),
+        out=lambda wildcards: dirname(PATHS.search(wildcards.search, wildcards.cohort)),
+        code=lambda wildcards: code_id(
+            [
+                "pipeline_lib.training.search",
+                model_source(PLAN.searches[wildcards.search].model),
+            ]
+        ),
+    shell:
+        "python -m pipeline_lib search --trains {params.trains:q} --split {input.split:q} --search {input.search:q}"
+        " --trial {wildcards.generation} {wildcards.member} --out {params.out:q} > {log} 2>&1"
+
+
+rule search:
+    input:
+        trains=per_session(TRAINS),
+        split=SPLIT,
+        search=search_file,
+        trials=all_trials,
+    output:
+        SEARCH,
+    log:
+        PATHS.log("search", "{search}", "{cohort}", "search"),
+    conda:
+        "../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=megabytes(2000),
+        runtime=30,
+    params:
+        trains=lambda wildcards, input: folders(input.trains),
+        out=lambda wildcards, output: dirname(output[0]),
+    shell:
+        "python -m pipeline_lib search --trains {params.trains:q} --split {input.split:q} --search {input.search:q}"
+        " --out {params.out:q} > {log} 2>&1"
