@@ -3,9 +3,11 @@
 A figure reads files (recordings, trains, predictions, metrics), never a model: torch is not imported.
 """
 
+import ast
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -17,28 +19,89 @@ from pipeline_lib.errors import InputError, suggest
 class FigureSpec:
     """What a rule must know of a figure before it runs.
 
-    `scope`: one figure a "session" (from its recording alone), a "cohort" (a session of it, its split and fits) or for
-    "all" of the results. `needs`: the paths that `make` takes, which are also the arguments of the module's `data`:
-    `recording`, `trains` and `split` one path each, `metrics` one file, `fits` a list of fit directories.
+    `scope`: one figure a "session" (from what is known before any fit), a "cohort" (one for each of its sessions, of
+    its split and its fits) or for "all" of the results. `needs`: the paths that `make` takes, which are also the
+    arguments of the module's `data`: `recording`, `trains` and `split` one path each, lists of them where the scope is
+    "all"; `fits` a list of fit directories; `metrics` one file; `benchmarks` the folder of what Snakemake measured.
+    `model`: the only model that it is about, "" for one that shows them all. `option`: the reading option that makes it
+    worth drawing; only sessions that are read with it get the figure, "" for all of them.
     """
 
     module: str
     scope: Literal["session", "cohort", "all"]
     title: str
     needs: tuple[str, ...]
+    model: str = ""
+    option: str = ""
 
     def load(self) -> ModuleType:
         """Import the module, and matplotlib with it."""
         return importlib.import_module(f"pipeline_lib.figures.{self.module}")
 
+    @property
+    def caption(self) -> str:
+        """What to look for. Read from the module's text: who only wants words need not load matplotlib."""
+        return _caption(self.module)
+
+
+@cache
+def _caption(module: str) -> str:
+    path = Path(__file__).parent.joinpath(*module.split(".")).with_suffix(".py")
+    for statement in ast.parse(path.read_text()).body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "CAPTION":
+            return str(ast.literal_eval(statement.value))
+    raise AttributeError(f"{path} has no CAPTION that is a plain string")
+
 
 FIGURES: dict[str, FigureSpec] = {
     "session_overview": FigureSpec("session_overview", "session", "Session overview", ("recording",)),
+    "raw_voltage": FigureSpec("raw_voltage", "session", "Raw voltage", ("recording", "source"), option="voltage"),
+    "trains_check": FigureSpec("trains_check", "session", "Spike trains, checked", ("recording", "trains")),
     "raster_rates": FigureSpec("raster_rates", "cohort", "Spikes and inferred rates", ("trains", "split", "fits")),
+    "latents": FigureSpec("latents", "cohort", "Latents", ("split", "trains", "fits")),
     "psth": FigureSpec("psth", "cohort", "Average responses", ("trains", "split", "fits")),
     "coupling": FigureSpec("coupling", "cohort", "Couplings", ("recording", "fits")),
-    "score_table": FigureSpec("score_table", "all", "Model comparison", ("metrics",)),
+    "coupling_map": FigureSpec("coupling_map", "cohort", "Couplings, masked", ("recording", "fits"), model="glm"),
+    "coupling_filters": FigureSpec("coupling_filters", "cohort", "Filters", ("recording", "fits"), model="glm"),
+    "coupling_network": FigureSpec("coupling_network", "cohort", "Network", ("recording", "fits"), model="glm"),
+    "glm_features": FigureSpec("glm_features", "cohort", "Inputs of the GLM", ("recording", "fits"), model="glm"),
+    "glm_basis": FigureSpec("glm_basis", "cohort", "Basis of the GLM", ("recording", "fits"), model="glm"),
+    "generation": FigureSpec(
+        "generation", "cohort", "Generated spikes", ("trains", "split", "fits"), model="neuroformer"
+    ),
+    "behaviour_traces": FigureSpec(
+        "behaviour_traces", "cohort", "Behaviour read out", ("trains", "fits"), model="neuroformer"
+    ),
+    "contrastive_latents": FigureSpec(
+        "contrastive_latents", "cohort", "Contrastive features", ("trains", "split", "fits"), model="neuroformer"
+    ),
+    "attention_connectivity": FigureSpec(
+        "attention_connectivity", "cohort", "Attention and couplings", ("recording", "fits"), model="neuroformer"
+    ),
+    "finetuning": FigureSpec("finetuning", "all", "Fine-tuning", ("fits",), model="neuroformer"),
+    "glm_transformer_recovery": FigureSpec(
+        "glm_transformer_recovery", "cohort", "Recovery", ("recording", "split", "fits"), model="glm_transformer"
+    ),
+    "glm_transformer_components": FigureSpec(
+        "glm_transformer_components",
+        "cohort",
+        "Parts of log-rates",
+        ("recording", "split", "fits"),
+        model="glm_transformer",
+    ),
+    "glm_transformer_areas": FigureSpec(
+        "glm_transformer_areas", "cohort", "Couplings of areas", ("recording", "split", "fits"), model="glm_transformer"
+    ),
+    "score_table": FigureSpec("score_table", "all", "Scores", ("metrics",)),
+    "model_comparison": FigureSpec("model_comparison", "all", "Model comparison", ("metrics",)),
+    "glm_transformer_false_coupling": FigureSpec(
+        "glm_transformer_false_coupling", "all", "Coupling that models see", ("metrics",), model="glm_transformer"
+    ),
+    "score_scaling": FigureSpec("score_scaling", "all", "Scores and data", ("metrics", "trains", "split")),
+    "decoding": FigureSpec("decoding", "all", "Decoding", ("metrics",)),
+    "search": FigureSpec("search", "all", "Searches for hyper-parameters", ("searches",)),
     "training_curves": FigureSpec("training_curves", "all", "Training curves", ("fits",)),
+    "speed": FigureSpec("speed", "all", "Time and memory", ("fits", "benchmarks")),
 }
 """In the order in which a reader meets them."""
 

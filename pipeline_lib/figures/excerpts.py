@@ -20,6 +20,15 @@ def describe_units(trains: "Trains", split: "Split") -> tuple[np.ndarray, np.nda
     return trains.units["region"].astype(str).to_numpy(), heldout, rates
 
 
+def time_label(event: object) -> str:
+    """Label of a time axis whose 0 is the aligned `event`; of one whose 0 is the window's start where there is none.
+
+    >>> time_label("stimulus_onset"), time_label("")
+    ('Time from stimulus onset (s)', 'Time in window (s)')
+    """
+    return f"Time from {event.replace('_', ' ')} (s)" if isinstance(event, str) and event else "Time in window (s)"
+
+
 def example_units(
     rates: np.ndarray, regions: np.ndarray, heldout: np.ndarray, among: np.ndarray, count: int
 ) -> np.ndarray:

@@ -11,23 +11,23 @@ from pipeline_lib.errors import InputError
 
 @dataclass(frozen=True)
 class Prediction:
-    """Expected counts of one session.
+    """What a fit says of the windows of one session.
 
-    `rates` [S, T, N] in counts a bin (NaN beyond a ragged window's end); `sample` [S], rows of the split;
-    `bin_size` in ms.
+    `values` [S, T, N], expected counts a bin of units, or latents (NaN beyond a ragged window's end); `sample` [S],
+    rows of the split; `bin_size` in ms.
     """
 
-    rates: np.ndarray
+    values: np.ndarray
     sample: np.ndarray
     bin_size: float
 
     def of(self, samples: np.ndarray) -> np.ndarray:
-        """Rates of these rows of the split, [len(samples), T, N]; InputError where one was not predicted."""
+        """Values of these rows of the split, [len(samples), T, N]; InputError where one was not predicted."""
         rows = {int(sample): row for row, sample in enumerate(self.sample)}
         missing = [int(sample) for sample in samples if int(sample) not in rows]
         if missing:
             raise InputError("predictions.zarr", "sample", f"no sample {missing[0]}", "predictions of this split")
-        return self.rates[[rows[int(sample)] for sample in samples]]
+        return self.values[[rows[int(sample)] for sample in samples]]
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,15 @@ class Fit:
         return cls(directory, directory.parent.parent.name, directory.parent.name, int(seed))
 
     def prediction(self, session: str) -> Prediction:
-        """Predictions of a session; InputError where the fit has none."""
-        import zarr
-
-        group = self._group()
-        if session not in group:
+        """Predicted counts of a session; InputError where the fit has none."""
+        found = self._windows(session, "rates")
+        if found is None:
             raise InputError(self.directory / "predictions.zarr", session, "no such group", "a session of the cohort")
-        rates, sample = group[f"{session}/rates"], group[f"{session}/sample"]
-        assert isinstance(rates, zarr.Array) and isinstance(sample, zarr.Array)
-        return Prediction(np.asarray(rates[:]), np.asarray(sample[:]), float(group.attrs["bin_size"]))
+        return found
+
+    def latents(self, session: str) -> Prediction | None:
+        """Latent trajectories of a session, or None where the model has none."""
+        return self._windows(session, "latents")
 
     def coupling(self, session: str) -> Coupling | None:
         """Couplings of a session, or None where the model has none."""
@@ -83,6 +83,16 @@ class Fit:
         assert isinstance(strength, zarr.Array) and isinstance(filters, zarr.Array)
         bin_size = group[f"{session}/couplings"].attrs.get("bin_size", group.attrs["bin_size"])
         return Coupling(np.asarray(strength[:]), np.asarray(filters[:]), float(bin_size))
+
+    def _windows(self, session: str, name: str) -> Prediction | None:
+        import zarr
+
+        group = self._group()
+        if f"{session}/{name}" not in group:
+            return None
+        values, sample = group[f"{session}/{name}"], group[f"{session}/sample"]
+        assert isinstance(values, zarr.Array) and isinstance(sample, zarr.Array)
+        return Prediction(np.asarray(values[:]), np.asarray(sample[:]), float(group.attrs["bin_size"]))
 
     def _group(self) -> "zarr.Group":  # type: ignore[name-defined]  # noqa: F821
         import zarr

@@ -10,9 +10,18 @@ from matplotlib.lines import Line2D
 
 from pipeline_lib.clock import TICKS_PER_SECOND
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.excerpts import coarsen_trials, describe_units, example_units
+from pipeline_lib.figures.excerpts import coarsen_trials, describe_units, example_units, time_label
 from pipeline_lib.figures.fits import first_seeds
-from pipeline_lib.figures.style import INK, model_colours, model_line, model_name, model_order, new_figure, styled
+from pipeline_lib.figures.style import (
+    INK,
+    QUIET,
+    model_colours,
+    model_line,
+    model_name,
+    model_order,
+    new_figure,
+    styled,
+)
 from pipeline_lib.figures.units import shortened, unit_title
 
 CAPTION = (
@@ -29,9 +38,9 @@ ROW_HEIGHT = 29.0
 def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     """Mean rates over the test trials of a condition, for the conditions with most trials and a few fast units.
 
-    Columns: source ("measured" or a model), condition, trials (how many), unit, region, heldout, time (s from the
-    window's start, bin centres), value (spikes/s), error (standard error over trials; NaN for a model). Bins are
-    averaged to `SHOWN_BINS` at most; bins not observed in a trial do not count.
+    Columns: source ("measured" or a model), condition, trials (how many), unit, region, heldout, event (what the
+    trials are aligned to), time (s from it, bin centres), value (spikes/s), error (standard error over trials; NaN for
+    a model). Bins are averaged to `SHOWN_BINS` at most; bins not observed in a trial do not count.
 
     Raises
     ------
@@ -77,7 +86,8 @@ def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> p
                         "unit": np.repeat(units, len(centres)),
                         "region": np.repeat(regions[units], len(centres)),
                         "heldout": np.repeat(heldout[units], len(centres)),
-                        "time": np.tile(centres * bin_seconds, len(units)),
+                        "event": parts.event,
+                        "time": np.tile(centres * bin_seconds - parts.before, len(units)),
                         "value": mean.T.ravel() / bin_seconds,
                         "error": error.T.ravel() / bin_seconds,
                     }
@@ -93,6 +103,7 @@ def draw(table: pd.DataFrame) -> Figure:
     units = table.drop_duplicates("unit")
     models = model_order(source for source in table["source"].unique() if source != "measured")
     colours = model_colours(models)
+    label, before = time_label(table["event"].iloc[0]), table["time"].min() < 0
     figure = new_figure("double", len(conditions) * ROW_HEIGHT + 12)
     grid = figure.subplots(len(conditions), len(units), sharex=True, sharey="col", squeeze=False)
     for axes_row, condition in zip(grid, conditions, strict=True):
@@ -107,10 +118,12 @@ def draw(table: pd.DataFrame) -> Figure:
             for model in models:
                 axes.plot(own[model]["time"], own[model]["value"], **model_line(model, colours[model]))
             axes.margins(x=0)
+            if before:
+                axes.axvline(0, color=QUIET, lw=0.4, ls=(0, (2, 2)), zorder=0)
             if condition == conditions[0]:
                 axes.set_title(unit_title(unit.unit, unit.region, unit.heldout, "\n"))
             if condition == conditions[-1]:
-                axes.set_xlabel("Time in window (s)")
+                axes.set_xlabel(label)
             if column == 0:
                 axes.set_ylabel(f"{shortened(condition) or 'All trials'}\nn = {trials}\nRate (spikes/s)")
     for axes in grid[0]:  # after all conditions are drawn: they share the axis

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from pipeline_lib.clock import TICKS_PER_SECOND
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.excerpts import coarsen, describe_units, example_units
+from pipeline_lib.figures.excerpts import coarsen, describe_units, example_units, time_label
 from pipeline_lib.figures.fits import first_seeds
 from pipeline_lib.figures.style import (
     HIDDEN,
@@ -55,10 +55,11 @@ PANELS_A_ROW, PANEL_HEIGHT, TRACE_HEIGHT = 5, 48.0, 27.0
 def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     """Spikes and rates of one test window.
 
-    Rows by `kind`: "window" (time = its start on the session clock, value = its length, s), "spike" (time of each
-    spike of the shown units), "hidden" (time and length of what was not observed of them), "rate" (mean over a few
-    bins of a model's rate, spikes/s) and "trace" (the same, finer, of the example units). `time` is in s from the
-    window's start (bin centres for rates), `unit` a row of the session's units, `row` its row in the raster.
+    Rows by `kind`: "window" (time = its start, value = its length, s; event = what it is aligned to), "clock" (value =
+    its time 0 on the session clock, s), "spike" (time of each spike of the shown units), "hidden" (time and length of
+    what was not observed of them), "rate" (mean over a few bins of a model's rate, spikes/s) and "trace" (the same,
+    finer, of the example units). `time` is in s from the event, or from the window's start where there is none (bin
+    centres for rates), `unit` a row of the session's units, `row` its row in the raster.
 
     Raises
     ------
@@ -86,32 +87,35 @@ def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> p
 
     first, last = np.searchsorted(store.ticks, [start, stop])
     unit = store.unit[first:last].astype(int)
-    times = (store.ticks[first:last] - start) / TICKS_PER_SECOND
+    times = (store.ticks[first:last] - start) / TICKS_PER_SECOND - parts.before
     seen = row[unit] >= 0
     length = (stop - start) / TICKS_PER_SECOND
     tables = [
-        pd.DataFrame({"kind": ["window"], "time": [start / TICKS_PER_SECOND], "value": [length]}),
+        pd.DataFrame({"kind": ["window"], "event": [parts.event], "time": [0 - parts.before], "value": [length]}),
+        pd.DataFrame({"kind": ["clock"], "value": [start / TICKS_PER_SECOND + parts.before]}),
         pd.DataFrame({"kind": "spike", "unit": unit[seen], "time": times[seen]}),
     ]
     bins, bin_seconds = (stop - start) // parts.bin_ticks, parts.bin_ticks / TICKS_PER_SECOND
     observed = observed_windows(store, starts[[chosen]], bins, parts.bin_ticks)[0][:, shown]
     hidden = hidden_runs(observed, shown)
     begin, end = hidden["first"] * bin_seconds, hidden["stop"] * bin_seconds
-    tables.append(pd.DataFrame({"kind": "hidden", "unit": hidden["unit"], "time": begin, "value": end - begin}))
+    spans = {"time": begin - parts.before, "value": end - begin}
+    tables.append(pd.DataFrame({"kind": "hidden", "unit": hidden["unit"], **spans}))
     examples = example_units(rates, regions, heldout, shown, EXAMPLES)
     sample = test.index.to_numpy()[[chosen]]
     for model, fit in first_seeds(fits).items():
         prediction = fit.prediction(store.session)
         in_window = prediction.of(sample)[0, :bins] / bin_seconds
         for kind, units, count in (("rate", shown, SHOWN_BINS), ("trace", examples, TRACE_BINS)):
-            tables.append(_rates_table(kind, model, in_window, units, bin_seconds, count))
+            rates_of_kind = _rates_table(kind, model, in_window, units, bin_seconds, count)
+            tables.append(rates_of_kind.assign(time=rates_of_kind["time"] - parts.before))
     table = pd.concat(tables, ignore_index=True)
     known = table["unit"].notna()
     rows_of_units = table.loc[known, "unit"].astype(int).to_numpy()
     table.loc[known, "region"] = regions[rows_of_units]
     table.loc[known, "heldout"] = heldout[rows_of_units].astype(float)
     table.loc[known, "row"] = row[rows_of_units]
-    return table[["kind", "model", "unit", "region", "heldout", "row", "time", "value"]]
+    return table[["kind", "model", "event", "unit", "region", "heldout", "row", "time", "value"]]
 
 
 def _rates_table(
@@ -134,6 +138,8 @@ def draw(table: pd.DataFrame) -> Figure:
     """Raster and one map of rates a model above; single units below."""
     kinds = {str(kind): rows for kind, rows in table.groupby("kind")}
     window, spikes = kinds["window"].iloc[0], kinds["spike"]
+    first, last = float(window["time"]), float(window["time"] + window["value"])
+    label = time_label(window["event"])
     rates = kinds.get("rate", table.iloc[:0])
     models = model_order(rates["model"].unique())
     units = pd.concat([spikes, rates]).drop_duplicates("unit").sort_values("row")
@@ -147,7 +153,7 @@ def draw(table: pd.DataFrame) -> Figure:
 
     grid = parts[0].subplots(map_rows, columns, sharex=True, sharey=True, squeeze=False)
     blocks = _blocks(units)
-    extent = (0.0, float(window["value"]), units["row"].max() + 0.5, -0.5)
+    extent = (first, last, units["row"].max() + 0.5, -0.5)
     for place, axes in enumerate(grid.ravel()):
         axes.set_visible(place < panels)
         axes.set(xlim=extent[:2], ylim=extent[2:])
@@ -155,8 +161,8 @@ def draw(table: pd.DataFrame) -> Figure:
     _raster(grid[0, 0], spikes, blocks)
     hidden = kinds.get("hidden", table.iloc[:0])
     draw_hidden(grid[0, 0], hidden)
-    start = window["time"]
-    panel_title(grid[0, 0], "a", f"Spikes from {start:.2f} s")
+    clock = kinds["clock"]["value"].iloc[0]
+    panel_title(grid[0, 0], "a", f"Spikes, 0 at {clock:.2f} s")
     image = None
     top = float(rates["value"].quantile(0.995)) if len(rates) else 1.0
     for model, axes in zip(models, grid.ravel()[1:], strict=False):
@@ -165,6 +171,8 @@ def draw(table: pd.DataFrame) -> Figure:
         image = axes.imshow(pivot, aspect="auto", extent=extent, cmap=rate_map(), norm=norm, interpolation="nearest")
         axes.set_title(model_name(model))
     for place, axes in enumerate(grid.ravel()[:panels]):
+        if first < 0:
+            axes.axvline(0, color=QUIET, lw=0.4, ls=(0, (2, 2)))
         if place % columns == 0:
             name_regions(axes, blocks, PANEL_HEIGHT * 0.75)
             axes.set_ylabel("Units by region")
@@ -174,13 +182,13 @@ def draw(table: pd.DataFrame) -> Figure:
                 axes.axhline(block.start - 0.5, color=QUIET, lw=0.4)
         if place + columns >= panels:
             axes.tick_params(axis="x", labelbottom=True)
-            axes.set_xlabel("Time in window (s)")
+            axes.set_xlabel(label)
     if image is not None:
         bar = parts[0].colorbar(image, ax=grid, fraction=0.02, pad=0.012, aspect=25, extend="max")
         bar.set_label("Rate (spikes/s)")
         bar.outline.set_linewidth(0.4)
     if trace_rows:
-        _traces(parts[1], kinds["trace"], spikes, hidden, float(window["value"]))
+        _traces(parts[1], kinds["trace"], spikes, hidden, (first, last), label)
     return figure
 
 
@@ -198,7 +206,14 @@ def _raster(axes: Axes, spikes: pd.DataFrame, blocks: list[Block]) -> None:
         axes.vlines(rows["time"], rows["row"] - 0.45, rows["row"] + 0.45, color=colour, lw=0.5, rasterized=True)
 
 
-def _traces(part: SubFigure, traces: pd.DataFrame, spikes: pd.DataFrame, hidden: pd.DataFrame, length: float) -> None:
+def _traces(
+    part: SubFigure,
+    traces: pd.DataFrame,
+    spikes: pd.DataFrame,
+    hidden: pd.DataFrame,
+    span: tuple[float, float],
+    label: str,
+) -> None:
     units = traces.drop_duplicates("unit")
     models = model_order(traces["model"].unique())
     colours = model_colours(models)
@@ -208,8 +223,8 @@ def _traces(part: SubFigure, traces: pd.DataFrame, spikes: pd.DataFrame, hidden:
     for (place, unit), axes in zip(enumerate(units.itertuples()), grid.ravel(), strict=False):
         own = traces[traces["unit"] == unit.unit]
         top = max(float(own["value"].max()), 1e-3)
-        for begin, span in hidden.loc[hidden["unit"] == unit.unit, ["time", "value"]].to_numpy():
-            axes.axvspan(begin, begin + span, color=HIDDEN, lw=0)
+        for begin, length in hidden.loc[hidden["unit"] == unit.unit, ["time", "value"]].to_numpy():
+            axes.axvspan(begin, begin + length, color=HIDDEN, lw=0)
         times = spikes.loc[spikes["unit"] == unit.unit, "time"]
         axes.vlines(times, -0.24 * top, -0.08 * top, color=INK, lw=0.6)
         for model in models:
@@ -220,11 +235,11 @@ def _traces(part: SubFigure, traces: pd.DataFrame, spikes: pd.DataFrame, hidden:
             panel_title(axes, "b", about)
         else:
             axes.set_title(about)
-        axes.set(xlim=(0, length), ylim=(-0.3 * top, 1.08 * top), ylabel="Rate (spikes/s)")
+        axes.set(xlim=span, ylim=(-0.3 * top, 1.08 * top), ylabel="Rate (spikes/s)")
         axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 1.08 * top])
         if place + 2 >= len(units):
             axes.tick_params(axis="x", labelbottom=True)
-            axes.set_xlabel("Time in window (s)")
+            axes.set_xlabel(label)
     handles = [Line2D([], [], label=model_name(model), **model_line(model, colours[model])) for model in models]
     ticks = Line2D([], [], color=INK, marker="|", ls="", ms=SMALL_SIZE, mew=0.6, label="Measured spikes")
     part.legend(handles=[ticks, *handles], loc="outside lower center", ncols=min(7, 1 + len(handles)))

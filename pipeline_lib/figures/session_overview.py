@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
 
 from pipeline_lib.figures.style import (
     FAINT,
@@ -14,6 +13,7 @@ from pipeline_lib.figures.style import (
     INHIBITION,
     INK,
     QUIET,
+    log_axis,
     new_figure,
     panel_title,
     region_colours,
@@ -168,11 +168,8 @@ def _rates(axes: Axes, rates: pd.DataFrame, shown: list[str], regions: pd.Series
         axes.vlines(np.median(values), place - 0.4, place + 0.4, color=INK, lw=1.2)
     counts = rates["region"].value_counts()
     axes.set_yticks(range(len(shown)), [f"{region} ({counts[region]})" for region in shown])
-    axes.set(xscale="log", ylim=(len(shown) - 0.4, -0.6), xlabel="Mean rate (spikes/s)")
-    decades = np.log10(rates["value"].max() / max(rates["value"].min(), 1e-3))
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.7 else (1,)))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("")
+    axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel="Mean rate (spikes/s)")
+    log_axis(axes.xaxis, rates["value"].clip(lower=1e-3))
     axes.tick_params(axis="y", length=0)
     title = (
         "Rates by region (units)" if len(shown) == regions.nunique() else f"The {len(shown)} largest regions (units)"

@@ -16,8 +16,10 @@ import numpy as np
 import pandas as pd
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from pipeline_lib.files import atomic_file
 
@@ -137,7 +139,11 @@ def model_order(models: Iterable[str]) -> list[str]:
 
 
 def model_name(model: str) -> str:
-    """A model's name as a reader writes it: `glm_transformer` becomes `GLM-Transformer`."""
+    """A model's name as a reader writes it.
+
+    >>> model_name("glm_transformer"), model_name("my_model")
+    ('GLM-Transformer', 'my model')
+    """
     names = {
         "mean_rate": "Mean rate",
         "psth": "PSTH",
@@ -153,7 +159,11 @@ def model_name(model: str) -> str:
 
 
 def region_colours(regions: Iterable[str]) -> dict[str, str]:
-    """A colour for each region, in alphabetical order; neighbours in a figure always differ."""
+    """A colour for each region, in alphabetical order; neighbours in a figure always differ.
+
+    >>> region_colours(["VISp", "CA1", "VISp"])
+    {'CA1': '#332288', 'VISp': '#CC6677'}
+    """
     return {region: REGION_COLOURS[row % len(REGION_COLOURS)] for row, region in enumerate(sorted(set(regions)))}
 
 
@@ -177,6 +187,19 @@ def stacked(figure: Figure, heights: Sequence[float]) -> list[SubFigure]:
     """Parts of the figure from top to bottom, each laid out on its own, with these relative heights."""
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)
     return [part for row in np.atleast_2d(parts) for part in row]
+
+
+def log_axis(axis: Axis, values: Iterable[float]) -> None:
+    """A logarithmic axis with plain numbers (0.1, 2, 5,000) over the finite `values` above 0, with a little room."""
+    finite = np.array([value for value in values if np.isfinite(value) and value > 0])
+    low, high = (finite.min() / 1.3, finite.max() * 1.3) if len(finite) else (0.1, 10.0)
+    name = "x" if axis is axis.axes.xaxis else "y"
+    axis.axes.set(**{f"{name}scale": "log", f"{name}lim": (low, high)})
+    decades = np.log10(high / low)
+    few = MaxNLocator(5, steps=(1, 2, 5, 10))  # less than a decade: even steps, or one tick alone might remain
+    axis.set_major_locator(few if decades < 0.8 else LogLocator(subs=(1, 2, 5) if decades < 1.7 else (1,), numticks=6))
+    axis.set_major_formatter(lambda value, place: f"{value:,.0f}" if value >= 1000 else f"{value:.3g}")
+    axis.set_minor_formatter("")
 
 
 def panel_title(axes: Axes, letter: str, title: str, pad: float | None = None) -> None:

@@ -18,17 +18,18 @@ CAPTION = (
     "are in different units: compare shapes here, and scores in the model comparison."
 )
 
-SHOWN_STEPS = 400
+SHOWN_STEPS, SHOWN_POINTS = 400, 40_000
+"""Points of a curve, and of all of them together: the CSV of hundreds of fits stays below 2 MB."""
 PANELS_A_ROW, ROW_HEIGHT = 4, 40.0
 
 
 def data(fits: Sequence[Path | str]) -> pd.DataFrame:
-    """Losses of all fits, thinned evenly to `SHOWN_STEPS` points a curve at most (the last is kept).
+    """Losses of all fits, thinned evenly to `SHOWN_STEPS` points a curve, fewer where they are many; the last is kept.
 
     Columns: cohort, model, seed, part ("training" or "validation"), step, loss. A fit without the columns `step` and
     `loss`, or with a single row (solved at once), has no curve. Raises NothingToDrawError where none has one.
     """
-    tables = []
+    tables, most = [], max(10, min(SHOWN_STEPS, SHOWN_POINTS // max(2 * len(fits), 1)))
     for fit in sorted((Fit.at(directory) for directory in fits), key=lambda fit: (fit.model, fit.cohort, fit.seed)):
         history = _history(fit)
         if not {"step", "loss"} <= set(history.columns):
@@ -40,7 +41,7 @@ def data(fits: Sequence[Path | str]) -> pd.DataFrame:
             curve = history[["step", column]].dropna().rename(columns={column: "loss"})
             if len(curve) < 2:
                 continue
-            every = -(-len(curve) // SHOWN_STEPS)
+            every = -(-len(curve) // most)
             kept = curve.iloc[sorted({*range(0, len(curve), every), len(curve) - 1})]
             tables.append(kept.assign(cohort=fit.cohort, model=fit.model, seed=fit.seed, part=part))
     if not tables:
@@ -68,10 +69,16 @@ def draw(table: pd.DataFrame) -> Figure:
     for place, axes in enumerate(grid):
         axes.set_visible(place < len(models))
     for place, (model, axes) in enumerate(zip(models, grid, strict=False)):
-        for (_, _, part), curve in table[table["model"] == model].groupby(["cohort", "seed", "part"]):
+        curves = table[table["model"] == model].groupby(["cohort", "seed", "part"])
+        look = {
+            "color": colours[model],
+            "lw": 0.8 if len(curves) < 30 else 0.4,
+            "alpha": 0.75 if len(curves) < 30 else 0.3,
+        }
+        for (_, _, part), curve in curves:
             dashes = "-" if part == "training" else (0, (3, 1.5))
             alone = {"marker": "o", "ms": 1.5} if len(curve) < 12 else {}
-            axes.plot(curve["step"], curve["loss"], color=colours[model], lw=0.8, alpha=0.75, ls=dashes, **alone)
+            axes.plot(curve["step"], curve["loss"], ls=dashes, **look, **alone)
         axes.set_title(model_name(model))
         axes.set_xlabel("Step")
         if place % columns == 0:

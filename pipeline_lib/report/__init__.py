@@ -29,12 +29,12 @@ def build_report(results_dir: Path | str, out_html: Path | str, config: dict[str
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
+    from pipeline_lib.report import contents as limits
     from pipeline_lib.report import formats
-    from pipeline_lib.report.contents import collect
     from pipeline_lib.report.images import embed
 
     results, page = Path(results_dir), Path(out_html)
-    contents = collect(results, config or {})
+    contents = limits.collect(results, config or {})
     environment = Environment(
         loader=PackageLoader("pipeline_lib.report", "."),
         autoescape=True,
@@ -45,9 +45,11 @@ def build_report(results_dir: Path | str, out_html: Path | str, config: dict[str
     environment.filters.update(formats.FILTERS)
     template = environment.get_template("page.html")
     folder = page.resolve().parent
-    text_bytes = len(template.render(contents=contents, images={}, folder=folder).encode())
+    text_bytes = len(template.render(contents=contents, images={}, folder=folder, limits=limits).encode())
     images = embed(
         [figure.png for figure in contents.figures if not figure.nothing], PAGE_BYTES - SPARE_BYTES - text_bytes
     )
     with atomic_file(page) as part:
-        part.write_text(template.render(contents=contents, images=images, folder=folder), encoding="utf-8")
+        part.write_text(
+            template.render(contents=contents, images=images, folder=folder, limits=limits), encoding="utf-8"
+        )

@@ -11,8 +11,11 @@ from pipeline_lib.figures import FIGURES, FigureSpec
 from pipeline_lib.report.failures import Failure, find_failures
 from pipeline_lib.report.scores import ScoreTable, read_scores
 
-SHOWN_FILES = 50
-"""Source files listed with their checksums, a session; all of them are in its recording.json."""
+SHOWN_FILES, SHOWN_CHECKSUMS = 20, 200
+"""Source files listed with their checksums, a session and altogether; all of them are in recording.json."""
+CITED = ("source", "release", "licence", "citation")
+SHOWN_FAILURES, SHOWN_RUNS, SHOWN_SESSIONS = 60, 800, 800
+"""Failures with the ends of their logs, fits, and sessions on the page."""
 RUN_COLUMNS = {
     "device": "Device",
     "wall_seconds": "Time (s)",
@@ -37,6 +40,17 @@ class Session:
     def files(self) -> list[tuple[str, str]]:
         """Names and SHA-256 of the first source files."""
         return sorted(self.about["files"].items())[:SHOWN_FILES]
+
+
+@dataclass(frozen=True)
+class Release:
+    """What to cite: sessions of one source, release, licence and citation."""
+
+    source: str
+    release: str
+    licence: str
+    citation: str
+    sessions: list[Session]
 
 
 @dataclass(frozen=True)
@@ -88,8 +102,19 @@ class Contents:
 
     @property
     def subjects(self) -> list[str]:
-        """Sessions and cohorts that have a figure of their own."""
-        return list(dict.fromkeys(figure.of for figure in self.figures if figure.of))
+        """Sessions and cohorts that have a figure or a score of their own."""
+        scored = [name for row in self.scores.rows for name in (row.session, row.cohort)]
+        return list(dict.fromkeys([*(figure.of for figure in self.figures if figure.of), *scored]))
+
+    @property
+    def releases(self) -> list[Release]:
+        """What the data are and how to cite them; checksums of the first files only."""
+        grouped: dict[tuple[str, str, str, str], list[Session]] = {}
+        for session in self.sessions:
+            about = session.about
+            source, release, licence, citation = (str(about.get(name) or "") for name in CITED)
+            grouped.setdefault((source, release, licence, citation), []).append(session)
+        return [Release(*key, sessions) for key, sessions in sorted(grouped.items())]
 
     @property
     def run_columns(self) -> list[tuple[str, str]]:
@@ -153,7 +178,7 @@ def _figures(directory: Path) -> list[Figure]:
     for file in sorted(found, key=lambda file: (file.parent != directory, str(file.parent), order[file.stem])):
         spec = FIGURES[file.stem]
         of = "" if file.parent == directory else file.parent.relative_to(directory).as_posix()
-        caption = str(spec.load().CAPTION)
+        caption = spec.caption
         figures.append(Figure(len(figures) + 1, file.stem, of, file, spec, caption, _nothing(file.with_suffix(".csv"))))
     return figures
 

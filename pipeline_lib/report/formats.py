@@ -9,10 +9,14 @@ from urllib.parse import quote
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number with `digits` decimals and a true minus sign; a dash where there is none."""
+    """A number with `digits` decimals and a true minus sign; a dash where there is none.
+
+    >>> number(1234.5678), number(-0.0001), number(None)
+    ('1,234.568', '0.000', '–')
+    """
     if value is None or not math.isfinite(value):
         return "–"
-    return f"{value:,.{digits}f}".replace("-", "\u2212")
+    return f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "\u2212")  # + 0.0: what rounds to 0 has no sign
 
 
 def count(value: float | None) -> str:
@@ -21,7 +25,11 @@ def count(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as a person says them: 8.2 s, 3 min 20 s, 2 h 5 min."""
+    """Seconds as a person says them.
+
+    >>> duration(8.2), duration(200), duration(7500)
+    ('8.2 s', '3 min 20 s', '2 h 5 min')
+    """
     if seconds is None or not math.isfinite(seconds):
         return "–"
     if seconds < 60:

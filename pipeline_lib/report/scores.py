@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipeline_lib.figures.paired import bootstrap_interval
 from pipeline_lib.figures.score_table import primary_rows
 from pipeline_lib.figures.style import model_colours, model_name, model_order
 
 UNITS = {"heldin": "held-in units", "heldout": "held-out units", "all": "all units", "coupling": "couplings"}
-SHOWN_ROWS = 1500
-"""Rows of the complete table on the page; all are in metrics.parquet."""
+SHOWN_ROWS = 800
+"""Rows of a table on the page, of which a browser shows a few at a time; all are in metrics.parquet."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,32 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """A model over all sessions; by column the mean, its interval, and in how many of how many sessions it is best."""
+
+    model: str
+    name: str
+    colour: str
+    sees: str
+    cells: list[Cell | None]
+    wins: list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
 class ScoreTable:
-    """Rows and columns of the main table, and the whole of the metrics table below it."""
+    """Models over all sessions, models session by session, and the whole of the metrics table below it."""
 
     columns: list[str] = field(default_factory=list)
+    standings: list[Standing] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
+    rows_left_out: int = 0
     everything: list[dict] = field(default_factory=list)
     left_out: int = 0
+
+    @property
+    def models(self) -> list[tuple[str, str]]:
+        """Names of the models scored, as in the results and as a reader writes them."""
+        return [(model, model_name(model)) for model in model_order({row.model for row in self.rows})]
 
 
 def read_scores(metrics: Path) -> ScoreTable:
@@ -100,10 +120,37 @@ def read_scores(metrics: Path) -> ScoreTable:
     everything = table.sort_values(["cohort", "session", "model", "seed", "split", "units", "metric"])
     return ScoreTable(
         columns=[f"Bits per spike, {UNITS[units]}" for units in columns],
-        rows=rows,
+        standings=_standings(main, columns),
+        rows=rows[:SHOWN_ROWS],
+        rows_left_out=max(0, len(rows) - SHOWN_ROWS),
         everything=everything.head(SHOWN_ROWS).to_dict("records"),
         left_out=max(0, len(everything) - SHOWN_ROWS),
     )
+
+
+def _standings(main: pd.DataFrame, columns: list[str]) -> list[Standing]:
+    """Means over sessions (a session in several cohorts counts once, seeds are averaged first)."""
+    means = main.groupby(["units", "session", "model"], as_index=False)["value"].mean()
+    models = model_order(main["model"].unique())
+    grids = {}  # scores [session, model], NaN where there is none
+    for units in columns:
+        grids[units] = means[means["units"] == units].pivot(index="session", columns="model", values="value")
+    colours, sees = model_colours(models), main.drop_duplicates("model").set_index("model")["sees"]
+    standings = []
+    for model in models:
+        cells: list[Cell | None] = []
+        wins = []
+        for grid in grids.values():
+            over_sessions = grid.mean().to_numpy(dtype=float)
+            top = float(over_sessions.max())
+            scale = Scale(min(0.0, max(float(over_sessions.min()), -max(top, 0.01))), max(top, 0.01))
+            values = grid[model].dropna().to_numpy() if model in grid else np.empty(0)
+            low, high = bootstrap_interval(values)
+            value = float(values.mean()) if len(values) else float("nan")
+            cells.append(Cell(value, low, high, value == top, scale) if len(values) else None)
+            wins.append((int((grid.idxmax(axis="columns") == model).sum()), len(values)))
+        standings.append(Standing(model, model_name(model), colours[model], str(sees[model]), cells, wins))
+    return standings
 
 
 def _cell(scores: pd.DataFrame, top: float | None, scale: Scale) -> Cell | None:

@@ -38,7 +38,17 @@ class Results:
 
     def paths(self) -> dict:
         names = ("recording", "trains", "split", "metrics")
-        return {**{name: getattr(self, name) for name in names}, "fits": list(self.fits)}
+        absent = {"source": self.directory / "data" / self.session, "searches": []}
+        return {**{name: getattr(self, name) for name in names}, "fits": list(self.fits), **absent}
+
+    def of(self, scope: str) -> dict:
+        """The same as a figure of that scope wants them: lists of sessions for one of all results."""
+        if scope != "all":
+            return self.paths()
+        every = {"recording": "recordings/*", "trains": "trains/*", "split": "splits/*"}
+        lists = {need: sorted(self.directory.glob(pattern)) for need, pattern in every.items()}
+        fits = sorted(path.parent for path in self.directory.glob("fits/*/*/*/manifest.json"))
+        return self.paths() | lists | {"fits": fits, "benchmarks": self.directory / "benchmarks"}
 
 
 def simulate(session: str, units: int = 40, trials: int = 60, seed: int = 0, truth: bool = True) -> Recording:
@@ -95,13 +105,17 @@ def simulate(session: str, units: int = 40, trials: int = 60, seed: int = 0, tru
     )
 
 
-def write_results(directory: Path, session: str = "demo", mode: str = "trials", seed: int = 0, **options) -> Results:
+def write_results(
+    directory: Path, session: str = "demo", mode: str = "trials", seed: int = 0, before: float = 0.0, **options
+) -> Results:
     """Recording, trains, split, fits, metrics of one session, in the places that DESIGN.md gives them."""
     recording = simulate(session, seed=seed, **options)
     recording_dir, trains_dir = directory / "recordings" / session, directory / "trains" / session
     recording.write(recording_dir)
     convert(recording_dir, trains_dir)
-    windows = WindowSettings(bin_size=BIN_MS, mode=mode, after=1.0, length=2.6)
+    windows = WindowSettings(bin_size=BIN_MS, mode=mode, before=before, after=1.0, length=2.6)
+    write_benchmarks(directory, session)
+    (directory / "data" / session).mkdir(parents=True)  # where raw voltage would be
     store = Trains.open(trains_dir)
     settings = SplitSettings(heldout_units=0.2, fractions=(0.6, 0.1, 0.3), block=5.2)
     split = make_split([store], windows, settings, cohort=session)
@@ -118,6 +132,14 @@ def write_results(directory: Path, session: str = "demo", mode: str = "trials", 
         table = pd.concat([pd.read_parquet(metrics), table], ignore_index=True)
     table.to_parquet(metrics, index=False)
     return Results(directory, session, recording_dir, trains_dir, split_path, fits, metrics)
+
+
+def write_benchmarks(directory: Path, session: str) -> None:
+    """What Snakemake writes of a job."""
+    for stage, seconds in (("convert", 1.5), ("record", 2.5)):
+        path = directory / "benchmarks" / stage / f"{session}.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"s\th:m:s\tmax_rss\tcpu_time\n{seconds}\t0:00:01\t140.5\t{seconds / 2}\n")
 
 
 def expected_counts(recording: Recording, split: Split, samples: pd.DataFrame, model: str) -> np.ndarray:
@@ -153,6 +175,9 @@ def write_fit(directory: Path, recording: Recording, split: Split, model: str, s
     group.create_array("sample", data=samples.index.to_numpy(dtype=np.int64))
     rng = np.random.default_rng(seed + 100)
     if model == "glm":
+        mix = rng.normal(size=(rates.shape[2], 4)).astype(np.float32)
+        group.create_array("latents", data=np.log(rates + 1e-3) @ mix)
+    if model == "glm":
         filters = recording.truth.arrays["coupling_filters"] + rng.normal(0, 0.02, (1, 1, LAGS))
         filters = filters * 0.8 + rng.normal(0, 0.015, filters.shape)
         filters[split.heldout[recording.session]] = np.nan
@@ -165,7 +190,7 @@ def write_fit(directory: Path, recording: Recording, split: Split, model: str, s
     else:
         history = pd.DataFrame({"step": [1], "loss": [0.4]})
     history.to_csv(fit / "history.csv", index=False)
-    run = {"wall_seconds": 12.5, "peak_memory_mb": 310.2, "device": "cpu", "python": "3.11.9"}
+    run = {"wall_seconds": 12.5, "cpu_seconds": 9.75, "peak_memory_mb": 310.2, "device": "cpu", "python": "3.11.9"}
     run |= {"packages": {"trainyard": "0.1.0", "torch": "2.13"}, "git": {"commit": "c0ffee" * 6, "dirty": False}}
     (fit / "run.json").write_text(json.dumps(run))
     (fit / "manifest.json").write_text(json.dumps({"key": "abc", "files": {"model.safetensors": "1" * 64}}))

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from pipeline_lib.figures import FIGURES, make
-from tests.figures.made_up_results import MODELS, write_results
+from tests.figures.made_up_results import MODELS, made_up_metrics, write_results
+
+DRAWN = ("session_overview", "raster_rates", "psth", "coupling", "score_table", "training_curves")
+"""Figures of every scope, one of which has nothing to draw in one of the sessions."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     root = tmp_path_factory.mktemp("report")
     results = root / "results"
     trees = [write_results(results, "demo"), write_results(results, "other_session", mode="continuous", seed=2)]
-    for name, spec in FIGURES.items():
+    for name in DRAWN:
+        spec = FIGURES[name]
         for tree in trees if spec.scope != "all" else trees[:1]:
             of = tree.session if spec.scope != "all" else ""
-            make(name, tree.paths(), results / "figures" / of / name)
+            make(name, tree.of(spec.scope), results / "figures" / of / name)
     hostile = results / "recordings" / "demo" / "recording.json"
     about = json.loads(hostile.read_text())
     about["citation"] = "Smith & Jones <script>document.title='broken'</script>"
@@ -63,3 +68,20 @@ def configuration(root: Path, results: Path) -> dict[str, Any]:
         "models": list(MODELS),
         "seeds": [0, 1],
     }
+
+
+@pytest.fixture(scope="session")
+def many(folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """Two hundred and fifty sessions: copies of one under other names, with scores, and some with a figure."""
+    results = tmp_path_factory.mktemp("many") / "results"
+    sessions = [f"session{k:03d}" for k in range(250)]
+    for session in sessions:
+        shutil.copytree(folder.results / "recordings" / "demo", results / "recordings" / session)
+    for session in sessions[::40]:
+        target = results / "figures" / session
+        target.mkdir(parents=True)
+        for suffix in ("png", "pdf", "csv"):
+            (target / f"psth.{suffix}").symlink_to(folder.results / f"figures/demo/psth.{suffix}")
+    scores = [made_up_metrics(session, seed) for seed, session in enumerate(sessions)]
+    pd.concat(scores, ignore_index=True).to_parquet(results / "metrics.parquet", index=False)
+    return Folder(results, {})

@@ -14,9 +14,12 @@ import pytest
 from PIL import Image as Pillow
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.figures import FIGURES
+from pipeline_lib.figures.score_table import primary_rows
 from pipeline_lib.report import PAGE_BYTES, build_report, formats, images
-from tests.report.conftest import Folder
+from tests.report.conftest import DRAWN, Folder
 
+SCOPES = ("all", "session", "cohort")
 EMPTY = {"meta", "link", "img", "br", "hr", "input"}
 
 
@@ -90,7 +93,9 @@ def test_links_lead_somewhere(folder: Folder, page: Page) -> None:
 
 
 def test_images_are_described_and_sized(page: Page) -> None:
-    assert len(page.of("img")) == 2 + 4 + 3, "a figure with nothing to draw has no image"
+    everywhere, of_session, of_cohort = (sum(FIGURES[name].scope == scope for name in DRAWN) for scope in SCOPES)
+    drawn = everywhere + 2 * (of_session + of_cohort) - 1  # the continuous windows of one follow no trials
+    assert len(page.of("img")) == drawn, "a figure with nothing to draw has no image"
     for image in page.of("img"):
         assert len(image["alt"]) > 40 and int(image["width"]) > 300
         data = base64.b64decode(image["src"].partition(",")[2])
@@ -107,7 +112,7 @@ def test_scores_are_those_of_the_metrics_table(folder: Folder, page: Page) -> No
     expected = metrics.groupby(["session", "model", "units"])["value"].mean()
     cells = [float(cell["data-value"]) for cell in page.of("td") if "score" in (cell.get("class") or "")]
     assert sorted(cells) == pytest.approx(sorted(expected))
-    best = [float(cell["data-value"]) for cell in page.of("td") if "best" in (cell.get("class") or "")]
+    best = [float(cell["data-value"]) for cell in page.of("td") if "score best" in (cell.get("class") or "")]
     assert sorted(best) == pytest.approx(sorted(expected.groupby(["session", "units"]).max()))
 
 
@@ -168,7 +173,7 @@ def test_many_figures_shrink_and_then_are_linked(
     assert 0.6 * limit < len(html) < limit, "the budget is used, and kept"
     page = Page(html.decode())
     text = "".join(page.text)
-    assert text.count("Not in this page, which stays under 5 MB") == 24 - len(page.of("img")) > 0
+    assert text.count("not in this page, which stays under 5 MB") == 24 - len(page.of("img")) > 0
     assert len([link for link in page.of("a") if (link["href"] or "").endswith(".png")]) == 24
 
 
@@ -184,5 +189,21 @@ def test_what_a_small_image_saves_goes_to_the_next(folder: Folder) -> None:
 
 def test_numbers_read_well() -> None:
     assert formats.number(-0.1234) == "\u22120.123" and formats.number(float("nan")) == "–"
+    assert formats.number(-0.0001) == "0.000"
     assert formats.count(1234567) == "1\u202f234\u202f567" and formats.count(None) == "–"
     assert [formats.duration(seconds) for seconds in (8.24, 200, 7500)] == ["8.2 s", "3 min 20 s", "2 h 5 min"]
+
+
+def test_hundreds_of_sessions_fit_into_the_page(many: Folder, tmp_path: Path) -> None:
+    build_report(many.results, tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text()
+    assert len(html.encode()) < PAGE_BYTES
+    page = Page(html)
+    text = " ".join("".join(page.text).split())
+    assert "250 sessions with" in text and "200 more rows are in metrics.parquet" in text
+    assert text.count("Nobody et al.") + text.count("Smith & Jones") == 1, "what to cite is said once"
+    standing = html[html.index('id="standing-table"') :].partition("</table>")[0]
+    found = [float(value) for value in re.findall(r'data-value="(-?[0-9.e-]+)">[^<]*<small>', standing)]
+    metrics = primary_rows(pd.read_parquet(many.results / "metrics.parquet"))
+    expected = metrics.groupby(["session", "model", "units"])["value"].mean().groupby(["model", "units"]).mean()
+    assert sorted(found) == pytest.approx(sorted(expected))

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline_lib.figures import FIGURES
 from pipeline_lib.report import build_report
-from tests.report.conftest import Folder
+from tests.report.conftest import DRAWN, Folder
 
 BROWSER = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -70,8 +71,9 @@ def test_tables_sort_and_figures_can_be_chosen(folder: Folder, tmp_path: Path) -
     assert result["up"] == result["down"][::-1] and result["sorted"] == "descending"
     assert result["models"] == sorted(result["models"], key=str.lower) and not result["cleared"]
     assert sorted(result["last"]) == ["", "", "nan", "nan"], "empty cells are last, whichever way"
-    assert result["all"] == 2 + 4 + 4
-    assert len(result["subject"]) == 4 and all("demo" in name for name in result["subject"])
+    own = sum(FIGURES[name].scope != "all" for name in DRAWN)
+    assert result["all"] == len(DRAWN) - own + 2 * own
+    assert len(result["subject"]) == own and all("demo" in name for name in result["subject"])
     assert result["both"] == ["figure-demo-coupling"]
     assert result["kind"] == ["figure-demo-coupling", "figure-other_session-coupling"]
 
@@ -95,3 +97,45 @@ def test_the_page_fits_the_screen(folder: Folder, tmp_path: Path, width: int) ->
     result = json.loads(html.unescape(re.search(r"<title>(.*?)</title>", document).group(1)))
     assert result["scroll"] <= width, "tables and figures scroll inside their own boxes"
     assert result["size"] >= 16 and result["low"] >= 40, "letters to read and heads to press with a thumb"
+
+
+def test_sessions_and_models_can_be_switched_off(folder: Folder, tmp_path: Path) -> None:
+    script = """
+    const shown = id => [...document.querySelector(id).tBodies[0].rows].filter(row => row.offsetParent);
+    const names = () => shown("#score-table").map(row => row.querySelector("th").textContent);
+    result.before = names().length;
+    const box = document.querySelector("#choose-models input[value=glm]");
+    box.click(); result.without = names(); result.standing = shown("#standing-table").length;
+    box.click(); result.again = names().length;
+    const list = document.querySelector("#choose-subject"); list.value = "other_session";
+    list.dispatchEvent(new Event("change", { bubbles: true }));
+    result.sessions = shown("#score-table").map(row => row.cells[0].textContent);
+    result.pagers = [...document.querySelectorAll(".pager")].filter(each => each.offsetParent).length;
+    """
+    result = evaluate(folder, tmp_path, script)
+    assert result["before"] == result["again"] == 8
+    assert "GLM" not in result["without"] and len(result["without"]) == 6 and result["standing"] == 3
+    assert result["sessions"] == ["other_session"] * 4 and result["pagers"] == 0
+
+
+def test_hundreds_of_sessions_are_shown_a_page_at_a_time(many: Folder, tmp_path: Path) -> None:
+    script = """
+    const rows = () => [...document.querySelector("#score-table").tBodies[0].rows].filter(row => row.offsetParent);
+    const bar = document.querySelector("#score-table").closest(".scroll").nextElementSibling;
+    const [back, next] = bar.querySelectorAll("button");
+    result.first = rows().length; result.note = bar.textContent; result.back = back.disabled;
+    const sessions = () => rows().map(row => row.cells[0].textContent);
+    const one = sessions(); next.click(); result.turned = sessions().filter(name => one.includes(name)).length;
+    const heads = [...document.querySelector("#score-table").tHead.rows[0].cells];
+    heads.find(head => head.textContent.includes("held-in")).querySelector("button").click();
+    const values = [...document.querySelectorAll("#score-table td.score")].map(cell => Number(cell.dataset.value));
+    result.best = Math.max(...values);
+    back.click(); result.top = Number(rows()[0].querySelector("td.score").dataset.value);
+    const list = document.querySelector("#choose-subject"); list.value = "session150";
+    list.dispatchEvent(new Event("change", { bubbles: true }));
+    result.chosen = sessions(); result.hidden = bar.hidden;
+    """
+    result = evaluate(many, tmp_path, script)
+    assert result["first"] == 40 and "1 to 40 of 800" in result["note"] and result["back"]
+    assert result["turned"] == 0 and result["top"] == result["best"]
+    assert result["chosen"] == ["session150"] * 4 and result["hidden"]

@@ -1,22 +1,28 @@
 # everything made -> figures and the report. A figure is a PDF and a PNG, with the numbers behind it as CSV.
+# It belongs to a session, to a session of a cohort, or to all of the results: its folder says to which.
+FIGURE_FILES = FigureFiles(PLAN, PATHS)
+FIGURES = [f"{stem}.png" for stem in FIGURE_FILES.stems]
+SUBJECTS = sorted({of for spec in FIGURE_SPECS.values() for of in FIGURE_FILES.subjects(spec.scope)} - {""})
 
 
 rule figure:
     input:
-        unpack(figure_inputs),
+        unpack(lambda wildcards: FIGURE_FILES.declared(wildcards.figure, dirname(wildcards.of))),
     output:
         report(
             PATHS.figure("{of}{figure}") + ".png",
             caption="../report/figure.rst",
             category=lambda wildcards: FIGURE_SPECS[wildcards.figure].title,
-            labels=lambda wildcards: {"of": dirname(wildcards.of) or "all"},
+            labels=lambda wildcards: {"of": dirname(wildcards.of) or "all sessions"},
         ),
         pdf=PATHS.figure("{of}{figure}") + ".pdf",
         csv=PATHS.figure("{of}{figure}") + ".csv",
     log:
         PATHS.log("figures", "{of}{figure}"),
+    benchmark:
+        PATHS.benchmark("figures", "{of}{figure}")
     wildcard_constraints:
-        of="|".join(f"{of}/" for of in {*PLAN.sessions, *PLAN.cohorts}) + "|",
+        of="|".join(f"{re.escape(of)}/" for of in SUBJECTS) + "|",
         figure="|".join(FIGURE_SPECS),
     conda:
         "../envs/main.yaml"
@@ -26,7 +32,8 @@ rule figure:
         runtime=15,
     params:
         stem=lambda wildcards: PATHS.figure(wildcards.figure, dirname(wildcards.of)),
-        paths=figure_paths,
+        caption=lambda wildcards: FIGURE_SPECS[wildcards.figure].caption,
+        paths=lambda wildcards, input: json.dumps(FIGURE_FILES.arguments(wildcards.figure, dict(input.items()))),
         code=lambda wildcards: code_id([f"pipeline_lib.figures.{FIGURE_SPECS[wildcards.figure].module}"]),
     shell:
         "python -m pipeline_lib figure {wildcards.figure} --paths {params.paths:q} --stem {params.stem:q} > {log} 2>&1"

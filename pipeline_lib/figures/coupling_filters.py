@@ -1,0 +1,128 @@
+"""Coupling filters of a GLM with their uncertainty."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from pipeline_lib.figures.fit_tables import fit_tables
+from pipeline_lib.figures.style import (
+    QUIET,
+    model_colours,
+    model_line,
+    model_name,
+    model_order,
+    new_figure,
+    styled,
+)
+from pipeline_lib.figures.units import shortened
+
+CAPTION = (
+    "Filters of a coupled GLM with pointwise 95 % intervals where the fit made standard errors: how a spike of the "
+    "sender changes the log-rate of the receiver as time passes. The upper row are own histories of single units (look "
+    "for the dip of refractoriness), below are the strongest couplings, exciting ones first. An interval that holds "
+    "zero at every lag says that the data do not show this coupling; q is the false-discovery rate at which it counts "
+    "as found."
+)
+
+OWN, EACH_SIGN, A_ROW = 3, 3, 3
+INTERVAL = 1.96
+
+
+def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
+    """Columns model, sender, receiver (unit_id), place (of the panel), own (bool), q, lag (ms), value, low, high.
+
+    low and high are NaN without standard errors. Raises NothingToDrawError where no fit has filters.
+    """
+    filters = fit_tables(recording, fits, "filters")
+    couplings = fit_tables(recording, fits, "couplings")
+    first = next(iter(couplings.values()))
+    pairs = [(unit, unit) for unit in _own(next(iter(filters.values())))] + _strongest(first)
+    tables = []
+    for model, table in filters.items():
+        text = table["sender"].astype(str) + "\0" + table["receiver"].astype(str)
+        q = couplings[model].set_index(["sender", "receiver"])["q"].to_dict() if model in couplings else {}
+        for place, (sender, receiver) in enumerate(pairs):
+            line = table[text == f"{sender}\0{receiver}"]
+            band = INTERVAL * line["error"]
+            tables.append(
+                pd.DataFrame(
+                    {
+                        "model": model,
+                        "sender": sender,
+                        "receiver": receiver,
+                        "place": place,
+                        "own": sender == receiver,
+                        "q": q.get((sender, receiver), np.nan),
+                        "lag": line["lag"],
+                        "value": line["value"],
+                        "low": line["value"] - band,
+                        "high": line["value"] + band,
+                    }
+                )
+            )
+    return pd.concat(tables, ignore_index=True)
+
+
+def _own(filters: pd.DataFrame) -> list[str]:
+    """Units whose own history is largest."""
+    own = filters[filters["sender"].astype(str) == filters["receiver"].astype(str)]
+    size = own["value"].abs().groupby(own["sender"].astype(str)).sum()
+    return size.sort_values(ascending=False, kind="stable").index[:OWN].tolist()
+
+
+def _strongest(couplings: pd.DataFrame) -> list[tuple[str, str]]:
+    """The most exciting pairs, then the most inhibiting ones, of those that tests found where there are any."""
+    found = couplings[couplings["q"] < 0.05]
+    chosen = (found if len(found) else couplings).sort_values("strength", kind="stable")
+    inhibiting = chosen[chosen["strength"] < 0].head(EACH_SIGN)
+    exciting = chosen[chosen["strength"] > 0].tail(EACH_SIGN).iloc[::-1]
+    both = pd.concat([exciting, inhibiting])
+    return list(zip(both["sender"], both["receiver"], strict=True))
+
+
+@styled
+def draw(table: pd.DataFrame) -> Figure:
+    """Own histories in the first row, couplings below; one scale for each of the two."""
+    places = table.drop_duplicates("place").sort_values("place")
+    own, pairs = places[places["own"]], places[~places["own"]]
+    columns = max(1, min(A_ROW, max(len(own), len(pairs))))
+    rows = -(-len(own) // columns) + -(-len(pairs) // columns)
+    figure = new_figure("wide", 10 + 30 * rows)
+    grid = figure.subplots(rows, columns, sharex=True, squeeze=False)
+    panels = list(grid[: -(-len(own) // columns)].ravel())[: len(own)]
+    panels += list(grid[-(-len(own) // columns) :].ravel())[: len(pairs)]
+    for axes in grid.ravel():
+        axes.set_visible(axes in panels)
+    models = model_order(table["model"].unique())
+    colours = model_colours(models)
+    ordered = pd.concat([own, pairs])
+    for axes, (_, pair) in zip(panels, ordered.iterrows(), strict=True):
+        axes.axhline(0, color=QUIET, lw=0.4)
+        for model in models:
+            line = table[(table["place"] == pair["place"]) & (table["model"] == model)]
+            axes.fill_between(line["lag"], line["low"], line["high"], color=colours[model], alpha=0.25, lw=0)
+            axes.plot(line["lag"], line["value"], **model_line(model, colours[model]))
+        sender, receiver = shortened(str(pair["sender"]), 12), shortened(str(pair["receiver"]), 12)
+        title = f"{sender}, own history" if pair["own"] else f"{sender} \u2192 {receiver}"
+        title += f", q = {pair['q']:.1g}" if np.isfinite(pair["q"]) else ""
+        axes.set_title(title)
+        axes.set_xlim(0, None)
+        axes.locator_params(axis="x", nbins=4)
+        axes.locator_params(axis="y", nbins=4)
+        axes.tick_params(labelbottom=True)
+    for axes in panels:
+        if axes in grid[:, 0]:
+            axes.set_ylabel("Filter (log-rate\nper spike)")
+        axes.set_xlabel("Lag (ms)")
+    handles: list[Line2D | Patch] = [
+        Line2D([], [], label=model_name(model), **model_line(model, colours[model])) for model in models
+    ]
+    if table["low"].notna().any():
+        handles.append(Patch(color=QUIET, alpha=0.25, lw=0, label="95 % interval"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return figure

@@ -1,0 +1,97 @@
+"""Couplings between all units before and after a mask: what was fitted, and what is left of it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline_lib.figures.fit_tables import fit_tables
+from pipeline_lib.figures.style import (
+    COLUMN_WIDTHS,
+    diverging_map,
+    model_name,
+    new_figure,
+    panel_title,
+    styled,
+)
+from pipeline_lib.figures.units import name_regions, region_blocks
+
+CAPTION = (
+    "Couplings of a coupled GLM before and after a mask, units grouped by region: how a spike of the sender (column) "
+    "changes the log-rate of the receiver (row), summed over lags; orange excites, blue inhibits. Before: all "
+    "couplings of the fit. After: only those whose test holds at a false-discovery rate of 5 % where the fit made "
+    "tests, otherwise only those that the configured mask allows. Grey is left out (a unit's own history always is). "
+    "Look for blocks that stay: a map that the mask empties held noise."
+)
+
+MOST_UNITS = 120
+"""Above it the units with the strongest couplings are shown, which keeps the CSV under 2 MB."""
+DISCOVERY = 0.05
+STRENGTH = "Strength (log-rate per spike)"
+
+
+def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
+    """A row an ordered pair: model, sender, receiver (unit_id), sender_region, receiver_region, strength, after (bool).
+
+    `after`: the pair is left by the mask, see `CAPTION`. Raises NothingToDrawError where no fit has couplings.
+    """
+    tables = []
+    for model, table in fit_tables(recording, fits, "couplings").items():
+        size = table["strength"].abs()
+        total = size.groupby(table["sender"]).sum().add(size.groupby(table["receiver"]).sum(), fill_value=0)
+        shown = total.sort_values(ascending=False, kind="stable").index[:MOST_UNITS]
+        table = table[table["sender"].isin(shown) & table["receiver"].isin(shown)]
+        tested = table["q"].notna().any()
+        after = (table["q"] < DISCOVERY) if tested else table["allowed"]
+        tables.append(table.assign(model=model, after=after.astype(bool), tested=bool(tested)))
+    columns = ["model", "sender", "receiver", "sender_region", "receiver_region", "strength", "after", "tested"]
+    return pd.concat(tables, ignore_index=True)[columns]
+
+
+@styled
+def draw(table: pd.DataFrame) -> Figure:
+    """A row a model: before on the left, after on the right, one colour scale."""
+    models = table["model"].drop_duplicates().tolist()
+    side = (COLUMN_WIDTHS["double"] - 40) / 2
+    figure = new_figure("double", len(models) * (side + 20))
+    grid = figure.subplots(len(models), 2, squeeze=False)
+    letters = iter("abcdefghijkl")
+    for row, model in zip(grid, models, strict=True):
+        own = table[table["model"] == model]
+        limit = float(own["strength"].abs().quantile(0.99)) or 1.0
+        name = "" if len(models) == 1 else f"{model_name(str(model))}: "
+        left = f"q < {DISCOVERY}" if own["tested"].any() else "allowed by the mask"
+        kept = int(own["after"].sum())
+        titles = (f"{name}before, {len(own)} pairs", f"{name}after ({left}), {kept} pairs")
+        for axes, rows, title in zip(row, (own, own[own["after"]]), titles, strict=True):
+            image = _matrix(axes, own, rows, side, limit)
+            panel_title(axes, next(letters), title)
+        bar = figure.colorbar(image, ax=list(row), shrink=0.8, aspect=25, pad=0.015, extend="both")
+        bar.set_label(STRENGTH)
+        bar.outline.set_linewidth(0.4)
+    return figure
+
+
+def _matrix(axes: Axes, own: pd.DataFrame, rows: pd.DataFrame, side: float, limit: float) -> Any:
+    """Receivers down, senders across, both grouped by region; the image."""
+    receivers = _ordered(own, "receiver")
+    senders = _ordered(own, "sender")
+    cells = rows.pivot(index="receiver", columns="sender", values="strength")
+    values = cells.reindex(index=receivers.index, columns=senders.index).to_numpy(dtype=float)
+    look: dict[str, Any] = {"cmap": diverging_map(), "vmin": -limit, "vmax": limit, "interpolation": "nearest"}
+    image = axes.imshow(np.ma.masked_invalid(values), **look)
+    name_regions(axes, region_blocks(receivers.to_numpy()), side)
+    name_regions(axes, region_blocks(senders.to_numpy()), side, axis="x")
+    axes.set(xlabel="Sender", ylabel="Receiver")
+    axes.spines[["top", "right"]].set_visible(True)
+    return image
+
+
+def _ordered(own: pd.DataFrame, role: str) -> pd.Series:
+    """Region of each unit of a role, by unit, in the order of the axis."""
+    regions = own.drop_duplicates(role).set_index(role)[f"{role}_region"].astype(str)
+    return regions.sort_index(kind="stable").sort_values(kind="stable")

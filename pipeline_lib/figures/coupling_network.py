@@ -1,0 +1,130 @@
+"""Couplings between regions as a network."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch
+
+from pipeline_lib.figures.fit_tables import fit_tables
+from pipeline_lib.figures.style import (
+    EXCITATION,
+    INHIBITION,
+    QUIET,
+    SMALL_SIZE,
+    model_name,
+    new_figure,
+    region_colours,
+    styled,
+)
+from pipeline_lib.figures.units import shortened
+
+CAPTION = (
+    "Couplings between regions. A circle is a region, its area the number of units; an arrow is as wide as the share "
+    "of pairs of units that are coupled from one region to another (found at a false-discovery rate of 5 %; without "
+    "tests, among the tenth of all pairs with the strongest couplings), orange where more of them excite, blue where "
+    "more inhibit. The ring around a circle is the share within the region. Look for arrows that are wider one way "
+    "than the other, and remember that units which were not recorded couple too."
+)
+
+DISCOVERY, STRONGEST = 0.05, 0.1
+RING = 1.5
+"""Area of the ring around a circle, of that of the circle."""
+MOST_REGIONS = 9
+
+
+def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
+    """A row an ordered pair of regions: model, sender_region, receiver_region, senders, receivers (units), pairs,
+
+    coupled (pairs), share, exciting (share of the coupled pairs), tested (bool). Of the `MOST_REGIONS` regions with
+    most units. Raises NothingToDrawError where no fit has couplings.
+    """
+    tables = []
+    for model, table in fit_tables(recording, fits, "couplings").items():
+        table = table.assign(
+            sender_region=table["sender_region"].astype(str), receiver_region=table["receiver_region"].astype(str)
+        )
+        tested = bool(table["q"].notna().any())
+        size = table["strength"].abs()
+        coupled = table["q"] < DISCOVERY if tested else (size >= size.quantile(1 - STRONGEST)) & (size > 0)
+        units = table.drop_duplicates("receiver")["receiver_region"].value_counts()
+        shown = table["sender_region"].isin(units.index[:MOST_REGIONS])
+        shown &= table["receiver_region"].isin(units.index[:MOST_REGIONS])
+        marked = table.assign(coupled=coupled, exciting=coupled & (table["strength"] > 0))[shown]
+        grouped = marked.groupby(["sender_region", "receiver_region"], as_index=False).agg(
+            pairs=("strength", "size"),
+            coupled=("coupled", "sum"),
+            exciting=("exciting", "sum"),
+            senders=("sender", "nunique"),
+            receivers=("receiver", "nunique"),
+        )
+        grouped["exciting"] = grouped["exciting"] / grouped["coupled"].clip(lower=1)
+        tables.append(grouped.assign(model=model, share=grouped["coupled"] / grouped["pairs"], tested=tested))
+    columns = ["model", "sender_region", "receiver_region", "senders", "receivers", "pairs", "coupled", "share"]
+    return pd.concat(tables, ignore_index=True)[[*columns, "exciting", "tested"]]
+
+
+@styled
+def draw(table: pd.DataFrame) -> Figure:
+    """A panel a model, regions on a circle."""
+    models = table["model"].drop_duplicates().tolist()
+    flat = table["receiver_region"].nunique() <= 2
+    figure = new_figure("single" if len(models) == 1 else "double", 40 if flat else 84)
+    largest = float(table["share"].max()) or 1.0
+    for axes, model in zip(figure.subplots(1, len(models), squeeze=False)[0], models, strict=True):
+        own = table[table["model"] == model]
+        _network(axes, own, largest)
+        if len(models) > 1:
+            axes.set_title(model_name(str(model)))
+    return figure
+
+
+def _network(axes: Axes, own: pd.DataFrame, largest: float) -> None:
+    units = {str(region): int(rows["receivers"].max()) for region, rows in own.groupby("receiver_region")}
+    regions = sorted(units)
+    colours = region_colours(regions)
+    # Two regions stand side by side, more of them go round from the top.
+    angle = (np.pi if len(regions) == 2 else np.pi / 2) - 2 * np.pi * np.arange(len(regions)) / len(regions)
+    around = np.stack([np.cos(angle), np.sin(angle)], axis=1) * (len(regions) > 1)
+    place = {region: (float(x), float(y)) for region, (x, y) in zip(regions, around, strict=True)}
+    area = {region: 60 + 340 * units[region] / max(units.values()) for region in regions}
+    for row in own.to_dict("records"):
+        sender, receiver = str(row["sender_region"]), str(row["receiver_region"])
+        colour = EXCITATION if row["exciting"] >= 0.5 else INHIBITION
+        width = 4.0 * float(row["share"]) / largest
+        if sender == receiver:
+            x, y = place[sender]
+            axes.scatter(x, y, s=area[sender] * RING, facecolor="none", edgecolor=colour, lw=width)
+        elif row["coupled"]:
+            arrow = FancyArrowPatch(
+                place[sender],
+                place[receiver],
+                connectionstyle="arc3,rad=0.15",
+                arrowstyle=f"-|>,head_width={1.5 + width},head_length={2.5 + width}",
+                shrinkA=_radius(area[sender]),
+                shrinkB=_radius(area[receiver]) + 3,
+                lw=width,
+                color=colour,
+                alpha=0.8,
+                mutation_scale=1.0,
+            )
+            axes.add_patch(arrow)
+    for region, (x, y) in place.items():
+        axes.scatter(x, y, s=area[region], color=colours[region], zorder=3)
+        beside = (1.42 * x, 1.3 * y - 0.25 * (len(regions) == 1))
+        axes.text(*beside, shortened(region, 12), ha="center", va="center", color=colours[region])
+    kind = f"q < {DISCOVERY}" if own["tested"].any() else f"strongest {STRONGEST:.0%}"
+    widest = f"Widest: {own['share'].max():.0%} of pairs ({kind})"
+    note = f"{widest}\norange: mostly exciting, blue: mostly inhibiting"
+    axes.text(0.5, 0.0, note, transform=axes.transAxes, ha="center", va="bottom", fontsize=SMALL_SIZE, color=QUIET)
+    low, high = (-0.85, 0.6) if len(regions) <= 2 else (-1.95, 1.55)
+    axes.set(xlim=(-1.75, 1.75), ylim=(low, high), aspect="equal")
+    axes.axis("off")
+
+
+def _radius(area: float) -> float:
+    """Of the ring around a circle of `area` square points, in points."""
+    return (RING * area) ** 0.5 / 2 + 2

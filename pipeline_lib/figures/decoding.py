@@ -1,0 +1,69 @@
+"""What can be decoded from each model's rates: movement, choices, timing."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.figures.style import FAINT, QUIET, model_colours, model_name, model_order, new_figure, styled
+
+CAPTION = (
+    "How well behaviour is decoded from each model's rates on the test part, by a readout fitted to the training part: "
+    "R2 of a ridge regression for signals, balanced accuracy of a logistic regression for choices (grey line: chance), "
+    "and for timing the correlation with the speed of the rates. Points are seeds of a session, bars 95 % bootstrap "
+    "intervals over test windows. A model that saw the trial's condition may owe its accuracy to that."
+)
+
+PREFIX = "decoding_"
+KINDS = {"_r2": "R\u00b2", "_balanced_accuracy": "Balanced accuracy", "_speed_correlation": "Correlation"}
+
+
+def data(metrics: Path | str) -> pd.DataFrame:
+    """Rows of the metrics table about decoding from the rates of all units: finite, of the test part.
+
+    Columns: target, kind (a value of `KINDS`), cohort, session, model, seed, value, ci_low, ci_high, chance. Raises
+    NothingToDrawError where there is none.
+    """
+    scores = pd.read_parquet(metrics)
+    chosen = scores["metric"].str.startswith(PREFIX) & (scores["units"] == "all") & scores["value"].notna()
+    scores = scores[chosen & (scores["split"] == "test")]
+    if scores.empty:
+        raise NothingToDrawError("Nothing is decoded: the configuration names no target (evaluation.decoding).")
+    suffix = scores["metric"].map(lambda metric: next(each for each in KINDS if metric.endswith(each)))
+    names = [metric[len(PREFIX) : -len(end)] for metric, end in zip(scores["metric"], suffix, strict=True)]
+    classes = pd.to_numeric(scores["null"].str.extract(r"chance 1/(\d+)")[0])
+    table = scores.assign(target=names, kind=suffix.map(KINDS), chance=1 / classes)
+    columns = ["target", "kind", "cohort", "session", "model", "seed", "value", "ci_low", "ci_high", "chance"]
+    return table[columns].sort_values(columns[:6], ignore_index=True)
+
+
+@styled
+def draw(table: pd.DataFrame) -> Figure:
+    """A panel a target; rows are models, points sessions and seeds."""
+    models = model_order(table["model"].unique())
+    colours = model_colours(models)
+    targets = table["target"].drop_duplicates().tolist()
+    columns = min(3, len(targets))
+    lines = -(-len(targets) // columns)
+    figure = new_figure({1: "single", 2: "wide"}.get(columns, "double"), lines * (len(models) * 5.0 + 16))
+    grid = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
+    for place, axes in enumerate(grid):
+        axes.set_visible(place < len(targets))
+    for axes, target in zip(grid, targets, strict=False):
+        of = table[table["target"] == target]
+        for row, model in enumerate(models):
+            points = of[of["model"] == model]
+            at = row + np.linspace(-0.25, 0.25, len(points)) * (len(points) > 1)
+            axes.hlines(at, points["ci_low"], points["ci_high"], color=colours[model], lw=1.0)
+            axes.plot(points["value"], at, "o", ms=3.0, color=colours[model], mec="white", mew=0.3)
+        null = of["chance"].dropna()
+        axes.axvline(float(null.iloc[0]) if len(null) else 0.0, color=QUIET, lw=0.6, zorder=0)
+        axes.set_title(target.replace("_", " "))
+        axes.set_xlabel(str(of["kind"].iloc[0]))
+        axes.set_yticks(range(len(models)), [model_name(model) for model in models])
+        axes.set_ylim(len(models) - 0.4, -0.6)
+        axes.grid(axis="x", color=FAINT, lw=0.4)
+        axes.set_axisbelow(True)
+    return figure

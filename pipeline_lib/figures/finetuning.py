@@ -1,0 +1,78 @@
+"""What pretraining is worth: the score of fits that used a share of the data, from scratch and from other weights."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from matplotlib.figure import Figure
+
+from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.figures.fits import Fit
+from pipeline_lib.figures.style import INK, QUIET, new_figure, panel_title, styled
+
+CAPTION = (
+    "Test score against the share of the training windows that was used, of fits that started from random weights and "
+    "of fits that started from those of another one (pretrained); a dot a fit, lines through the means. Where the "
+    "lines part, pretraining was worth as much data as lies between them."
+)
+
+METRICS = {
+    "token_bits_per_spike": "Bits per spike",
+    "decoding_r2": "R²",
+    "decoding_balanced_accuracy": "Balanced accuracy",
+}
+
+
+def data(fits: Sequence[Path | str]) -> pd.DataFrame:
+    """Scores of all fits that know a share of the data.
+
+    Columns: model, cohort, seed, start ("scratch" or "pretrained"), fraction, score, value.
+
+    Raises
+    ------
+    NothingToDrawError : no two fits differ in their share of the data (`fraction`).
+    """
+    rows = []
+    for fit in (Fit.at(directory) for directory in fits):
+        settings, path = fit.directory / "config.yaml", fit.directory / "tables" / "scores.parquet"
+        if not settings.is_file() or not path.is_file():
+            continue
+        config = yaml.safe_load(settings.read_text())
+        if "fraction" not in config:
+            continue
+        scores = pd.read_parquet(path).query("split == 'test' and null != 'evaluated mean'")
+        start = "pretrained" if config.get("initial") else "scratch"
+        place = {"model": fit.model, "cohort": fit.cohort, "seed": fit.seed, "start": start}
+        for metric, value in zip(scores["metric"], scores["value"], strict=True):
+            if metric.split()[0] in METRICS:
+                rows.append(place | {"fraction": config["fraction"], "score": metric, "value": value})
+    table = pd.DataFrame(rows)
+    if not len(table) or table["fraction"].nunique() < 2:
+        raise NothingToDrawError("No fits of different shares of the data: set `fraction` of the Neuroformer.")
+    return table
+
+
+@styled
+def draw(table: pd.DataFrame) -> Figure:
+    """A panel a score."""
+    scores = list(table["score"].unique())[:4]
+    figure = new_figure("single" if len(scores) == 1 else "double" if len(scores) > 2 else "wide", 55)
+    grid = figure.subplots(1, len(scores), squeeze=False)[0]
+    looks = {"scratch": (QUIET, "--", "From scratch"), "pretrained": (INK, "-", "Pretrained")}
+    for letter, score, axes in zip("ABCD", scores, grid, strict=False):
+        for start, (colour, dashes, name) in looks.items():
+            rows = table[(table["score"] == score) & (table["start"] == start)]
+            mean = rows.groupby("fraction")["value"].mean()
+            axes.plot(100 * rows["fraction"], rows["value"], "o", ms=2, color=colour)
+            axes.plot(100 * mean.index, mean, ls=dashes, color=colour, label=name)
+        metric, _, variable = score.partition(" ")
+        panel_title(axes, letter, variable.replace("/", ": ").capitalize() or "Tokens")
+        axes.set_xscale("log")
+        ticks = sorted(100 * table["fraction"].unique())
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+        axes.set_xlabel("Training windows (%)")
+        axes.set_ylabel(METRICS[metric])
+    grid[0].legend()
+    return figure

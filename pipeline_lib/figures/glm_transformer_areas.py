@@ -1,0 +1,110 @@
+"""Coupling filters of every pair of populations, and trials by their latents (Xin & Kass 2025, figure 5)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+
+from pipeline_lib.clock import to_seconds
+from pipeline_lib.figures.glm_transformer_fit import coupled_fit, table, test_windows
+from pipeline_lib.figures.style import FAINT, MODEL_COLOURS, QUIET, new_figure, panel_title, rate_map, styled
+from pipeline_lib.recording import read_description
+
+CAPTION = (
+    "a, Coupling filters from each population (column) to each (row): what a spike passes on, for loadings of norm 1. "
+    "Orange: the coupling predicts test trials better than permuted trials do (q < 0.05 over all pairs); grey: not. "
+    "An empty panel is a coupling that the fit dropped or never had. b, Test trials by the first two principal "
+    "components of their latents, coloured by running speed where it was recorded, else by their order in time: a "
+    "gradient means that the background follows the animal's state."
+)
+
+LEVEL = 0.05
+MOST = 7
+"""Populations shown, those with most units."""
+
+
+def data(recording: Path | str, split: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
+    """Rows by `kind`: "filter" (sender, receiver, x = lag in ms, y = log-rate per spike, value = q of the pair),
+    "area" (sender, value = units) and "trial" (x, y = principal components, value = running speed or seconds, and
+    which in `sender`).
+
+    Raises
+    ------
+    NothingToDrawError : no fit has couplings of populations.
+    """
+    fit, session = coupled_fit(fits), str(read_description(recording)["session"])
+    units = pd.read_parquet(Path(recording) / "units.parquet", columns=["population"])["population"].astype(str)
+    sizes = units.value_counts().sort_index(kind="stable").nlargest(MOST).sort_index()
+    areas = pd.DataFrame({"kind": "area", "sender": sizes.index, "value": sizes.to_numpy()})
+    filters = table(fit, "area_filters", session)
+    q = table(fit, "area_couplings", session)[["sender", "receiver", "factor", "q"]]
+    filters = filters.merge(q, on=["sender", "receiver", "factor"])
+    filters = filters[filters["sender"].isin(sizes.index) & filters["receiver"].isin(sizes.index)]
+    filters = filters.rename(columns={"lag": "x", "value": "y", "q": "value"}).assign(kind="filter")
+    tables = [areas, filters]
+    windows = test_windows(fit, split, session, ["latent_mean"])
+    if "latent_mean" in windows.extras and len(windows.samples) > 2:
+        latents = windows.extras["latent_mean"].astype(np.float64)
+        vectors, values, _ = np.linalg.svd(latents - latents.mean(axis=0), full_matrices=False)
+        scores = vectors[:, :2] * values[:2]
+        starts = windows.samples["start_tick"].to_numpy()
+        what, state = _state(Path(recording), starts, windows.latents.shape[1] * windows.bin_ticks)
+        tables.append(
+            pd.DataFrame({"kind": "trial", "sender": what, "x": scores[:, 0], "y": scores[:, -1], "value": state})
+        )
+    return pd.concat(tables, ignore_index=True)[["kind", "sender", "receiver", "factor", "x", "y", "value"]]
+
+
+def _state(recording: Path, starts: np.ndarray, ticks: int) -> tuple[str, np.ndarray]:
+    """Mean running speed of each window, or where none was recorded the second it began; and which of them it is."""
+    path = recording / "signals" / "running.parquet"
+    if not path.is_file():
+        return "Time (s)", to_seconds(starts)
+    signal = pd.read_parquet(path).dropna()
+    column = next(str(name) for name in signal.columns if name != "time")
+    time, speed = signal["time"].to_numpy(), signal[column].to_numpy()
+    total = np.concatenate([[0.0], np.cumsum((speed[1:] + speed[:-1]) / 2 * np.diff(time))])
+    first, last = to_seconds(starts), to_seconds(starts + ticks)
+    return "Running speed (cm/s)", (np.interp(last, time, total) - np.interp(first, time, total)) / (last - first)
+
+
+@styled
+def draw(table: pd.DataFrame) -> Figure:
+    """A panel a pair of populations, and the trials beside them."""
+    areas = table.loc[table["kind"] == "area", "sender"].tolist()
+    trials = table[table["kind"] == "trial"]
+    figure = new_figure("double", max(18 * len(areas), 60))
+    left, right = figure.subfigures(1, 2, width_ratios=(2, 1), squeeze=False)[0]
+    _pairs(left, table[table["kind"] == "filter"], areas)
+    axes = right.subplots()
+    if len(trials):
+        dots = axes.scatter(trials["x"], trials["y"], c=trials["value"], s=6, cmap=rate_map(), linewidths=0)
+        bar = right.colorbar(dots, ax=axes, location="bottom", shrink=0.8, aspect=25)
+        bar.set_label(str(trials["sender"].iloc[0]))
+        bar.outline.set_linewidth(0.4)
+    axes.set(xlabel="Component 1", ylabel="Component 2")
+    panel_title(axes, "b", "Latents of test trials")
+    return figure
+
+
+def _pairs(part: SubFigure, filters: pd.DataFrame, areas: list[str]) -> None:
+    grid = part.subplots(len(areas), len(areas), sharex=True, sharey=True, squeeze=False)
+    for row, receiver in zip(grid, areas, strict=True):
+        for axes, sender in zip(row, areas, strict=True):
+            axes.axhline(0, color=FAINT, lw=0.4, zorder=0)
+            own = filters[(filters["sender"] == sender) & (filters["receiver"] == receiver)]
+            for _, line in own.groupby("factor"):
+                found = line["value"].iloc[0] < LEVEL
+                axes.plot(line["x"], line["y"], color=MODEL_COLOURS["glm_transformer"] if found else QUIET, lw=1.0)
+        row[0].set_ylabel(f"to {receiver}")
+    for axes, sender in zip(grid[0], areas, strict=True):
+        axes.set_title(f"from {sender}")
+    panel_title(grid[0, 0], "a", f"from {areas[0]}")
+    part.supxlabel("Lag (ms)", fontsize=7)
+    part.supylabel("Filter (log-rate per spike)", fontsize=7)
+    colours = ((MODEL_COLOURS["glm_transformer"], f"q < {LEVEL}"), (QUIET, "not significant"))
+    handles = [Line2D([], [], color=colour, label=label) for colour, label in colours]
+    part.legend(handles=handles, loc="outside upper right", ncols=2)

@@ -1,0 +1,59 @@
+"""How much coupling between populations the models see, session by session (Xin & Kass 2025, figure 4)."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.figures.style import model_colours, model_name, model_order, new_figure, styled
+
+CAPTION = (
+    "Share of the variance of log-rates (test windows, own history left out) that coupling between populations makes "
+    "up: (variance with it - variance without it) / variance with it. In simulations without synapses between the "
+    "populations all of it is false: a model that mistakes shared background for coupling has a large share. A dot a "
+    "seed, a bar their mean."
+)
+
+METRIC = "coupling_share"
+
+
+def data(metrics: Path | str) -> pd.DataFrame:
+    """Columns cohort, session, model, seed, value: the rows of `METRIC`.
+
+    Raises
+    ------
+    NothingToDrawError : no model reports it.
+    """
+    table = pd.read_parquet(metrics)
+    table = table[(table["metric"] == METRIC) & (table["split"] == "test")].dropna(subset=["value"])
+    if len(table) == 0:
+        raise NothingToDrawError("No model says how much of its log-rates is coupling between populations.")
+    columns = ["cohort", "session", "model", "seed", "value"]
+    return table[columns].sort_values(columns[:-1], kind="stable").reset_index(drop=True)
+
+
+@styled
+def draw(table: pd.DataFrame) -> Figure:
+    """Cohorts along the axis, models side by side."""
+    cohorts, models = sorted(table["cohort"].unique()), model_order(table["model"].unique())
+    colours, step = model_colours(models), 0.8 / len(models)
+    figure = new_figure("single" if len(cohorts) * len(models) <= 18 else "double", 55)
+    axes = figure.subplots()
+    for place, cohort in enumerate(cohorts):
+        for number, model in enumerate(models):
+            values = 100 * table.loc[(table["cohort"] == cohort) & (table["model"] == model), "value"].to_numpy()
+            x = place + (number - (len(models) - 1) / 2) * step
+            if len(values):
+                axes.bar(x, values.mean(), width=0.85 * step, color=colours[model], alpha=0.35, linewidth=0)
+                axes.scatter(np.full(len(values), x), values, s=8, color=colours[model], linewidths=0, zorder=3)
+    axes.set(xticks=range(len(cohorts)), xlabel="Cohort", ylabel="Coupling between populations\n(% of variance)")
+    axes.set_xticklabels(
+        cohorts, rotation=0 if len(cohorts) <= 5 else 30, ha="center" if len(cohorts) <= 5 else "right"
+    )
+    axes.axhline(0, color="black", lw=0.4)
+    handles = [Line2D([], [], marker="o", ls="", ms=3, color=colours[each], label=model_name(each)) for each in models]
+    figure.legend(handles=handles, loc="outside upper right", ncols=min(len(models), 3))
+    return figure

@@ -1,0 +1,158 @@
+"""Filters, loadings and factors of a fit beside those of the simulation they should recover (Xin & Kass, figure 2)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from pipeline_lib.clock import TICKS_PER_MS
+from pipeline_lib.evaluation.truth import window_means
+from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.figures.fits import Fit
+from pipeline_lib.figures.glm_transformer_fit import coupled_fit, matched, table, test_windows
+from pipeline_lib.figures.style import INK, MODEL_COLOURS, QUIET, new_figure, panel_title, styled
+from pipeline_lib.recording import Truth, read_description
+
+CAPTION = (
+    "What the GLM-Transformer recovers (orange) of a simulation of its own form (black): the coupling filter of the "
+    "one pair of populations that is coupled, each unit's sending and receiving loadings, the coupling factor and a "
+    "background factor in one test trial, and the filter of the units' own past. Loadings have norm 1, so that the "
+    "filter carries the scale. Background factors are only defined up to a linear map, which is fitted over all test "
+    "trials. r: correlation with the truth, over all lags, units, or test trials and bins."
+)
+
+TRUTHS = ("coupling", "coupling_kernel", "coupling_factor", "latents", "history_filters")
+TITLES = {
+    "filter": "Coupling filter",
+    "loading": "Loadings",
+    "coupling_factor": "Coupling factor, one trial",
+    "factor": "Background factor, one trial",
+    "history": "Own past",
+}
+
+
+def data(recording: Path | str, split: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
+    """Rows of `item` ("filter", "loading", "coupling_factor", "factor", "history"), `source` (fit or truth), `x` (lag
+    or time in ms, row of the unit), `value`; with source "correlation", the correlation of the item (x is NaN).
+
+    Raises
+    ------
+    NothingToDrawError : the truth of this recording is not of that form.
+    """
+    fit, session = coupled_fit(fits), str(read_description(recording)["session"])
+    path = Path(recording) / "truth.zarr"
+    truth = Truth.read(path) if path.is_dir() else None
+    if truth is None or not set(TRUTHS) <= set(truth.arrays) or not truth.arrays["coupling"].any():
+        raise NothingToDrawError(f"{session} is not a simulation of the GLM-Transformer's own form with coupling.")
+    units = pd.read_parquet(Path(recording) / "units.parquet", columns=["unit_id", "population"])
+    rows = _coupling_rows(fit, session, truth, units["population"].to_numpy(str))
+    rows += _factor_rows(fit, session, truth, units["population"].to_numpy(str), split)
+    rows += _history_rows(fit, session, truth)
+    return pd.concat(rows, ignore_index=True)[["item", "source", "x", "value"]]
+
+
+def _pair(truth: Truth, population: np.ndarray) -> tuple[str, str]:
+    """The sending and the receiving population."""
+    sender, receiver = np.argwhere(truth.arrays["coupling"] != 0)[0]
+    return str(population[sender]), str(population[receiver])
+
+
+def _coupling_rows(fit: Fit, session: str, truth: Truth, population: np.ndarray) -> list[pd.DataFrame]:
+    sender, receiver = _pair(truth, population)
+    filters = table(fit, "area_filters", session)
+    chosen = (filters["sender"] == sender) & (filters["receiver"] == receiver) & (filters["factor"] == 0)
+    fitted, lags = filters.loc[chosen, "value"].to_numpy(), filters.loc[chosen, "lag"].to_numpy()
+    true = truth.arrays["coupling_kernel"]
+    true_lags = (np.arange(len(true)) + 1) * truth.attributes["bin_size"]
+    if len(fitted) == 0:  # the fit dropped this coupling
+        fitted, lags = np.zeros(len(true)), true_lags
+    rows = _compared("filter", lags, fitted, true_lags, true)
+    loadings, coupling = table(fit, "loadings", session), truth.arrays["coupling"]
+    values = {"fit": np.zeros(len(population)), "truth": np.zeros(len(population))}
+    for axis, (area, column) in enumerate(((sender, f"send_{receiver}_0"), (receiver, f"receive_{sender}_0"))):
+        own, weights = population == area, coupling.sum(axis=1 - axis)
+        values["fit"][own] = loadings[column].to_numpy()[own]
+        values["truth"][own] = (weights / np.linalg.norm(weights))[own]
+    shown = np.flatnonzero(np.isin(population, (sender, receiver)))
+    return rows + _compared("loading", shown, values["fit"][shown], shown, values["truth"][shown])
+
+
+def _factor_rows(fit: Fit, session: str, truth: Truth, population: np.ndarray, split: Path | str) -> list[pd.DataFrame]:
+    windows = test_windows(fit, split, session, ["coupling_factors"])
+    starts, bins = windows.samples["start_tick"].to_numpy(), windows.latents.shape[1]
+    time = (np.arange(bins) + 0.5) * windows.bin_ticks / TICKS_PER_MS
+    areas, (sender, receiver) = np.unique(population).tolist(), _pair(truth, population)
+    series = windows.extras["coupling_factors"]
+    rank = series.shape[2] // len(areas) ** 2
+    column = (areas.index(sender) * len(areas) + areas.index(receiver)) * rank
+    true = {name: window_means(truth, name, starts, bins, windows.bin_ticks) for name in ("coupling_factor", "latents")}
+    rows = _trial("coupling_factor", time, series[:, :, column], true["coupling_factor"][..., 0])
+    width = windows.latents.shape[2] // len(areas)
+    place = areas.index(sender) * width
+    own = windows.latents[:, :, place : place + width].astype(np.float64)
+    first = true["latents"][..., 0]
+    inputs = np.concatenate([own, np.ones((*own.shape[:2], 1))], axis=2)
+    weights = np.linalg.lstsq(inputs.reshape(-1, width + 1), first.ravel(), rcond=None)[0]
+    return rows + _trial("factor", time, inputs @ weights, first)
+
+
+def _history_rows(fit: Fit, session: str, truth: Truth) -> list[pd.DataFrame]:
+    fitted = table(fit, "history_filters", session).groupby("lag")["value"].mean()
+    true = truth.arrays["history_filters"].mean(axis=0)
+    lags = (np.arange(len(true)) + 1) * truth.attributes["bin_size"]
+    return _compared("history", fitted.index.to_numpy(), fitted.to_numpy(), lags, true)
+
+
+def _compared(item: str, x: np.ndarray, fitted: np.ndarray, true_x: np.ndarray, true: np.ndarray) -> list[pd.DataFrame]:
+    """Fit, truth, and their correlation at the x of the truth; beyond its own end a filter is 0."""
+    _, correlation = matched(np.interp(true_x, x, fitted, right=0.0), true)
+    return [
+        pd.DataFrame({"item": item, "source": "fit", "x": x, "value": fitted}),
+        pd.DataFrame({"item": item, "source": "truth", "x": true_x, "value": true}),
+        pd.DataFrame({"item": item, "source": "correlation", "x": [np.nan], "value": [correlation]}),
+    ]
+
+
+def _trial(item: str, time: np.ndarray, fitted: np.ndarray, true: np.ndarray) -> list[pd.DataFrame]:
+    """The first trial of fit and truth [S, T], and the correlation over all."""
+    rows = _compared(item, time, fitted[0], time, true[0])
+    rows[2]["value"] = matched(fitted, true)[1]
+    return rows
+
+
+@styled
+def draw(table: pd.DataFrame) -> Figure:
+    """Filter and loadings above, factors and the units' own past below."""
+    figure = new_figure("double", 80)
+    grid = figure.subplot_mosaic([["filter", "loading", "loading"], ["coupling_factor", "factor", "history"]])
+    labels = {
+        "filter": ("Lag (ms)", "Log-rate per spike"),
+        "loading": ("Unit", "Loading"),
+        "coupling_factor": ("Time (ms)", "Log-rate"),
+        "factor": ("Time (ms)", "Factor"),
+        "history": ("Lag (ms)", "Log-rate per spike"),
+    }
+    for letter, (item, axes) in zip("abcde", grid.items(), strict=True):
+        own = table[table["item"] == item]
+        _curves(axes, own, points=item == "loading")
+        score = own.loc[own["source"] == "correlation", "value"].iloc[0]
+        panel_title(axes, letter, f"{TITLES[item]}, " + (f"r = {score:.2f}" if np.isfinite(score) else "not found"))
+        axes.set(xlabel=labels[item][0], ylabel=labels[item][1])
+        axes.axhline(0, color=QUIET, lw=0.4, zorder=0)
+    colour = MODEL_COLOURS["glm_transformer"]
+    handles = [Line2D([], [], color=INK, label="truth"), Line2D([], [], color=colour, label="GLM-Transformer")]
+    figure.legend(handles=handles, loc="outside upper right", ncols=2)
+    return figure
+
+
+def _curves(axes: Axes, own: pd.DataFrame, points: bool) -> None:
+    for source, colour, size in (("truth", INK, 12), ("fit", MODEL_COLOURS["glm_transformer"], 5)):
+        line = own[own["source"] == source]
+        if points:
+            axes.scatter(line["x"], line["value"], s=size, color=colour, linewidths=0)
+        else:
+            axes.plot(line["x"], line["value"], color=colour, lw=1.0)

@@ -1,0 +1,111 @@
+"""How scores grow with the data: with the units that a session has, and with how much of it trains."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from pipeline_lib.clock import TICKS_PER_SECOND
+from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.figures.score_table import PANELS, primary_rows
+from pipeline_lib.figures.style import (
+    FAINT,
+    log_axis,
+    model_colours,
+    model_line,
+    model_name,
+    model_order,
+    new_figure,
+    panel_title,
+    styled,
+)
+
+CAPTION = (
+    "Bits per spike on the test part against the units that were inputs and against the time that trained, a point a "
+    "session and cohort. Thin lines join cohorts of one session: name cohorts that train on less of it (a split file), "
+    "and these lines are scaling curves. Points of different sessions differ in more than size (region, rate, task), "
+    "so a trend over them is a hint and no proof. Look for models that go on rising where others have levelled off."
+)
+
+AXES = {"units": "Units given to the models", "minutes": "Training data (minutes)"}
+
+
+def data(metrics: Path | str, trains: Sequence[Path | str], split: Sequence[Path | str]) -> pd.DataFrame:
+    """A row a cohort, session, model and kind of units scored.
+
+    Columns: cohort, session, model, scored ("heldin" or "heldout"), units (inputs), minutes (of training windows,
+    summed over the cohort's sessions), value (bits/spike, the mean over seeds).
+
+    Raises
+    ------
+    NothingToDrawError : no model has a finite score, or all points have the same size.
+    """
+    from pipeline_lib.trains.manifest import read_manifest
+    from pipeline_lib.trains.splits import Split
+
+    units = {str(about["session"]): int(about["units"]) for about in map(read_manifest, trains)}
+    sizes = []
+    for path in split:
+        parts = Split.read(path)
+        train = parts.samples[parts.samples["split"] == "train"]
+        minutes = float(train["bins"].sum()) * parts.bin_ticks / TICKS_PER_SECOND / 60
+        for session, heldout in parts.heldout.items():
+            heldin = units[session] - len(heldout)
+            sizes.append({"cohort": parts.cohort, "session": session, "units": heldin, "minutes": minutes})
+    scores = primary_rows(pd.read_parquet(metrics))
+    scores = scores[scores["units"].isin(list(PANELS))].rename(columns={"units": "scored"})
+    means = scores.groupby(["cohort", "session", "model", "scored"], as_index=False)["value"].mean()
+    table = means.merge(pd.DataFrame(sizes), on=["cohort", "session"])
+    if table.empty:
+        raise NothingToDrawError("No model has a finite bits/spike on a test part.")
+    sizes_of = table.assign(size=list(zip(table["units"], table["minutes"], strict=True))).groupby("scored")["size"]
+    table = table[sizes_of.transform("nunique") > 1]
+    if table.empty:
+        raise NothingToDrawError(
+            "Every session has as many units and as much training data: scores cannot be set against either."
+        )
+    return table[["cohort", "session", "model", "scored", "units", "minutes", "value"]]
+
+
+@styled
+def draw(table: pd.DataFrame) -> Figure:
+    """A row for held-in units, one for held-out; units at the left, training time at the right."""
+    scored = [kind for kind in PANELS if (table["scored"] == kind).any()]
+    models = model_order(table["model"].unique())
+    figure = new_figure("double", 46 * len(scored) + 4 + 3.2 * -(-len(models) // 7))
+    grid = figure.subplots(len(scored), 2, squeeze=False, sharey="row")
+    for place, kind in enumerate(scored):
+        own = table[table["scored"] == kind]
+        for side, (size, label) in enumerate(AXES.items()):
+            axes = grid[place, side]
+            _points(axes, own, size, models)
+            axes.set_xlabel(label)
+            panel_title(axes, "abcd"[2 * place + side], PANELS[kind])
+        grid[place, 0].set_ylabel("Bits per spike")
+    colours = model_colours(models)
+    handles = [
+        Line2D([], [], **{**model_line(model, colours[model]), "marker": "o", "ms": 3}, label=model_name(model))
+        for model in models
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(7, len(handles)))
+    return figure
+
+
+def _points(axes: Axes, table: pd.DataFrame, size: str, models: list[str]) -> None:
+    colours = model_colours(models)
+    floor = -1.5 * max(float(table["value"].max()), 0.1)
+    log_axis(axes.xaxis, table[size])
+    for model, of_model in table.groupby("model"):
+        values = of_model["value"].clip(lower=floor)
+        axes.plot(of_model[size], values, "o", ms=3, mec="white", mew=0.3, color=colours[str(model)], alpha=0.85)
+        for _, curve in of_model.groupby("session"):
+            line = curve.groupby(size)["value"].mean().clip(lower=floor)
+            if len(line) > 1:
+                axes.plot(line.index, line, **{**model_line(str(model), colours[str(model)]), "lw": 0.6}, zorder=1)
+    axes.axhline(0, color=FAINT, lw=0.6, zorder=0)
+    if np.isclose(values.min(), floor):
+        axes.set_ylim(bottom=1.05 * floor)

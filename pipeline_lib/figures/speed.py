@@ -1,0 +1,142 @@
+"""What the run cost: time and memory of its jobs, by stage and model."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.figures.fits import Fit
+from pipeline_lib.figures.style import (
+    FAINT,
+    INHIBITION,
+    INK,
+    QUIET,
+    SMALL_SIZE,
+    log_axis,
+    model_colours,
+    model_name,
+    model_order,
+    new_figure,
+    panel_title,
+    styled,
+)
+
+CAPTION = (
+    "What the run cost, stage by stage: a point a job, bars the medians. (a) Time from start to end, which other work "
+    "on the machine makes longer. (b) Memory at its highest. (c) Processor time of all jobs of the stage together: "
+    "where a faster machine, or less of something, would help most. Fits are measured by themselves (those on a GPU "
+    "are marked), other stages by Snakemake, which sees nothing below a second. A fit that was resumed counts only "
+    "its last stretch."
+)
+
+STAGES = {
+    "fetch": "Fetch",
+    "simulate": "Simulate",
+    "record": "Read",
+    "convert": "Convert",
+    "split": "Split",
+    "fit": "Fit",
+    "evaluate": "Score",
+    "figures": "Draw",
+}
+"""Stages by the folder of their measurements, in the order in which they run; others have their folder's name."""
+
+
+def data(fits: Sequence[Path | str], benchmarks: Path | str) -> pd.DataFrame:
+    """A row a job.
+
+    Columns: stage ("fit" or a rule), model ("" but for fits), job, wall (s), cpu (s), memory (MB), device ("cpu",
+    "cuda", or "" where it is not known).
+
+    Raises
+    ------
+    NothingToDrawError : no job was measured.
+    """
+    rows = []
+    for fit in (Fit.at(directory) for directory in fits):
+        path = fit.directory / "run.json"
+        about = json.loads(path.read_text()) if path.is_file() else {}
+        if about.get("wall_seconds") is not None:
+            cost = {
+                "wall": about["wall_seconds"],
+                "cpu": about.get("cpu_seconds"),
+                "memory": about.get("peak_memory_mb"),
+            }
+            job = f"{fit.cohort}/{fit.model}/seed{fit.seed}"
+            rows.append({"stage": "fit", "model": fit.model, "job": job, **cost, "device": about.get("device", "")})
+    folder = Path(benchmarks)
+    for path in sorted(folder.glob("*/**/*.tsv")):
+        stage, _, job = path.relative_to(folder).with_suffix("").as_posix().partition("/")
+        if stage != "fit":
+            measured = pd.read_csv(path, sep="\t", na_values="-").iloc[-1]
+            cost = {"wall": measured["s"], "cpu": measured["cpu_time"], "memory": measured["max_rss"]}
+            rows.append({"stage": stage, "model": "", "job": job, **cost, "device": ""})
+    if not rows:
+        raise NothingToDrawError("No job of this run was measured.")
+    table = pd.DataFrame(rows)
+    return table.astype({"wall": float, "cpu": float, "memory": float})
+
+
+@styled
+def draw(table: pd.DataFrame) -> Figure:
+    """A row a stage, and a model of the fits; panels for time, memory and the sum."""
+    table = table.fillna({"model": "", "device": ""})
+    models = model_order(table.loc[table["stage"] == "fit", "model"].unique())
+    found = set(table["stage"])
+    stages = [*(stage for stage in STAGES if stage in found), *sorted(found - set(STAGES))]
+    rows = [(stage, model) for stage in stages for model in (models if stage == "fit" else [""])]
+    figure = new_figure("double", 4.6 * len(rows) + 16)
+    grid = figure.subplots(1, 3, sharey=True, width_ratios=(1.25, 1, 1))
+    colours = model_colours(models)
+    groups = dict(iter(table.groupby(["stage", "model"])))
+    for place, row in enumerate(rows):
+        jobs, colour = groups[row], colours.get(row[1], QUIET)
+        _jobs(grid[0], jobs["wall"], place, colour)
+        _jobs(grid[1], jobs["memory"], place, colour)
+    log_axis(grid[0].xaxis, table["wall"].clip(lower=0.01))
+    log_axis(grid[1].xaxis, table["memory"].clip(lower=1))
+    _totals(grid[2], [float(groups[row]["cpu"].sum()) for row in rows], [groups[row] for row in rows])
+    labels = [f"{_name(*row)} ({len(groups[row])})" for row in rows]
+    grid[0].set_yticks(range(len(rows)), labels)
+    grid[0].set_ylim(len(rows) - 0.4, -0.6)
+    for axes, letter, title, label in zip(
+        grid,
+        "abc",
+        ("Time of a job", "Memory of a job", "Processor time of all jobs"),
+        ("Time (s)", "Peak memory (MB)", "Processor time (s)"),
+        strict=True,
+    ):
+        axes.set_xlabel(label)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x", color=FAINT, lw=0.4)
+        axes.set_axisbelow(True)
+        panel_title(axes, letter, title)
+    return figure
+
+
+def _name(stage: str, model: str) -> str:
+    return f"Fit {model_name(model)}" if stage == "fit" else STAGES.get(stage, stage.capitalize())
+
+
+def _jobs(axes: Axes, values: pd.Series, place: int, colour: str) -> None:
+    known = values.dropna().to_numpy()
+    spread = (np.arange(len(known)) * 0.618) % 1 - 0.5  # golden steps: even, and the same every time
+    axes.plot(np.maximum(known, 0.01), place + 0.5 * spread, "o", ms=2.6, mew=0, alpha=0.6, color=colour)
+    if len(known):
+        axes.vlines(max(float(np.median(known)), 0.01), place - 0.38, place + 0.38, color=INK, lw=1.2)
+
+
+def _totals(axes: Axes, totals: list[float], jobs: list[pd.DataFrame]) -> None:
+    axes.barh(range(len(totals)), totals, height=0.6, color=INHIBITION)
+    top = max([*totals, 1e-3])
+    for place, (total, own) in enumerate(zip(totals, jobs, strict=True)):
+        gpu = ", GPU" if own["device"].astype(str).str.startswith("cuda").any() else ""
+        axes.annotate(
+            f"{total:,.1f}{gpu}", (total, place), (3, 0), textcoords="offset points", va="center", fontsize=SMALL_SIZE
+        )
+    axes.set_xlim(0, 1.25 * top)

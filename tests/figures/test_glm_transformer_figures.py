@@ -1,0 +1,189 @@
+"""Figures of the GLM-Transformer: a fit that knows the truth is drawn as one, and what is missing is said."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+
+from pipeline_lib.evaluation.truth import window_means
+from pipeline_lib.figures import (
+    NothingToDrawError,
+    glm_transformer_areas,
+    glm_transformer_components,
+    glm_transformer_false_coupling,
+    glm_transformer_recovery,
+)
+from pipeline_lib.figures.glm_transformer_fit import matched
+from pipeline_lib.recording import Recording
+from pipeline_lib.sources.simulate import simulate
+from pipeline_lib.trains.splits import Split, SplitSettings, make_split
+from pipeline_lib.trains.store import Trains, convert
+from pipeline_lib.trains.windows import WindowSettings
+
+WINDOWS = WindowSettings(bin_size=2.0, align="stimulus_onset", after=0.5, history=0.1)
+
+
+class Made:
+    """A recording, its split, and a fit of it that tests fill in."""
+
+    def __init__(self, directory: Path, simulator: str, settings: dict) -> None:
+        self.made: Recording = simulate(simulator, settings, 0, "sim")
+        self.recording, self.split = directory / "recording", directory / "split.parquet"
+        self.made.write(self.recording)
+        convert(self.recording, directory / "trains")
+        make_split([Trains.open(directory / "trains")], WINDOWS, SplitSettings(), "sim").write(self.split)
+        self.samples = Split.read(self.split).part("sim", "test")
+        self.fit = directory / "sim" / "glm_transformer" / "seed0"
+        (self.fit / "tables").mkdir(parents=True)
+        root = zarr.create_group(str(self.fit / "predictions.zarr"), attributes={"bin_size": 2.0})
+        self.group = root.create_group("sim")
+        self.group.create_array("sample", data=self.samples.index.to_numpy())
+
+    def true(self, name: str) -> np.ndarray:
+        """A true array in the test windows."""
+        return window_means(self.made.truth, name, self.samples["start_tick"].to_numpy(), 250, 200)
+
+    def table(self, name: str, columns: dict) -> None:
+        pd.DataFrame({"session": "sim", **columns}).to_parquet(self.fit / "tables" / f"{name}.parquet")
+
+    def couplings(self, kernel: np.ndarray) -> None:
+        """Tables of four couplings, all with this filter; that from the first to the second population significant."""
+        areas = ["area1", "area2"]
+        pairs = [(sender, receiver) for sender in areas for receiver in areas]
+        lags = np.arange(1, len(kernel) + 1) * 2.0
+        names = {"sender": [i for i, _ in pairs], "receiver": [j for _, j in pairs], "factor": 0}
+        self.table("area_couplings", names | {"q": [0.5, 0.01, 0.5, 0.5]})
+        repeated = {key: np.repeat(value, len(lags)) for key, value in names.items() if key != "factor"}
+        self.table("area_filters", repeated | {"factor": 0, "lag": np.tile(lags, 4), "value": np.tile(kernel, 4)})
+
+
+@pytest.fixture(scope="module")
+def factors(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A fit that has recovered everything, its background factors mixed."""
+    made = Made(tmp_path_factory.mktemp("factors"), "glm_factors", {"neurons_per_area": 5, "trials": 20, "coupled": 2})
+    truth = made.made.truth.arrays
+    made.couplings(truth["coupling_kernel"])
+    coupling = truth["coupling"]
+    send, receive = coupling.sum(1), coupling.sum(0)
+    made.table(
+        "loadings",
+        {"send_area2_0": send / np.linalg.norm(send), "receive_area1_0": receive / np.linalg.norm(receive)},
+    )
+    history = truth["history_filters"]
+    lags = np.arange(1, history.shape[1] + 1) * 2.0
+    units = {"unit_id": np.repeat(np.arange(10), len(lags)), "lag": np.tile(lags, 10)}
+    made.table("history_filters", units | {"value": history.ravel()})
+    latents = made.true("latents")
+    mixing = np.kron(np.eye(2), [[0.3, 1.0], [-0.7, 0.4]])
+    made.group.create_array("latents", data=(latents @ mixing + 0.5).astype(np.float32))
+    passed = np.zeros((len(latents), 250, 4), np.float32)
+    passed[:, :, 1] = made.true("coupling_factor")[..., 0]
+    extras = made.group.create_group("extras")
+    extras.create_array("coupling_factors", data=passed)
+    extras.create_array("latent_mean", data=latents[:, ::50].reshape(len(latents), -1).astype(np.float32))
+    return made
+
+
+def test_a_perfect_fit_recovers_everything(factors: Made) -> None:
+    table = glm_transformer_recovery.data(factors.recording, factors.split, [factors.fit])
+    scores = table[table["source"] == "correlation"].set_index("item")["value"]
+    assert scores.index.tolist() == ["filter", "loading", "coupling_factor", "factor", "history"]
+    assert np.allclose(scores, 1, atol=1e-5)
+    curves = table[table["source"] != "correlation"]
+    fit, truth = (curves[curves["source"] == source].sort_values(["item", "x"]) for source in ("fit", "truth"))
+    assert np.allclose(fit["value"], truth["value"], atol=1e-4)
+    assert len(glm_transformer_recovery.draw(table).axes) == 5
+
+
+def test_a_coupling_that_was_dropped_is_said_to_be(factors: Made) -> None:
+    path = factors.fit / "tables" / "area_filters.parquet"
+    whole = pd.read_parquet(path)
+    try:
+        whole[whole["sender"] == "area2"].to_parquet(path)
+        table = glm_transformer_recovery.data(factors.recording, factors.split, [factors.fit])
+    finally:
+        whole.to_parquet(path)
+    own = table[table["item"] == "filter"]
+    assert (own.loc[own["source"] == "fit", "value"] == 0).all()
+    titles = [axes.get_title(loc="left") for axes in glm_transformer_recovery.draw(table).axes]
+    assert titles[0].endswith("not found") and "r = 1.00" in titles[1]
+
+
+def test_every_pair_has_its_panel_and_significance(factors: Made) -> None:
+    table = glm_transformer_areas.data(factors.recording, factors.split, [factors.fit])
+    filters = table[table["kind"] == "filter"]
+    assert filters.groupby(["sender", "receiver"])["value"].first().to_dict()[("area1", "area2")] == 0.01
+    trials = table[table["kind"] == "trial"]
+    assert len(trials) == len(factors.samples) and (trials["sender"] == "Time (s)").all()
+    assert trials["value"].tolist() == pytest.approx((factors.samples["start_tick"] / 1e5).tolist())
+    figure = glm_transformer_areas.draw(table)
+    lines = [line for axes in figure.subfigs[0].axes for line in axes.lines if len(line.get_xdata()) > 2]
+    assert len(lines) == 4 and len({line.get_color() for line in lines}) == 2
+
+
+def test_trials_are_coloured_by_running_where_it_was_recorded(factors: Made) -> None:
+    path = factors.recording / "signals" / "running.parquet"
+    path.parent.mkdir(exist_ok=True)
+    time = np.arange(0, 30, 0.01)
+    pd.DataFrame({"time": time, "speed": 2 * time}).to_parquet(path)
+    try:
+        table = glm_transformer_areas.data(factors.recording, factors.split, [factors.fit])
+    finally:
+        path.unlink()
+    middle = factors.samples["start_tick"] / 1e5 + 0.25
+    assert table.loc[table["kind"] == "trial", "value"].tolist() == pytest.approx((2 * middle).tolist(), abs=1e-3)
+
+
+def test_parts_on_the_scale_of_the_true_inputs(tmp_path: Path) -> None:
+    made = Made(tmp_path, "eif", {"neurons_per_area": 6, "trials": 12, "coupled": 3})
+    made.couplings(np.ones(3))
+    made.group.create_array("latents", data=np.zeros((len(made.samples), 250, 2), np.float32))
+    extras = made.group.create_group("extras")
+    with pytest.raises(NothingToDrawError, match="components: true"):
+        glm_transformer_components.data(made.recording, made.split, [made.fit])
+    for part, name in (("background", "background_input"), ("coupling", "coupling_input")):
+        extras.create_array(f"log_rate_{part}", data=(3 * made.true(name) - 2).astype(np.float32))
+    table = glm_transformer_components.data(made.recording, made.split, [made.fit])
+    assert np.allclose(table.loc[table["kind"] == "correlation", "value"], 1, atol=1e-5)
+    curves = table[table["kind"] == "trial"]
+    fit, truth = (curves.loc[curves["source"] == source, "value"].to_numpy() for source in ("fit", "truth"))
+    assert np.allclose(fit, truth, atol=1e-5) and fit.std() > 0
+    assert table.loc[table["kind"] == "trial", "unit"].isin([6, 7, 8]).all()
+    assert len(glm_transformer_components.draw(table).axes) == 6
+    with pytest.raises(NothingToDrawError, match="own form"):
+        glm_transformer_recovery.data(made.recording, made.split, [made.fit])
+
+
+def test_false_coupling_by_cohort_and_model(tmp_path: Path) -> None:
+    rows = [
+        {
+            "cohort": cohort,
+            "session": "s",
+            "model": model,
+            "seed": seed,
+            "split": "test",
+            "metric": metric,
+            "value": 0.1,
+        }
+        for cohort in ("r0", "r4")
+        for model in ("glm", "glm_transformer")
+        for seed in (0, 1)
+        for metric in ("coupling_share", "bits_per_spike")
+    ]
+    pd.DataFrame(rows).to_parquet(tmp_path / "metrics.parquet")
+    table = glm_transformer_false_coupling.data(tmp_path / "metrics.parquet")
+    assert len(table) == 8
+    axes = glm_transformer_false_coupling.draw(table).axes[0]
+    assert [round(bar.get_height()) for bar in axes.patches] == [10] * 4
+    pd.DataFrame(rows[1::2]).to_parquet(tmp_path / "none.parquet")
+    with pytest.raises(NothingToDrawError):
+        glm_transformer_false_coupling.data(tmp_path / "none.parquet")
+
+
+def test_a_constant_matches_nothing() -> None:
+    curve, correlation = matched(np.full(5, 2.0), np.arange(5.0))
+    assert np.isnan(correlation) and (curve == 2.0).all()
+    curve, correlation = matched(-np.arange(5.0), np.arange(5.0))
+    assert correlation == pytest.approx(-1) and np.allclose(curve, np.arange(5.0))

@@ -1,0 +1,62 @@
+"""Latent trajectories: published latents go first, log-rates stand in, single windows where there are no trials."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+
+from pipeline_lib.figures import latents
+from pipeline_lib.figures.embedding import principal_components
+from pipeline_lib.figures.excerpts import coarsen_trials
+from pipeline_lib.trains.splits import Split
+from tests.figures.made_up_results import Results
+
+
+def test_published_latents_come_first_and_a_constant_rate_never(
+    trials: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = latents.data(trials.split, trials.trains, trials.fits)
+    sources = table.drop_duplicates("model").set_index("model")["source"]
+    assert sources["glm"] == "latents" and sources["smoothing"] == "log-rates" and "mean_rate" not in sources
+    monkeypatch.setattr(latents, "SHOWN_MODELS", 1)
+    assert set(latents.data(trials.split, trials.trains, trials.fits)["model"]) == {"glm"}
+    shares = table[table["kind"] == "share"][["pc1", "pc2", "pc3"]].to_numpy()
+    assert (np.diff(shares, axis=1) <= 0).all() and (shares.sum(axis=1) <= 1 + 1e-9).all()
+
+
+def test_a_mean_trajectory_is_the_mean_of_the_windows_of_its_condition(trials: Results) -> None:
+    table = latents.data(trials.split, trials.trains, trials.fits)
+    fit = next(fit for fit in trials.fits if fit.parent.name == "glm")
+    group = zarr.open_group(str(fit / "predictions.zarr"), mode="r")[trials.session]
+    test = Split.read(trials.split).part(trials.session, "test")
+    values = (
+        group["latents"][:]
+        .astype(float)[np.isin(group["sample"][:], test.index)]
+        .reshape(len(test), 50, 4, -1)
+        .mean(axis=2)
+    )
+    centred = values - values.reshape(-1, 4).mean(axis=0)
+    loadings = np.linalg.svd(centred.reshape(-1, 4), full_matrices=False)[2][0]
+    scores = centred @ loadings
+    for condition, path in table[(table["kind"] == "condition") & (table["model"] == "glm")].groupby("condition"):
+        mean = scores[(test["condition"] == condition).to_numpy()].mean(axis=0)
+        assert np.allclose(np.abs(path["pc1"]), np.abs(mean), rtol=1e-4, atol=1e-5)
+
+
+def test_continuous_windows_show_a_window_of_each_third(continuous: Results) -> None:
+    table = latents.data(continuous.split, continuous.trains, continuous.fits)
+    paths = table[(table["kind"] == "condition") & (table["model"] == "smoothing")]
+    assert sorted(paths["condition"].unique()) == ["First third", "Second third", "Third third"]
+    fit = next(fit for fit in continuous.fits if fit.parent.name == "smoothing")
+    group = zarr.open_group(str(fit / "predictions.zarr"), mode="r")[continuous.session]
+    test = Split.read(continuous.split).part(continuous.session, "test")
+    rates = group["rates"][:][[list(group["sample"][:]).index(sample) for sample in test.index]].astype(float)
+    coarse, _ = coarsen_trials(np.log(np.maximum(rates, 1e-4)), latents.SHOWN_BINS)
+    scores = principal_components(coarse.reshape(-1, coarse.shape[2]))[0].reshape(*coarse.shape[:2], 3)
+    first = np.flatnonzero(test["start_tick"].rank() <= len(test) / 3)
+    path = paths[paths["condition"] == "First third"]
+    assert np.allclose(path["pc1"], scores[first[len(first) // 2], :, 0]), "one window, not their mean"
+    points = table[(table["kind"] == "point") & (table["model"] == "smoothing")]
+    starts = pd.Series(test["start_tick"].to_numpy()).loc[points["window"].astype(int)].to_numpy()
+    order = points.assign(start=starts).groupby("condition")["start"].agg(["min", "max"])
+    assert (order["max"].to_numpy()[:-1] < order["min"].to_numpy()[1:]).all()

@@ -1,0 +1,125 @@
+"""Figures of the Neuroformer, from the tables that a fit of the pipeline writes."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from pipeline_lib.figures import FIGURES, NothingToDrawError
+from pipeline_lib.sources.simulate import simulate
+from pipeline_lib.training.fit import fit
+from pipeline_lib.trains.splits import SplitSettings
+from pipeline_lib.trains.windows import WindowSettings
+from tests.figures.test_figure_drawing import assert_readable
+from tests.small_cohort import write_cohort
+
+NAMES = ("generation", "behaviour_traces", "contrastive_latents", "attention_connectivity")
+SETTINGS = {
+    "window": 0.1,
+    "past": 0.1,
+    "width": 16,
+    "heads": 2,
+    "steps": 4,
+    "warmup": 1,
+    "evaluate_every": 4,
+    "batch": 4,
+    "frames": 1,
+    "decode": {"running/speed": "regression", "state/moving": "classification"},
+    "contrastive": ("spikes", "frames"),
+    "probes": 2,
+    "rollouts": 1,
+}
+
+
+@dataclass
+class Fitted:
+    paths: dict
+    tables: dict[str, pd.DataFrame]
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
+    directory = tmp_path_factory.mktemp("film")
+    made = simulate("video", {"units": 12, "duration": 90.0, "targets": 4}, 0, "film")
+    windows = WindowSettings(bin_size=10, mode="continuous", length=0.5, history=0.1)
+    stores, split = write_cohort(directory, windows, SplitSettings(block=3.0, fractions=(0.6, 0.2, 0.2)), [made])
+    out = directory / "fits" / "cohort" / "neuroformer" / "seed0"
+    fit(stores, split, "neuroformer", "neuroformer", SETTINGS, 0, out)
+    tables = {path.stem: pd.read_parquet(path) for path in (out / "tables").glob("*.parquet")}
+    recording = directory / "recordings" / "film"
+    return Fitted({"trains": stores[0], "split": split, "recording": recording, "fits": [out]}, tables)
+
+
+def table_of(name: str, fitted: Fitted) -> pd.DataFrame:
+    return FIGURES[name].load().data(**{need: fitted.paths[need] for need in FIGURES[name].needs})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_figures_are_readable_and_can_be_drawn_again(name: str, fitted: Fitted) -> None:
+    table = table_of(name, fitted)
+    assert_readable(FIGURES[name].load().draw(table))
+    text = table.to_csv(index=False, float_format="%.6g")
+    FIGURES[name].load().draw(pd.read_csv(io.StringIO(text)))
+
+
+def test_generated_and_recorded_rates_are_those_of_the_test_windows(fitted: Fitted) -> None:
+    table = table_of("generation", fitted)
+    rates = table[table["kind"] == "rate"]
+    spikes, tokens = fitted.tables["generated"], fitted.tables["tokens"].set_index("split")
+    seconds = tokens.loc["test", "samples"] * 0.5
+    assert np.allclose(rates["y"].to_numpy() * seconds, np.bincount(spikes["unit"], minlength=12))
+    assert rates["x"].sum() * seconds == pytest.approx(tokens.loc["test", "spikes"])
+    for _, curve in table[table["kind"] == "interval"].groupby("source"):
+        assert curve["x"].is_monotonic_increasing and (curve["y"].diff().dropna() >= 0).all()
+        assert curve["y"].iloc[-1] == 1 and curve["y"].iloc[0] < 0.5
+
+
+def test_traces_carry_the_scores_of_the_fit(fitted: Fitted) -> None:
+    table = table_of("behaviour_traces", fitted)
+    scores = fitted.tables["scores"].query("split == 'test'").set_index("metric")["value"]
+    speed = table[table["variable"] == "running/speed"].iloc[0]
+    assert speed["r2"] == scores["decoding_r2 running/speed"] and speed["r"] == scores["decoding_r running/speed"]
+    moving = table[table["variable"] == "state/moving"].iloc[0]
+    assert moving["accuracy"] == scores["decoding_balanced_accuracy state/moving"] and np.isnan(moving["r2"])
+
+
+def test_attention_is_scored_against_the_true_couplings(fitted: Fitted) -> None:
+    from pipeline_lib.figures.attention_connectivity import _auc
+
+    table = table_of("attention_connectivity", fitted)
+    assert table["source"].iloc[0] == "Truth"
+    assert table.groupby("source")["auc"].first().drop("Truth").between(0, 1).all()
+    true = np.zeros((4, 4))
+    true[0, 1:] = 1.0
+    assert _auc(true + 0.1, true) == 1 and _auc(-true, true) == 0 and _auc(np.ones((4, 4)), true) == 0.5
+
+
+def test_the_curve_of_fine_tuning_tells_pretrained_from_scratch(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    fits = []
+    for seed, (fraction, initial) in enumerate((f, i) for f in (0.05, 0.2, 1.0) for i in (None, "weights")):
+        folder = tmp_path / "fits" / "film" / "neuroformer" / f"seed{seed}"
+        (folder / "tables").mkdir(parents=True)
+        (folder / "config.yaml").write_text(yaml.safe_dump({"fraction": fraction, "initial": initial}))
+        rows = [
+            {"session": "film", "split": split, "metric": metric, "value": rng.random(), "null": null}
+            for split in ("validation", "test")
+            for metric, null in (
+                ("token_bits_per_spike", "train mean"),
+                ("token_bits_per_spike", "evaluated mean"),
+                ("decoding_r2 running/speed", ""),
+                ("decoding_r running/speed", ""),
+            )
+        ]
+        pd.DataFrame(rows).to_parquet(folder / "tables" / "scores.parquet")
+        fits.append(folder)
+    module = FIGURES["finetuning"].load()
+    table = module.data(fits)
+    assert len(table) == 6 * 2 and table.groupby("start")["fraction"].nunique().tolist() == [3, 3]
+    assert_readable(module.draw(table))
+    with pytest.raises(NothingToDrawError, match="fraction"):
+        module.data(fits[:2])

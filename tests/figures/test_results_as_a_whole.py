@@ -1,0 +1,98 @@
+"""Figures of all results: pairs of models, scores against data, cost."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline_lib.figures import NothingToDrawError, model_comparison, score_scaling, speed
+from pipeline_lib.figures.paired import sign_flip_p
+from pipeline_lib.figures.style import FAINT
+from pipeline_lib.trains.splits import Split
+from tests.figures.made_up_results import Results, made_up_metrics
+from tests.figures.test_figure_drawing import assert_readable, words
+
+
+def test_differences_pair_sessions(several: Results) -> None:
+    table = model_comparison.data(several.metrics)
+    metrics = pd.read_parquet(several.metrics)
+    chosen = metrics.query("metric == 'bits_per_spike' and aggregation == 'pooled' and null == 'evaluated mean'")
+    grid = chosen[chosen["units"] == "heldin"].groupby(["session", "model"])["value"].mean().unstack()
+    own = table[(table["kind"] == "difference") & (table["units"] == "heldin")]
+    assert len(own) == 6
+    row = own[(own["model"] == "glm") & (own["other"] == "psth")].iloc[0]
+    differences = (grid["glm"] - grid["psth"]).to_numpy()
+    assert row["value"] == pytest.approx(differences.mean()) and row["n"] == 3
+    assert row["p"] == pytest.approx(sign_flip_p(differences)) == 0.25
+    assert (own["p_holm"] >= own["p"]).all() and own["ci_low"].isna().all(), "three sessions give no interval"
+
+
+def test_a_session_in_several_cohorts_counts_once(tmp_path: Path) -> None:
+    table = pd.concat([made_up_metrics(f"s{k}", k) for k in range(7)])
+    twice = table[table["session"] == "s0"].assign(cohort="joint", value=lambda rows: rows["value"] + 5)
+    pd.concat([table, twice]).to_parquet(tmp_path / "metrics.parquet")
+    found = model_comparison.data(tmp_path / "metrics.parquet")
+    pairs = found[found["kind"] == "difference"]
+    assert set(pairs["n"]) == {7}
+    alone = tmp_path / "alone.parquet"
+    table.to_parquet(alone)
+    other = model_comparison.data(alone)
+    assert np.allclose(pairs["value"], other.loc[other["kind"] == "difference", "value"]), "a shared offset is no skill"
+
+
+def test_stars_stand_where_chance_is_unlikely(tmp_path: Path) -> None:
+    table = pd.concat([made_up_metrics(f"s{k}", k) for k in range(12)])
+    table.to_parquet(tmp_path / "metrics.parquet")
+    found = model_comparison.data(tmp_path / "metrics.parquet")
+    figure = model_comparison.draw(found)
+    assert_readable(figure)
+    stars = [text for text, _ in words(figure) if text.endswith("*")]
+    assert len(stars) == (found["p_holm"] < 0.05).sum() == 12
+    one = table[table["model"] == "glm"]
+    one.to_parquet(tmp_path / "one.parquet")
+    with pytest.raises(NothingToDrawError, match="two models"):
+        model_comparison.data(tmp_path / "one.parquet")
+
+
+def test_scores_stand_at_the_inputs_and_the_training_time(several: Results) -> None:
+    paths = several.of("all")
+    table = score_scaling.data(paths["metrics"], paths["trains"], paths["split"])
+    assert set(table["session"]) == {"small", "middle", "large"}
+    sizes = table.drop_duplicates("session").set_index("session")
+    for path in paths["split"]:
+        split = Split.read(path)
+        (session,) = split.sessions
+        assert sizes.loc[session, "units"] == {"small": 12, "middle": 20, "large": 30}[session] - len(
+            split.heldout[session]
+        )
+        train = (split.samples["split"] == "train").sum()
+        assert sizes.loc[session, "minutes"] == pytest.approx(train * 1.0 / 60)
+    with pytest.raises(NothingToDrawError, match="as many units"):
+        score_scaling.data(paths["metrics"], paths["trains"], paths["split"][:1])
+
+
+def test_cohorts_of_one_session_are_joined_by_a_curve(several: Results) -> None:
+    paths = several.of("all")
+    table = score_scaling.data(paths["metrics"], paths["trains"], paths["split"])
+    half = table[table["session"] == "large"].assign(cohort="large_half", minutes=lambda rows: rows["minutes"] / 2)
+    figure = score_scaling.draw(pd.concat([table, half]))
+    assert_readable(figure)
+    lines = [
+        line for axes in figure.axes for line in axes.lines if line.get_color() != FAINT and line.get_marker() == "None"
+    ]
+    assert len(lines) == 2 * 4, "four models, held-in and held-out, against time"
+
+
+def test_cost_is_that_of_the_fits_and_of_what_snakemake_measured(several: Results) -> None:
+    paths = several.of("all")
+    table = speed.data(paths["fits"], paths["benchmarks"])
+    fits = table[table["stage"] == "fit"]
+    assert len(fits) == 15 and set(fits["wall"]) == {12.5} and set(fits["cpu"]) == {9.75}
+    convert = table[table["stage"] == "convert"]
+    assert len(convert) == 3 and set(convert["cpu"]) == {0.75} and set(convert["memory"]) == {140.5}
+    gpu = table.assign(device=np.where(table["model"] == "glm", "cuda", table["device"]))
+    texts = [text for text, _ in words(speed.draw(gpu))]
+    assert "58.5, GPU" in texts and "2.2" in texts
+    with pytest.raises(NothingToDrawError):
+        speed.data([], several.directory / "nothing")

@@ -1,0 +1,59 @@
+"""Which figures the workflow draws: one a session of each cohort, from that session's own files."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline_lib.figures import FIGURES
+from pipeline_lib.figures.subjects import FigureFiles
+from pipeline_lib.paths import Paths
+from pipeline_lib.plan import resolve
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> FigureFiles:
+    """Sessions A and B, each a cohort, and both fitted together as "joint"."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/spikes.csv").write_text("time,unit\n")
+    rows = "".join(f"{session}\ttables\tspikes.csv\t\n" for session in "AB")
+    (tmp_path / "sessions.tsv").write_text("session\tsource\tlocation\toptions\n" + rows)
+    config = {"sessions": str(tmp_path / "sessions.tsv"), "data": str(tmp_path / "data"), "seeds": [3, 4]}
+    config |= {"models": ["mean_rate", "glm"], "cohorts": {"joint": {"sessions": ["*"]}}}
+    plan = resolve(config)
+    return FigureFiles(plan, Paths("out"))
+
+
+def test_a_cohort_of_several_sessions_has_a_figure_of_each(files: FigureFiles) -> None:
+    assert files.subjects("session") == ["A", "B"] and files.subjects("all") == [""]
+    assert files.subjects("cohort") == ["A", "B", "joint/A", "joint/B"]
+    assert len(set(files.stems)) == len(files.stems)
+    assert {"out/figures/joint/A/psth", "out/figures/joint/B/psth", "out/figures/score_table"} <= set(files.stems)
+    declared = files.declared("psth", "joint/B")
+    assert declared["trains"] == "out/trains/B/manifest.json" and declared["split"] == "out/splits/joint.parquet"
+    assert declared["fits"] == [f"out/fits/joint/{model}/seed3/manifest.json" for model in ("mean_rate", "glm")]
+    assert files.declared("psth", "A")["split"] == "out/splits/A.parquet"
+
+
+def test_a_figure_is_given_the_folders_that_declared_files_complete(files: FigureFiles) -> None:
+    given = files.arguments("coupling", files.declared("coupling", "joint/A"))
+    assert given["recording"] == "out/recordings/A"
+    assert given["fits"][1] == "out/fits/joint/glm/seed3"
+    assert files.arguments("score_table", files.declared("score_table", "")) == {"metrics": "out/metrics.parquet"}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_of_the_registry_gets_all_it_needs(name: str, files: FigureFiles) -> None:
+    for of in files.subjects(FIGURES[name].scope):
+        given = files.arguments(name, files.declared(name, of))
+        assert list(given) == list(FIGURES[name].needs)
+        assert all(path for need, path in given.items() if need != "searches"), "nothing was searched here"
+
+
+def test_a_figure_of_a_model_is_drawn_where_it_is_fitted(files: FigureFiles) -> None:
+    of_glm = [name for name, spec in FIGURES.items() if spec.model == "glm" and spec.scope == "cohort"]
+    assert of_glm and all(f"out/figures/joint/A/{name}" in files.stems for name in of_glm)
+    joint = replace(files.plan.cohorts["joint"], models={"mean_rate": files.plan.cohorts["joint"].models["mean_rate"]})
+    without = FigureFiles(replace(files.plan, cohorts=files.plan.cohorts | {"joint": joint}), files.paths)
+    assert not any(f"out/figures/joint/A/{name}" in without.stems for name in of_glm)
+    assert f"out/figures/A/{of_glm[0]}" in without.stems and "out/figures/joint/A/psth" in without.stems
