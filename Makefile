@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # --configfile takes all that follows it, so it goes before another option.
 SNAKEMAKE := $(BIN)/snakemake --configfile $(CONFIG) --cores $(CORES)
 
-.PHONY: help setup demo test test-slow test-slurm lint format bench list run data figures status report clean
+.PHONY: help setup demo test test-slow test-slurm lint format docs bench list run data figures status report clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -61,6 +61,18 @@ format: setup
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format --quiet .
 	$(BIN)/snakefmt --quiet workflow
+
+docs: $(BIN)/.docs  ## the pages of docs/, executed and built: docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
+	@echo "The pages: docs/_build/html/index.html"
+
+$(BIN)/.docs: $(BIN)/.ready
+ifdef UV
+	$(UV) pip install --quiet --python $(BIN)/python -e '.[docs]' -c constraints.txt
+else
+	$(BIN)/python -m pip install --quiet -e '.[docs]' -c constraints.txt
+endif
+	@touch $@
 
 bench: setup  ## ratios to floors and peers
 	$(BIN)/python -m benchmarks
