@@ -13,6 +13,7 @@ import pytest
 
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import Submitted
+from tests.workflow.project import SMALL
 
 METRICS = "results/metrics.parquet"
 """What the tests ask for but for the first one, which runs everything: a SLURM job costs eight CPU-seconds."""
@@ -74,7 +75,8 @@ def test_a_killed_snakemake_leaves_jobs_that_the_next_run_lives_with(
 def test_a_fit_that_meets_its_time_limit_goes_on_in_the_next_job(cluster: Cluster, tmp_path: Path) -> None:
     """A minute is the shortest limit SLURM knows; the fit takes one and a half."""
     project = Submitted(tmp_path)
-    project.write_config(project.config | {"models": ["slow"], "seeds": [0]})
+    alone = project.config | {"models": ["slow"], "seeds": [0], "cohorts": SMALL["cohorts"]}
+    project.write_config(alone)
     fit = project.folder / "results/fits/pair/slow/seed0"
     log = project.folder / "results/logs/fit/pair/slow/seed0.log"
     first = []
@@ -88,7 +90,7 @@ def test_a_fit_that_meets_its_time_limit_goes_on_in_the_next_job(cluster: Cluste
     assert len(first) == 2, first
     assert int(first[1].split()[-1]) > 100, "the second job goes on from the checkpoint of the first"
     undisturbed = Submitted(tmp_path / "local")
-    undisturbed.write_config(project.config | {"models": {"slow": {"pause": 0.0}}, "seeds": [0]})
+    undisturbed.write_config(alone | {"models": {"slow": {"pause": 0.0}}})
     assert undisturbed.snakemake(METRICS).returncode == 0
     name = "results/fits/pair/slow/seed0/model.safetensors"
     assert (fit / "model.safetensors").read_bytes() == (undisturbed.folder / name).read_bytes()

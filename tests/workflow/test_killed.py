@@ -2,12 +2,10 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.workflow.project import Project
-
 
 STAGES = [
     pytest.param("results/recordings/pair/.writing", id="recording", marks=pytest.mark.slow),
