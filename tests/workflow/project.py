@@ -64,13 +64,13 @@ class Project:
         return subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
 
     def made(self) -> dict[str, str]:
-        """Hashes of everything made, but for what tells times: logs, benchmarks, run.json and the report."""
+        """Hashes of everything made, but for what tells times: logs, benchmarks, run.json, the report, one figure."""
         results = self.folder / "results"
         skipped = {"logs", "benchmarks", "run.json", "report.html", ".lock", ".snakemake_timestamp"}
         return {
             str(path.relative_to(results)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(results.rglob("*"))
-            if path.is_file() and not skipped & {*path.relative_to(results).parts}
+            if path.is_file() and path.stem != "speed" and not skipped & {*path.relative_to(results).parts}
         }
 
     def planned(self, *arguments: str) -> dict[str, int]:
