@@ -127,3 +127,22 @@ def sized(estimate, kind):
     return lambda wildcards, input, attempt: estimate(
         kind, input.trains, cohort_of(wildcards).windows.bin_size, attempt
     )
+
+
+def trials(wildcards, generations):
+    """The trials of some generations of a search."""
+    members = range(PLAN.searches[wildcards.search].members)
+    return [
+        TRIAL.format(search=wildcards.search, cohort=wildcards.cohort, generation=f"{g:02d}", member=f"{m:02d}")
+        for g in generations
+        for m in members
+    ]
+
+
+def generation_before(wildcards):
+    """What a trial follows from: the trials of the generation before, none for the first."""
+    return trials(wildcards, range(max(int(wildcards.generation) - 1, 0), int(wildcards.generation)))
+
+
+def all_trials(wildcards):
+    return trials(wildcards, range(PLAN.searches[wildcards.search].rounds))

@@ -2,37 +2,11 @@
 # A generation of a population follows from the scores of the one before; a random search has one generation.
 
 
-def generation_before(wildcards):
-    generation = int(wildcards.generation) - 1
-    members = PLAN.searches[wildcards.search].members if generation >= 0 else 0
-    return [
-        TRIAL.format(
-            search=wildcards.search, cohort=wildcards.cohort, generation=f"{generation:02d}", member=f"{member:02d}"
-        )
-        for member in range(members)
-    ]
-
-
-def all_trials(wildcards):
-    settings = PLAN.searches[wildcards.search]
-    return [
-        TRIAL.format(
-            search=wildcards.search, cohort=wildcards.cohort, generation=f"{generation:02d}", member=f"{member:02d}"
-        )
-        for generation in range(settings.rounds)
-        for member in range(settings.members)
-    ]
-
-
-def search_file(wildcards):
-    return f"{PLAN.config.search_directory}/{wildcards.search}.yaml"
-
-
 rule search_trial:
     input:
         trains=per_session(TRAINS),
         split=SPLIT,
-        search=search_file,
+        search=lambda wildcards: f"{PLAN.config.search_directory}/{wildcards.search}.yaml",
         before=generation_before,
     output:
         TRIAL,
@@ -63,7 +37,7 @@ rule search:
     input:
         trains=per_session(TRAINS),
         split=SPLIT,
-        search=search_file,
+        search=lambda wildcards: f"{PLAN.config.search_directory}/{wildcards.search}.yaml",
         trials=all_trials,
     output:
         SEARCH,
