@@ -46,7 +46,9 @@ def test_separation_is_reported_and_stays_one_units_problem(network, dtype):
     others = [0, 2, 3]
     assert (solution.status[others] == CONVERGED).all()
     alone, _ = fit(replace(data, receivers=np.array(others)), BernoulliLogistic(), 0.0, dtype=dtype)
-    torch.testing.assert_close(solution.coefficients[others], alone.coefficients, rtol=0, atol=2e-3)
+    # Both stop at a decrement of 1e-9, in an order of sums that depends on the number of threads.
+    nearness = 1e-2 if dtype == torch.float32 else 2e-3
+    torch.testing.assert_close(solution.coefficients[others], alone.coefficients, rtol=0, atol=nearness)
     assert STATUS[int(solution.status[1])] in solution.describe()
     ridge, _ = fit(data, BernoulliLogistic(), 1e-4, dtype=dtype)
     assert (ridge.decrement < 1e-6).all() and ridge.coefficients[1].abs().max() < 50
