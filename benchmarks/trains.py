@@ -163,7 +163,8 @@ OWN = (floor_dense, floor_copy, ours_convert, ours_open, ours_dense, ours_window
 def measure(function: Callable[[Path], dict[str, float]], python: str, folder: Path) -> dict[str, float]:
     """Run one measure in a process of its own; an empty result, and a line that says why, where it cannot run."""
     command = [python, __file__, "--measure", function.__name__, "--folder", str(folder)]
-    environment = os.environ | ONE_THREAD | {"PYTHONPATH": str(REPOSITORY)}
+    paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | ONE_THREAD | {"PYTHONPATH": os.pathsep.join(paths)}
     run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if run.returncode:
         print(f"{function.__name__}: not run ({run.stderr.strip().splitlines()[-1]})", file=sys.stderr)

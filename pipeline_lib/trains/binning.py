@@ -53,8 +53,9 @@ def add_events(
     span = min(max(_BLOCK * duration // max(len(ticks), 1), 1), widest)
     window_step = max(1, span // (bins * bin_ticks))
     bin_step = min(bins, max(1, span // bin_ticks))
-    far = max(int(np.abs(starts).max()), duration) + span + bins * bin_ticks
-    wide = np.dtype(np.int32 if far < 2**31 else np.int64)
+    # Only distances within a block matter, and those fit, so unsigned 32-bit ticks may wrap: one type, no casts.
+    wide = np.dtype(np.uint32 if ticks.dtype == np.uint32 and max(span, bin_ticks) < 2**32 else np.int64)
+    width, units_ = wide.type(bin_ticks), wide.type(units)
     edges = np.minimum(np.arange(0, bins + bin_step, bin_step), bins)
     bounds = (starts[:, None] + edges * bin_ticks).clip(0, duration)
     bounds = np.searchsorted(ticks, bounds.astype(ticks.dtype))
@@ -64,18 +65,19 @@ def add_events(
         group = starts[windows]
         # A spike's bin number in the block follows from its distance to where the first window would start if the
         # windows of the group lay end to end.
-        origins = (group - np.arange(len(group)) * (bins * bin_ticks)).astype(wide)
+        origins = group - np.arange(len(group)) * (bins * bin_ticks)
         for piece, (first, last) in enumerate(pairwise(edges.tolist())):
             block = counts[windows, first:last].reshape(-1)
             if clear:
                 block.fill(0)
             within = bounds[windows, piece : piece + 2]
             slices = [slice(*pair) for pair in within.tolist()]
-            origin = origins if len(slices) == 1 else np.repeat(origins, within[:, 1] - within[:, 0])
+            origin = (origins + first * bin_ticks).astype(wide)
+            if len(slices) > 1:
+                origin = np.repeat(origin, within[:, 1] - within[:, 0])
             index = np.subtract(_joined(ticks, slices), origin, dtype=wide)
-            index //= bin_ticks
-            index -= first
-            index *= units
+            index //= width
+            index *= units_
             index += _joined(unit, slices)
             np.add.at(block, index.astype(np.intp), one)
 
