@@ -70,7 +70,9 @@ class Project:
         return {
             str(path.relative_to(results)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(results.rglob("*"))
-            if path.is_file() and path.stem != "speed" and not skipped & {*path.relative_to(results).parts}
+            if path.is_file()
+            and (path.parent.name, path.stem) != ("figures", "speed")
+            and not skipped & {*path.relative_to(results).parts}
         }
 
     def planned(self, *arguments: str) -> dict[str, int]:

@@ -34,8 +34,17 @@ def test_collinear_signals_share_the_weight_and_are_noted(tmp_path, network_coun
         assert statuses.count("converged") == 10
 
 
+@pytest.fixture
+def one_thread():
+    """Sums in one order: where a descent stops, a flat direction shows which."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_separation_is_reported_and_stays_one_units_problem(network, dtype):
+def test_separation_is_reported_and_stays_one_units_problem(network, dtype, one_thread):
     """Unit 1 spikes exactly one bin after unit 0: no finite weights are best without a ridge."""
     counts = np.minimum(network.counts, 1)
     counts[1:, 1], counts[0, 1] = counts[:-1, 0], 0
@@ -46,9 +55,7 @@ def test_separation_is_reported_and_stays_one_units_problem(network, dtype):
     others = [0, 2, 3]
     assert (solution.status[others] == CONVERGED).all()
     alone, _ = fit(replace(data, receivers=np.array(others)), BernoulliLogistic(), 0.0, dtype=dtype)
-    # Both stop at a decrement of 1e-9, in an order of sums that depends on the number of threads.
-    nearness = 1e-2 if dtype == torch.float32 else 2e-3
-    torch.testing.assert_close(solution.coefficients[others], alone.coefficients, rtol=0, atol=nearness)
+    torch.testing.assert_close(solution.coefficients[others], alone.coefficients, rtol=0, atol=2e-3)
     assert STATUS[int(solution.status[1])] in solution.describe()
     ridge, _ = fit(data, BernoulliLogistic(), 1e-4, dtype=dtype)
     assert (ridge.decrement < 1e-6).all() and ridge.coefficients[1].abs().max() < 50
