@@ -28,6 +28,13 @@ def bin_windows(
     False in `observed_windows`). The type is uint8 unless some unit has more than 255 spikes within `bin_ticks` ticks
     anywhere in the session, then it is wider: counts never wrap. `out`, of that shape and type, is filled instead of
     a new array where it is given: the first touch of fresh memory costs more than the binning.
+
+    >>> from pipeline_lib.sources.simulate import simulate
+    >>> from pipeline_lib.trains.store import Trains
+    >>> trains = Trains.from_recording(simulate("glm", {"units": 4, "duration": 5}, seed=0, session="demo"))
+    >>> counts = bin_windows(trains, np.array([0, 100_000]), bins=200, bin_ticks=500)  # two windows of 1 s
+    >>> counts.shape, counts.dtype, bool(counts[0].sum() == (trains.ticks < 100_000).sum())
+    ((2, 200, 4), dtype('uint8'), True)
     """
     shape, dtype = (len(start_ticks), bins, trains.n_units), trains.count_type(bin_ticks)
     counts = np.zeros(shape, dtype) if out is None else out
@@ -53,12 +60,14 @@ def add_events(
     span = min(max(_BLOCK * duration // max(len(ticks), 1), 1), widest)
     window_step = max(1, span // (bins * bin_ticks))
     bin_step = min(bins, max(1, span // bin_ticks))
-    # Only distances within a block matter, and those fit, so unsigned 32-bit ticks may wrap: one type, no casts.
-    wide = np.dtype(np.uint32 if ticks.dtype == np.uint32 and max(span, bin_ticks) < 2**32 else np.int64)
+    narrow = ticks.dtype.itemsize == 4 and max(span, bin_ticks) < 2**32
+    wide = np.dtype(np.uint32 if narrow else np.int64)
     width, units_ = wide.type(bin_ticks), wide.type(units)
     edges = np.minimum(np.arange(0, bins + bin_step, bin_step), bins)
     bounds = (starts[:, None] + edges * bin_ticks).clip(0, duration)
     bounds = np.searchsorted(ticks, bounds.astype(ticks.dtype))
+    # Only distances within a block matter, and those fit: unsigned 32-bit ticks may wrap, and nothing is cast.
+    ticks = ticks.view(wide) if narrow else ticks.astype(wide, copy=False)
     one = counts.dtype.type(1)
     for window in range(0, len(starts), window_step):
         windows = slice(window, window + window_step)
@@ -75,7 +84,7 @@ def add_events(
             origin = (origins + first * bin_ticks).astype(wide)
             if len(slices) > 1:
                 origin = np.repeat(origin, within[:, 1] - within[:, 0])
-            index = np.subtract(_joined(ticks, slices), origin, dtype=wide)
+            index = _joined(ticks, slices) - origin
             index //= width
             index *= units_
             index += _joined(unit, slices)
@@ -113,6 +122,14 @@ def observed_windows(trains: "Trains", start_ticks: np.ndarray, bins: int, bin_t
     observation intervals, or, for a unit that comes and goes, inside one of its own.
 
     The result may be a read-only view that repeats itself over bins or units.
+
+    >>> from pipeline_lib.sources.simulate import simulate
+    >>> from pipeline_lib.trains.store import Trains
+    >>> trains = Trains.from_recording(simulate("glm", {"units": 4, "duration": 5}, seed=0, session="demo"))
+    >>> starts = np.array([400_000, 450_000])  # the session ends at tick 500,000
+    >>> observed_windows(trains, starts, bins=2, bin_ticks=50_000)[:, :, 0]
+    array([[ True,  True],
+           [ True, False]])
     """
     starts = np.asarray(start_ticks, dtype=np.int64)
     shape = (len(starts), bins, trains.n_units)

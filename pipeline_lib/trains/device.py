@@ -14,32 +14,42 @@ class DeviceEvents:
 
     def __init__(self, trains: "Trains", device: str | torch.device) -> None:
         self.trains, self.device = trains, torch.device(device)
-        wide = np.int16 if trains.n_units < 2**15 else np.int32  # torch has no arithmetic on uint16
         self.ticks = torch.from_numpy(trains.ticks).to(self.device)
-        self.unit = torch.from_numpy(trains.unit.astype(wide)).to(self.device)
+        # torch has no arithmetic on uint16.
+        unit = trains.unit.astype(np.int16 if trains.n_units < 2**15 else np.int32)
+        self.unit = torch.from_numpy(unit).to(self.device)
+        self._most: dict[int, int] = {}
 
     def bin_windows(self, start_ticks: np.ndarray, bins: int, bin_ticks: int) -> torch.Tensor:
         """Counts [window, bin, unit] on the device, equal to `binning.bin_windows`; uint8, or int32 where not enough.
 
-        The bounds of the windows are found on the host, which holds the ticks too, so that the host never waits for
-        the device. Counts are integers, so the order in which a GPU adds them does not matter.
+        Every window gets as many places as the fullest window of this length has events (see `_most_events`): so the
+        host need not know how many events a batch holds, and never waits for the device. Places without an event add
+        0, each somewhere else: a GPU's additions to one cell wait for each other. Counts are integers, so their order
+        does not matter.
         """
         trains, starts = self.trains, np.asarray(start_ticks, dtype=np.int64)
         dtype = torch.uint8 if trains.count_type(bin_ticks) == np.uint8 else torch.int32
-        counts = torch.zeros((len(starts), bins, trains.n_units), dtype=dtype, device=self.device)
-        bounds = starts[:, None] + np.array([0, bins * bin_ticks])
-        bounds = np.searchsorted(trains.ticks, bounds.clip(0, trains.duration_ticks).astype(trains.ticks.dtype))
-        lengths = bounds[:, 1] - bounds[:, 0]
-        total = int(lengths.sum())
-        # One small transfer: for each window, its number of events, the shift from a position in the batch to one in
-        # the session, and where it would start if the windows of the batch lay end to end.
-        table = np.stack(
-            [lengths, bounds[:, 0] - np.cumsum(lengths) + lengths, starts - np.arange(len(starts)) * bins * bin_ticks]
-        )
-        lengths_, shift, origin = torch.from_numpy(table).to(self.device, non_blocking=True)
-        window = torch.repeat_interleave(lengths_, output_size=total)
-        event = torch.arange(total, device=self.device) + shift[window]
-        index = (self.ticks[event] - origin[window]) // bin_ticks
-        index = index * trains.n_units + self.unit[event]
-        counts.view(-1).index_add_(0, index, torch.ones(1, dtype=dtype, device=self.device).expand(total))
+        counts = torch.zeros(len(starts), bins, trains.n_units, dtype=dtype, device=self.device)
+        if counts.numel() and len(trains.ticks):
+            edges = np.stack([starts, starts + bins * bin_ticks]).clip(0, trains.duration_ticks)
+            table = torch.from_numpy(np.concatenate([edges, starts[None]])).to(self.device, non_blocking=True)
+            first, stop = torch.searchsorted(self.ticks, table[:2].to(self.ticks.dtype))
+            event = first[:, None] + torch.arange(self._most_events(bins * bin_ticks), device=self.device)
+            present = event < stop[:, None]
+            event.clamp_(max=len(trains.ticks) - 1)
+            index = (self.ticks[event] - table[2][:, None]).div_(bin_ticks, rounding_mode="floor")
+            index += torch.arange(0, len(starts) * bins, bins, device=self.device)[:, None]
+            index.mul_(trains.n_units).add_(self.unit[event])
+            elsewhere = torch.arange(index.numel(), device=self.device).remainder_(counts.numel()).view_as(index)
+            index = torch.where(present, index, elsewhere).view(-1)
+            counts.view(-1).index_add_(0, index, present.view(-1).to(dtype))
         return counts
+
+    def _most_events(self, span: int) -> int:
+        """Events of the fullest window of `span` ticks anywhere in the session."""
+        if span not in self._most:
+            ticks = self.trains.ticks
+            ends = np.searchsorted(ticks, ticks.astype(np.int64) + span)
+            self._most[span] = int((ends - np.arange(len(ticks))).max())
+        return self._most[span]

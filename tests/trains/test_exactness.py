@@ -87,6 +87,14 @@ def test_bins_add_up(recording):
     np.testing.assert_array_equal(fine.reshape(1000, 5, -1).sum(axis=1), coarse)
 
 
+@pytest.mark.parametrize("width", [2**31, 2**32, 2**33])
+def test_bins_longer_than_the_session(recording, width):
+    trains = Trains.from_recording(recording)
+    counts = bin_windows(trains, np.array([0, -width]), 2, width)
+    everything = np.bincount(trains.unit, minlength=20)
+    np.testing.assert_array_equal(counts, [[everything, 0 * everything], [0 * everything, everything]])
+
+
 @pytest.mark.parametrize(
     ("spikes", "dtype"), [(255, np.uint8), (256, np.uint16), (700, np.uint16), (65_536, np.uint32)]
 )
