@@ -1,12 +1,13 @@
 """The NDT: time of a training step beside a plain implementation, and how fast it learns the Lorenz set.
 
-    python benchmarks/ndt.py                     step times, latency of a single trial
+    python benchmarks/ndt.py                     step times, latency of a single trial; on a GPU where there is one
+    python benchmarks/ndt.py --device cpu        on one thread of the CPU
     python benchmarks/ndt.py --lorenz 150        and rate R2 against CPU-seconds, a budget of about so many
 
 The plain network (`tests/models/ndt/plain.py`) is built of torch's own layers from the description of the public code,
 with its attention weights, its dropout and torch's AdamW. The public code itself took 1.02 s a step at MC_Maze size
 and 0.138 s at Lorenz size on one thread of an AMD EPYC, and reached R2 .837 at 296 CPU-s on the Lorenz set.
-One thread, CPU-seconds, median of several steps.
+Median of several steps: CPU-seconds of one thread, or seconds on the clock with a GPU that is waited for.
 """
 
 import argparse
@@ -31,9 +32,11 @@ from pipeline_lib.models.ndt.model import NDT
 from pipeline_lib.models.ndt.settings import Config
 from pipeline_lib.models.torch_model import Layout
 from pipeline_lib.sources.simulate import simulate
-from pipeline_lib.training.batches import Batch
-from pipeline_lib.training.optimiser import AdamW
+from pipeline_lib.training.batches import Batch, Batches
+from pipeline_lib.training.checkpoint import Progress
+from pipeline_lib.training.memory import keep_freed_memory
 from pipeline_lib.training.run import Run
+from pipeline_lib.training.steps import Steps
 from pipeline_lib.trains.splits import SplitSettings, make_split
 from pipeline_lib.trains.store import Trains, convert
 from pipeline_lib.trains.windows import WindowSettings
@@ -46,16 +49,32 @@ SIZES = {
     "MC_Maze, 182 units x 140 bins": {"units": 182, "bins": 140, "embedding": 0, "layers": 4, "rate": 0.02},
 }
 LORENZ = Config(evaluate_every=200, patience=None)
+ON_CPU = {"float32": {}, "bfloat16": {"precision": "bfloat16"}}
+ON_GPU = {
+    "float32": {},
+    "float32, graph": {"cuda_graphs": True},
+    "float32, compiled": {"compile": True},
+    "bfloat16": {"precision": "bfloat16"},
+    "bfloat16, graph": {"precision": "bfloat16", "cuda_graphs": True},
+    "bfloat16, compiled, graph": {"precision": "bfloat16", "compile": True, "cuda_graphs": True},
+}
 
 
-def median_cpu(function: Callable[[], object], repeats: int) -> float:
-    """CPU-seconds of a call, the median of `repeats` after two to warm up."""
+def median_time(function: Callable[[], object], repeats: int, device: str) -> float:
+    """Seconds of a call, the median of `repeats` after some to warm up."""
+
+    def now() -> float:
+        if device == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
     spent = []
-    for _ in range(repeats + 2):
-        start = time.process_time()
+    for _ in range(repeats + 4):
+        start = now()
         function()
-        spent.append(time.process_time() - start)
-    return statistics.median(spent[2:])
+        spent.append(now() - start)
+    return statistics.median(spent[4:])
 
 
 def has_bfloat16() -> bool:
@@ -63,14 +82,17 @@ def has_bfloat16() -> bool:
     return "avx512_bf16" in Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else False
 
 
-def plain_step(units: int, bins: int, embedding: int, layers: int, rate: float) -> tuple[Callable, Callable]:
+def plain_step(
+    device: str, units: int, bins: int, embedding: int, layers: int, rate: float
+) -> tuple[Callable, Callable]:
     """A training step and the inference of one trial of the plain network."""
-    network = PlainNDT(units, bins, embedding, layers=layers)
+    network = PlainNDT(units, bins, embedding, layers=layers).to(device)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    counts = torch.poisson(torch.full((BATCH, bins, units), rate)).long()
+    counts = torch.poisson(torch.full((BATCH, bins, units), rate)).long().to(device)
 
     def step() -> None:
-        masked = torch.bernoulli(torch.full((BATCH, bins), 0.25)).bool()[:, :, None].expand(counts.shape)
+        masked = torch.bernoulli(torch.full((BATCH, bins), 0.25, device=device)).bool()
+        masked = masked[:, :, None].expand(counts.shape)
         shown = counts.clone()
         shown[masked] = 0
         output = network(shown)
@@ -87,28 +109,35 @@ def plain_step(units: int, bins: int, embedding: int, layers: int, rate: float) 
     return step, infer
 
 
+class Same(Batches):
+    """One batch, again and again."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+
+    def __getitem__(self, number: int) -> Batch:
+        return self.batch
+
+
 def our_step(
-    precision: str, units: int, bins: int, embedding: int, layers: int, rate: float
+    device: str, settings: dict, folder: Path, units: int, bins: int, embedding: int, layers: int, rate: float
 ) -> tuple[Callable, Callable]:
-    """The same of ours."""
-    config = Config(embedding=embedding, read_in=None, layers=layers)  # the published context, as in the plain one
+    """The same of ours, as the engine makes it."""
+    config = Config(
+        embedding=embedding, read_in=None, layers=layers, average=0.0, **settings
+    )  # the published context, as above
     session = {"s": units}
     layout = Layout(20.0, bins, 0, 0, 6, session, {"s": list(range(units))}, {"s": ["a"] * units})
-    network = NDT(config, 0).build(layout)
-    weights = dict(network.named_parameters())
-    optimiser = AdamW(weights)
-    counts = torch.poisson(torch.full((BATCH, bins, units), rate)).to(torch.uint8)
+    network = NDT(config, 0).build(layout).to(device)
+    counts = torch.poisson(torch.full((BATCH, bins, units), rate)).to(torch.uint8).to(device)
     ones = torch.ones_like(counts, dtype=torch.bool)
-    batch = Batch("s", counts, ones, ones, torch.full((BATCH,), bins), 0)
-    one = dataclasses.replace(batch, counts=counts[:1], observed=ones[:1], visible=ones[:1], bins=batch.bins[:1])
+    batch = Batch("s", counts, ones, ones, torch.full((BATCH,), bins, device=device), 0, ragged=False)
+    steps = Steps(network, Same(batch), config, 0, Run(folder, device=device))
+    progress, one = Progress(), batch.windows(slice(1))
 
     def step() -> None:
-        network.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-            loss = network(batch, 0)["masked_nll"]
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights.values(), 200.0)
-        optimiser.step(1e-3)
+        steps.make(progress)
+        progress.step += 1
 
     @torch.inference_mode()
     def infer() -> None:
@@ -117,25 +146,30 @@ def our_step(
     return step, infer
 
 
-def step_times(repeats: int) -> None:
-    """Print a table of step times and latencies."""
-    precisions = ["float32"] + ["bfloat16"] * has_bfloat16()
-    print("| size | plain | " + " | ".join(f"ours, {each}" for each in precisions) + " | one trial: plain | ours |")
-    print("|---|---|" + "---|" * (len(precisions) + 2))
-    for name, size in SIZES.items():
-        step, infer = plain_step(**size)
-        plain, plain_latency = median_cpu(step, repeats), median_cpu(infer, 4 * repeats)
-        cells = []
-        for precision in precisions:
-            step, infer = our_step(precision, **size)
-            spent = median_cpu(step, repeats)
-            cells.append(f"{1000 * spent:.0f} ms ({plain / spent:.2f} x)")
-        latency = median_cpu(infer, 4 * repeats)
-        print(
-            f"| {name} | {1000 * plain:.0f} ms | {' | '.join(cells)} | {1000 * plain_latency:.2f} ms"
-            f" | {1000 * latency:.2f} ms ({plain_latency / latency:.2f} x) |",
-            flush=True,
-        )
+def step_times(repeats: int, device: str, sizes: dict[str, dict]) -> None:
+    """Print a table of step times and latencies of every size."""
+    variants = (
+        ON_GPU if device == "cuda" else {name: ON_CPU[name] for name in ["float32"] + ["bfloat16"] * has_bfloat16()}
+    )
+    timed = {}
+    for name, size in sizes.items():
+        step, infer = plain_step(device, **size)
+        timed[name] = median_time(step, repeats, device), median_time(infer, 4 * repeats, device)
+    if device == "cpu":
+        keep_freed_memory()  # as a training does
+    print("| size | what | step | to plain | one trial | to plain |\n|---|---|---|---|---|---|")
+    for name, size in sizes.items():
+        plain, latency = timed[name]
+        print(f"| {name} | plain | {1000 * plain:.2f} ms | 1 | {1000 * latency:.2f} ms | 1 |", flush=True)
+        for variant, settings in variants.items():
+            with tempfile.TemporaryDirectory() as folder:
+                step, infer = our_step(device, settings, Path(folder), **size)
+                ours, quick = median_time(step, repeats, device), median_time(infer, 4 * repeats, device)
+            print(
+                f"| | {variant} | {1000 * ours:.2f} ms | {plain / ours:.2f} | {1000 * quick:.2f} ms"
+                f" | {latency / quick:.2f} |",
+                flush=True,
+            )
 
 
 def lorenz_set(folder: Path) -> tuple[FitData, np.ndarray]:
@@ -174,11 +208,11 @@ class Curve(Run):
             self.start += time.process_time() - self.start - spent
 
 
-def learn_lorenz(budget: float, seed: int, every: float) -> None:
+def learn_lorenz(budget: float, seed: int, every: float, precision: str) -> None:
     """Print rate R2 against CPU-seconds of one training whose schedule fits the budget on this machine."""
     with tempfile.TemporaryDirectory() as folder:
         data, truth = lorenz_set(Path(folder))
-        config = dataclasses.replace(LORENZ, precision="bfloat16" if has_bfloat16() else "float32")
+        config = dataclasses.replace(LORENZ, precision=precision)
         short = NDT(dataclasses.replace(config, steps=60), seed)
         start = time.process_time()
         short.fit(data, Run(Path(folder) / "short"))
@@ -193,15 +227,24 @@ def learn_lorenz(budget: float, seed: int, every: float) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=7, help="steps timed (default 7)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    parser.add_argument("--repeats", type=int, help="steps timed (default 7, on a GPU 50)")
+    parser.add_argument("--size", default="", help="only sizes whose name has this in it")
     parser.add_argument("--lorenz", type=float, default=0.0, metavar="SECONDS", help="also learn the Lorenz set")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), help="default: bfloat16 where the CPU has it")
     parser.add_argument("--every", type=float, default=20.0, help="CPU-s between points of the curve")
     parser.add_argument("--no-steps", action="store_true", help="leave the step times out")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"torch {torch.__version__}, {platform.processor() or platform.machine()}, one thread\n")
+    device = asked.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    name = (
+        torch.cuda.get_device_name() if device == "cuda" else f"{platform.processor() or platform.machine()}, a thread"
+    )
+    print(f"torch {torch.__version__}, {name}\n")
     if not asked.no_steps:
-        step_times(asked.repeats)
+        sizes = {name: size for name, size in SIZES.items() if asked.size in name}
+        step_times(asked.repeats or (50 if device == "cuda" else 7), device, sizes)
     if asked.lorenz:
-        learn_lorenz(asked.lorenz, asked.seed, asked.every)
+        precision = asked.precision or ("bfloat16" if has_bfloat16() else "float32")
+        learn_lorenz(asked.lorenz, asked.seed, asked.every, precision)

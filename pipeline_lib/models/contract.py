@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline_lib.trains.store import Trains
 
 TRAIN = "train"
+VALIDATION = "validation"
 TEST = "test"
 
 
@@ -44,6 +45,20 @@ class FitData:
     trains : the spike trains, by session.
     split : which windows train, validate and test, and which units are held out.
     fitting : True during `Model.fit`, when reading a test window raises LeakageError.
+
+    Examples
+    --------
+    >>> from pipeline_lib.sources.simulate import simulate
+    >>> from pipeline_lib.trains.splits import SplitSettings, make_split
+    >>> from pipeline_lib.trains.store import Trains
+    >>> from pipeline_lib.trains.windows import WindowSettings
+    >>> trains = Trains.from_recording(simulate("lorenz", {"conditions": 2, "repeats": 10}, seed=0, session="demo"))
+    >>> split = make_split([trains], WindowSettings(bin_size=20), SplitSettings(heldout_units=5), cohort="demo")
+    >>> data = FitData({"demo": trains}, split)
+    >>> data.counts("demo", "train").shape  # [windows, bins, units]
+    (14, 50, 29)
+    >>> bool(data.counts("demo", "test")[:, :, data.heldout("demo")].any())  # never an input
+    False
     """
 
     trains: Mapping[str, Trains]
@@ -135,6 +150,13 @@ class Couplings:
         where nothing was fitted (a held-out sender, say).
     bin_size : ms of a lag.
     strength : float32 [sender, receiver], signed: the sum of `filters` over lags.
+
+    Examples
+    --------
+    >>> filters = np.zeros((2, 2, 3), dtype=np.float32)  # sender, receiver, lag
+    >>> filters[0, 1] = [0.5, 0.25, 0.0]  # unit 0 excites unit 1 for two bins
+    >>> float(Couplings(filters, 5.0, filters.sum(axis=2)).strength[0, 1])
+    0.75
     """
 
     filters: np.ndarray
@@ -153,6 +175,18 @@ class Model(ABC):
         condition", "past of held-in units", "held-in units, past and future" ...
     uses_gpu : ask the engine for a GPU slot.
     device : where tensors live, "cpu" or "cuda"; the engine sets it before `fit`, `load_state` and `predict`.
+
+    Examples
+    --------
+    >>> class Ones(Model):
+    ...     Config, sees = dict, "nothing"
+    ...     def fit(self, data, run): pass
+    ...     def predict(self, data, session, samples):
+    ...         return np.ones((len(samples), samples["bins"].max(), data.trains[session].n_units), dtype=np.float32)
+    ...     def state(self): return {}
+    ...     def load_state(self, state): pass
+    >>> Ones({}, seed=0).couplings("demo") is None
+    True
     """
 
     Config: ClassVar[type]

@@ -36,7 +36,12 @@ PREDICTED = 64
 
 @dataclass(frozen=True)
 class Layout:
-    """What a network must know of its data to be built: sizes and names, no spikes. It is part of a model's state."""
+    """What a network must know of its data to be built: sizes and names, no spikes. It is part of a model's state.
+
+    >>> layout = Layout(20.0, 50, 0, 0, 3, {"demo": 29}, {"demo": [0, 1]}, {"demo": ["MOs"] * 29})
+    >>> layout.units["demo"], layout.bins
+    (29, 50)
+    """
 
     bin_size: float
     """Milliseconds."""
@@ -71,11 +76,22 @@ class Layout:
 
 
 class TorchModel(Model):
-    """Fits, predicts, saves and loads a `Network`; a subclass builds it."""
+    """Fits, predicts, saves and loads a `Network`; a subclass builds it.
+
+    >>> from pipeline_lib.training.settings import TrainingSettings
+    >>> class Example(TorchModel):  # docs/examples/shared_gain.py is a whole one
+    ...     Config, sees = TrainingSettings, "held-in units, past and future"
+    ...     def build(self, layout):
+    ...         raise NotImplementedError("a Network of layout.units")
+    >>> Example(TrainingSettings(steps=10), seed=0).uses_gpu
+    True
+    """
 
     Config: ClassVar[type[TrainingSettings]]
     config: TrainingSettings
     uses_gpu = True
+    ensembles: ClassVar[bool] = False
+    """Trainings from several seeds can go as one (`training.fit_ensemble`): the network `vectorises`."""
     network: Network
     layout: Layout
 
@@ -93,21 +109,29 @@ class TorchModel(Model):
     def fit(self, data: FitData, run: Run) -> None:
         """Train on the training part and keep the weights that predict the validation part best."""
         from pipeline_lib.training.batches import InOrder
-        from pipeline_lib.training.gradients import seed_noise
-        from pipeline_lib.training.streaming import cohort_windows, shuffled
+        from pipeline_lib.training.streaming import shuffled
 
-        windows, validation = (
-            cohort_windows(data, part, self.device, self.inputs, run.memory_budget) for part in ("train", "validation")
-        )
-        most = max((each.most() for each in windows.values()), default=0)
+        windows, validation = (self.windows(data, part, run) for part in ("train", "validation"))
+        self.start(data, windows)
+        self.train(shuffled(windows, self.config.batch, self.seed), InOrder(validation, PREDICTED), run)
+
+    def windows(self, data: FitData, part: str, run: Run) -> dict[str, Windows]:
+        """The windows of a part, by session."""
+        from pipeline_lib.training.streaming import cohort_windows
+
+        return cohort_windows(data, part, self.device, self.inputs, run.memory_budget)
+
+    def start(self, data: FitData, windows: dict[str, Windows]) -> None:
+        """Make the network that training starts from; `windows` are those of the training part."""
+        from pipeline_lib.training.noise import seed_noise
+
         seed_noise(self.seed)
-        self.layout = Layout.of(data, most)
+        self.layout = Layout.of(data, max((each.most() for each in windows.values()), default=0))
         self.network = self.build(self.layout).to(self.device)
         self.initialise(windows)
         if self.config.initial is not None:
             self._start_from(self.config.initial)
         self._freeze()
-        self.train(shuffled(windows, self.config.batch, self.seed), InOrder(validation, PREDICTED), run)
 
     def train(self, batches: Batches, validation: Iterable[Batch], run: Run) -> None:
         """Train `network` by its settings; a model that is fitted in stages overrides this."""

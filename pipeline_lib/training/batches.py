@@ -6,7 +6,7 @@ A window takes a byte a bin and unit (two where something was not observed): 500
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -36,6 +36,7 @@ class Batch:
     bins : bins of each window, history included, int64 [B].
     history : how many bins at the start are history: inputs, never scored.
     inputs : further arrays by name, [B, ...], that a model asked for.
+    ragged : False only where every window has L bins. Known without asking the device.
     """
 
     session: str
@@ -45,12 +46,22 @@ class Batch:
     bins: Tensor
     history: int
     inputs: dict[str, Tensor] = field(default_factory=dict)
+    ragged: bool = True
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is a row a window, by name."""
+        own = {"counts": self.counts, "observed": self.observed, "visible": self.visible, "bins": self.bins}
+        return own | {f"inputs/{name}": array for name, array in self.inputs.items()}
+
+    def holding(self, tensors: dict[str, Tensor]) -> Batch:
+        """This batch with other `tensors`."""
+        counts, observed, visible, bins = (tensors[name] for name in ("counts", "observed", "visible", "bins"))
+        inputs = {name: tensors[f"inputs/{name}"] for name in self.inputs}
+        return Batch(self.session, counts, observed, visible, bins, self.history, inputs, self.ragged)
 
     def windows(self, rows: Tensor) -> Batch:
         """Some of the windows, as long as they are here."""
-        counts, observed, visible = self.counts[rows], self.observed[rows], self.visible[rows]
-        inputs = {name: array[rows] for name, array in self.inputs.items()}
-        return Batch(self.session, counts, observed, visible, self.bins[rows], self.history, inputs)
+        return self.holding({name: array[rows] for name, array in self.tensors().items()})
 
 
 class Batches(Protocol):
@@ -84,6 +95,7 @@ class Windows:
         self.counts = torch.as_tensor(counts if counts.dtype == np.uint8 else counts.astype(np.int32), device=device)
         self.observed = None if observed.all() else torch.as_tensor(observed, device=device)
         self.bins = torch.as_tensor(rows["bins"].to_numpy(dtype=np.int64) + self.history, device=device)
+        self.ragged = rows["bins"].nunique() > 1
         heldin = np.zeros(counts.shape[2], dtype=bool)
         heldin[data.heldin(session)] = True
         self.heldin = torch.as_tensor(heldin, device=device)
@@ -95,14 +107,14 @@ class Windows:
     def batch(self, rows: Tensor | slice) -> Batch:
         """The windows `rows`, cut to the longest of them."""
         bins = self.bins[rows]
-        length = self.counts.shape[1] if self.observed is None else int(bins.max())
+        length = int(bins.max()) if self.ragged else self.counts.shape[1]
         counts = self.counts[rows][:, :length]
         observed = torch.ones_like(counts, dtype=torch.bool) if self.observed is None else self.observed[rows]
         observed = observed[:, :length]
         known = torch.arange(length, device=bins.device) < bins[:, None] - self.forward
         visible = observed & self.heldin & known[:, :, None]
         inputs = {name: array[rows] for name, array in self.inputs.items()}
-        return Batch(self.session, counts, observed, visible, bins, self.history, inputs)
+        return Batch(self.session, counts, observed, visible, bins, self.history, inputs, self.ragged)
 
     def pieces(self, size: int = PIECE) -> Iterator[Batch]:
         """All windows in their order, `size` at a time."""
@@ -110,13 +122,18 @@ class Windows:
             yield self.batch(slice(start, start + size))
 
     def mean_counts(self) -> Tensor:
-        """Mean spikes a bin [N], over observed bins; half a spike is added to every unit, so that none is 0."""
+        """Mean spikes a bin [N], over observed bins.
+
+        Half a spike is added to every unit, and the bins that it takes at the mean rate of all units: so none is 0, and
+        one that was never observed has that mean rate.
+        """
         spikes = torch.zeros(len(self.heldin), dtype=torch.float64, device=self.heldin.device)
         seen = torch.zeros_like(spikes)
         for batch in self.pieces():
             spikes += batch.counts.sum(dim=(0, 1), dtype=torch.float64)
             seen += batch.observed.sum(dim=(0, 1))
-        return ((spikes + 0.5) / (seen + 1)).float()
+        overall = (spikes.sum() + 0.5) / (seen.sum() + 1)
+        return ((spikes + 0.5) / (seen + 0.5 / overall)).float()
 
     def most(self) -> int:
         """The largest count of a bin."""
@@ -138,7 +155,8 @@ class Order(Batches):
     """Shuffled batches: batch k is a function of the seed and k alone, so there is no state to save.
 
     An epoch visits every window once. Its batches come from one session each, differ in size by one window at most,
-    and are shuffled over the cohort.
+    and are shuffled over the cohort. From which session batch k comes, and how large it is, is the same for all seeds:
+    only so can trainings from several seeds go step by step together.
 
     Parameters
     ----------
@@ -158,12 +176,16 @@ class Order(Batches):
 
     def __getitem__(self, number: int) -> Batch:
         """Batch `number`, counted from the start of training."""
+        windows, rows = self.rows(number)
+        return windows.batch(torch.as_tensor(rows, device=windows.bins.device))
+
+    def rows(self, number: int) -> tuple[Windows, np.ndarray]:
+        """The windows that batch `number` comes from, and their rows."""
         epoch, position = divmod(number, len(self))
         if epoch != self._epoch:
             self._epoch, self._plan = epoch, self._shuffle(epoch)
         session, rows = self._plan[position]
-        windows = self.windows[session]
-        return windows.batch(torch.as_tensor(rows, device=windows.bins.device))
+        return self.windows[session], rows
 
     def _shuffle(self, epoch: int) -> list[tuple[str, np.ndarray]]:
         draw = np.random.default_rng([self.seed, epoch])
@@ -172,4 +194,13 @@ class Order(Batches):
             for session, count in self.batches.items()
             for rows in np.array_split(draw.permutation(len(self.windows[session])), count)
         ]
-        return [parts[index] for index in draw.permutation(len(parts))]
+        return [parts[index] for index in np.random.default_rng(epoch).permutation(len(parts))]
+
+
+def together(orders: Sequence[Order], number: int) -> Batch | None:
+    """Batches `number` of orders over the same windows, one after the other; None where windows differ in length."""
+    chosen = [order.rows(number) for order in orders]
+    windows = chosen[0][0]
+    if windows.ragged:
+        return None
+    return windows.batch(torch.as_tensor(np.concatenate([rows for _, rows in chosen]), device=windows.bins.device))

@@ -6,13 +6,17 @@ runs through has changed, and not when a comment, a docstring or a blank line ha
 
 import ast
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pipeline_lib
 from pipeline_lib.errors import InputError
+from pipeline_lib.files import write_json
 
+REMEMBERED = Path(".snakemake") / "trainyard_code.json"
 PACKAGE = pipeline_lib.__name__
 ROOT = Path(pipeline_lib.__file__).parent
 
@@ -44,10 +48,11 @@ def _code_id(modules: tuple[str | Path, ...]) -> str:
     """Asked for every job of a workflow: once a process is enough, and an edit during a run should not split it."""
     files: dict[str, Path] = {}
     waiting = []
+    known, read = _remembered(), len(_READ)
     for module in modules:
         if isinstance(module, Path):
             files[module.name] = module  # not its path: the same file elsewhere is the same code
-            waiting += _imports(module, module.stem)
+            waiting += _file_content(module, module.stem).imports
         elif _file(module) is None:
             raise InputError(ROOT, "module", module, "a module of the package, or a Path")
         else:
@@ -58,12 +63,46 @@ def _code_id(modules: tuple[str | Path, ...]) -> str:
         if path is None or name in files or name == PACKAGE:
             continue
         files[name] = path
-        waiting += _imports(path, name)
+        waiting += _file_content(path, name).imports
         waiting.append(name.rpartition(".")[0])  # importing a.b runs a/__init__.py
     digest = hashlib.sha256()
     for name, path in sorted(files.items()):
-        digest.update(f"{name} {_meaning(path)}\n".encode())
+        digest.update(f"{name} {_file_content(path, name).meaning}\n".encode())
+    if len(_READ) > read and REMEMBERED.parent.is_dir():
+        write_json(REMEMBERED, known | _READ)
     return digest.hexdigest()
+
+
+class _Content(NamedTuple):
+    """What a file does and what it imports, as of its size and time of change."""
+
+    size: int
+    changed: int
+    meaning: str
+    imports: list[str]
+
+
+_READ: dict[str, _Content] = {}
+"""What this process has parsed."""
+
+
+@cache
+def _remembered() -> dict[str, list[Any]]:
+    """What earlier processes have parsed: a second of every start of the workflow, and of each of its cluster jobs."""
+    try:
+        return dict(json.loads(REMEMBERED.read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+@cache
+def _file_content(path: Path, name: str) -> _Content:
+    status, key = path.stat(), f"{name} {path.absolute()}"
+    size, changed, *content = _remembered().get(key, [0, 0])
+    if (size, changed) != (status.st_size, status.st_mtime_ns) or len(content) != 2:
+        content = [_meaning(path), _imports(path, name)]
+        _READ[key] = _Content(status.st_size, status.st_mtime_ns, *content)
+    return _Content(status.st_size, status.st_mtime_ns, *content)
 
 
 def _file(module: str) -> Path | None:
@@ -86,7 +125,6 @@ def _tree(path: Path) -> ast.Module:
         raise InputError(path, f"line {error.lineno}", error.msg, "Python") from None
 
 
-@cache
 def _imports(path: Path, name: str) -> list[str]:
     """Dotted names that a file may import from the package, some of which are functions and not modules."""
     names = []
@@ -114,7 +152,6 @@ def _run_time_nodes(tree: ast.AST) -> Iterator[ast.AST]:
             waiting += ast.iter_child_nodes(node)
 
 
-@cache
 def _meaning(path: Path) -> str:
     """Hash of one file's syntax tree without docstrings."""
     parts: list[str] = []

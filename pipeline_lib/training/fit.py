@@ -1,31 +1,32 @@
 """Fit one model to one cohort with one seed, and publish weights, history and predictions as one result."""
 
 import contextlib
-import hashlib
-import json
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.files import LOCK, exclusive, sha256_file, sha256_tree, whole_directory, write_json
+from pipeline_lib.files import LOCK, exclusive
 from pipeline_lib.models.contract import FitData, Model
 from pipeline_lib.models.registry import check_config, load_model, model_source
-from pipeline_lib.training import gpu, processes
+from pipeline_lib.training import processes
 from pipeline_lib.training.code_id import code_id
-from pipeline_lib.training.predictions import write_predictions
 from pipeline_lib.training.provenance import Stopwatch
-from pipeline_lib.training.run import RESUME, Run, read_arrays, require_finite, write_arrays
-from pipeline_lib.trains.sessions import Sessions
+from pipeline_lib.training.publication import (
+    device_of,
+    identity,
+    is_made,
+    new_model,
+    open_data,
+    publish,
+    read_manifest,
+)
+from pipeline_lib.training.run import RESUME, Run, read_arrays
 from pipeline_lib.trains.settings import MEMORY_BUDGET
-from pipeline_lib.trains.splits import Split
 
-FORMAT_VERSION = 1
 MODULE = "pipeline_lib.training.fit"
 
 
@@ -66,46 +67,53 @@ def fit(
     InputError : an unknown model or hyper-parameter, a session of the split without a store.
     FitError : weights or rates that are not finite; nothing is published.
     Interrupted : the process was asked to end (SIGTERM); the fit is checkpointed.
+
+    Examples
+    --------
+    >>> from pipeline_lib.sources.simulate import simulate
+    >>> from pipeline_lib.trains.splits import SplitSettings, make_split
+    >>> from pipeline_lib.trains.store import Trains, convert
+    >>> from pipeline_lib.trains.windows import WindowSettings
+    >>> simulate("lorenz", {"conditions": 2, "repeats": 10}, seed=0, session="demo").write("recordings/demo")
+    >>> convert("recordings/demo", "trains/demo")
+    >>> split = make_split([Trains.open("trains/demo")], WindowSettings(bin_size=20), SplitSettings(), "demo")
+    >>> split.write("demo.parquet")
+    >>> fit(["trains/demo"], "demo.parquet", "psth", "psth", {}, seed=0, out_dir="fits/demo/psth/seed0")
+    >>> load_fit("fits/demo/psth/seed0").sees
+    "the trial's condition"
     """
     arguments = {name: _plain(value) for name, value in locals().items()}
     watch = Stopwatch()
-    out_dir, split_path = Path(out_dir), Path(split_path)
+    out_dir = Path(out_dir)
     settings = check_config(implementation, config)
-    identity = {
-        "format_version": FORMAT_VERSION,
-        "implementation": Path(implementation).stem,
-        "config": json.loads(json.dumps(asdict(settings))),
-        "seed": seed,
-        "trains": _content_hashes(trains_dirs),
-        "split": sha256_file(split_path),
-        "code": code or code_id([MODULE, model_source(implementation)]),
-    }
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    code = code or code_id([MODULE, model_source(implementation)])
+    made = identity(trains_dirs, split_path, implementation, settings, seed, code)
     count = getattr(settings, "processes", 1)
     if processes.rank():
-        _help(trains_dirs, split_path, implementation, settings, seed, out_dir, key, memory_budget)
+        if not is_made(out_dir, made):
+            _help(trains_dirs, split_path, implementation, settings, seed, out_dir, made["key"], memory_budget)
         return
     if count > 1 and processes.rank() is None:
-        if not _is_made(out_dir, key):
+        if not is_made(out_dir, made):
             processes.launch(count, arguments, load_model(implementation).uses_gpu)
         return
     with exclusive(out_dir / LOCK):
-        if not _is_made(out_dir, key):
-            data = _open(trains_dirs, split_path, memory_budget)
+        if not is_made(out_dir, made):
+            data = open_data(trains_dirs, split_path, memory_budget)
             labels = {"cohort": data.split.cohort, "model": model_name, "seed": seed}
-            with _device(load_model(implementation)) as device:
-                run = Run(out_dir, key, labels, checkpoint_seconds, device, memory_budget)
+            with device_of(load_model(implementation)) as device:
+                run = Run(out_dir, made["key"], labels, checkpoint_seconds, device, memory_budget)
                 with contextlib.closing(run), run.stopping():
-                    model = _new(implementation, settings, seed, device)
+                    model = new_model(implementation, settings, seed, device)
                     run.progress(0, None, np.nan)
                     model.fit(FitData(data.trains, data.split, fitting=True), run)
-                    _publish(out_dir, model, implementation, data, run, identity | {"key": key}, watch)
+                    publish(out_dir, model, implementation, data, run, made, watch)
         shutil.rmtree(out_dir / RESUME, ignore_errors=True)
 
 
 def _help(
     trains_dirs: Sequence[Path | str],
-    split_path: Path,
+    split_path: Path | str,
     implementation: str,
     settings: Any,
     seed: int,
@@ -114,10 +122,17 @@ def _help(
     memory_budget: int,
 ) -> None:
     """Take part in a fit that another process publishes."""
-    data = _open(trains_dirs, split_path, memory_budget)
-    with _device(load_model(implementation)) as device:
+    data = open_data(trains_dirs, split_path, memory_budget)
+    with device_of(load_model(implementation)) as device:
         run = processes.Helper(out_dir, key, device=device, memory_budget=memory_budget)
-        _new(implementation, settings, seed, device).fit(FitData(data.trains, data.split, fitting=True), run)
+        new_model(implementation, settings, seed, device).fit(FitData(data.trains, data.split, fitting=True), run)
+
+
+def _plain(argument: Any) -> Any:
+    """An argument of `fit` as JSON can hold it."""
+    if isinstance(argument, Sequence) and not isinstance(argument, str):
+        return [_plain(each) for each in argument]
+    return str(argument) if isinstance(argument, Path) else argument
 
 
 def load_fit(fit_dir: Path | str, implementation: str | None = None, device: str = "cpu") -> Model:
@@ -132,110 +147,26 @@ def load_fit(fit_dir: Path | str, implementation: str | None = None, device: str
     Raises
     ------
     InputError : not a published fit.
+
+    Examples
+    --------
+    >>> from pipeline_lib.sources.simulate import simulate
+    >>> from pipeline_lib.trains.splits import SplitSettings, make_split
+    >>> from pipeline_lib.trains.store import Trains, convert
+    >>> from pipeline_lib.trains.windows import WindowSettings
+    >>> simulate("lorenz", {"conditions": 2, "repeats": 10}, seed=0, session="other").write("recordings/other")
+    >>> convert("recordings/other", "trains/other")
+    >>> split = make_split([Trains.open("trains/other")], WindowSettings(bin_size=20), SplitSettings(), "other")
+    >>> split.write("other.parquet")
+    >>> fit(["trains/other"], "other.parquet", "mean_rate", "mean_rate", {}, seed=0, out_dir="fits/other")
+    >>> sorted(load_fit("fits/other").state())
+    ['other/rates']
     """
     fit_dir = Path(fit_dir)
-    manifest = _manifest(fit_dir)
+    manifest = read_manifest(fit_dir)
     if manifest is None:
         raise InputError(fit_dir, "manifest.json", "no such file", "the folder of a finished fit")
     implementation = implementation or manifest["implementation"]
-    model = _new(implementation, check_config(implementation, manifest["config"]), manifest["seed"], device)
+    model = new_model(implementation, check_config(implementation, manifest["config"]), manifest["seed"], device)
     model.load_state(read_arrays(fit_dir / "model.safetensors")[0])
     return model
-
-
-def _publish(
-    out_dir: Path,
-    model: Model,
-    implementation: str,
-    data: FitData,
-    run: Run,
-    identity: dict[str, Any],
-    watch: Stopwatch,
-) -> None:
-    state = model.state()
-    require_finite(state, f"model {run.labels['model']}")
-    with whole_directory(out_dir) as writing:
-        weights, predictions = writing / "model.safetensors", writing / "predictions.zarr"
-        write_arrays(weights, state)
-        # Predict with what was written, not with the model in memory: the weights are all that others will have.
-        written = _new(implementation, model.config, model.seed, model.device)
-        written.load_state(read_arrays(weights)[0])
-        attributes = {
-            "model": run.labels["model"],
-            "seed": model.seed,
-            "sees": model.sees,
-            "bin_size": data.split.bin_size,
-        }
-        write_predictions(predictions, written, data, attributes, run)
-        tables = written.tables(data)
-        if tables:
-            (writing / "tables").mkdir()
-        for name, table in tables.items():
-            table.to_parquet(writing / "tables" / f"{name}.parquet", index=False)
-        (writing / "history.csv").write_text(run.history_csv())
-        settings = yaml.safe_dump(identity["config"], sort_keys=False, default_flow_style=None, width=100)
-        (writing / "config.yaml").write_text(settings)
-        facts = watch.provenance(device=model.device, seed=model.seed, code=identity["code"])
-        write_json(writing / "run.json", facts)
-        hashes = {"model.safetensors": sha256_file(weights), "predictions.zarr": sha256_tree(predictions)}
-        hashes |= {f"tables/{name}.parquet": sha256_file(writing / "tables" / f"{name}.parquet") for name in tables}
-        manifest = identity | run.labels | {"sees": model.sees, "sha256": hashes}
-        write_json(writing / "manifest.json", manifest)
-
-
-def _new(implementation: str, settings: Any, seed: int, device: str) -> Model:
-    model = load_model(implementation)(settings, seed)
-    model.device = device
-    return model
-
-
-@contextlib.contextmanager
-def _device(model: type[Model]) -> Iterator[str]:
-    """The device of a fit: a GPU slot for a model that can use one, where torch can too."""
-    if not model.uses_gpu:
-        yield "cpu"
-        return
-    # Who started several processes has given each its GPU.
-    with gpu.slot() if processes.rank() is None else contextlib.nullcontext("cuda") as device:
-        if device == "cuda":
-            import torch
-
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        yield device
-
-
-def _open(trains_dirs: Sequence[Path | str], split_path: Path, memory_budget: int) -> FitData:
-    trains = Sessions([Path(directory) for directory in trains_dirs], lambda opened: opened, memory_budget)
-    split = Split.read(split_path)
-    missing = sorted(set(split.samples["session"]) ^ set(trains))
-    if missing:
-        accepted = "the sessions of the split, each once"
-        raise InputError(split_path, "sessions", f"{missing[0]} in only one of split and trains", accepted)
-    return FitData(trains, split)
-
-
-def _content_hashes(trains_dirs: Sequence[Path | str]) -> dict[str, str]:
-    hashes = {}
-    for directory in trains_dirs:
-        manifest = _manifest(Path(directory))
-        if manifest is None:
-            raise InputError(directory, "manifest.json", "no such file", "the folder of a spike-train store")
-        hashes[manifest["session"]] = manifest["content_hash"]
-    return hashes
-
-
-def _plain(argument: Any) -> Any:
-    """An argument of `fit` as JSON can hold it."""
-    if isinstance(argument, Sequence) and not isinstance(argument, str):
-        return [_plain(each) for each in argument]
-    return str(argument) if isinstance(argument, Path) else argument
-
-
-def _is_made(out_dir: Path, key: str) -> bool:
-    manifest = _manifest(out_dir)
-    return manifest is not None and manifest.get("key") == key
-
-
-def _manifest(directory: Path) -> dict[str, Any] | None:
-    path = directory / "manifest.json"
-    return json.loads(path.read_text()) if path.is_file() else None

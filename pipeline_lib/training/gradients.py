@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.training.batches import Batch, Batches
 from pipeline_lib.training.checkpoint import Progress
 from pipeline_lib.training.network import Network
+from pipeline_lib.training.noise import seed_noise
 from pipeline_lib.training.run import FitError, Run
 from pipeline_lib.training.settings import TrainingSettings
 
@@ -53,7 +53,7 @@ class Gradients:
             raise InputError("config", "accumulate", settings.accumulate, accepted)
         self.model = self.accelerator.prepare(network)
         if settings.compile:
-            network.compile(mode="reduce-overhead" if settings.cuda_graphs else None)
+            network.compile()
 
     def compute(self, progress: Progress, weights: Iterable[nn.Parameter]) -> float:
         """The loss of the step that `progress` is at; `weights` then hold its gradient, clipped.
@@ -78,7 +78,6 @@ class Gradients:
         """Add up the gradients of the batches of a step; their mean loss, over all processes."""
         self.network.train()
         own = self.settings.accumulate // self.processes
-        device, half = self.accelerator.device.type, self.settings.precision == "bfloat16"
         total = torch.zeros((), device=self.accelerator.device)
         for part in range(own):
             number = step * self.settings.accumulate + part * self.processes + self.rank
@@ -88,13 +87,17 @@ class Gradients:
             for piece, windows in enumerate(cuts):
                 last = part == own - 1 and piece == len(cuts) - 1
                 with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
-                    with torch.autocast(device, torch.bfloat16, enabled=half):
-                        loss = torch.stack(list(self.model(windows, step).values())).sum()
-                    loss = loss * (len(windows.bins) / len(batch.bins) / own)
+                    loss = self.total(self.model, windows, step) * (len(windows.bins) / len(batch.bins) / own)
                     self.accelerator.backward(loss)
                 total += loss.detach()
         mean: Tensor = self.accelerator.reduce(total, "mean")
         return mean.item()
+
+    def total(self, terms: Callable[..., dict[str, Tensor]], *arguments: object) -> Tensor:
+        """The sum of the terms of a loss, computed in the precision that was asked for."""
+        half = self.settings.precision == "bfloat16"
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=half):
+            return torch.stack(list(terms(*arguments).values())).sum()
 
     def _halve(self, progress: Progress, problem: str) -> None:
         """Cut batches into twice as many pieces, and say so."""
@@ -116,8 +119,3 @@ def cut(batch: Batch, pieces: int) -> list[Batch]:
         return [batch]
     rows = torch.arange(len(batch.bins), device=batch.bins.device).tensor_split(pieces)
     return [batch.windows(each) for each in rows if len(each)]
-
-
-def seed_noise(*numbers: int) -> None:
-    """Seed torch's generators, on every device, with a hash of `numbers`."""
-    torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.adamw import adamw
 
 KINDS = ("mean", "square", "steps")
@@ -29,7 +29,7 @@ class AdamW:
 
     def __init__(
         self,
-        weights: Mapping[str, nn.Parameter],
+        weights: Mapping[str, Tensor],
         betas: tuple[float, float] = (0.9, 0.999),
         epsilon: float = 1e-8,
         weight_decay: float = 0.0,
@@ -43,13 +43,16 @@ class AdamW:
             self.state |= {f"{name}/{kind}": zero for kind, zero in zip(KINDS, zeros, strict=True)}
 
     @torch.no_grad()
-    def step(self, learning_rate: float) -> None:
-        """One update of every weight that has a gradient; the gradients are then gone."""
+    def step(self, learning_rate: float | Tensor) -> None:
+        """One update of every weight that has a gradient; the gradients are then gone.
+
+        The learning rate is a tensor where the update is recorded, to follow the schedule.
+        """
         for pace in sorted(set(self.paces.values())):
             self._update([name for name in self.weights if self.paces[name] == pace], learning_rate * pace)
         self.clear()
 
-    def _update(self, names: list[str], learning_rate: float) -> None:
+    def _update(self, names: list[str], learning_rate: float | Tensor) -> None:
         gradients = {name: grad for name in names if (grad := self.weights[name].grad) is not None}
         mean, square, steps = ([self.state[f"{name}/{kind}"] for name in gradients] for kind in KINDS)
         adamw(
@@ -60,6 +63,7 @@ class AdamW:
             max_exp_avg_sqs=[],
             state_steps=steps,
             fused=True,
+            capturable=isinstance(learning_rate, Tensor),
             amsgrad=False,
             beta1=self.betas[0],
             beta2=self.betas[1],
@@ -73,3 +77,13 @@ class AdamW:
         """Forget the gradients."""
         for weight in self.weights.values():
             weight.grad = None
+
+
+def move_towards(means: list[Tensor], values: list[Tensor], share: float | Tensor) -> None:
+    """Move `means` by a share of the way to `values`; the share is a tensor where that is recorded."""
+    if isinstance(share, float):
+        torch._foreach_lerp_(means, values, share)
+        return
+    way = torch._foreach_sub(values, means)
+    torch._foreach_mul_(way, share)
+    torch._foreach_add_(means, way)

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pipeline_lib.training.settings import TrainingSettings
 
 Schedule = Literal["constant", "cosine", "inverse_root", "plateau"]
+
+
+def learning_rate(settings: TrainingSettings, step: int, factor: float) -> float:
+    """The learning rate at `step` (0 is the first), where plateaus have left `factor` of it."""
+    of_step = learning_rate_factor(settings.schedule, step, settings.steps, settings.warmup, settings.final_rate)
+    return settings.learning_rate * of_step * factor
+
+
+def averaging(settings: TrainingSettings, step: int) -> float:
+    """Decay of the running mean of the weights: a young mean forgets its start, so it rises to what was asked for."""
+    return min(settings.average, (step + 1) / (step + 10))
 
 
 def learning_rate_factor(schedule: str, step: int, steps: int, warmup: int = 0, floor: float = 0.0) -> float:

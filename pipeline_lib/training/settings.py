@@ -11,7 +11,15 @@ from pipeline_lib.errors import InputError
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Budget, optimiser, schedule, stopping. A model's `Config` inherits these keys and gives its own defaults."""
+    """Budget, optimiser, schedule, stopping. A model's `Config` inherits these keys and gives its own defaults.
+
+    >>> TrainingSettings(steps=500, learning_rate=1e-3).batch > 0
+    True
+    >>> TrainingSettings(learning_rate=-1)
+    Traceback (most recent call last):
+        ...
+    pipeline_lib.errors.InputError: ...
+    """
 
     steps: int = 5000
     """Budget: optimiser steps, at most."""
@@ -48,7 +56,7 @@ class TrainingSettings:
     compile: bool = False
     """torch.compile: minutes of compilation, for long fits."""
     cuda_graphs: bool = False
-    """With `compile`: replay the steps as CUDA graphs, for small networks on a GPU and windows of one length."""
+    """Launch a step as one CUDA graph, for small networks on a GPU; where a step is one batch, in one process."""
     initial: str | None = None
     """model.safetensors of another fit to start from: weights of the same name; a session it lacks starts afresh."""
     freeze: tuple[str, ...] = ()
@@ -62,7 +70,6 @@ class TrainingSettings:
         for name in ("warmup", "weight_decay", "final_rate"):
             self.require(0 <= getattr(self, name) < math.inf, name, "not below 0")
         self.require(self.accumulate % self.processes == 0, "processes", f"a divisor of accumulate, {self.accumulate}")
-        self.require(self.compile or not self.cuda_graphs, "cuda_graphs", "false, or compile: true beside it")
         self.require(self.patience is None or self.patience >= 1, "patience", "null or at least 1")
         self.require(0 <= self.average < 1, "average", "from 0 to below 1")
         self.require(0 < self.decay <= 1, "decay", "above 0, at most 1")

@@ -20,7 +20,8 @@ class FitStatus:
 
     cohort: str
     model: str
-    seed: int
+    seed: str
+    """Several where they are trained as one."""
     step: int
     total: int | None
     loss: float | None
@@ -34,22 +35,22 @@ class FitStatus:
 def statuses(results: Path | str) -> list[FitStatus]:
     """All unfinished fits under `results`, ordered by cohort, model and seed."""
     found = []
-    for path in Path(results).glob(f"fits/*/*/seed*/{RESUME}/{PROGRESS}"):
+    for path in Path(results).glob(f"fits/*/*/**/{RESUME}/{PROGRESS}"):
         try:
             content = json.loads(path.read_text())
         except (OSError, ValueError):
             continue  # it was published and removed while we looked
-        fit = path.parent.parent
+        cohort, model = path.relative_to(Path(results) / "fits").parts[:2]
         found.append(
             FitStatus(
-                cohort=fit.parent.parent.name,
-                model=fit.parent.name,
-                seed=int(fit.name.removeprefix("seed")),
+                cohort=cohort,
+                model=model,
+                seed=str(content.get("seed", "")),
                 state=_state(content),
                 **{name: content[name] for name in ("step", "total", "loss", "seconds_left", "started", "updated")},
             )
         )
-    return sorted(found, key=lambda fit: (fit.cohort, fit.model, fit.seed))
+    return sorted(found, key=lambda fit: (fit.cohort, fit.model, len(fit.seed), fit.seed))
 
 
 def format_statuses(fits: list[FitStatus], now: float | None = None) -> str:
@@ -66,7 +67,7 @@ def format_statuses(fits: list[FitStatus], now: float | None = None) -> str:
             left = "dead; the next run resumes it"
         elif fit.state == "silent":
             left = f"silent for {duration(now - fit.updated)}"
-        rows.append((fit.cohort, fit.model, str(fit.seed), step, loss, duration(fit.updated - fit.started), left))
+        rows.append((fit.cohort, fit.model, fit.seed, step, loss, duration(fit.updated - fit.started), left))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     return "\n".join(lines)

@@ -1,5 +1,6 @@
 """The code's name: the same for comments, another for code, and what it covers."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import pipeline_lib
 from pipeline_lib.errors import InputError
 from pipeline_lib.training import code_id as module
 from pipeline_lib.training.code_id import code_id
@@ -41,7 +43,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fresh(modules: list[str | Path]) -> str:
-    for cached in (module._code_id, module._tree, module._imports, module._meaning):
+    for cached in (module._code_id, module._tree, module._file_content, module._remembered):
         cached.cache_clear()
     return code_id(modules)
 
@@ -118,3 +120,30 @@ def test_it_is_quick_and_light() -> None:
     )
     seconds = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert float(seconds) < 0.5
+
+
+def test_what_was_parsed_is_remembered_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes in one folder: the second parses nothing but what was edited."""
+    (tmp_path / ".snakemake").mkdir()
+    (tmp_path / "own.py").write_text("MODEL = 1\n")
+    program = (
+        "import ast, pathlib; from pipeline_lib.training.code_id import code_id; parse, read = ast.parse, []\n"
+        "ast.parse = lambda text, name: (read.append(name), parse(text, name))[1]\n"
+        "print(code_id([pathlib.Path('own.py'), 'pipeline_lib.trains.store']), len(read))"
+    )
+
+    def run() -> tuple[str, int]:
+        environment = os.environ | {"PYTHONPATH": str(Path(pipeline_lib.__file__).parents[1])}
+        command = [sys.executable, "-c", program]
+        said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        name, parsed = said.stdout.split()
+        return name, int(parsed)
+
+    first, parsed = run()
+    assert parsed > 10
+    assert run() == (first, 0)
+    (tmp_path / "own.py").write_text("MODEL = 2\n")
+    second, parsed = run()
+    assert second != first and parsed == 1
+    (tmp_path / ".snakemake/trainyard_code.json").write_text("{ broken")
+    assert run()[0] == second

@@ -16,7 +16,7 @@ import zarr
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import sha256_file, sha256_tree
-from pipeline_lib.training import fit as module
+from pipeline_lib.training import publication as module
 from pipeline_lib.training.fit import fit, load_fit
 from pipeline_lib.training.run import FitError, read_arrays
 from tests.small_cohort import SPLITS, UNITS, WINDOWS, open_cohort, recording, write_cohort

@@ -1,6 +1,7 @@
 """Several processes on one fit: the loss curve of one process, and one set of results."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -55,6 +56,28 @@ def test_two_processes_follow_the_loss_curve_of_one(
     before = sha256_tree(tmp_path / "2")
     fit(*cohort, "tiny", TINY, settings | {"processes": 2}, 0, tmp_path / "2")  # made already: no process is started
     assert sha256_tree(tmp_path / "2") == before
+
+
+@pytest.mark.slow
+def test_a_launcher_of_torch_may_start_the_processes(cohort: Cohort, tmp_path: Path) -> None:
+    """`torchrun` on CPUs: the loss curve of one process; started again it finds the work done."""
+    settings = {"accumulate": 2, "steps": 12}
+    fit(*cohort, "tiny", TINY, settings, 0, tmp_path / "1")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = ["--trains", *map(str, cohort[0]), "--split", str(cohort[1]), "--model", "tiny"]
+    arguments += ["--implementation", TINY, "--settings", json.dumps(settings), "--out", str(tmp_path / "2")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    trees = []
+    for _ in range(2):
+        command = [*launcher, "-m", "pipeline_lib", "fit", *arguments]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert result.returncode == 0, result.stderr
+        trees.append(sha256_tree(tmp_path / "2"))
+    assert trees[0] == trees[1]
+    one, two = history(tmp_path / "1"), history(tmp_path / "2")
+    for name, values in one.items():
+        np.testing.assert_allclose(two[name], values, rtol=1e-5, err_msg=name)
+    assert not (tmp_path / "2" / ".resume").exists()
 
 
 @pytest.mark.slow

@@ -33,16 +33,22 @@ def test_running_dead_and_silent(tmp_path: Path) -> None:
     (tmp_path / "fits" / "a" / "mean_rate" / "seed0").mkdir(parents=True)
     found = statuses(tmp_path)
     assert [(fit.cohort, fit.model, fit.seed, fit.state) for fit in found] == [
-        ("a", "lfads", 2, "silent"),
-        ("a", "lfads", 10, "dead"),
-        ("a", "ndt", 0, "running"),
-        ("a", "psth", 0, "dead"),
-        ("b", "glm", 0, "running"),
+        ("a", "lfads", "2", "silent"),
+        ("a", "lfads", "10", "dead"),
+        ("a", "ndt", "0", "running"),
+        ("a", "psth", "0", "dead"),
+        ("b", "glm", "0", "running"),
     ]
     lines = format_statuses(found, now + 100).splitlines()
     assert lines[0].split()[:5] == ["cohort", "model", "seed", "step", "loss"]
     assert lines[5].split() == ["b", "glm", "0", "120/1000", "0.25", "1", "min", "40", "s", "1", "h", "01", "min"]
     assert "silent for 1 h 00 min" in lines[1] and "dead; the next run resumes it" in lines[2]
+
+
+def test_seeds_that_train_together_are_a_line(tmp_path: Path) -> None:
+    labels = {"cohort": "a", "model": "ndt", "seed": "0, 1, 2"}
+    Run(tmp_path / "fits/a/ndt", "key", labels).progress(7, 10, 0.5)
+    assert [(fit.model, fit.seed, fit.step) for fit in statuses(tmp_path)] == [("ndt", "0, 1, 2", 7)]
 
 
 def test_nothing_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

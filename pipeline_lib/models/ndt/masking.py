@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline_lib.training.noise import uniform
 from pipeline_lib.training.schedule import ramp
 
 if TYPE_CHECKING:
@@ -64,17 +65,17 @@ def choose(batch: Batch, mode: str, ratio: float, width: int, region: Tensor) ->
     windows, bins, units = batch.counts.shape
     device = batch.counts.device
     if mode in ("timestep", "element"):
-        chosen = torch.rand(windows, bins, units if mode == "element" else 1, device=device) < ratio / width
+        chosen = uniform((windows, bins, units if mode == "element" else 1), device) < ratio / width
         chosen = widen(chosen, width)
         return chosen, chosen
     if mode == "causal":
         last = (batch.bins - batch.history) * (1 - ratio) + batch.history
         chosen = (torch.arange(bins, device=device) >= last[:, None])[:, :, None]
         return chosen, chosen
-    neurons = torch.rand(windows, 1, units, device=device) < ratio
+    neurons = uniform((windows, 1, units), device) < ratio
     if mode == "neuron":
         return neurons, neurons
-    inside = region == region[torch.randint(units, (windows, 1), device=device)][:, None]
+    inside = region == region[(uniform((windows, 1), device) * units).long()][:, None]
     if mode == "inter_region":
         return inside, inside
     return neurons | ~inside, neurons & inside
@@ -94,6 +95,8 @@ def corrupt(counts: Tensor, hidden: Tensor, config: Config) -> Tensor:
     A random count is that of the same unit at another place of the batch. In the public code it is uniform below the
     largest count of the batch, which `compat` reproduces; so is the drawing of an entry's fate for each unit.
     """
+    if config.mask_token_ratio == 1 and not config.compat:
+        return counts.masked_fill(hidden, 0)
     hidden = hidden.expand(counts.shape)
     fate_shape = counts.shape if config.compat else (*counts.shape[:2], 1)
     zero = hidden & (torch.rand(fate_shape, device=counts.device) < config.mask_token_ratio)

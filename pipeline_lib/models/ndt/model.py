@@ -30,6 +30,7 @@ class NDT(TorchModel):
 
     Config = settings.Config
     sees = "held-in units, past and future"
+    ensembles = True
     config: settings.Config
     network: Transformer
 
@@ -86,7 +87,7 @@ class NDT(TorchModel):
             for hidden, scored in hidden_in_turn(batch, mode, population, heldin, bins):
                 shown = (batch.counts * batch.visible).masked_fill(hidden, 0)
                 with torch.inference_mode():
-                    given = self.network.rates_given(session, shown, batch.bins)[:, batch.history :].float().cpu()
+                    given = self.network.rates_given(batch, shown)[:, batch.history :].float().cpu()
                 chosen = scored.expand(batch.counts.shape)[:, batch.history :].cpu()
                 target[chosen.numpy()] = given[chosen].numpy()
         return rates

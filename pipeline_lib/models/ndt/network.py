@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline_lib.models.ndt.layers import Dropout, Encoder, Layer, ScaleNorm, context_bias
+from pipeline_lib.models.ndt.layers import Band, Dropout, Encoder, Layer, ScaleNorm, context_bias
 from pipeline_lib.models.ndt.masking import mask_batch
 from pipeline_lib.training.network import Network
 
@@ -79,6 +80,7 @@ class Transformer(Network):
     """Encoder, positions, and a head for each session."""
 
     has_latents = True
+    vectorises = True
     position: Tensor
     context: Tensor | None
 
@@ -106,6 +108,7 @@ class Transformer(Network):
         initialise(layers, config)
         self.encoder = Encoder(layers, nn.LayerNorm(width) if config.final_norm == "layer" else ScaleNorm(width))
         backward, forward = (reach(seconds, layout) for seconds in (config.context_backward, config.context_forward))
+        self.reach = None if backward is None or forward is None else (backward, forward)
         bias = None if backward is forward is None else context_bias(layout.bins, backward, forward)
         self.register_buffer("context", bias, persistent=False)
 
@@ -113,39 +116,57 @@ class Transformer(Network):
         """What belongs to a session."""
         return cast(Head, self.sessions[session])
 
-    def forward(self, batch: Batch, step: int | None = None) -> dict[str, Tensor]:
-        """The Poisson negative log-likelihood (without log y!) of the scored entries, nats an entry."""
+    @property
+    def prepares_together(self) -> bool:
+        """Masks differ by draws of windows alone."""
+        config = self.config
+        return len(config.masking) == config.mask_span == config.mask_token_ratio == 1 and not config.compat
+
+    def prepare(self, batch: Batch, step: int | None) -> Batch:
+        """Draw masks: `shown` [B, K, L, N], counts as the network is shown them, and `scored`, bool, of K modes.
+
+        Training draws one mode a step; an evaluation takes them all.
+        """
         modes = self.config.masking
-        if step is not None:
+        if step is not None and len(modes) > 1:
             modes = (modes[int(torch.randint(len(modes), ()))],)
-        losses = []
-        for mode in modes:
-            inputs, scored = mask_batch(batch, mode, self.config, step, self.head(batch.session).region)
-            losses.append(self._loss(batch, inputs, scored))
-        return {"masked_nll": torch.stack(losses).mean()}
+        region = self.head(batch.session).region
+        shown, scored = zip(*(mask_batch(batch, mode, self.config, step, region) for mode in modes), strict=True)
+        return replace(batch, inputs={"shown": torch.stack(shown, 1), "scored": torch.stack(scored, 1)})
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """The Poisson negative log-likelihood (without log y!) of the scored entries, nats an entry; mean of modes."""
+        modes = zip(batch.inputs["shown"].unbind(1), batch.inputs["scored"].unbind(1), strict=True)
+        return {"masked_nll": torch.stack([self._loss(batch, *each) for each in modes]).mean()}
 
     def rates(self, batch: Batch) -> Tensor:
         """Expected spikes a bin [B, L, N], every visible count shown."""
-        return self.rates_given(batch.session, batch.counts * batch.visible, batch.bins)
+        return self.rates_given(batch, batch.counts * batch.visible)
 
-    def rates_given(self, session: str, inputs: Tensor, bins: Tensor) -> Tensor:
-        """Expected spikes a bin [B, L, N] where the network is shown `inputs` [B, L, N]; `bins` as in `Batch`."""
-        output = self.outputs(session, inputs, bins)
+    def rates_given(self, batch: Batch, inputs: Tensor) -> Tensor:
+        """Expected spikes a bin [B, L, N] where the network is shown `inputs` [B, L, N] of a batch."""
+        output = self.outputs(batch.session, inputs, ends(batch))
         return output.exp() if self.config.log_rates else output.relu()
 
     def outputs(self, session: str, inputs: Tensor, bins: Tensor | None = None) -> Tensor:
-        """Log-rates (rates before their ReLU without `log_rates`) [B, L, N] given `inputs` [B, L, N]."""
+        """Log-rates (rates before their ReLU without `log_rates`) [B, L, N] given `inputs` [B, L, N].
+
+        `bins` [B] of each window; None: all have L.
+        """
         return self.head(session).decode(self.rates_dropout(self.encoded(session, inputs, bins)))
 
     def encoded(self, session: str, inputs: Tensor, bins: Tensor | None = None) -> Tensor:
         """What the encoder makes of `inputs` [B, L, N]: [B, L, width]."""
         length = inputs.shape[1]
         x = self.embedding_dropout(self.head(session).embed(inputs) * self.scale + self.position[:length])
-        return self.encoder(x, self._attention_bias(length, bins))
+        bias = self._attention_bias(length, bins)
+        if self.training and x.device.type == "cpu" and bias is not None and self.reach is not None:
+            return self.encoder(x, Band.of(bias, *self.reach) or bias)
+        return self.encoder(x, bias)
 
     def latents(self, batch: Batch) -> Tensor:
         """The encoder's output [B, L, width], every visible count shown."""
-        return self.encoded(batch.session, batch.counts * batch.visible, batch.bins)
+        return self.encoded(batch.session, batch.counts * batch.visible, ends(batch))
 
     @torch.no_grad()
     def start_at(self, session: str, mean: Tensor) -> None:
@@ -157,7 +178,7 @@ class Transformer(Network):
         self.encoder.compile(*args, **kwargs)
 
     def _loss(self, batch: Batch, inputs: Tensor, scored: Tensor) -> Tensor:
-        output = self.outputs(batch.session, inputs, batch.bins).float()
+        output = self.outputs(batch.session, inputs, ends(batch)).float()
         target = batch.counts.to(output.dtype)
         if self.config.log_rates:
             loss = output.exp() - target * output
@@ -169,12 +190,17 @@ class Transformer(Network):
     def _attention_bias(self, length: int, bins: Tensor | None) -> Tensor | None:
         """The context, and no attention to bins past the end of a window."""
         bias = None if self.context is None else self.context[:, :length, :length]
-        if bins is None or bool((bins >= length).all()):
+        if bins is None:
             return bias
         position = torch.arange(length, device=bins.device)
         past = (position >= bins[:, None])[:, None, :] & ~torch.eye(length, dtype=torch.bool, device=bins.device)
         padding = torch.zeros(past.shape, device=bins.device).masked_fill(past, -torch.inf)
         return padding if bias is None else bias + padding
+
+
+def ends(batch: Batch) -> Tensor | None:
+    """Bins of each window [B], where they differ."""
+    return batch.bins if batch.ragged else None
 
 
 @torch.no_grad()

@@ -59,7 +59,7 @@ class LearnedPosition(nn.Module):
         self.pos_embedding = nn.Embedding(bins, width)
 
     def forward(self, bins):
-        return self.pos_embedding(torch.arange(bins))[:, None]
+        return self.pos_embedding.weight[:bins, None]
 
 
 class SinusoidPosition(nn.Module):

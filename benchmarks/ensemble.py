@@ -1,0 +1,76 @@
+"""Fits an hour of one device: the NDT from many seeds, one fit after the other or as one vectorised process.
+
+    python benchmarks/ensemble.py                      8 and 32 seeds, on a GPU where there is one
+    python benchmarks/ensemble.py --members 4 --steps 50 --device cpu
+
+Whole fits of the Lorenz-like set (`benchmarks/ndt.py`) by the default settings, with evaluations, checkpoints and
+predictions, without the start of the process. A fit has `--steps` steps; without early end, so that all do the same.
+"""
+
+import argparse
+import contextlib
+import os
+import tempfile
+import time
+from pathlib import Path
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # before torch
+
+import torch
+
+from pipeline_lib.sources.simulate import simulate
+from pipeline_lib.training import gpu
+from pipeline_lib.training.fit import fit
+from pipeline_lib.training.fit_ensemble import fit_ensemble
+from pipeline_lib.trains.splits import SplitSettings, make_split
+from pipeline_lib.trains.store import Trains, convert
+from pipeline_lib.trains.windows import WindowSettings
+
+RECORDED = {"cuda_graphs": True}
+"""Steps as CUDA graphs."""
+
+
+def lorenz(folder: Path) -> tuple[list[Path], Path]:
+    """Store and split of the Lorenz-like set: 20 of 24 repeats train, 4 validate."""
+    simulate("lorenz", {}, seed=0, session="lorenz").write(folder / "recording")
+    convert(folder / "recording", folder / "trains")
+    split = SplitSettings(fractions=(20 / 24, 4 / 24, 0.0))
+    windows = WindowSettings(bin_size=20.0, after=1.0)
+    make_split([Trains.open(folder / "trains")], windows, split, "lorenz").write(folder / "split.parquet")
+    return [folder / "trains"], folder / "split.parquet"
+
+
+def measure(data: tuple[list[Path], Path], members: list[int], steps: int, on_gpu: bool, folder: Path) -> None:
+    """Print seconds and fits an hour."""
+    settings = {"steps": steps, "patience": None}
+    fit(*data, "ndt", "ndt", settings | {"steps": 10}, 0, folder / "warm")
+    first = 0.0
+    print("| how | seconds | fits an hour | to one by one |\n|---|---|---|---|")
+    for name, changes in {"": {}, ", recorded": RECORDED}.items() if on_gpu else {"": {}}.items():
+        for count in (1, *members):
+            folders = [folder / f"{count}{name}" / f"seed{seed}" for seed in range(count)]
+            start = time.perf_counter()
+            if count == 1:
+                fit(*data, "ndt", "ndt", settings | changes, 0, folders[0])
+            else:
+                fit_ensemble(*data, "ndt", "ndt", settings | changes, range(count), folders)
+            spent = time.perf_counter() - start
+            rate = 3600 * count / spent
+            first = first or rate
+            how = "one by one" if count == 1 else f"{count} as one"
+            print(f"| {how}{name} | {spent:.1f} | {rate:.0f} | {rate / first:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    parser.add_argument("--members", type=int, nargs="+", default=[8, 32])
+    parser.add_argument("--steps", type=int, default=1000)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    on_gpu = torch.cuda.is_available() and asked.device != "cpu"
+    if not on_gpu:
+        os.environ[gpu.VISIBLE] = ""
+    print(f"torch {torch.__version__}, {torch.cuda.get_device_name() if on_gpu else 'CPU, a thread'}\n", flush=True)
+    with tempfile.TemporaryDirectory() as place, contextlib.suppress(KeyboardInterrupt):
+        measure(lorenz(Path(place)), asked.members, asked.steps, on_gpu, Path(place))

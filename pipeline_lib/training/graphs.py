@@ -1,0 +1,98 @@
+"""Steps of a training as CUDA graphs: their operations are recorded once, and launched again as one.
+
+A small network on a GPU spends its steps launching kernels. A recording works where it was made: weights, optimiser and
+inputs stay at their addresses. Noise is drawn from where its generator is at each launch, as without a recording.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+
+import torch
+from torch import Tensor
+
+from pipeline_lib.training.checkpoint import Tensors
+
+MOST = 16
+"""Recordings of a training, which take memory each; what comes in more shapes is launched as it is."""
+WARM_UP = 3
+"""Runs before the recording, in which libraries choose their kernels and get their memory."""
+
+
+class Recording:
+    """A function of tensors.
+
+    Parameters
+    ----------
+    function : of inputs; tensor operations alone, none of whose values decides which come next.
+    inputs : an example, of the shapes of all that will come.
+    changed : what the function changes; recording leaves it as it is.
+    streams : generators that the function draws from, beside torch's own.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Tensors], Tensor],
+        inputs: Tensors,
+        changed: Sequence[Tensor],
+        streams: Sequence[torch.Generator] = (),
+    ) -> None:
+        self.inputs = {name: tensor.clone() for name, tensor in inputs.items()}
+        before = [tensor.detach().clone() for tensor in changed]
+        states = [torch.cuda.get_rng_state(), *(stream.get_state() for stream in streams)]
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        try:
+            with torch.cuda.stream(aside):
+                for _ in range(WARM_UP):
+                    function(self.inputs)
+        finally:
+            torch.cuda.current_stream().wait_stream(aside)
+            for tensor, value in zip(changed, before, strict=True):
+                tensor.detach().copy_(value)
+        self.graph = torch.cuda.CUDAGraph()
+        for stream in streams:
+            self.graph.register_generator_state(stream)
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):  # another thread may make batches
+            self.output = function(self.inputs)
+        torch.cuda.set_rng_state(states[0])
+        for stream, state in zip(streams, states[1:], strict=True):
+            stream.set_state(state)
+
+    def run(self, inputs: Tensors) -> Tensor:
+        """The function of `inputs`; valid until it runs again."""
+        for name, tensor in inputs.items():
+            self.inputs[name].copy_(tensor)
+        self.graph.replay()
+        return self.output
+
+
+class Recordings:
+    """Recordings of a function, one for each kind of inputs, made when first asked for; at most `MOST`."""
+
+    def __init__(self) -> None:
+        self.made: dict[Hashable, Recording] = {}
+
+    def run(
+        self,
+        kind: Hashable,
+        function: Callable[[Tensors], Tensor],
+        inputs: Tensors,
+        changed: Sequence[Tensor],
+        streams: Sequence[torch.Generator] = (),
+    ) -> Tensor:
+        """As `Recording.run`; `kind`: all beside the shapes of the inputs on which the operations depend."""
+        key = (kind, *((name, tensor.shape) for name, tensor in inputs.items()))
+        if key not in self.made and len(self.made) == MOST:
+            return function(inputs)
+        if key not in self.made:
+            self.made[key] = Recording(function, inputs, changed, streams)
+        return self.made[key].run(inputs)
+
+
+def put_gradients(loss: Tensor, weights: Sequence[Tensor]) -> None:
+    """`loss.backward()` for weights without a gradient, in a recording."""
+    for weight, gradient in zip(weights, torch.autograd.grad(loss, weights, allow_unused=True), strict=True):
+        # Kernels over many weights ask that gradients lie in memory as these do.
+        right = gradient is None or gradient.stride() == weight.stride()
+        weight.grad = gradient if right else torch.empty_like(weight).copy_(gradient)

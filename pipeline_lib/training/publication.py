@@ -1,0 +1,162 @@
+"""What a published fit consists of: weights, history, predictions, and a manifest that says what they were made of."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.files import sha256_file, sha256_tree, whole_directory, write_json
+from pipeline_lib.models.contract import FitData, Model
+from pipeline_lib.models.registry import load_model
+from pipeline_lib.training import gpu, processes
+from pipeline_lib.training.predictions import write_predictions
+from pipeline_lib.training.provenance import Stopwatch
+from pipeline_lib.training.run import Run, read_arrays, require_finite, write_arrays
+from pipeline_lib.trains.sessions import Sessions
+from pipeline_lib.trains.splits import Split
+
+FORMAT_VERSION = 1
+
+
+def identity(
+    trains_dirs: Sequence[Path | str], split_path: Path | str, implementation: str, settings: Any, seed: int, code: str
+) -> dict[str, Any]:
+    """Everything that a fit depends on, and its hash as "key"."""
+    made = {
+        "format_version": FORMAT_VERSION,
+        "implementation": Path(implementation).stem,
+        "config": json.loads(json.dumps(asdict(settings))),
+        "seed": seed,
+        "trains": _content_hashes(trains_dirs),
+        "split": sha256_file(split_path),
+        "code": code,
+    }
+    return made | {"key": hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()}
+
+
+def is_made(out_dir: Path, made: dict[str, Any]) -> bool:
+    """Whether the folder holds the fit of this identity."""
+    manifest = read_manifest(out_dir)
+    return manifest is not None and manifest.get("key") == made["key"]
+
+
+def publish(
+    out_dir: Path,
+    model: Model,
+    implementation: str,
+    data: FitData,
+    run: Run,
+    made: dict[str, Any],
+    watch: Stopwatch,
+    **facts: Any,
+) -> None:
+    """Write the files of a fit, whole or not at all; further `facts` go to run.json.
+
+    Raises
+    ------
+    FitError : weights or rates that are not finite.
+    """
+    state = model.state()
+    require_finite(state, f"model {run.labels['model']}")
+    with whole_directory(out_dir) as writing:
+        weights, predictions = writing / "model.safetensors", writing / "predictions.zarr"
+        write_arrays(weights, state)
+        # Predict with what was written, not with the model in memory: the weights are all that others will have.
+        written = new_model(implementation, model.config, model.seed, model.device)
+        written.load_state(read_arrays(weights)[0])
+        attributes = {
+            "model": run.labels["model"],
+            "seed": model.seed,
+            "sees": model.sees,
+            "bin_size": data.split.bin_size,
+        }
+        write_predictions(predictions, written, data, attributes, run)
+        tables = written.tables(data)
+        if tables:
+            (writing / "tables").mkdir()
+        for name, table in tables.items():
+            table.to_parquet(writing / "tables" / f"{name}.parquet", index=False)
+        (writing / "history.csv").write_text(run.history_csv())
+        settings = yaml.safe_dump(made["config"], sort_keys=False, default_flow_style=None, width=100)
+        (writing / "config.yaml").write_text(settings)
+        facts |= gpu_facts(model.device)
+        told = watch.provenance(device=model.device, seed=model.seed, code=made["code"], **facts)
+        write_json(writing / "run.json", told)
+        hashes = {"model.safetensors": sha256_file(weights), "predictions.zarr": sha256_tree(predictions)}
+        hashes |= {f"tables/{name}.parquet": sha256_file(writing / "tables" / f"{name}.parquet") for name in tables}
+        manifest = made | run.labels | {"sees": model.sees, "sha256": hashes}
+        write_json(writing / "manifest.json", manifest)
+
+
+def new_model(implementation: str, settings: Any, seed: int, device: str) -> Model:
+    """A model to be fitted or loaded."""
+    model = load_model(implementation)(settings, seed)
+    model.device = device
+    return model
+
+
+@contextlib.contextmanager
+def device_of(model: type[Model]) -> Iterator[str]:
+    """The device of a fit: a GPU slot for a model that can use one, where torch can too."""
+    if not model.uses_gpu:
+        yield "cpu"
+        return
+    # Who started several processes shows each its GPU, or says which of those that all see is its own.
+    with gpu.slot() if processes.rank() is None else contextlib.nullcontext("cuda") as device:
+        if device == "cuda":
+            import torch
+
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            if device == "cuda":
+                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) if processes.rank() is not None else 0)
+                torch.cuda.reset_peak_memory_stats()
+        yield device
+
+
+def gpu_facts(device: str) -> dict[str, Any]:
+    """Name of the GPU that a fit was made on and the memory that its tensors took at most; nothing for a CPU."""
+    if device != "cuda":
+        return {}
+    import torch
+
+    peak = torch.cuda.max_memory_allocated() / 1e6
+    return {"gpu_name": torch.cuda.get_device_name(), "gpu_peak_memory_mb": round(peak, 1)}
+
+
+def open_data(trains_dirs: Sequence[Path | str], split_path: Path | str, memory_budget: int) -> FitData:
+    """What a fit may read.
+
+    Raises
+    ------
+    InputError : a session is in only one of the split and the stores.
+    """
+    trains = Sessions([Path(directory) for directory in trains_dirs], lambda opened: opened, memory_budget)
+    split = Split.read(split_path)
+    missing = sorted(set(split.samples["session"]) ^ set(trains))
+    if missing:
+        accepted = "the sessions of the split, each once"
+        raise InputError(split_path, "sessions", f"{missing[0]} in only one of split and trains", accepted)
+    return FitData(trains, split)
+
+
+def _content_hashes(trains_dirs: Sequence[Path | str]) -> dict[str, str]:
+    hashes = {}
+    for directory in trains_dirs:
+        manifest = read_manifest(Path(directory))
+        if manifest is None:
+            raise InputError(directory, "manifest.json", "no such file", "the folder of a spike-train store")
+        hashes[manifest["session"]] = manifest["content_hash"]
+    return hashes
+
+
+def read_manifest(directory: Path) -> dict[str, Any] | None:
+    """The manifest of a finished result; None where there is none."""
+    path = directory / "manifest.json"
+    return json.loads(path.read_text()) if path.is_file() else None

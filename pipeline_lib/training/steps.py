@@ -1,0 +1,102 @@
+"""A step of a training: a gradient, an update of the weights, and of their running mean."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import torch
+from torch import Tensor
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.training.batches import Batch, Batches
+from pipeline_lib.training.checkpoint import Progress, Tensors
+from pipeline_lib.training.gradients import Gradients
+from pipeline_lib.training.graphs import Recordings, put_gradients
+from pipeline_lib.training.network import Network
+from pipeline_lib.training.noise import seed_noise
+from pipeline_lib.training.optimiser import AdamW, move_towards
+from pipeline_lib.training.run import Run
+from pipeline_lib.training.schedule import averaging, learning_rate
+from pipeline_lib.training.settings import TrainingSettings
+
+
+class Steps:
+    """Changes the weights of a network that require gradients.
+
+    Attributes
+    ----------
+    trained : these weights, by name.
+    mean : their running means, if the settings ask for them.
+    optimiser : with its state.
+
+    Raises
+    ------
+    InputError : the batches of a step cannot be shared evenly between the processes; the steps of this network cannot
+        be recorded.
+    """
+
+    def __init__(self, network: Network, batches: Batches, settings: TrainingSettings, seed: int, run: Run) -> None:
+        self.network, self.batches, self.settings, self.seed = network, batches, settings, seed
+        self.trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
+        paces = {name: network.pace(name) for name in self.trained}
+        self.optimiser = AdamW(self.trained, settings.betas, settings.epsilon, settings.weight_decay, paces)
+        self.gradients = Gradients(network, batches, settings, seed, run)
+        self.mean = {name: weight.detach().clone() for name, weight in self.trained.items()} if settings.average else {}
+        self.recordings: Recordings | None = None
+        one_batch = settings.accumulate == 1  # and so one process
+        if settings.cuda_graphs and one_batch and self.gradients.accelerator.device.type == "cuda":
+            if not network.vectorises:
+                raise InputError("config", "cuda_graphs", True, "false: values decide what this network computes")
+            self.recordings = Recordings()
+
+    def make(self, progress: Progress) -> float:
+        """One step; the loss, or a number that is not finite, and then the weights are worth nothing."""
+        if self.recordings is not None:
+            try:
+                return self._replay(self.recordings, progress)
+            except torch.OutOfMemoryError as error:
+                note = f"out of memory: steps are not recorded from here ({str(error).splitlines()[0]})"
+            self.recordings = None
+            self.optimiser.clear()
+            print(f"step {progress.step + 1}: {note}", file=sys.stderr)
+            torch.cuda.empty_cache()
+        loss = self.gradients.compute(progress, self.trained.values())
+        if math.isfinite(loss):
+            rate = learning_rate(self.settings, progress.step, progress.factor)
+            self._update(rate, 1 - averaging(self.settings, progress.step))
+        self.optimiser.clear()
+        return loss
+
+    def _update(self, rate: float | Tensor, share: float | Tensor) -> None:
+        """Change the weights by their gradients, and their mean by a share of the difference."""
+        self.optimiser.step(rate)
+        if self.mean:
+            move_towards(list(self.mean.values()), [weight.detach() for weight in self.trained.values()], share)
+
+    def _replay(self, recordings: Recordings, progress: Progress) -> float:
+        """All of a step as one CUDA graph."""
+        self.network.train()
+        batch = self.batches[progress.step]
+        seed_noise(self.seed, progress.step)
+        prepared = self.network.prepare(batch, progress.step)
+        device = prepared.bins.device
+        rate = learning_rate(self.settings, progress.step, progress.factor)
+        now = {"rate": torch.full((), rate, device=device)}
+        now["share"] = torch.full((), 1 - averaging(self.settings, progress.step), device=device)
+        kind = prepared.session, prepared.ragged
+        changed = [*self.trained.values(), *self.mean.values(), *self.optimiser.state.values()]
+
+        def whole(tensors: Tensors) -> Tensor:
+            return self._whole(prepared, tensors)
+
+        loss, norm = recordings.run(kind, whole, prepared.tensors() | now, changed).tolist()
+        return loss if math.isfinite(norm) else math.nan
+
+    def _whole(self, prepared: Batch, tensors: Tensors) -> Tensor:
+        """Make a step; its loss and the norm of its gradient [2]."""
+        loss = self.gradients.total(self.network.loss, prepared.holding(tensors))
+        put_gradients(loss, list(self.trained.values()))
+        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.settings.clip)
+        self._update(tensors["rate"], tensors["share"])
+        return torch.stack([loss.detach(), norm])

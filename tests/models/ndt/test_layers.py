@@ -1,0 +1,33 @@
+"""Attention in blocks is attention."""
+
+import pytest
+import torch
+
+from pipeline_lib.models.ndt.layers import LEAST_BLOCK, Attention, Band, context_bias
+
+
+@pytest.mark.parametrize(("backward", "forward"), [(8, 4), (0, 4), (5, 0), (0, 0), (20, 3)])
+@pytest.mark.parametrize("bins", [96, 101])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_a_band_gives_what_the_whole_bias_gives(bins: int, backward: int, forward: int, ragged: bool) -> None:
+    torch.manual_seed(0)
+    attention = Attention(12, 2, dropout=0.0).train()
+    bias = context_bias(bins, backward, forward)
+    if ragged:
+        ends = torch.tensor([bins, bins - 9, bins // 2])
+        past = (torch.arange(bins) >= ends[:, None])[:, None, :] & ~torch.eye(bins, dtype=torch.bool)
+        bias = bias + torch.zeros(past.shape).masked_fill(past, -torch.inf)
+    band = Band.of(bias, backward, forward)
+    assert band is not None and band.bias.numel() < bias.numel()
+    x = torch.randn(3, bins, 12, requires_grad=True)
+    results = []
+    for each in (bias, band):
+        output = attention(x, each)
+        results.append((output, *torch.autograd.grad(output.square().sum(), [x, *attention.parameters()])))
+    for whole, blocks in zip(*results, strict=True):
+        torch.testing.assert_close(blocks, whole, rtol=1e-4, atol=1e-4)
+
+
+def test_short_windows_stay_whole() -> None:
+    assert Band.of(context_bias(4 * LEAST_BLOCK - 1, 8, 4), 8, 4) is None
+    assert Band.of(context_bias(4 * LEAST_BLOCK, 8, 4), 8, 4) is not None

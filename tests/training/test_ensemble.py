@@ -1,0 +1,376 @@
+"""Several seeds trained as one: each as alone."""
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline_lib.__main__ import main
+from pipeline_lib.errors import InputError
+from pipeline_lib.files import sha256_file, sha256_tree
+from pipeline_lib.models.contract import FitData
+from pipeline_lib.models.ndt.model import NDT
+from pipeline_lib.models.ndt.settings import Config
+from pipeline_lib.training.batches import Batch, InOrder
+from pipeline_lib.training.ensemble import Ensemble
+from pipeline_lib.training.fit import fit
+from pipeline_lib.training.fit_ensemble import fit_ensemble
+from pipeline_lib.training.groups import Group
+from pipeline_lib.training.run import FitError, Interrupted, Run, read_arrays
+from pipeline_lib.training.streaming import shuffled
+from tests.small_cohort import SPLITS, WINDOWS, open_cohort, recording, write_cohort
+from tests.training.test_engine import FragileRun, Killed
+
+SMALL = Config(layers=1, hidden=12, read_in=10, steps=12, warmup=2, evaluate_every=3, batch=8, learning_rate=2e-3)
+SEEDS = [0, 3, 7]
+Cohort = tuple[list[Path], Path]
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    """Two sessions, whose training windows make batches of two sizes."""
+    made = [recording("one", 0, units=9, trials=30), recording("two", 1, units=12, trials=24)]
+    return write_cohort(tmp_path_factory.mktemp("cohort"), made=made)
+
+
+@pytest.fixture
+def data(cohort: Cohort) -> FitData:
+    return open_cohort(*cohort, fitting=True)
+
+
+def ensemble(data: FitData, run: Run, config: Config, seeds: list[int] = SEEDS, kind: type[NDT] = NDT) -> Ensemble:
+    models = [kind(config, seed) for seed in seeds]
+    windows, validation = (models[0].windows(data, part, run) for part in ("train", "validation"))
+    for model in models:
+        model.start(data, windows)
+    batches = [shuffled(windows, config.batch, seed) for seed in seeds]
+    return Ensemble([model.network for model in models], batches, InOrder(validation, 64), config, seeds, run)
+
+
+def weights(made: Ensemble, number: int) -> dict[str, np.ndarray]:
+    return {name: value.numpy(force=True) for name, value in made.networks[number].state_dict().items()}
+
+
+def alone(data: FitData, directory: Path, config: Config, seed: int, kind: type[NDT] = NDT) -> tuple[NDT, list[dict]]:
+    run, model = Run(directory), kind(config, seed)
+    model.fit(data, run)
+    return model, run.rows
+
+
+def rows_of(run: Run, seed: int) -> list[dict]:
+    return [{name: value for name, value in row.items() if name != "seed"} for row in run.rows if row["seed"] == seed]
+
+
+def assert_alike(data: FitData, made: Ensemble, number: int, model: NDT, rows: list[dict]) -> None:
+    """The same history and the same network, by what it predicts, to float rounding."""
+    own = rows_of(made.run, made.members[number].seed)
+    assert [list(row) for row in own] == [list(row) for row in rows]
+    for mine, theirs in zip(own, rows, strict=True):
+        assert mine == pytest.approx(theirs, rel=2e-5)
+    for session in data.sessions:
+        batch = model.windows(data, "validation", made.run)[session].batch(slice(None))
+        networks = (each.eval() for each in (made.networks[number], model.network))
+        with torch.inference_mode():
+            rates = [network.rates(batch) for network in networks]
+        torch.testing.assert_close(*rates, rtol=2e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {
+            "average": 0.0,
+            "accumulate": 2,
+            "clip": 0.01,
+            "weight_decay": 0.1,
+            "masking": ("timestep", "neuron", "causal"),
+        },
+        {"schedule": "plateau", "decay_patience": 1, "decay": 0.5, "learning_rate": 0.03, "keep": "last"},
+        {"embedding": 2, "mask_span": 3, "masking": ("element",), "norm": "post", "final_norm": "scale"},
+        {"precision": "bfloat16", "freeze": ("encoder.*",)},
+    ],
+    ids=["plain", "accumulate and modes", "plateau", "embedding", "bfloat16 and frozen"],
+)
+def test_every_member_trains_as_it_would_alone(data: FitData, tmp_path: Path, settings: dict) -> None:
+    config = replace(SMALL, **settings)
+    made = ensemble(data, Run(tmp_path / "together"), config)
+    made.train()
+    fits = [alone(data, tmp_path / str(seed), config, seed) for seed in SEEDS]
+    tolerant = settings.get("precision") == "bfloat16"
+    for number, (model, rows) in enumerate(fits):
+        if not tolerant:
+            assert_alike(data, made, number, model, rows)
+        else:
+            own = rows_of(made.run, SEEDS[number])
+            assert [row["validation_loss"] for row in own] == pytest.approx(
+                [row["validation_loss"] for row in rows], rel=2e-3
+            )
+    if not tolerant:  # seeds differ by much more than the tolerance
+        assert abs(fits[0][1][-1]["validation_loss"] - fits[1][1][-1]["validation_loss"]) > 1e-4
+
+
+def test_windows_of_different_length_train_as_alone(tmp_path: Path) -> None:
+    """Batches of members then differ in length: members are grouped by it."""
+    made = recording(trials=24)
+    made.trials["stop"] = made.trials["start"] + np.linspace(0.4, 1.2, 24)
+    data = open_cohort(*write_cohort(tmp_path / "data", replace(WINDOWS, after=None), SPLITS, [made]), fitting=True)
+    config = replace(SMALL, batch=3, steps=8, evaluate_every=4)
+    together = ensemble(data, Run(tmp_path / "together"), config, [0, 1])
+    together.train()
+    for number, seed in enumerate((0, 1)):
+        assert_alike(data, together, number, *alone(data, tmp_path / str(seed), config, seed))
+
+
+# Members end on their own
+
+
+def test_an_early_end_of_one_member_leaves_the_others_alone(data: FitData, tmp_path: Path) -> None:
+    config = replace(SMALL, steps=30, patience=2, learning_rate=0.01, schedule="constant", average=0.0)
+    seeds = [0, 1, 2]
+    made = ensemble(data, Run(tmp_path / "together"), config, seeds)
+    made.train()
+    fits = [alone(data, tmp_path / str(seed), config, seed) for seed in seeds]
+    ends = [rows[-1]["step"] for _, rows in fits]
+    assert len(set(ends)) == 3 and max(ends) == 30
+    for number, (model, rows) in enumerate(fits):
+        assert_alike(data, made, number, model, rows)
+
+
+class Failing(Ensemble):
+    """Loss or gradient of some members is not a number, from a step of each on."""
+
+    loss_fails: ClassVar[dict[int, int]] = {}
+    gradient_fails: ClassVar[dict[int, int]] = {}
+
+    def _attempt(self, step: int) -> Tensor:
+        self.now = step
+        return super()._attempt(step)
+
+    def _loss(self, group: Group, tensors: dict[str, Tensor]) -> Tensor:
+        losses = super()._loss(group, tensors)
+        for row, member in enumerate(self._active):
+            if self.loss_fails.get(member.seed, math.inf) <= self.now:
+                losses[row] *= math.nan
+            if self.gradient_fails.get(member.seed, math.inf) <= self.now:
+                nothing = (self.weights["network.position"][row] * 0).sum()
+                losses[row] += nothing.sqrt()  # its gradient is not a number
+        return losses
+
+
+def test_a_loss_that_is_not_a_number_ends_one_member(
+    data: FitData, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "Ensemble", Failing)
+    together = ensemble(data, Run(tmp_path / "together"), SMALL, [0, 3, 7, 8])
+    together.loss_fails, together.gradient_fails = {3: 1, 8: 10}, {7: 7}
+    together.train()
+    problems = {member.seed: member.problem for member in together.members if member.problem}
+    start = "seed 3: loss or gradient is nan at step 2, before the first evaluation"
+    assert problems == {3: f"{start}; lower the learning_rate"}
+    assert "seed 7: loss or gradient is nan at step 8" in capsys.readouterr().err
+    assert rows_of(together.run, 7)[-1] == {"step": 8, "stopped": "loss or gradient nan"}
+    assert_alike(data, together, 0, *alone(data, tmp_path / "0", SMALL, 0))
+    # What is kept of a member that ended is what a run up to there had kept.
+    for number, seed, end in ((2, 7, 6), (3, 8, 9)):
+        undisturbed = ensemble(data, Run(tmp_path / f"until{seed}"), SMALL, [seed])
+        monkeypatch.setattr(undisturbed, "_evaluate", lambda made=undisturbed, last=end: until(made, last))
+        undisturbed.train()
+        for (name, kept), other in zip(
+            together.networks[number].named_parameters(), undisturbed.networks[0].parameters(), strict=True
+        ):
+            torch.testing.assert_close(kept, other, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def until(made: Ensemble, last: int) -> None:
+    """Evaluate up to a step."""
+    if made.members[0].progress.step <= last:
+        Ensemble._evaluate(made)
+
+
+def test_out_of_memory_fewer_members_are_worked_on_at_once(
+    data: FitData, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enough = ensemble(data, Run(tmp_path / "enough"), SMALL)
+    enough.train()
+    little = ensemble(data, Run(tmp_path / "little"), SMALL)
+    losses = little._losses
+
+    def crowded(
+        own: dict[str, Tensor], batch: Batch, tensors: dict[str, Tensor], *streams: object
+    ) -> dict[str, Tensor]:
+        if streams and len(tensors["counts"]) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nand so on")
+        return losses(own, batch, tensors, *streams)
+
+    monkeypatch.setattr(little, "_losses", crowded)
+    room = 1
+    little.train()
+    assert "step 1: out of memory: 1 members at once from here (CUDA out of memory." in capsys.readouterr().err
+    for number in range(len(SEEDS)):
+        for name, value in weights(enough, number).items():
+            np.testing.assert_allclose(weights(little, number)[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
+    room = 0
+    with pytest.raises(FitError, match=r"a single member at a time .*; train them one by one"):
+        again = ensemble(data, Run(tmp_path / "none"), SMALL)
+        losses = again._losses
+        monkeypatch.setattr(again, "_losses", crowded)
+        again.train()
+
+
+# Resuming and publishing
+
+
+@pytest.mark.parametrize("kill", [1, 5, 8])
+def test_killed_at_any_step_it_ends_in_the_same_bytes(data: FitData, tmp_path: Path, kill: int) -> None:
+    """One member has ended when it is killed late."""
+    config = replace(SMALL, steps=24, patience=2, learning_rate=0.01, schedule="constant", average=0.0)
+    undisturbed = ensemble(data, Run(tmp_path / "undisturbed"), config)
+    undisturbed.train()
+    for _attempt in range(30):
+        run = FragileRun(tmp_path / "killed", kill)
+        made = ensemble(data, run, config)
+        try:
+            made.train()
+            break
+        except Killed:
+            run.close()
+    assert _attempt > 1 and len({member.progress.step for member in made.members}) > 1
+    assert run.history_csv() == undisturbed.run.history_csv()
+    for number in range(len(SEEDS)):
+        first, second = weights(made, number), weights(undisturbed, number)
+        assert all(first[name].tobytes() == second[name].tobytes() for name in first)
+
+
+def history(folder: Path) -> list[dict[str, float]]:
+    with (folder / "history.csv").open() as lines:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
+
+
+def folders(out: Path, seeds: list[int] = SEEDS) -> list[Path]:
+    return [out / f"seed{seed}" for seed in seeds]
+
+
+def settings(config: Config) -> dict:
+    names = ("layers", "hidden", "read_in", "steps", "warmup", "evaluate_every", "batch", "learning_rate")
+    return {name: getattr(config, name) for name in names}
+
+
+def test_members_are_published_as_ordinary_fits(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit_ensemble(*cohort, "mine", "ndt", settings(SMALL), SEEDS, folders(tmp_path / "ndt"))
+    for seed in SEEDS:
+        folder, alone = tmp_path / f"ndt/seed{seed}", tmp_path / f"alone{seed}"
+        fit(*cohort, "mine", "ndt", settings(SMALL), seed, alone)
+        assert {path.name for path in folder.iterdir()} == {path.name for path in alone.iterdir()}
+        assert not {".resume"} & {path.name for path in folder.iterdir()}
+        made, expected = (json.loads((each / "manifest.json").read_text()) for each in (folder, alone))
+        differing = {"code", "key", "sha256"}
+        assert {name: made[name] for name in made.keys() - differing} == {
+            name: expected[name] for name in expected.keys() - differing
+        }
+        for own, other in zip(history(folder), history(alone), strict=True):
+            assert own == pytest.approx(other, rel=2e-5)
+        ours, theirs = (read_arrays(each / "model.safetensors")[0] for each in (folder, alone))
+        assert ours.keys() == theirs.keys()
+    before = sha256_tree(tmp_path / "ndt")
+    fit_ensemble(*cohort, "mine", "ndt", settings(SMALL), SEEDS, folders(tmp_path / "ndt"))  # nothing to do
+    assert sha256_tree(tmp_path / "ndt") == before
+    # Another seed is trained alone; those that are there are not touched.
+    more = [*SEEDS, 9]
+    fit_ensemble(*cohort, "mine", "ndt", settings(SMALL), more, folders(tmp_path / "ndt", more))
+    assert (tmp_path / "ndt/seed9/manifest.json").is_file()
+    told = [json.loads((tmp_path / f"ndt/seed{seed}/run.json").read_text()) for seed in more]
+    assert [(each["seed"], each["seeds_together"]) for each in told] == [(0, 3), (3, 3), (7, 3), (9, 1)]
+
+
+def test_the_verb_takes_a_folder_for_each_seed(cohort: Cohort, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    small = json.dumps(settings(replace(SMALL, steps=2)))
+    common = ["fit", "--trains", *map(str, cohort[0]), "--split", str(cohort[1]), "--model", "ndt", "--settings", small]
+    out = [str(folder / "manifest.json") for folder in folders(tmp_path, [0, 1])]  # as rules name them
+    assert main([*common, "--seed", "0", "1", "--out", *out]) == 0
+    assert [json.loads(Path(each).read_text())["seed"] for each in out] == [0, 1]
+    assert main([*common, "--seed", "0", "1", "--out", out[0]]) == 2
+    assert "seeds: found [0, 1]; accepted: each once, a folder for each (1 given)" in capsys.readouterr().err
+
+
+def test_asked_to_stop_between_two_members_it_goes_on_to_the_same_bytes(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is published, the other not: the training is not repeated without the first."""
+    fit_ensemble(*cohort, "ndt", "ndt", settings(SMALL), [0, 1], folders(tmp_path / "undisturbed", [0, 1]))
+    stop = Run.stop_if_asked
+
+    def interrupt(run: Run) -> None:
+        if (tmp_path / "stopped/seed0/manifest.json").exists() and not interrupted:
+            interrupted.append(True)
+            os.kill(os.getpid(), signal.SIGTERM)
+        stop(run)
+
+    interrupted: list[bool] = []
+    monkeypatch.setattr(Run, "stop_if_asked", interrupt)
+    with pytest.raises(Interrupted):
+        fit_ensemble(*cohort, "ndt", "ndt", settings(SMALL), [0, 1], folders(tmp_path / "stopped", [0, 1]))
+    assert not (tmp_path / "stopped/seed1/manifest.json").exists()
+    monkeypatch.setattr("pipeline_lib.training.ensemble.Ensemble._step", None)  # all steps are made
+    fit_ensemble(*cohort, "ndt", "ndt", settings(SMALL), [0, 1], folders(tmp_path / "stopped", [0, 1]))
+    for seed in (0, 1):
+        for name in ("model.safetensors", "history.csv"):
+            first, second = (tmp_path / folder / f"seed{seed}" / name for folder in ("stopped", "undisturbed"))
+            assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.slow
+def test_sigkill_of_a_real_process(cohort: Cohort, tmp_path: Path) -> None:
+    def start(out: Path) -> subprocess.Popen:
+        stores, config = [str(each) for each in cohort[0]], settings(replace(SMALL, steps=120, evaluate_every=20))
+        program = (
+            "import torch; torch.set_num_threads(1)\nfrom pipeline_lib.training.fit_ensemble import fit_ensemble\n"
+            f"fit_ensemble({stores}, {str(cohort[1])!r}, 'ndt', 'ndt', {config}, [0, 1],"
+            f" {[str(each) for each in folders(out, [0, 1])]}, checkpoint_seconds=0.02)"
+        )
+        return subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE)
+
+    process = start(tmp_path / "undisturbed")
+    assert process.wait(timeout=300) == 0, process.stderr.read().decode()
+    process = start(tmp_path / "killed")
+    while process.poll() is None and not list((tmp_path / "killed/seed0/.resume").glob("*.safetensors")):
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait(timeout=60) == -signal.SIGKILL, process.stderr.read().decode()
+    process = start(tmp_path / "killed")
+    assert process.wait(timeout=300) == 0, process.stderr.read().decode()
+    for seed in (0, 1):
+        for name in ("model.safetensors", "history.csv"):
+            first, second = (tmp_path / folder / f"seed{seed}" / name for folder in ("killed", "undisturbed"))
+            assert sha256_file(first) == sha256_file(second)
+
+
+@pytest.mark.parametrize(
+    ("model", "seeds", "message"),
+    [
+        ("ndt", [], "seeds: found"),
+        ("ndt", [1, 1], "seeds: found"),
+        ("lfads", [0, 1], "model: found lfads; accepted: one whose seeds train together: ndt"),
+        ("psth", [0, 1], "model: found psth; accepted: one whose seeds train together: ndt"),
+    ],
+)
+def test_what_cannot_be_an_ensemble_is_refused(
+    cohort: Cohort, tmp_path: Path, model: str, seeds: list[int], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        fit_ensemble(*cohort, model, model, {}, seeds, folders(tmp_path / "out", seeds))
+    assert not (tmp_path / "out").exists()
