@@ -1,7 +1,7 @@
 """LFADS: time of a training step beside a plain loop, and how fast it learns a Lorenz set.
 
-    python -m benchmarks lfads                     step times
-    python -m benchmarks lfads --lorenz 1500       and scores against CPU-seconds of a training of so many steps
+    python benchmarks/lfads.py                     step times, also of a GPU where there is one
+    python benchmarks/lfads.py --lorenz 1500       and scores against CPU-seconds of a training of so many steps
 
 The plain loop has the same equations written bin by bin in torch (`tests/models/lfads/plain.py`), differentiated by
 autograd, with torch's Adam: how the public implementations work. lfads-torch (commit 6f58d24) itself, measured on
@@ -19,7 +19,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # before torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the plain loop, among the tests
@@ -30,14 +32,16 @@ import torch
 from pipeline_lib.evaluation.metrics import bits_per_spike
 from pipeline_lib.evaluation.sums import poisson_sums
 from pipeline_lib.models.contract import FitData
-from pipeline_lib.models.lfads.memory import keep_freed_memory
 from pipeline_lib.models.lfads.model import LFADS
+from pipeline_lib.models.lfads.network import LFADS as Network
 from pipeline_lib.models.lfads.settings import Config
 from pipeline_lib.models.torch_model import Layout
 from pipeline_lib.sources.simulate import simulate
-from pipeline_lib.training.batches import Batch
-from pipeline_lib.training.optimiser import AdamW
+from pipeline_lib.training.batches import Batch, Batches
+from pipeline_lib.training.checkpoint import Progress
+from pipeline_lib.training.memory import keep_freed_memory
 from pipeline_lib.training.run import Run
+from pipeline_lib.training.steps import Steps
 from pipeline_lib.trains.splits import SplitSettings, make_split
 from pipeline_lib.trains.store import Trains, convert
 from pipeline_lib.trains.windows import WindowSettings
@@ -56,14 +60,18 @@ SET = {"conditions": 1000, "repeats": 1, "units": 40, "bins": 80, "bin_size": 10
 """800 + 200 trials, each from a point of its own; 13.5 Hz."""
 
 
-def median_cpu(function: Callable[[], object], repeats: int) -> float:
-    """CPU-seconds of a call, the median of `repeats` after two to warm up."""
+def median_time(function: Callable[[], object], repeats: int, device: str) -> float:
+    """Seconds of a call, median of `repeats` after three to warm up: of the processor, or the wall time of a GPU."""
     spent = []
-    for _ in range(repeats + 2):
-        start = time.process_time()
+    for _ in range(repeats + 3):
+        start = time.process_time() if device == "cpu" else time.perf_counter()
         function()
-        spent.append(time.process_time() - start)
-    return statistics.median(spent[2:])
+        if device == "cpu":
+            spent.append(time.process_time() - start)
+        else:
+            torch.cuda.synchronize()
+            spent.append(time.perf_counter() - start)
+    return statistics.median(spent[3:])
 
 
 def has_bfloat16() -> bool:
@@ -71,18 +79,38 @@ def has_bfloat16() -> bool:
     return "avx512_bf16" in Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else False
 
 
-def steps(bins: int, units: int, config: Config) -> tuple[Callable[[], None], dict[str, Callable[[], None]]]:
-    """A training step of the plain loop, and ours by precision."""
+class Same(Batches):
+    """One batch, again and again."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+
+    def __getitem__(self, number: int) -> Batch:
+        return self.batch
+
+
+def steps(bins: int, units: int, config: Config, device: str) -> dict[str, Callable[[], object]]:
+    """A training step of the plain loop, and by precision (on a GPU also recorded as a CUDA graph) as the engine makes
+    ours."""
+    config = dataclasses.replace(config, learning_rate=1e-4, average=0.0)
     layout = Layout(5.0, bins, 0, 0, 6, {"s": units}, {"s": list(range(units))}, {"s": ["a"] * units})
-    network = LFADS(config, 0).build(layout)
-    with torch.no_grad():
-        network.head("s").read_out.bias.fill_(-3.0)
-    counts = torch.poisson(torch.full((config.batch, bins, units), 0.05)).to(torch.uint8)
+    counts = torch.poisson(torch.full((config.batch, bins, units), 0.05)).to(torch.uint8).to(device)
     ones = torch.ones_like(counts, dtype=torch.bool)
-    batch = Batch("s", counts, ones, ones, torch.full((config.batch,), bins), 0)
-    plain = PlainLFADS(network)
-    adam = torch.optim.AdamW(network.parameters(), lr=1e-4)
-    ours = AdamW(dict(network.named_parameters()))
+    batch = Batch("s", counts, ones, ones, torch.full((config.batch,), bins, device=device), 0, ragged=False)
+
+    def build() -> Network:
+        network = LFADS(config, 0).build(layout).to(device)
+        with torch.no_grad():
+            network.head("s").read_out.bias.fill_(-3.0)
+        return network
+
+    def ours(settings: dict[str, Any]) -> Callable[[], object]:
+        run = Run(Path(tempfile.mkdtemp()), device=device)
+        made = Steps(build(), Same(batch), dataclasses.replace(config, **settings), 0, run)
+        return partial(made.make, Progress(step=1000))
+
+    network = build()
+    plain, adam = PlainLFADS(network), torch.optim.AdamW(network.parameters(), lr=1e-4)
 
     def loop() -> None:
         plain.loss(counts).backward()
@@ -90,33 +118,25 @@ def steps(bins: int, units: int, config: Config) -> tuple[Callable[[], None], di
         adam.step()
         adam.zero_grad()
 
-    def kernels(half: bool) -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            total = torch.stack(list(network(batch, 1000).values())).sum()
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 200.0)
-        ours.step(1e-4)
-
-    made: dict[str, Callable[[], None]] = {"float32": lambda: kernels(False)}
-    if has_bfloat16():
-        made["bfloat16"] = lambda: kernels(True)
-    return loop, made
+    kinds: dict[str, dict[str, Any]] = {"float32": {}} | (
+        {"bfloat16": {"precision": "bfloat16"}} if device != "cpu" or has_bfloat16() else {}
+    )
+    if device != "cpu":
+        kinds |= {f"{name}, graph": each | {"cuda_graphs": True} for name, each in kinds.items()}
+    return {"plain loop": loop} | {name: ours(settings) for name, settings in kinds.items()}
 
 
-def step_times(repeats: int) -> None:
+def step_times(repeats: int, device: str) -> None:
     """Print a table of step times."""
-    print("| size | plain loop | ours | precision | to plain | lfads-torch, another day | to it |")
+    print("| size | plain loop | ours | precision | to plain | lfads-torch, one CPU thread, another day | to it |")
     print("|---|---|---|---|---|---|---|")
     for name, (bins, units, config, published) in CASES.items():
-        loop, kernels = steps(bins, units, config)
-        plain = median_cpu(loop, repeats)
-        for precision, step in kernels.items():
-            spent = median_cpu(step, repeats)
+        times = {kind: median_time(step, repeats, device) for kind, step in steps(bins, units, config, device).items()}
+        plain = times.pop("plain loop")
+        for precision, spent in times.items():
             other = f"{published:.2f} s | {published / spent:.2f} x" if published else "- | -"
-            print(
-                f"| {name} | {plain:.3f} s | {spent:.3f} s | {precision} | {plain / spent:.2f} x | {other} |",
-                flush=True,
-            )
+            both = f"{1e3 * plain:.1f} ms | {1e3 * spent:.1f} ms"
+            print(f"| {name} | {both} | {precision} | {plain / spent:.2f} x | {other} |", flush=True)
 
 
 def lorenz_set(folder: Path) -> tuple[FitData, np.ndarray]:
@@ -180,12 +200,16 @@ if __name__ == "__main__":
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=float, default=20.0, help="CPU-s between points of the curve")
+    parser.add_argument("--gpu", action="store_true", help="step times of the GPU alone")
     parser.add_argument("--no-steps", action="store_true", help="leave the step times out")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
     print(f"torch {torch.__version__}, {platform.processor() or platform.machine()}, one thread\n")
-    if not asked.no_steps:
-        step_times(asked.repeats)
+    if not asked.no_steps and not asked.gpu:
+        step_times(asked.repeats, "cpu")
+    if not asked.no_steps and torch.cuda.is_available():
+        print(f"\n{torch.cuda.get_device_name()}, wall time\n")
+        step_times(asked.repeats, "cuda")
     if asked.lorenz:
         learn_lorenz(asked.lorenz, asked.seed, asked.every)

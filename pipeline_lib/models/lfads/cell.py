@@ -7,6 +7,10 @@ what was computed for many bins at once (biases, and inputs known beforehand)::
 
 Gates are in the order z, r, n. Since |n| < 1, the clip of |h| at 5 that LFADS names could only touch an initial state,
 and is left out. Shapes: D directions, B windows, H units, K numbers in v.
+
+What the gradient needs is stored for every bin, in float32 or in bfloat16: that halves the memory a step goes through,
+and both products of a bin take it as it is. The state itself, its gradient and all that is done element by element are
+in float32 always, in a `Room` that stays in the cache: an operation on two types would be several times slower.
 """
 
 from __future__ import annotations
@@ -35,13 +39,49 @@ class Parts(NamedTuple):
         hidden = weight.shape[-1] // 3
         return cls(weight[..., : 2 * hidden], weight[..., 2 * hidden :])
 
-    def prepared(self) -> Parts:
+    def prepared(self, dtype: torch.dtype) -> Parts:
         """For `forward`: tanh(a) = 2 sigmoid(2 a) - 1, and on a processor sigmoid takes a sixth of the time of tanh."""
-        return Parts(self.zr.contiguous(), 2 * self.n)
+        return Parts(self.zr.to(dtype).contiguous(), (2 * self.n).to(dtype))
 
-    def transposed(self) -> Parts:
+    def transposed(self, dtype: torch.dtype) -> Parts:
         """For `backward`."""
-        return Parts(*(weight.transpose(-1, -2).contiguous() for weight in self))
+        return Parts(*(weight.transpose(-1, -2).to(dtype).contiguous() for weight in self))
+
+
+class Room(NamedTuple):
+    """Float32 of a single bin: gates `zr` [D, B, 2 H], candidates `n`, states `h`, and `spare`, each [D, B, H]."""
+
+    zr: Tensor
+    n: Tensor
+    h: Tensor
+    spare: Tensor
+
+    @classmethod
+    def like(cls, state: Tensor) -> Room:
+        """For states such as `state`."""
+        n, h, spare = (torch.empty_like(state) for _ in range(3))
+        return cls(torch.cat([n, n], -1), n, h, spare)
+
+
+def exact(stored: Tensor, room: Tensor) -> Tensor:
+    """`stored` in the type of `room`: itself, or its copy in there."""
+    return stored if stored.dtype == room.dtype else room.copy_(stored)
+
+
+def place(stored: Tensor, room: Tensor) -> Tensor:
+    """Where to compute what is to be stored: right there if it has the type of `room`, else in `room`."""
+    return stored if stored.dtype == room.dtype else room
+
+
+def keep(made: Tensor, stored: Tensor) -> None:
+    """Store what was made at its `place`."""
+    if made is not stored:
+        stored.copy_(made)
+
+
+def storage(half: bool, state: Tensor) -> torch.dtype:
+    """The type of what is stored for every bin. A GPU has no trouble with operations on two types."""
+    return torch.bfloat16 if half and state.device.type == "cpu" else state.dtype
 
 
 def blocks(bins: int, width: int, device: torch.device) -> Iterator[tuple[int, int]]:
@@ -51,72 +91,78 @@ def blocks(bins: int, width: int, device: torch.device) -> Iterator[tuple[int, i
         yield start, min(start + size, bins)
 
 
-def forward(zr: Tensor, n: Tensor, vh: Tensor, vrh: Tensor, weights: Parts, after: Tensor) -> None:
-    """Make gates and candidate of their projections, and write the state after this bin.
+def forward(
+    zr: Tensor, n: Tensor, vh: Tensor, vrh: Tensor, state: Tensor, weights: Parts, room: Room, after: Tensor
+) -> Tensor:
+    """Make gates and candidate of their projections, and the state after this bin.
 
     Parameters
     ----------
-    zr, n : p of `Parts.prepared` weights on entry, the gates and the candidate on return; [D, B, 2 H], [D, B, H].
-    vh : what enters and the state before, [D, B, K + H].
-    vrh : of the same shape and with the same first K columns; the others are written.
+    zr, n : stored; p of `Parts.prepared` weights on entry, gates and candidate on return; [D, B, 2 H], [D, B, H].
+    vh : stored; what enters and the state before, [D, B, K + H].
+    vrh : stored; of the same shape and with the same first K columns, the others are written.
+    state : the state before, float32 [D, B, H].
     weights : recurrent ones, prepared.
-    after : to be written, [D, B, H].
+    room : to work in.
+    after : stored; to be written, [D, B, H].
+
+    Returns
+    -------
+    The state after this bin, float32 [D, B, H]: `after`, or `room.h`.
     """
     hidden = n.shape[2]
-    before = vh[..., -hidden:]
-    zr.baddbmm_(vh, weights.zr).sigmoid_()
-    torch.mul(zr[..., hidden:], before, out=vrh[..., -hidden:])
-    n.baddbmm_(vrh, weights.n).sigmoid_().mul_(2).sub_(1)
-    torch.lerp(n, before, zr[..., :hidden], out=after)
-
-
-class Slopes(NamedTuple):
-    """Derivatives of a block of bins that need no gradient to be known, each [D, bins, B, H].
-
-    `n`: of the state by the candidate's preactivation; `z`: by the update gate's; `r`: of r h by the reset gate's.
-    """
-
-    n: Tensor
-    z: Tensor
-    r: Tensor
-
-    @classmethod
-    def of(cls, before: Tensor, zr: Tensor, n: Tensor) -> Slopes:
-        """Given the states before, the gates and the candidates of these bins."""
-        z, r = zr.chunk(2, -1)
-        return cls(
-            torch.ops.aten.tanh_backward(1 - z, n),
-            torch.ops.aten.sigmoid_backward(before - n, z),
-            torch.ops.aten.sigmoid_backward(before, r),
-        )
+    gates = exact(zr.baddbmm_(vh, weights.zr), room.zr).sigmoid_()
+    keep(gates, zr)
+    rh = vrh[..., -hidden:]
+    keep(torch.mul(gates[..., hidden:], state, out=place(rh, room.spare)), rh)
+    candidate = exact(n.baddbmm_(vrh, weights.n), room.n).sigmoid_().mul_(2).sub_(1)
+    keep(candidate, n)
+    state = torch.lerp(candidate, state, gates[..., :hidden], out=place(after, room.h))
+    keep(state, after)
+    return state
 
 
 def backward(
-    d_state: Tensor, slopes: Slopes, zr: Tensor, weights: Parts, d_zr: Tensor, d_n: Tensor
-) -> tuple[Tensor, Tensor | None]:
+    d_state: Tensor,
+    before: Tensor,
+    zr: Tensor,
+    n: Tensor,
+    weights: Parts,
+    room: Room,
+    d_room: Room,
+    d_zr: Tensor,
+    d_n: Tensor,
+) -> Tensor | None:
     """Go back over a bin.
 
     Parameters
     ----------
-    d_state : gradient of the state after it [D, B, H]; overwritten.
-    slopes : of this bin.
-    zr : gates [D, B, 2 H].
+    d_state : gradient of the state after it, float32 [D, B, H]; on return of the state before.
+    before, zr, n : stored; state before, gates, candidate: [D, B, H], [D, B, 2 H], [D, B, H].
     weights : recurrent ones, transposed.
-    d_zr, d_n : to be written: gradients of the preactivations, [D, B, 2 H] and [D, B, H].
+    room, d_room : to work in.
+    d_zr, d_n : stored; to be written: gradients of the preactivations, [D, B, 2 H] and [D, B, H].
 
     Returns
     -------
-    The gradients of the state before [D, B, H] and of v [D, B, K], None where K = 0.
+    The gradient of v [D, B, K], None where K = 0.
     """
-    hidden = d_n.shape[2]
-    torch.mul(d_state, slopes.n, out=d_n)
-    torch.mul(d_state, slopes.z, out=d_zr[..., :hidden])
+    hidden = n.shape[2]
+    z, r = exact(zr, room.zr).chunk(2, -1)
+    before, n = exact(before, room.h), exact(n, room.n)
+    gates = place(d_zr, d_room.zr)
+    spare, carried = room.spare, d_room.spare
+    torch.mul(d_state, z, out=carried)
+    candidate = place(d_n, d_room.n)
+    torch.ops.aten.tanh_backward.grad_input(torch.sub(d_state, carried, out=spare), n, grad_input=candidate)
+    keep(candidate, d_n)
+    torch.sub(before, n, out=spare).mul_(d_state)
+    torch.ops.aten.sigmoid_backward.grad_input(spare, z, grad_input=gates[..., :hidden])
     d_vrh = torch.bmm(d_n, weights.n)
-    d_rh = d_vrh[..., -hidden:]
-    torch.mul(d_rh, slopes.r, out=d_zr[..., hidden:])
-    d_state.mul_(zr[..., :hidden]).addcmul_(d_rh, zr[..., hidden:])
-    if d_vrh.shape[2] == hidden:
-        return d_state.baddbmm_(d_zr, weights.zr), None
+    d_rh = exact(d_vrh[..., -hidden:], d_room.h)
+    carried.addcmul_(d_rh, r)
+    torch.ops.aten.sigmoid_backward.grad_input(torch.mul(d_rh, before, out=spare), r, grad_input=gates[..., hidden:])
+    keep(gates, d_zr)
     d_vh = torch.bmm(d_zr, weights.zr)
-    d_vrh = d_vrh[..., :-hidden] + d_vh[..., :-hidden]
-    return d_state.add_(d_vh[..., -hidden:]), d_vrh
+    torch.add(carried, exact(d_vh[..., -hidden:], d_room.h), out=d_state)
+    return d_vrh[..., :-hidden] + d_vh[..., :-hidden] if d_vh.shape[2] > hidden else None

@@ -32,18 +32,32 @@ class Shown:
     inputs : counts of the held-in units for the encoders [L, B, H], float; mean counts where nothing was observed.
     scored : entries to learn from, bool [L, B, N].
     worth : how much each of them counts, [L, B, N], so that their sum estimates that over all observed entries.
-    present : bool [L, B], bins that the encoders may see.
+    present : bool [L, B], bins that the encoders may see; None: all.
     """
 
     counts: Tensor
     inputs: Tensor
     scored: Tensor
     worth: Tensor
-    present: Tensor
+    present: Tensor | None
+
+
+def kept_counts(batch: Batch) -> Tensor:
+    """Entries of a batch that are kept for sample validation and were observed, bool [B, L, N]."""
+    kept = batch.inputs[HIDDEN][:, : batch.counts.shape[1]] & batch.observed
+    kept[:, : batch.history] = False
+    return kept
 
 
 def conceal(
-    batch: Batch, config: Config, heldin: Tensor | None, mean: Tensor, forward: int, segment: int, drop: bool
+    batch: Batch,
+    config: Config,
+    heldin: Tensor | None,
+    mean: Tensor,
+    forward: int,
+    segment: int,
+    drop: bool,
+    dtype: torch.dtype = torch.float32,
 ) -> Shown:
     """Draw what is shown.
 
@@ -56,17 +70,21 @@ def conceal(
     forward : bins at the end of each window that are never inputs.
     segment : bins at the start that coordinated dropout leaves alone.
     drop : apply coordinated dropout.
+    dtype : of the inputs.
     """
     counts, visible = (each.transpose(0, 1).contiguous() for each in (batch.counts, batch.visible))
     scored = batch.observed.transpose(0, 1).clone(memory_format=torch.contiguous_format)
-    present = torch.arange(len(counts), device=counts.device)[:, None] < batch.bins - forward
+    present = None
+    if batch.ragged or forward:
+        present = torch.arange(len(counts), device=counts.device)[:, None] < batch.bins - forward
     scored[: batch.history] = False
 
     def of_heldin(x: Tensor) -> Tensor:
         return x if heldin is None else x[..., heldin]
 
     inside = of_heldin(visible)
-    everything = bool(inside.all())
+    # A shortcut, but not one worth waiting for a GPU: there it is taken to be False. (`all` is 40 times slower.)
+    everything = counts.device.type == "cpu" and bool(inside.view(torch.uint8).amin())
     shown, scale = inside, 1.0
     hidden = batch.inputs.get(HIDDEN)
     if hidden is not None:
@@ -87,15 +105,15 @@ def conceal(
         rare = 1 / (share + (1 - share) * config.pass_rate)
         rows = slice(None) if heldin is None else heldin
         scored[..., rows] &= target
-        worth[rows] = rare
+        worth.fill_(rare) if heldin is None else worth.index_fill_(0, heldin, rare)
         if segment or not everything:
             worth = torch.ones(counts.shape, dtype=mean.dtype, device=counts.device)
             worth[segment:, :, rows] = torch.where(inside[segment:], rare, 1.0).to(mean.dtype)
         shown = shown & keep
         scale = scale / (1 - share)
-    inputs = (of_heldin(counts) * shown).to(mean.dtype).mul_(scale)
+    inputs = (of_heldin(counts) * shown.view(torch.uint8)).to(dtype).mul_(scale)
     if share and segment:
         inputs[:segment] *= 1 - share
     if not everything:
-        inputs = torch.where(inside, inputs, of_heldin(mean))
+        inputs = torch.where(inside, inputs, of_heldin(mean).to(dtype))
     return Shown(counts, inputs, scored, worth.expand(counts.shape), present)

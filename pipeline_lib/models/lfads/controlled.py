@@ -12,12 +12,14 @@ G generator units.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pipeline_lib.models.lfads.cell import Parts, Slopes, backward, blocks, forward
+from pipeline_lib.models.lfads.cell import Parts, Room, backward, blocks, forward, storage
 from pipeline_lib.models.lfads.products import product
 from pipeline_lib.models.lfads.sequence import accumulate, project
 
@@ -77,6 +79,45 @@ def decode(
     )
 
 
+def each_bin(x: Tensor | None, bins: int) -> Sequence[Tensor | None]:
+    """Views of the bins of `x` [T, ...]; None for each of them where there is no `x`."""
+    return (None,) * bins if x is None else x.unbind(0)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What is stored of a network with one direction, bin by bin: views."""
+
+    zr: Sequence[Tensor]
+    n: Sequence[Tensor]
+    vh: Sequence[Tensor]
+    vrh: Sequence[Tensor]
+    v: Sequence[Sequence[Tensor]]
+    """The first columns of both."""
+    h: Sequence[Tensor]
+    """The others of `vh`: states before each bin, and after the last."""
+
+    @classmethod
+    def of(cls, zr: Tensor, n: Tensor, vh: Tensor, vrh: Tensor, entering: int) -> Cells:
+        """Of stored tensors [T, 1, B, ...], given how many columns are what enters."""
+        v = [each[:, 0, :, :entering].unbind(0) for each in (vh, vrh)]
+        return cls(zr.unbind(0), n.unbind(0), vh.unbind(0), vrh.unbind(0), v, vh[..., entering:].unbind(0))
+
+    def forward(self, t: int, entering: Tensor, state: Tensor, weights: Parts, room: Room) -> Tensor:
+        """The state after bin t, given what enters [B, K] and the state before, as `cell.forward`."""
+        for each in self.v:
+            each[t].copy_(entering)
+        return forward(self.zr[t], self.n[t], self.vh[t], self.vrh[t], state, weights, room, self.h[t + 1])
+
+    def backward(
+        self, t: int, d_state: Tensor, weights: Parts, rooms: tuple[Room, Room], d_zr: Tensor, d_n: Tensor
+    ) -> Tensor:
+        """Go back over bin t, as `cell.backward`; the gradient of what entered [B, K]."""
+        d_entering = backward(d_state, self.h[t], self.zr[t], self.n[t], weights, *rooms, d_zr, d_n)
+        assert d_entering is not None
+        return d_entering[0]
+
+
 class _Decode(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -93,57 +134,78 @@ class _Decode(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         weights = Weights(*given)
         bins, windows, _ = codes.shape
-        new, inputs = controller_start.new_empty, weights.inputs.shape[1] // 2
-        factors, controlled, generated = len(weights.factors), controller_start.shape[1], generator_start.shape[1]
-        # What goes into the cells: [f, c] before bin t, and [u, g]. The last row of each only has a state.
-        fc = new(bins + 1, 1, windows, factors + controlled)
-        ug = new(bins + 1, 1, windows, inputs + generated)
+        stored, new = storage(half, generator_start), generator_start.new_empty
+        inputs, factors = weights.inputs.shape[1] // 2, len(weights.factors)
+        controlled, generated = controller_start.shape[1], generator_start.shape[1]
+        # What goes into the cells, before and after the reset: [f, c] of a bin, and [u, g]. The last only has a state.
+        fc, frc = (new(bins + 1, 1, windows, factors + controlled, dtype=stored) for _ in range(2))
+        ug, urg = (new(bins + 1, 1, windows, inputs + generated, dtype=stored) for _ in range(2))
         fc[0, 0, :, factors:], ug[0, 0, :, inputs:] = controller_start, generator_start
-        frc, urg = torch.empty_like(fc[0]), torch.empty_like(ug[0])
-        c_zr, c_n = new(bins, 1, windows, 2 * controlled), new(bins, 1, windows, controlled)
-        g_zr, g_n = new(bins, 1, windows, 2 * generated), new(bins, 1, windows, generated)
+        c_zr, c_n, g_zr, g_n = (
+            new(bins, 1, windows, width, dtype=stored)
+            for width in (2 * controlled, controlled, 2 * generated, generated)
+        )
         posterior, read = new(bins, windows, 2 * inputs), new(bins, windows, factors)
         sample = new(bins, windows, inputs)
         spread = None if noise is None else torch.empty_like(noise)
-        controller, generator = (Parts.of(each[None]).prepared() for each in (weights.controller, weights.generator))
-        known = (
-            (
-                codes,
-                Parts.of(weights.codes).prepared(),
-                Parts.of(weights.controller_bias).prepared(),
-                Parts(c_zr[:, 0], c_n[:, 0]),
-            ),
-            (
-                external,
-                Parts.of(weights.external).prepared(),
-                Parts.of(weights.generator_bias).prepared(),
-                Parts(g_zr[:, 0], g_n[:, 0]),
-            ),
+        dropped = None if kept_states is None else new(bins, windows, generated, dtype=stored)
+        controller, generator = (
+            Parts.of(each[None]).prepared(stored) for each in (weights.controller, weights.generator)
         )
+        into_codes, into_external, c_bias, g_bias = (
+            Parts.of(each).prepared(stored)
+            for each in (weights.codes, weights.external, weights.controller_bias, weights.generator_bias)
+        )
+        known = (
+            (codes, into_codes, c_bias, Parts(c_zr[:, 0], c_n[:, 0])),
+            (external, into_external, g_bias, Parts(g_zr[:, 0], g_n[:, 0])),
+        )
+        c, g = controller_start[None], generator_start[None]
+        c_room, g_room = Room.like(c), Room.like(g)
         to_factors = weights.factors.t().contiguous()
         last = generator_start @ to_factors
+        # Views are taken for all bins at once: one by one they would take as long as what is done with them.
+        c_at, g_at = (Cells.of(*each) for each in ((c_zr, c_n, fc, frc, factors), (g_zr, g_n, ug, urg, inputs)))
+        posterior_at, sample_at, read_at = (each.unbind(0) for each in (posterior, sample, read))
+        mean_at, log_at = (each.unbind(0) for each in posterior.split(inputs, -1))
+        noise_at, spread_at, factors_kept, states_kept = (
+            each_bin(each, bins) for each in (noise, spread, kept_factors, kept_states)
+        )
         width = 3 * (controlled + generated)
         for first, stop in blocks(bins, width * windows, codes.device):
             for x, weight, bias, target in known:
                 shown = None if x is None else x[first:stop]
                 project(shown, weight, bias, Parts(*(part[first:stop] for part in target)), half)
             for t in range(first, stop):
-                entering = fc[t, :, :, :factors]
-                entering.copy_(last) if kept_factors is None else torch.mul(last, kept_factors[t], out=entering[0])
-                frc[..., :factors] = entering
-                forward(c_zr[t], c_n[t], fc[t], frc, controller, fc[t + 1, :, :, factors:])
-                torch.addmm(weights.inputs_bias, fc[t + 1, 0, :, factors:], weights.inputs, out=posterior[t])
-                drawn = sample[t]
-                drawn.copy_(posterior[t, :, :inputs])
-                if noise is not None and spread is not None:
-                    torch.exp(0.5 * posterior[t, :, inputs:], out=spread[t]).mul_(noise[t])
-                    drawn += spread[t]
-                ug[t, 0, :, :inputs] = urg[0, :, :inputs] = drawn
-                forward(g_zr[t], g_n[t], ug[t], urg, generator, ug[t + 1, :, :, inputs:])
-                output = ug[t + 1, 0, :, inputs:]
-                last = torch.mm(output if kept_states is None else output * kept_states[t], to_factors, out=read[t])
+                kept = factors_kept[t]
+                c = c_at.forward(t, last if kept is None else last * kept, c, controller, c_room)
+                torch.addmm(weights.inputs_bias, c[0], weights.inputs, out=posterior_at[t])
+                drawn, spread_t, noise_t = sample_at[t], spread_at[t], noise_at[t]
+                drawn.copy_(mean_at[t])
+                if noise_t is not None and spread_t is not None:
+                    drawn += torch.exp(0.5 * log_at[t], out=spread_t).mul_(noise_t)
+                g = g_at.forward(t, drawn, g, generator, g_room)
+                kept = states_kept[t]
+                output = g[0] if kept is None else g[0] * kept
+                last = torch.mm(output, to_factors, out=read_at[t])
+                if dropped is not None:
+                    dropped[t] = output
         ctx.save_for_backward(
-            codes, external, spread, kept_factors, kept_states, fc, ug, c_zr, c_n, g_zr, g_n, *weights
+            codes,
+            external,
+            spread,
+            kept_factors,
+            kept_states,
+            dropped,
+            fc,
+            frc,
+            ug,
+            urg,
+            c_zr,
+            c_n,
+            g_zr,
+            g_n,
+            *weights,
         )
         ctx.half = half
         ctx.set_materialize_grads(False)
@@ -151,52 +213,53 @@ class _Decode(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor | None) -> tuple[Tensor | None, ...]:
-        codes, external, spread, kept_factors, kept_states, fc, ug, c_zr, c_n, g_zr, g_n, *given = ctx.saved_tensors
+        codes, external, spread, kept_factors, kept_states, dropped, *stored = ctx.saved_tensors
+        (fc, frc, ug, urg, c_zr, c_n, g_zr, g_n), given = stored[:8], stored[8:]
         weights, half = Weights(*given), ctx.half
         bins, windows, _ = codes.shape
         factors, inputs = len(weights.factors), weights.inputs.shape[1] // 2
         controlled, generated = c_n.shape[3], g_n.shape[3]
-        new = fc.new_empty
-        controller, generator = (Parts.of(each[None]).transposed() for each in (weights.controller, weights.generator))
+        new = weights.factors.new_empty
+        controller, generator = (
+            Parts.of(each[None]).transposed(fc.dtype) for each in (weights.controller, weights.generator)
+        )
         to_inputs = weights.inputs.t().contiguous()
-        d_codes = torch.zeros_like(codes) if ctx.needs_input_grad[0] else None
+        d_codes = torch.empty_like(codes) if ctx.needs_input_grad[0] else None
         grads = Weights(*(torch.zeros_like(weight) for weight in weights))
-        d_c, d_g = fc.new_zeros(1, windows, controlled), fc.new_zeros(1, windows, generated)
-        d_next = fc.new_zeros(windows, factors)
+        d_c, d_g = new(1, windows, controlled).zero_(), new(1, windows, generated).zero_()
+        c_rooms, g_rooms = ((Room.like(each), Room.like(each)) for each in (d_c, d_g))
+        d_next = new(windows, factors).zero_()
+        c_at, g_at = (Cells.of(*each) for each in ((c_zr, c_n, fc, frc, factors), (g_zr, g_n, ug, urg, inputs)))
+        drawn_at, spread_at, factors_kept, states_kept = (
+            each_bin(each, bins) for each in (outer[3], spread, kept_factors, kept_states)
+        )
         for first, stop in reversed(list(blocks(bins, 3 * (controlled + generated) * windows, codes.device))):
-            count = stop - first
-            c_before, g_before = fc[first:stop, :, :, factors:], ug[first:stop, :, :, inputs:]
-            c_slopes = Slopes.of(c_before, c_zr[first:stop], c_n[first:stop])
-            g_slopes = Slopes.of(g_before, g_zr[first:stop], g_n[first:stop])
-            dc_zr, dc_n = new(count, 1, windows, 2 * controlled), new(count, 1, windows, controlled)
-            dg_zr, dg_n = new(count, 1, windows, 2 * generated), new(count, 1, windows, generated)
-            d_read, d_posterior = new(count, windows, factors), new(count, windows, 2 * inputs)
+            block, count = slice(first, stop), stop - first
+            dc_zr, dc_n, dg_zr, dg_n = (torch.empty_like(each[block]) for each in (c_zr, c_n, g_zr, g_n))
+            d_read = new(count, windows, factors).zero_() if outer[0] is None else outer[0][block].clone()
+            d_means = [new(count, windows, inputs).zero_() if each is None else each[block] for each in outer[1:3]]
+            d_posterior = torch.cat(d_means, -1)
+            d_read_at, d_posterior_at, dc_zr_at, dc_n_at, dg_zr_at, dg_n_at = (
+                each.unbind(0) for each in (d_read, d_posterior, dc_zr, dc_n, dg_zr, dg_n)
+            )
+            d_mean_at, d_log_at = (each.unbind(0) for each in d_posterior.split(inputs, -1))
             for t in reversed(range(first, stop)):
-                at = t - first
-                d_f = d_read[at]
-                d_f.copy_(d_next)
-                if outer[0] is not None:
-                    d_f += outer[0][t]
-                d_output = d_f @ weights.factors
-                d_g[0].add_(d_output) if kept_states is None else d_g[0].addcmul_(d_output, kept_states[t])
-                slopes = Slopes(*(slope[at] for slope in g_slopes))
-                d_g, d_u = backward(d_g, slopes, g_zr[t], generator, dg_zr[at], dg_n[at])
-                assert d_u is not None
-                d_sample = d_u[0] if outer[3] is None else d_u[0] + outer[3][t]
-                d_mean, d_log = d_posterior[at, :, :inputs], d_posterior[at, :, inputs:]
-                d_mean.copy_(d_sample) if outer[1] is None else torch.add(d_sample, outer[1][t], out=d_mean)
-                d_log.zero_() if outer[2] is None else d_log.copy_(outer[2][t])
-                if spread is not None:
-                    d_log.addcmul_(d_sample, spread[t], value=0.5)
-                d_c[0].addmm_(d_posterior[at], to_inputs)
-                slopes = Slopes(*(slope[at] for slope in c_slopes))
-                d_c, d_f = backward(d_c, slopes, c_zr[t], controller, dc_zr[at], dc_n[at])
-                assert d_f is not None
-                d_next = d_f[0] if kept_factors is None else d_f[0] * kept_factors[t]
-            block = slice(first, stop)
+                at, d_drawn, spread_t = t - first, drawn_at[t], spread_at[t]
+                d_output = d_read_at[at].add_(d_next) @ weights.factors
+                kept = states_kept[t]
+                d_g[0].add_(d_output) if kept is None else d_g[0].addcmul_(d_output, kept)
+                d_u = g_at.backward(t, d_g, generator, g_rooms, dg_zr_at[at], dg_n_at[at])
+                d_sample = d_u if d_drawn is None else d_u + d_drawn
+                d_mean_at[at].add_(d_sample)
+                if spread_t is not None:
+                    d_log_at[at].addcmul_(d_sample, spread_t, value=0.5)
+                d_c[0].addmm_(d_posterior_at[at], to_inputs)
+                d_next = c_at.backward(t, d_c, controller, c_rooms, dc_zr_at[at], dc_n_at[at])
+                kept = factors_kept[t]
+                d_next = d_next if kept is None else d_next * kept
             d_shown = accumulate(
                 Parts(dc_zr.flatten(0, 2), dc_n.flatten(0, 2)),
-                multiplied(fc[block, 0], c_zr[block, 0], factors),
+                Parts(fc[block, 0], frc[block, 0]),
                 codes[block],
                 Parts.of(grads.controller),
                 Parts.of(grads.codes),
@@ -206,7 +269,7 @@ class _Decode(torch.autograd.Function):
             )
             accumulate(
                 Parts(dg_zr.flatten(0, 2), dg_n.flatten(0, 2)),
-                multiplied(ug[block, 0], g_zr[block, 0], inputs),
+                Parts(ug[block, 0], urg[block, 0]),
                 None if external is None else external[block],
                 Parts.of(grads.generator),
                 Parts.of(grads.external),
@@ -220,16 +283,10 @@ class _Decode(torch.autograd.Function):
             c_after = fc[first + 1 : stop + 1, 0, :, factors:].flatten(0, 1)
             grads.inputs.add_(product(c_after.t(), d_posterior, half))
             grads.inputs_bias.add_(d_posterior.sum(0))
-            output = ug[first + 1 : stop + 1, 0, :, inputs:]
-            output = output if kept_states is None else output * kept_states[first:stop]
+            output = ug[first + 1 : stop + 1, 0, :, inputs:] if dropped is None else dropped[block]
             grads.factors.add_(product(d_read.flatten(0, 1).t(), output.flatten(0, 1), half))
         # The first bin saw the factors of the initial state.
-        grads.factors.addmm_(d_next.t(), ug[0, 0, :, inputs:])
+        before = ug[0, 0, :, inputs:].to(d_next.dtype)
+        grads.factors.addmm_(d_next.t(), before)
         d_g[0].addmm_(d_next, weights.factors)
         return d_codes, None, None, d_c[0], d_g[0], None, None, None, *grads
-
-
-def multiplied(vh: Tensor, zr: Tensor, entering: int) -> Parts:
-    """What the recurrent weights are multiplied with: [v, h] and [v, r h], given `entering` numbers v."""
-    hidden = vh.shape[-1] - entering
-    return Parts(vh, torch.cat([vh[..., :entering], vh[..., entering:] * zr[..., hidden:]], -1))

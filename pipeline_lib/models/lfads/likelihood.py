@@ -55,7 +55,7 @@ class _PoissonLoss(torch.autograd.Function):
         for first, stop in blocks(len(factors_), 2 * len(weight), factors.device):
             f = rounded(factors_[first:stop], half)
             # Types are converted before they are mixed: an operation on two types is several times slower.
-            w = scored[first:stop].to(bias.dtype).mul_(worth[first:stop])
+            w = scored[first:stop].view(torch.uint8).to(bias.dtype).mul_(worth[first:stop])
             y = counts[first:stop].to(bias.dtype).mul_(w)
             logs = product(f, weight.t(), half).to(bias.dtype).add_(bias)
             slope = logs.exp().mul_(w)
@@ -66,16 +66,23 @@ class _PoissonLoss(torch.autograd.Function):
                 d_factors[first:stop] = product(small, weight, half)
                 d_weight += product(small.t(), f, half)
                 d_bias += slope.sum(0)
-        several = (counts > 1).view(-1).nonzero()[:, 0]
-        factorials = torch.lgamma(counts.view(-1)[several].to(factors.dtype) + 1)
-        total += torch.dot(factorials, scored.view(-1)[several] * worth.reshape(-1)[several])
+        total += log_factorials(counts, scored, worth)
         if d_factors is not None:
             ctx.save_for_backward(d_factors.view(factors.shape), d_weight, d_bias)
-        return total.to(factors.dtype)
+        return total.to(weight.dtype)
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         return *(outer * grad for grad in ctx.saved_tensors), None, None, None, None
+
+
+def log_factorials(counts: Tensor, scored: Tensor, worth: Tensor) -> Tensor:
+    """Weighted sum of log y! over the entries [K, N] that are scored."""
+    if counts.device.type == "cpu":  # Few counts are above 1, in few rows. A GPU would wait to learn which.
+        rows = counts.amax(1).gt(1).nonzero()[:, 0]
+        row, column = counts[rows].gt(1).nonzero(as_tuple=True)
+        counts, scored, worth = (each[rows[row], column] for each in (counts, scored, worth))
+    return (torch.lgamma(counts.to(worth.dtype) + 1) * scored * worth).sum()
 
 
 def gaussian_loss(mean: Tensor, log_variance: Tensor, counts: Tensor, scored: Tensor, worth: Tensor) -> Tensor:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.models.contract import TRAIN, VALIDATION
 from pipeline_lib.models.lfads import settings
-from pipeline_lib.models.torch_model import Layout, TorchModel
+from pipeline_lib.models.torch_model import PREDICTED, Layout, TorchModel
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline_lib.models.contract import FitData
     from pipeline_lib.models.lfads.alignment import Responses
     from pipeline_lib.models.lfads.network import LFADS as Network
-    from pipeline_lib.training.batches import Batch, Batches, Windows
+    from pipeline_lib.training.batches import Batch, Windows
     from pipeline_lib.training.run import Run
 
 CONDITION = "condition"
@@ -42,6 +42,13 @@ class LFADS(TorchModel):
             self.sees = f"held-in units, first {config.initial_segment:g} s"  # type: ignore[misc]
         if config.signals:
             self.sees = f"{self.sees}; signals {', '.join(config.signals)}"  # type: ignore[misc]
+
+    def fit(self, data: FitData, run: Run) -> None:
+        """Train on the training part and keep the weights that predict the validation part best; or learn from both."""
+        if self.config.learn_validation:
+            parts = data.split.samples["split"].replace(VALIDATION, TRAIN)
+            data = replace(data, split=replace(data.split, samples=data.split.samples.assign(split=parts)))
+        super().fit(data, run)
 
     def build(self, layout: Layout) -> Network:
         """The network, with weights from torch's generator."""
@@ -96,6 +103,14 @@ class LFADS(TorchModel):
                 kept[row, :, heldin] = draw.random((len(heldin), shape[0])) < share
         return kept
 
+    def start(self, data: FitData, windows: dict[str, Windows]) -> None:
+        """Make the network; with sample validation it watches the counts of `windows` that are kept from the fit."""
+        from pipeline_lib.training.batches import InOrder
+
+        super().start(data, windows)
+        if self.config.sample_validation:
+            self.network.watched = InOrder(windows, PREDICTED)
+
     def initialise(self, windows: dict[str, Windows]) -> None:
         """Start every unit at its mean rate, and a cohort's read-ins and read-outs at common latents."""
         for session, each in windows.items():
@@ -134,13 +149,6 @@ class LFADS(TorchModel):
         counts, mask = some
         return Responses(spikes, seen, counts, mask, np.array(self.layout.heldin[session]), windows.history)
 
-    def train(self, batches: Batches, validation: Iterable[Batch], run: Run) -> None:
-        """Train; memory that a step frees is kept for the next one."""
-        from pipeline_lib.models.lfads.memory import keep_freed_memory
-
-        keep_freed_memory()
-        super().train(batches, validation, run)
-
     def tables(self, data: FitData) -> dict[str, pd.DataFrame]:
         """With sample validation, "scores": how well the training counts that were kept from the fit are predicted."""
         if not self.config.sample_validation:
@@ -175,7 +183,8 @@ class LFADS(TorchModel):
         }
 
     def extras(self, data: FitData, session: str, samples: pd.DataFrame) -> dict[str, np.ndarray]:
-        """`initial_conditions` [S, I] and, with a controller, `inferred_inputs` [S, T, U], NaN past a window's end."""
+        """`initial_conditions` [S, I]; with a controller `inferred_inputs` [S, T, U], NaN past a window's end; and
+        `rates_{name}` of the masked predictions that the settings ask for (see `predict_masked`)."""
         network = self.network
 
         def initial(batch: Batch) -> Tensor:
@@ -191,4 +200,39 @@ class LFADS(TorchModel):
             values = self._apply(inferred, data, session, samples)
             values[np.arange(values.shape[1]) >= samples["bins"].to_numpy()[:, None]] = np.nan
             found["inferred_inputs"] = values
+        for name in self.config.predict_masked:
+            found[f"rates_{name}"] = self.predict_masked(data, session, samples, name)
         return found
+
+    def predict_masked(self, data: FitData, session: str, samples: pd.DataFrame, name: settings.Masked) -> np.ndarray:
+        """Rates of held-in units that the network is not shown: it reads their mean counts, as if nothing was observed.
+
+        Parameters
+        ----------
+        data, session, samples : as for `predict`.
+        name : `leave_one_out`: each unit from all others. `intra_region`: each from the others of its population.
+            `inter_region`: each from the other populations.
+
+        Returns
+        -------
+        float32 [S, T, N], NaN where nothing is predicted so.
+        """
+        import torch
+
+        from pipeline_lib.models.ndt.masking import hidden_in_turn
+
+        population, heldin = np.array(self.layout.population[session]), self.layout.heldin[session]
+        mode = "neuron" if name == "leave_one_out" else name
+        rates: np.ndarray | None = None
+        whole = self._windows(data, session, samples.iloc[:1]).batch(slice(None))
+        for hidden, scored in hidden_in_turn(whole, mode, population, heldin, bins=0):
+
+            def unseen(batch: Batch, hidden: Tensor = hidden) -> Tensor:
+                return self.network.rates(replace(batch, visible=batch.visible & ~hidden))
+
+            given = self._apply(unseen, data, session, samples)
+            rates = np.full_like(given, np.nan) if rates is None else rates
+            units = torch.nonzero(scored)[:, 0].cpu().numpy()
+            rates[..., units] = given[..., units]
+        assert rates is not None
+        return rates

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline_lib.models.lfads.concealment import Shown, conceal
+from pipeline_lib.models.lfads.concealment import Shown, conceal, kept_counts
 from pipeline_lib.models.lfads.controlled import Weights, decode
 from pipeline_lib.models.lfads.divergence import autoregressive_divergence, gaussian_divergence
+from pipeline_lib.models.lfads.head import Head, linear
 from pipeline_lib.models.lfads.likelihood import gaussian_loss, poisson_loss
 from pipeline_lib.models.lfads.noise import dropout_mask, standard_normal
+from pipeline_lib.models.lfads.products import product
 from pipeline_lib.models.lfads.sequence import GRU
 from pipeline_lib.models.lfads.settings import Config
 from pipeline_lib.models.torch_model import Layout
@@ -23,11 +26,11 @@ from pipeline_lib.training.network import Network
 from pipeline_lib.training.schedule import ramp
 
 if TYPE_CHECKING:
-    from pipeline_lib.models.lfads.alignment import Alignment
     from pipeline_lib.training.batches import Windows
 
-SAMPLE, SIGNALS = "sample", "signals"
-"""Names among a batch's inputs: sample ids [B], and external inputs [B, L, E]."""
+SAMPLE, SIGNALS, RAMPS = "sample", "signals", "ramps"
+"""Names among a batch's inputs: sample ids [B]; external inputs [B, L, E]; in a step of training, how far the weights
+of divergences and penalties have risen [2]."""
 LEAST_VARIANCE = 1e-4
 
 
@@ -51,50 +54,6 @@ class Posterior:
     codes: Tensor | None
 
 
-def linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
-    """Weights N(0, 1 / inputs), bias 0."""
-    layer = nn.Linear(inputs, outputs, bias)
-    nn.init.normal_(layer.weight, std=inputs**-0.5)
-    if bias:
-        nn.init.zeros_(layer.bias)
-    return layer
-
-
-class Head(nn.Module):
-    """What belongs to a session: its units' read-in and read-out, means of counts and signals."""
-
-    mean: Tensor
-    heldin: Tensor
-    signal_mean: Tensor
-    signal_sd: Tensor
-
-    def __init__(self, units: int, heldin: list[int], config: Config, width: int | None) -> None:
-        super().__init__()
-        self.all = len(heldin) == units
-        self.read_in = None if width is None else linear(len(heldin), width)
-        self.read_out = linear(config.factors, units)
-        self.log_variance = nn.Parameter(torch.zeros(units)) if config.observation == "gaussian" else None
-        self.register_buffer("mean", torch.zeros(units))
-        self.register_buffer("heldin", torch.tensor(heldin), persistent=False)
-        self.register_buffer("signal_mean", torch.zeros(len(config.signals)))
-        self.register_buffer("signal_sd", torch.ones(len(config.signals)))
-
-    @torch.no_grad()
-    def start_from(self, alignment: Alignment) -> None:
-        """Read in and out as `alignment` has it; factors beyond its latents keep their random read-out."""
-        assert self.read_in is not None
-        weight = self.read_out.weight
-        self.read_in.weight.copy_(torch.as_tensor(alignment.read_in.T))
-        self.read_in.bias.copy_(torch.as_tensor(alignment.offset))
-        width = min(weight.shape[1], len(alignment.read_out))
-        weight[:, :width] = torch.as_tensor(alignment.read_out[:width].T).to(weight)
-
-    @property
-    def inputs(self) -> Tensor | None:
-        """Rows of the held-in units, None where that is all."""
-        return None if self.all else self.heldin
-
-
 class LFADS(Network):
     """Encoders, controller, generator, and a head for each session.
 
@@ -102,14 +61,20 @@ class LFADS(Network):
     ----------
     config, layout : sizes.
     seed : of the noise of averaged predictions.
+
+    Attributes
+    ----------
+    watched : training batches whose counts kept for sample validation are scored at every evaluation.
     """
 
     selects = "nll"
     has_latents = True
+    vectorises = True
 
     def __init__(self, config: Config, layout: Layout, seed: int = 0) -> None:
         super().__init__()
         self.config, self.layout, self.seed = config, layout, seed
+        self.watched: Iterable[Batch] = ()
         self.segment = min(round(config.initial_segment * 1000 / layout.bin_size), layout.bins)
         shared = config.read_in or (config.factors if len(layout.units) > 1 else None)
         self.sessions = nn.ModuleDict(
@@ -137,24 +102,18 @@ class LFADS(Network):
         """What belongs to a session."""
         return cast(Head, self.sessions[session])
 
-    @torch.no_grad()
     def start_at(self, session: str, windows: Windows) -> None:
         """Start the units of a session at the mean of their training counts, and scale its signals by theirs."""
-        head, mean = self.head(session), windows.mean_counts()
-        head.mean.copy_(mean)
-        if head.log_variance is None:
-            head.read_out.bias.copy_(mean.log())
-        else:
-            head.read_out.bias.copy_(mean)
-            head.log_variance.copy_(mean.log())
-        if self.config.signals:
-            known = [_known(batch.inputs[SIGNALS]) for batch in windows.pieces()]
-            number, total, squares = (sum(each) for each in zip(*known, strict=True))
-            head.signal_mean.copy_(total / number.clamp(min=1))
-            variance = squares / number.clamp(min=1) - head.signal_mean.double().square()
-            head.signal_sd.copy_(torch.where(variance > 0, variance, 1.0).sqrt())
+        self.head(session).start_at(windows, SIGNALS if self.config.signals else None)
 
-    def forward(self, batch: Batch, step: int | None = None) -> dict[str, Tensor]:
+    def prepare(self, batch: Batch, step: int | None) -> Batch:
+        """With the ramps of this step."""
+        if step is None:
+            return batch
+        ramps = [ramp(step, *each) for each in (self.config.kl_ramp, self.config.l2_ramp)]
+        return replace(batch, inputs=batch.inputs | {RAMPS: torch.tensor(ramps, device=batch.counts.device)})
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of the loss, nats a window.
 
         `nll`: negative log-likelihood of a window's observed counts, estimated from those that coordinated dropout
@@ -164,32 +123,45 @@ class LFADS(Network):
         device = batch.counts.device.type
         half = torch.is_autocast_enabled(device)
         with torch.autocast(device, enabled=False):  # only large products are worth bfloat16, and safe in it
-            return self._loss(batch, step, half)
+            return self._loss(batch, batch.inputs.get(RAMPS), half)
 
-    def _loss(self, batch: Batch, step: int | None, half: bool) -> dict[str, Tensor]:
+    def _loss(self, batch: Batch, ramps: Tensor | None, half: bool) -> dict[str, Tensor]:
         config, head, windows = self.config, self.head(batch.session), len(batch.counts)
-        shown = conceal(batch, config, head.inputs, head.mean, self.layout.forward, self.segment, drop=True)
+        kl_ramp, l2_ramp = (1.0, 1.0) if ramps is None else ramps.unbind()
+        dtype = torch.bfloat16 if half and head.read_in is None else torch.float32
+        shown = conceal(batch, config, head.inputs, head.mean, self.layout.forward, self.segment, True, dtype)
         posterior = self.encode(head, shown, half)
         noise = None
-        if step is not None:
+        if ramps is not None:
             noise = torch.randn(
                 windows,
                 config.initial_conditions + len(shown.counts) * config.inferred_inputs,
-                device=shown.inputs.device,
+                device=head.mean.device,
             )
         factors, _, kl = self.decode(head, batch, posterior, noise, half)
         terms = {"nll": self._negative_log_likelihood(head, factors, shown, half) / windows}
-        weight = 1.0 if step is None else ramp(step, *config.kl_ramp)
-        prior = self.prior_mean, torch.tensor(math.log(config.prior_variance), device=factors.device)
+        prior = self.prior_mean, torch.full_like(self.prior_mean, math.log(config.prior_variance))
         initial = gaussian_divergence(posterior.mean, posterior.log_variance, *prior)
-        terms["kl_initial"] = weight * config.kl_initial * initial.sum() / windows
+        terms["kl_initial"] = kl_ramp * config.kl_initial * initial.sum() / windows
         if kl is not None:
             bins = torch.arange(len(kl), device=kl.device)
             inside = (bins[:, None] < batch.bins)[..., None]
-            terms["kl_inputs"] = weight * config.kl_inputs * (kl * inside).sum() / windows
-        weight = 1.0 if step is None else ramp(step, *config.l2_ramp)
-        terms["l2"] = weight * self._penalty()
+            terms["kl_inputs"] = kl_ramp * config.kl_inputs * (kl * inside).sum() / windows
+        terms["l2"] = l2_ramp * self._penalty()
         return terms
+
+    def monitor(self) -> dict[str, float]:
+        """`sample_validation_nll`: of training counts that were kept from the fit, nats a count, all others shown."""
+        total, number = 0.0, 0
+        for batch in self.watched:
+            head, config = self.head(batch.session), self.config
+            shown = conceal(batch, config, head.inputs, head.mean, self.layout.forward, self.segment, drop=False)
+            kept = kept_counts(batch).transpose(0, 1).contiguous()
+            factors, _, _ = self.decode(head, batch, self.encode(head, shown), None)
+            scored = replace(shown, scored=kept, worth=torch.ones_like(shown.worth))
+            total += self._negative_log_likelihood(head, factors, scored, half=False).item()
+            number += int(kept.sum())
+        return {"sample_validation_nll": total / number} if number else {}
 
     def encode(self, head: Head, shown: Shown, half: bool = False) -> Posterior:
         """Infer initial conditions, and what the controller is told."""
@@ -197,7 +169,7 @@ class LFADS(Network):
         x = shown.inputs if head.read_in is None else head.read_in(shown.inputs)
         if half:
             x = x.bfloat16()
-        absent = None if bool(shown.present.all()) else ~shown.present
+        absent = None if shown.present is None else ~shown.present
         windows = x.shape[1]
         first = slice(None, self.segment or None)
         start = self.initial_encoder_start[:, None].expand(-1, windows, -1)
@@ -243,7 +215,7 @@ class LFADS(Network):
         share = config.dropout if self.training else 0.0
         if posterior.codes is None:
             states, _ = self.generator(external, length, start[None], None, half)
-            return self.drop(states[0]) @ to_factors.t(), None, None
+            return product(self.drop(states[0]), to_factors.t(), half), None, None
         kept_factors = kept_states = None
         if share:
             kept_factors = dropout_mask((length, windows, config.factors), share, start)
@@ -292,7 +264,8 @@ class LFADS(Network):
     def _negative_log_likelihood(self, head: Head, factors: Tensor, shown: Shown, half: bool) -> Tensor:
         weight, bias = head.read_out.weight, head.read_out.bias
         if head.log_variance is not None:
-            return gaussian_loss(head.read_out(factors), head.log_variance, shown.counts, shown.scored, shown.worth)
+            mean = head.read_out(factors.to(weight.dtype))
+            return gaussian_loss(mean, head.log_variance, shown.counts, shown.scored, shown.worth)
         return poisson_loss(factors, weight, bias, shown.counts, shown.scored, shown.worth, half)
 
     def _penalty(self) -> Tensor:
@@ -339,14 +312,6 @@ class LFADS(Network):
     def latents(self, batch: Batch) -> Tensor:
         """Factors [B, L, F]."""
         return self.outputs(batch).factors.transpose(0, 1)
-
-
-def _known(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of values [..., E]: how many are known, their sum and the sum of their squares, each [E]."""
-    flat = values.double().flatten(0, -2)
-    known = torch.isfinite(flat)
-    flat = flat.nan_to_num()
-    return known.sum(0), flat.sum(0), flat.square().sum(0)
 
 
 def shifted(x: Tensor, bins: int) -> Tensor:

@@ -12,20 +12,27 @@ DRAWS = 2**16
 
 
 def chosen(shape: Sequence[int], probability: float, device: torch.device) -> Tensor:
-    """Bool of `shape`, True with `probability` (exact to 2**-16).
-
-    On a CPU four elements share one random number: drawing is what dropout costs there.
-    """
-    if device.type != "cpu":
-        return torch.rand(tuple(shape), device=device) < probability
-    number = int(np.prod(shape))
-    words = torch.empty(-(-number // 4), dtype=torch.int64).random_(-(2**63), None)
-    return (words.view(torch.int16)[:number] < round(probability * DRAWS) - DRAWS // 2).view(tuple(shape))
+    """Bool of `shape`, True with `probability` (on a CPU exact to 2**-16)."""
+    return _draw(torch.empty(tuple(shape), dtype=torch.bool, device=device), probability)
 
 
 def dropout_mask(shape: Sequence[int], probability: float, like: Tensor) -> Tensor:
     """What dropout multiplies by: 0 with `probability`, else 1 / (1 - probability); in the type of `like`."""
-    return chosen(shape, 1 - probability, like.device).to(like.dtype).mul_(1 / (1 - probability))
+    mask = torch.empty(tuple(shape), dtype=like.dtype, device=like.device)
+    return _draw(mask, 1 - probability).mul_(1 / (1 - probability))
+
+
+def _draw(target: Tensor, probability: float) -> Tensor:
+    """Make every element of a contiguous tensor 1 (True) with `probability`, else 0; that tensor.
+
+    On a CPU four elements share one random number: drawing is what dropout costs there.
+    """
+    if target.device.type != "cpu":
+        return target.bernoulli_(probability)
+    words = torch.empty(-(-target.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    draws = words.view(torch.int16)[: target.numel()].view(target.shape)
+    # Via bool it would take twice as long.
+    return target.copy_(torch.lt(draws, round(probability * DRAWS) - DRAWS // 2, out=torch.empty_like(draws)))
 
 
 def standard_normal(seed: int, samples: Tensor, draw: int, size: int) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline_lib.models.lfads.cell import Parts, Slopes, backward, blocks, forward
+from pipeline_lib.models.lfads.cell import Parts, Room, backward, blocks, forward, storage
 from pipeline_lib.models.lfads.products import product, rounded
 
 HELD = 1e4
@@ -66,11 +66,12 @@ def project(x: Tensor | None, weights: Parts, bias: Parts, target: Parts, half: 
     for weight, offset, made in zip(weights, bias, target, strict=True):
         if x is None:
             made.copy_(offset.expand_as(made))
-        elif half:
-            # Adding a bias of another type afterwards takes as long as the product.
-            made.copy_(torch.addmm(offset.bfloat16(), x.flatten(0, 1).bfloat16(), weight.bfloat16()).view(made.shape))
+            continue
+        rows = rounded(x.flatten(0, 1), half)
+        if made.dtype == rows.dtype:
+            torch.addmm(offset, rows, weight, out=made.view(-1, made.shape[-1]))
         else:
-            torch.addmm(offset, x.flatten(0, 1), weight, out=made.view(-1, made.shape[-1]))
+            made.copy_(torch.addmm(offset.to(rows.dtype), rows, weight.to(rows.dtype)).view(made.shape))
 
 
 class _Walk(torch.autograd.Function):
@@ -87,13 +88,13 @@ class _Walk(torch.autograd.Function):
         bias: Tensor,
     ) -> tuple[Tensor, Tensor]:
         directions, windows, hidden = start.shape
-        weights, biases = Parts.of(weight).prepared(), Parts.of(bias).prepared()
-        inner = Parts.of(recurrent).prepared()
-        states = start.new_empty(directions, bins + 1, windows, hidden)
+        stored = storage(half, start)
+        weights, biases, inner = (Parts.of(each).prepared(stored) for each in (weight, bias, recurrent))
+        states = start.new_empty(directions, bins + 1, windows, hidden, dtype=stored)
         states[:, 0] = start
-        zr, n = (start.new_empty(directions, bins, windows, width) for width in (2 * hidden, hidden))
-        at, zr_at, n_at = states.unbind(1), zr.unbind(1), n.unbind(1)
-        rh = torch.empty_like(start)
+        zr, n, rh = (states.new_empty(directions, bins, windows, k * hidden) for k in (2, 1, 1))
+        at, zr_at, n_at, rh_at = (each.unbind(1) for each in (states, zr, n, rh))
+        room, state = Room.like(start), start
         for first, stop in blocks(bins, bias.numel() * windows, start.device):
             for each in range(directions):
                 shown = None if x is None else ordered(x, each, first, stop)
@@ -103,44 +104,45 @@ class _Walk(torch.autograd.Function):
                     gone = ordered(absent, each, first, stop)[..., None]
                     target.zr[..., :hidden].masked_fill_(gone, HELD)
             for t in range(first, stop):
-                forward(zr_at[t], n_at[t], at[t], rh, inner, at[t + 1])
-        ctx.save_for_backward(x, weight, recurrent, states, zr, n)
+                state = forward(zr_at[t], n_at[t], at[t], rh_at[t], state, inner, room, at[t + 1])
+        ctx.save_for_backward(x, weight, recurrent, states, zr, n, rh)
         ctx.half = half
         ctx.set_materialize_grads(False)
-        return states[:, 1:], states[:, -1].clone()
+        return states[:, 1:], state.clone()
 
     @staticmethod
     def backward(ctx: Any, d_states: Tensor | None, d_last: Tensor | None) -> tuple[Tensor | None, ...]:
-        x, weight, recurrent, states, zr, n = ctx.saved_tensors
+        x, weight, recurrent, states, zr, n, rh = ctx.saved_tensors
         directions, bins, windows, hidden = n.shape
         half = ctx.half
-        inner = Parts.of(recurrent).transposed()
+        inner = Parts.of(recurrent).transposed(n.dtype)
         d_x = torch.zeros_like(x) if x is not None and ctx.needs_input_grad[0] else None
         d_weight, d_recurrent = torch.zeros_like(weight), torch.zeros_like(recurrent)
         d_bias = weight.new_zeros(directions, 3 * hidden)
-        d_state = n.new_zeros(directions, windows, hidden) if d_last is None else d_last.clone()
+        d_state = recurrent.new_zeros(directions, windows, hidden) if d_last is None else d_last.clone()
+        room, d_room = Room.like(d_state), Room.like(d_state)
         d_outer = None if d_states is None else d_states.unbind(1)
-        zr_at = zr.unbind(1)
+        at, zr_at, n_at = (each.unbind(1) for each in (states, zr, n))
         for first, stop in reversed(list(blocks(bins, d_bias.numel() * windows, n.device))):
             block = slice(first, stop)
-            slopes = Slopes.of(states[:, block], zr[:, block], n[:, block])
-            slopes_at = [Slopes(*each) for each in zip(*(slope.unbind(1) for slope in slopes), strict=True)]
             d_p = Parts(torch.empty_like(zr[:, block]), torch.empty_like(n[:, block]))
             d_zr_at, d_n_at = d_p.zr.unbind(1), d_p.n.unbind(1)
             for t in reversed(range(first, stop)):
                 if d_outer is not None:
                     d_state += d_outer[t]
-                at = t - first
-                d_state, _ = backward(d_state, slopes_at[at], zr_at[t], inner, d_zr_at[at], d_n_at[at])
+                made = d_zr_at[t - first], d_n_at[t - first]
+                backward(d_state, at[t], zr_at[t], n_at[t], inner, room, d_room, *made)
             for each in range(directions):
-                before = states[each, block]
-                inside = Parts(before, before * zr[each, block, :, hidden:])
-                d_this = Parts(*(part[each].flatten(0, 1) for part in d_p))
-                shown = None if x is None else ordered(x, each, first, stop)
                 d_shown = accumulate(
-                    d_this, inside, shown, Parts.of(d_recurrent[each]), Parts.of(d_weight[each]), d_bias[each], half,
+                    Parts(*(part[each].flatten(0, 1) for part in d_p)),
+                    Parts(states[each, block], rh[each, block]),
+                    None if x is None else ordered(x, each, first, stop),
+                    Parts.of(d_recurrent[each]),
+                    Parts.of(d_weight[each]),
+                    d_bias[each],
+                    half,
                     weight[each] if d_x is not None else None,
-                )  # fmt: skip
+                )
                 if d_x is not None and d_shown is not None:
                     d_shown = d_shown.view(stop - first, windows, -1)
                     if each == 0:

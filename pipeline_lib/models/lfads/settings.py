@@ -7,6 +7,8 @@ from typing import Literal
 
 from pipeline_lib.training.settings import TrainingSettings
 
+Masked = Literal["leave_one_out", "intra_region", "inter_region"]
+
 
 @dataclass(frozen=True)
 class Config(TrainingSettings):
@@ -65,6 +67,12 @@ class Config(TrainingSettings):
     """Bins, of inferred inputs, to start from."""
     prior_noise: float = 0.1
     """Variance of the inferred inputs' innovation, to start from."""
+    learn_validation: bool = False
+    """Learn from the validation part too, and keep the last weights: a final fit, for as many steps as were best in one
+    that did not. Its scores of the validation part mean nothing."""
+    predict_masked: tuple[Masked, ...] = ()
+    """Also predict held-in units from all others, from the others of their region, or from other regions, one pass a
+    unit or region; evaluation scores these rates, too."""
     posterior_samples: int = 0
     """Samples of the posterior whose outputs predictions average; 0: the posterior mean's."""
 

@@ -85,7 +85,7 @@ class PlainLFADS:
         network, config = self.network, self.network.config
         windows, bins, _ = counts.shape
         y = counts.transpose(0, 1).float()
-        keep = torch.rand(y.shape) >= config.coordinated_dropout
+        keep = torch.rand_like(y) >= config.coordinated_dropout
         x = y * keep / (1 - config.coordinated_dropout)
         drop = torch.nn.Dropout(config.dropout)
 
@@ -136,7 +136,7 @@ class PlainLFADS:
                 kept.append(each)
         decay = torch.exp(-torch.exp(-network.prior_log_time_constant))
         noise = network.prior_log_noise.exp()
-        divergence = torch.zeros(())
+        divergence = g.new_zeros(())
         for t, (mean, deviation) in enumerate(zip(means, deviations, strict=True)):
             prior = Normal(decay * samples[t - 1], noise.sqrt()) if t else Normal(0.0, (noise / (1 - decay**2)).sqrt())
             divergence = divergence + kl_divergence(Normal(mean, deviation), prior).sum()

@@ -262,6 +262,98 @@ def test_every_variant_fits_and_predicts(ragged: FitData, tmp_path: Path, settin
         assert tables["scores"]["session"].tolist() == ["one", "two"] and np.isfinite(tables["scores"]["value"]).all()
 
 
+def test_sample_validation_is_scored_at_every_evaluation(ragged: FitData, tmp_path: Path) -> None:
+    """In history.csv, by counts that neither the weights nor their choice depend on."""
+    # What starts from all training counts is not the point here.
+    means = [Windows(ragged, name, "train").mean_counts() for name in ragged.sessions]
+    states, scores = [], []
+    for more in (0, 3):
+        data, run = replace(ragged, fitting=True), Run(tmp_path / str(more))
+        model = LFADS(replace(SMALL, sample_validation=0.2), 0)
+        model.initialise = lambda windows, model=model: start(model, means)
+
+        def read(session: str, samples: object, model: LFADS = model, more: int = more) -> tuple:
+            rows = ragged.samples(session, samples) if isinstance(samples, str) else samples
+            counts, mask = ragged.read(session, samples)
+            return counts + more * (model._kept(ragged, session, rows) & mask).astype(counts.dtype), mask
+
+        object.__setattr__(data, "read", read)
+        model.fit(data, run)
+        states.append({name: value for name, value in model.state().items() if name != "layout"})
+        scores.append([row["sample_validation_nll"] for row in run.rows])
+    assert len(scores[0]) == 2 and np.isfinite(scores).all() and (np.array(scores[1]) > scores[0]).all()
+    assert all(np.array_equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def start(model: LFADS, means: list[torch.Tensor]) -> None:
+    """Start the sessions of a model at given mean counts."""
+    with torch.no_grad():
+        for session, mean in zip(("one", "two"), means, strict=True):
+            model.network.head(session).mean.copy_(mean)
+            model.network.head(session).read_out.bias.copy_(mean.log())
+
+
+def test_sample_validation_is_the_likelihood_of_what_was_kept(ragged: FitData, tmp_path: Path) -> None:
+    config = replace(SMALL, sample_validation=0.2, steps=1, learning_rate=1e-30, average=0.0)
+    data, model, run = replace(ragged, fitting=True), LFADS(config, 0), Run(tmp_path)
+    model.fit(data, run)
+    total, number, history = 0.0, 0, ragged.split.history_bins
+    for session in ragged.sessions:
+        samples = ragged.samples(session, "train")
+        rates = torch.as_tensor(model._apply(model.network.rates, data, session, samples)).double()
+        counts, mask = (each[:, history:] for each in ragged.read(session, samples))
+        kept = model._kept(data, session, samples)[:, history:] & mask
+        likelihood = torch.distributions.Poisson(rates.clamp(min=1e-9)).log_prob(torch.as_tensor(counts.astype(float)))
+        total, number = total - likelihood.numpy()[kept].sum(), number + kept.sum()
+    assert run.rows[-1]["sample_validation_nll"] == pytest.approx(total / number, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["leave_one_out", "intra_region", "inter_region"])
+def test_masked_predictions_do_not_see_their_units(
+    ragged: FitData, model: LFADS, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples, unit = ragged.samples("one", "test"), int(ragged.heldin("one")[0])
+    population = np.array(list("AAAABBBBB"))
+    monkeypatch.setattr(model, "layout", replace(model.layout, population={"one": population.tolist()}))
+    mates = np.flatnonzero(population == population[unit])
+    silenced = replace(ragged)
+
+    def silent(hidden: np.ndarray):
+        def read(session: str, rows: object) -> tuple[np.ndarray, np.ndarray]:
+            counts, mask = ragged.read(session, rows)
+            counts[..., hidden] = 0
+            return counts, mask
+
+        return read
+
+    rates = model.predict_masked(ragged, "one", samples, name)
+    assert np.isfinite(rates[..., ragged.heldin("one")]).all() and np.isnan(rates[..., ragged.heldout("one")]).all()
+    heldin = ragged.heldin("one")
+    mates, others = np.intersect1d(mates, heldin), np.setdiff1d(heldin, mates)
+    assert len(mates) > 1 and len(others) > 1
+    unseen = {"leave_one_out": [unit], "intra_region": [unit, *others], "inter_region": mates}[name]
+    seen = {"leave_one_out": others, "intra_region": np.setdiff1d(mates, unit), "inter_region": others}[name]
+    for hidden, same in ((unseen, True), (seen, False)):
+        object.__setattr__(silenced, "read", silent(np.asarray(hidden)))
+        again = model.predict_masked(silenced, "one", samples, name)
+        assert np.allclose(again[..., unit], rates[..., unit], atol=1e-7) == same
+    if name == "leave_one_out":
+        assert not np.allclose(model.predict(ragged, "one", samples)[..., unit], rates[..., unit], atol=1e-7)
+
+
+def test_a_final_fit_learns_from_the_validation_part_too(ragged: FitData, tmp_path: Path) -> None:
+    config = replace(SMALL, learn_validation=True, batch=1000)
+    model, run = LFADS(config, 0), Run(tmp_path)
+    model.fit(replace(ragged, fitting=True), run)
+    assert not any(name.startswith("validation") for row in run.rows for name in row)
+    both = pd.concat([ragged.samples("one", part) for part in ("train", "validation")])
+    split = ragged.split.samples
+    parts = split["split"].where(split["split"] != "validation", "train")
+    same = replace(ragged, split=replace(ragged.split, samples=split.assign(split=parts)), fitting=True)
+    assert torch.allclose(model.network.head("one").mean, Windows(same, "one", both.sort_index()).mean_counts())
+    assert np.isfinite(model.predict(ragged, "one", ragged.samples("one", "test"))).all()
+
+
 def test_signals_drive_the_rates_and_gaps_are_their_mean(ragged: FitData, model: LFADS) -> None:
     samples = ragged.samples("two", "test")
     windows = Windows(ragged, "two", samples, inputs=model.inputs(ragged, "two", samples))
