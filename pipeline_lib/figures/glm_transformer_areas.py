@@ -15,10 +15,10 @@ from pipeline_lib.recording import read_description
 
 CAPTION = (
     "a, Coupling filters from each population (column) to each (row): what a spike passes on, for loadings of norm 1. "
-    "Orange: the coupling predicts test trials better than permuted trials do (q < 0.05 over all pairs); grey: not. "
-    "An empty panel is a coupling that the fit dropped or never had. b, Test trials by the first two principal "
-    "components of their latents, coloured by running speed where it was recorded, else by their order in time: a "
-    "gradient means that the background follows the animal's state."
+    "Orange: in test trials the receivers' spikes are timed to the senders' within milliseconds, beyond what common "
+    "input explains (q < 0.05 over all pairs); grey: not. An empty panel is a coupling that the fit dropped or never "
+    "had. b, Test trials by the first two principal components of their latents, coloured by running speed where it "
+    "was recorded, else by their order in time: a gradient means that the background follows the animal's state."
 )
 
 LEVEL = 0.05
@@ -81,7 +81,9 @@ def draw(table: pd.DataFrame) -> Figure:
     _pairs(left, table[table["kind"] == "filter"], areas)
     axes = right.subplots()
     if len(trials):
-        dots = axes.scatter(trials["x"], trials["y"], c=trials["value"], s=6, cmap=rate_map(), linewidths=0)
+        dots = axes.scatter(
+            trials["x"], trials["y"], c=trials["value"], s=8, cmap=rate_map(), edgecolors=QUIET, linewidths=0.3
+        )
         bar = right.colorbar(dots, ax=axes, location="bottom", shrink=0.8, aspect=25)
         bar.set_label(str(trials["sender"].iloc[0]))
         bar.outline.set_linewidth(0.4)

@@ -14,7 +14,7 @@ CAPTION = (
     "Share of the variance of log-rates (test windows, own history left out) that coupling between populations makes "
     "up: (variance with it - variance without it) / variance with it. In simulations without synapses between the "
     "populations all of it is false: a model that mistakes shared background for coupling has a large share. A dot a "
-    "seed, a bar their mean."
+    "session and seed, a bar their mean."
 )
 
 METRIC = "coupling_share"
@@ -51,7 +51,9 @@ def draw(table: pd.DataFrame) -> Figure:
                 axes.scatter(np.full(len(values), x), values, s=8, color=colours[model], linewidths=0, zorder=3)
     axes.set(xticks=range(len(cohorts)), xlabel="Cohort", ylabel="Coupling between populations\n(% of variance)")
     axes.set_xticklabels(
-        cohorts, rotation=0 if len(cohorts) <= 5 else 30, ha="center" if len(cohorts) <= 5 else "right"
+        [cohort.replace("_", " ") for cohort in cohorts],
+        rotation=0 if len(cohorts) <= 5 else 30,
+        ha="center" if len(cohorts) <= 5 else "right",
     )
     axes.axhline(0, color="black", lw=0.4)
     handles = [Line2D([], [], marker="o", ls="", ms=3, color=colours[each], label=model_name(each)) for each in models]

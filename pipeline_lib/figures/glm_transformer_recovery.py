@@ -22,22 +22,23 @@ CAPTION = (
     "one pair of populations that is coupled, each unit's sending and receiving loadings, the coupling factor and a "
     "background factor in one test trial, and the filter of the units' own past. Loadings have norm 1, so that the "
     "filter carries the scale. Background factors are only defined up to a linear map, which is fitted over all test "
-    "trials. r: correlation with the truth, over all lags, units, or test trials and bins."
+    "trials; one is shown, r is of all. r: correlation with the truth, over all lags, units, or test trials and bins."
 )
 
 TRUTHS = ("coupling", "coupling_kernel", "coupling_factor", "latents", "history_filters")
 TITLES = {
     "filter": "Coupling filter",
     "loading": "Loadings",
-    "coupling_factor": "Coupling factor, one trial",
-    "factor": "Background factor, one trial",
+    "coupling_factor": "Coupling factor",
+    "factor": "Background factor",
     "history": "Own past",
 }
 
 
 def data(recording: Path | str, split: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     """Rows of `item` ("filter", "loading", "coupling_factor", "factor", "history"), `source` (fit or truth), `x` (lag
-    or time in ms, row of the unit), `value`; with source "correlation", the correlation of the item (x is NaN).
+    or time in ms, row of the unit), `value`. With source "correlation" and "error" (root mean square), how well all
+    of the item is met: one row, of factors one each, with x their number.
 
     Raises
     ------
@@ -71,7 +72,9 @@ def _coupling_rows(fit: Fit, session: str, truth: Truth, population: np.ndarray)
     if len(fitted) == 0:  # the fit dropped this coupling
         fitted, lags = np.zeros(len(true)), true_lags
     rows = _compared("filter", lags, fitted, true_lags, true)
-    loadings, coupling = table(fit, "loadings", session), truth.arrays["coupling"]
+    loadings = table(fit, "loadings", session)
+    between = np.outer(population == sender, population == receiver)
+    coupling = np.where(between, truth.arrays["coupling"], 0)
     values = {"fit": np.zeros(len(population)), "truth": np.zeros(len(population))}
     for axis, (area, column) in enumerate(((sender, f"send_{receiver}_0"), (receiver, f"receive_{sender}_0"))):
         own, weights = population == area, coupling.sum(axis=1 - axis)
@@ -91,13 +94,22 @@ def _factor_rows(fit: Fit, session: str, truth: Truth, population: np.ndarray, s
     column = (areas.index(sender) * len(areas) + areas.index(receiver)) * rank
     true = {name: window_means(truth, name, starts, bins, windows.bin_ticks) for name in ("coupling_factor", "latents")}
     rows = _trial("coupling_factor", time, series[:, :, column], true["coupling_factor"][..., 0])
-    width = windows.latents.shape[2] // len(areas)
-    place = areas.index(sender) * width
-    own = windows.latents[:, :, place : place + width].astype(np.float64)
-    first = true["latents"][..., 0]
-    inputs = np.concatenate([own, np.ones((*own.shape[:2], 1))], axis=2)
-    weights = np.linalg.lstsq(inputs.reshape(-1, width + 1), first.ravel(), rcond=None)[0]
-    return rows + _trial("factor", time, inputs @ weights, first)
+    width, number = windows.latents.shape[2] // len(areas), true["latents"].shape[2] // len(areas)
+    first = areas.index(sender) * number
+    for factor in [first, *(each for each in range(true["latents"].shape[2]) if each != first)]:
+        place = factor // number * width
+        mapped = _linear_map(windows.latents[:, :, place : place + width], true["latents"][..., factor])
+        found = _trial("factor", time, mapped, true["latents"][..., factor])
+        scores = [row.assign(x=factor) for row in found[2:]]
+        rows += found[:2] + scores if factor == first else scores
+    return rows
+
+
+def _linear_map(fitted: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """What of `true` [S, T] a linear map of `fitted` [S, T, factors] gives, by least squares over all windows."""
+    inputs = np.concatenate([fitted.astype(np.float64), np.ones((*fitted.shape[:2], 1))], axis=2)
+    weights = np.linalg.lstsq(inputs.reshape(-1, inputs.shape[2]), true.ravel(), rcond=None)[0]
+    return np.asarray(inputs @ weights)
 
 
 def _history_rows(fit: Fit, session: str, truth: Truth) -> list[pd.DataFrame]:
@@ -108,20 +120,24 @@ def _history_rows(fit: Fit, session: str, truth: Truth) -> list[pd.DataFrame]:
 
 
 def _compared(item: str, x: np.ndarray, fitted: np.ndarray, true_x: np.ndarray, true: np.ndarray) -> list[pd.DataFrame]:
-    """Fit, truth, and their correlation at the x of the truth; beyond its own end a filter is 0."""
-    _, correlation = matched(np.interp(true_x, x, fitted, right=0.0), true)
+    """Fit, truth, and how they compare at the x of the truth; beyond its own end a filter is 0."""
     return [
         pd.DataFrame({"item": item, "source": "fit", "x": x, "value": fitted}),
         pd.DataFrame({"item": item, "source": "truth", "x": true_x, "value": true}),
-        pd.DataFrame({"item": item, "source": "correlation", "x": [np.nan], "value": [correlation]}),
+        *_scores(item, np.interp(true_x, x, fitted, right=0.0), true),
     ]
 
 
 def _trial(item: str, time: np.ndarray, fitted: np.ndarray, true: np.ndarray) -> list[pd.DataFrame]:
-    """The first trial of fit and truth [S, T], and the correlation over all."""
-    rows = _compared(item, time, fitted[0], time, true[0])
-    rows[2]["value"] = matched(fitted, true)[1]
-    return rows
+    """The first trial of fit and truth [S, T], and how all compare."""
+    return [*_compared(item, time, fitted[0], time, true[0])[:2], *_scores(item, fitted, true)]
+
+
+def _scores(item: str, fitted: np.ndarray, true: np.ndarray) -> list[pd.DataFrame]:
+    scores = {"correlation": matched(fitted, true)[1], "error": float(np.sqrt(np.mean((fitted - true) ** 2)))}
+    return [
+        pd.DataFrame({"item": item, "source": name, "x": [np.nan], "value": [each]}) for name, each in scores.items()
+    ]
 
 
 @styled
@@ -139,14 +155,20 @@ def draw(table: pd.DataFrame) -> Figure:
     for letter, (item, axes) in zip("abcde", grid.items(), strict=True):
         own = table[table["item"] == item]
         _curves(axes, own, points=item == "loading")
-        score = own.loc[own["source"] == "correlation", "value"].iloc[0]
-        panel_title(axes, letter, f"{TITLES[item]}, " + (f"r = {score:.2f}" if np.isfinite(score) else "not found"))
+        scores = own.loc[own["source"] == "correlation", "value"]
+        panel_title(axes, letter, f"{TITLES[item]}, {_said(scores.min(), scores.max())}")
         axes.set(xlabel=labels[item][0], ylabel=labels[item][1])
         axes.axhline(0, color=QUIET, lw=0.4, zorder=0)
     colour = MODEL_COLOURS["glm_transformer"]
     handles = [Line2D([], [], color=INK, label="truth"), Line2D([], [], color=colour, label="GLM-Transformer")]
     figure.legend(handles=handles, loc="outside upper right", ncols=2)
     return figure
+
+
+def _said(low: float, high: float) -> str:
+    if not np.isfinite(low):
+        return "not found"
+    return f"r = {low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"r = {low:.2f} to {high:.2f}"
 
 
 def _curves(axes: Axes, own: pd.DataFrame, points: bool) -> None:

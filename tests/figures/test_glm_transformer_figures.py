@@ -89,9 +89,10 @@ def factors(tmp_path_factory: pytest.TempPathFactory) -> Made:
 def test_a_perfect_fit_recovers_everything(factors: Made) -> None:
     table = glm_transformer_recovery.data(factors.recording, factors.split, [factors.fit])
     scores = table[table["source"] == "correlation"].set_index("item")["value"]
-    assert scores.index.tolist() == ["filter", "loading", "coupling_factor", "factor", "history"]
+    assert scores.index.tolist() == ["filter", "loading", "coupling_factor", *["factor"] * 4, "history"]
     assert np.allclose(scores, 1, atol=1e-5)
-    curves = table[table["source"] != "correlation"]
+    assert np.allclose(table.loc[table["source"] == "error", "value"], 0, atol=1e-4)
+    curves = table[table["source"].isin(["fit", "truth"])]
     fit, truth = (curves[curves["source"] == source].sort_values(["item", "x"]) for source in ("fit", "truth"))
     assert np.allclose(fit["value"], truth["value"], atol=1e-4)
     assert len(glm_transformer_recovery.draw(table).axes) == 5

@@ -37,11 +37,27 @@ def test_a_spike_acts_from_the_next_bin_on() -> None:
     log_rates = np.full((1, 12, 2), -50.0)
     log_rates[0, 2, 0] = 2.0  # one bin in which unit 0 fires
     kernel, history = np.array([1.0, 0.5]), np.array([-1.0])
-    send, receive = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    send, receive = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
     counts, passed = run(log_rates, kernel, history, send, receive, np.random.default_rng(0))
     spikes = counts[0, 2, 0]
     assert spikes > 0 and counts.sum() == spikes
-    assert passed[0, :6].tolist() == [0, 0, 0, spikes, spikes / 2, 0]
+    assert passed[0, :6, 0].tolist() == [0, 0, 0, spikes, spikes / 2, 0]
+
+
+def test_a_chain_of_areas_runs_with_the_animal() -> None:
+    settings = {"neurons_per_area": 6, "trials": 400, "coupled": 2, "areas": 4, "running": 2.0}
+    made = simulate("glm_factors", settings, 0, "s")
+    truth, area = made.truth.arrays, np.repeat(np.arange(4), 6)
+    sender, receiver = np.nonzero(truth["synapse"])
+    assert len(sender) == 3 * 4 and (area[receiver] == area[sender] + 1).all()
+    assert np.array_equal(truth["coupling"] != 0, truth["synapse"])
+    assert truth["coupling_factor"].shape == (400, BINS, 3)
+    speed = made.signals["running"]["speed"].to_numpy()[::2]
+    assert (speed == 0).any() and speed.max() > 13 and 0.1 < (speed > 0).mean() < 0.9
+    first = truth["latents"].reshape(400, BINS, 4, 2).mean(1)
+    assert np.corrcoef(speed, first[:, :, 0].mean(1))[0, 1] > 0.8
+    assert abs(np.corrcoef(speed, first[:, :, 1].mean(1))[0, 1]) < 0.2
+    assert made.signals["running"]["time"].iloc[1] == made.trials["stop"].iloc[0]
 
 
 def test_more_coupled_units_than_there_are_is_refused() -> None:

@@ -33,7 +33,10 @@ def tables_of(model: CoupledGLM, data: FitData) -> dict[str, pd.DataFrame]:
         history included, pairs that are not allowed left out.
     basis : session, function, lag (ms), value.
     inputs : session, time (s), column, value: the first bins of training as the fit sees them, of the first senders.
+    scores : `coupling_share`, where a session has several populations: see `share.coupling_share`.
     """
+    from pipeline_lib.models.glm.share import share_scores
+
     found: dict[str, list[pd.DataFrame]] = {"couplings": [], "filters": [], "basis": [], "inputs": []}
     for session in data.sessions:
         units = data.trains[session].units
@@ -46,7 +49,9 @@ def tables_of(model: CoupledGLM, data: FitData) -> dict[str, pd.DataFrame]:
         for name, part in parts.items():
             part.insert(0, "session", session)
             found[name].append(part)
-    return {name: pd.concat(parts, ignore_index=True) for name, parts in found.items()}
+    tables = {name: pd.concat(parts, ignore_index=True) for name, parts in found.items()}
+    scores = share_scores(model, data)
+    return tables | {"scores": scores} if len(scores) else tables
 
 
 def _filters(model: CoupledGLM, session: str, units: pd.DataFrame) -> pd.DataFrame:

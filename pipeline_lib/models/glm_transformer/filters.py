@@ -77,3 +77,22 @@ def filter_series(series: Tensor, kernels: Tensor, history: int) -> Tensor:
     past = functional.pad(series.transpose(1, 2)[:, :, :-1], (lags - history, 0))
     weights = kernels.flip(0).T[:, None].contiguous()
     return functional.conv1d(past, weights, groups=number).transpose(1, 2)
+
+
+def filter_back(series: Tensor, kernels: Tensor) -> Tensor:
+    """What a spike in each bin would meet: `series` in the bins after it, weighted by the kernel.
+
+    The transpose of `filter_series`, without history: ``sum(filter_series(x) * y) = sum(x * filter_back(y))``.
+
+    Parameters
+    ----------
+    series : [B, T, P].
+    kernels : [lags, P].
+
+    Returns
+    -------
+    [B, T, P].
+    """
+    lags, number = kernels.shape
+    future = functional.pad(series.transpose(1, 2)[:, :, 1:], (0, lags))
+    return functional.conv1d(future, kernels.T[:, None].contiguous(), groups=number).transpose(1, 2)

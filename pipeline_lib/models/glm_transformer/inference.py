@@ -12,7 +12,7 @@ larger of the two (an intersection-union test: Berger 1982).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -77,21 +77,35 @@ def _joined(pieces: tuple[Tensor, ...]) -> Tensor:
 
 
 def _batch_evidence(network: GLMTransformer, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    head, inputs = network.head(batch.session), network.inputs(batch)
-    areas, rank = len(network.areas), network.config.rank
-    passed = network.coupling_factors(batch.session, inputs, batch.history).unflatten(2, (areas, areas, rank))
-    log_rates = torch.stack(list(network.components(batch).values())).sum(0)
-    counts, observed = batch.counts[:, batch.history :], batch.observed[:, batch.history :]
+    head, areas = network.head(batch.session), len(network.areas)
+    passed = network.coupling_factors(batch.session, network.inputs(batch), batch.history)
     scores, curvatures = [], []
-    for sender in range(areas):
+    for sender, residual, rates in residuals(network, batch):
         weights = head.receive[:, sender]  # [N, K]
-        own = torch.einsum("btjk,nj,nk->btn", passed[:, :, sender], head.member, weights)
-        rates = (log_rates - own).exp() * observed
-        residual = counts * observed - rates
         to = head.member[:, :, None] * weights[:, None]  # [N, A, K]
         scores.append(torch.tensordot(residual, to, 1))
         curvatures.append(torch.tensordot(rates, to[..., None] * weights[:, None, None], 1))
-    return passed, torch.stack(scores, 2), torch.stack(curvatures, 2)
+    return passed.unflatten(2, (areas, areas, -1)), torch.stack(scores, 2), torch.stack(curvatures, 2)
+
+
+def residuals(network: GLMTransformer, batch: Batch) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Each population as a sender, and what its couplings leave to explain.
+
+    Yields
+    ------
+    sender : row of `network.areas`.
+    residual, rates : [B, T, N], counts above the rates without the couplings from this population, and these rates;
+        both 0 where not observed.
+    """
+    head, areas = network.head(batch.session), len(network.areas)
+    passed = network.coupling_factors(batch.session, network.inputs(batch), batch.history)
+    passed = passed.unflatten(2, (areas, areas, -1))
+    log_rates = torch.stack(list(network.components(batch).values())).sum(0)
+    counts, observed = batch.counts[:, batch.history :], batch.observed[:, batch.history :]
+    for sender in range(areas):
+        own = torch.einsum("btjk,nj,nk->btn", passed[:, :, sender], head.member, head.receive[:, sender])
+        rates = (log_rates - own).exp() * observed
+        yield sender, counts * observed - rates, rates
 
 
 def permutation_test(gains: np.ndarray, condition: np.ndarray, permutations: int, seed: int) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, cast
@@ -33,6 +33,7 @@ class GLMTransformerModel(TorchModel):
 
     def __init__(self, config: settings.Config, seed: int) -> None:
         super().__init__(config, seed)
+        self.training: dict[str, Windows] = {}
         if config.background == "invariant":
             self.sees = "past of held-in units"  # type: ignore[misc]
 
@@ -44,6 +45,7 @@ class GLMTransformerModel(TorchModel):
 
     def initialise(self, windows: dict[str, Windows]) -> None:
         """Start every unit at its mean rate. The public code starts anywhere."""
+        self.training = windows
         if not self.config.compat:
             for session, each in windows.items():
                 self.network.head(session).start_at(each.mean_counts())
@@ -56,12 +58,29 @@ class GLMTransformerModel(TorchModel):
         network = self.network
         frozen = frozenset(name for name, weight in network.named_parameters() if not weight.requires_grad)
         for stage, view in stage_runs(run, stages(self.config)):
+            if stage.name == "coupling" and view.saved is None:
+                self.align(frozen)
             stage.prepare(network, frozen)
             if stage.prunes and view.saved is None and not self.prune(validation):
                 continue
             Training(network, batches, validation, self.config, self.seed, cast("Run", view)).train()
         for session in self.layout.units:
             network.head(session).normalise()
+        self.training = {}
+
+    def align(self, frozen: Collection[str]) -> None:
+        """Start couplings where the stages before left something to explain. The public code starts anywhere.
+
+        Those of another fit (`initial`), and those with a weight among the `frozen`, stay as they are.
+        """
+        from pipeline_lib.models.glm_transformer.network import GROUPS
+        from pipeline_lib.models.glm_transformer.start import align_couplings
+
+        if self.config.compat or self.config.initial is not None:
+            return
+        for session, windows in self.training.items():
+            if not any(f"sessions.{session}.{name}" in frozen for name in GROUPS["coupling"]):
+                align_couplings(self.network, session, windows.pieces(PREDICTED))
 
     def inputs(self, data: FitData, session: str, samples: pd.DataFrame) -> dict[str, np.ndarray]:
         """The condition of each window, as a number: what permutations of trials must not mix."""
@@ -72,21 +91,21 @@ class GLMTransformerModel(TorchModel):
     def prune(self, validation: Iterable[Batch]) -> int:
         """Drop the couplings of populations that validation trials do not bear out, and say how many.
 
-        A pair stays where its trials gain more than permuted ones, significantly and by `least_gain`
-        (`inference.permutation_test`); without validation trials nothing is dropped.
+        A pair stays where spikes and rates go together within milliseconds (`timing.timing_test`), at a false-discovery
+        rate of `prune` among the pairs of its session. What cannot be tested stays.
         """
-        from pipeline_lib.models.glm_transformer.inference import evidence, permutation_test
+        from scipy import stats
 
-        assert self.config.prune is not None
+        from pipeline_lib.models.glm.inference import false_discovery_rate
+        from pipeline_lib.models.glm_transformer.timing import timing_test
+
         dropped = 0
         for session, own in groupby(validation, attrgetter("session")):
-            found, coupled = evidence(self.network.eval(), own), self.network.head(session).coupled
-            for sender, receiver in coupled.nonzero().tolist():
-                gains = found.spike_gains(sender, receiver)
-                p, gain = permutation_test(gains, found.condition, self.config.permutations, self.seed)
-                if p > self.config.prune or gain < self.config.least_gain:
-                    coupled[sender, receiver] = 0
-                    dropped += 1
+            coupled = self.network.head(session).coupled
+            q = false_discovery_rate(stats.norm.sf(timing_test(self.network.eval(), own)))
+            for sender, receiver in np.argwhere(q > self.config.prune).tolist():
+                coupled[sender, receiver] = 0
+                dropped += 1
         return dropped
 
     def couplings(self, session: str) -> Couplings | None:

@@ -8,6 +8,7 @@ asks for it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -40,6 +41,7 @@ class GLMTransformer(Network):
     """
 
     has_latents = True
+    vectorises = True
     splines: Tensor
     coupling_basis: Tensor
     history_basis: Tensor
@@ -62,6 +64,8 @@ class GLMTransformer(Network):
             streams, shape = (len(self.areas), one) if config.area_specific else (1, (len(self.areas), *one))
             latents = config.latents * len(self.areas) // streams
             self.posterior = Posterior(config, latents)
+            # Recurrent layers read windows of several lengths by their values.
+            self.vectorises = config.encoder != "gru"  # type: ignore[misc]
             decoders = [Decoder(latents, config.decoder * latents, shape) for _ in range(streams)]
             self.decoders = nn.ModuleList(decoders)
 
@@ -73,15 +77,24 @@ class GLMTransformer(Network):
         """The encoder learns at a rate of its own."""
         return self.config.encoder_rate if weight_group(name) == "encoder" else 1.0
 
-    def forward(self, batch: Batch, step: int | None = None) -> dict[str, Tensor]:
+    def prepare(self, batch: Batch, step: int | None) -> Batch:
+        """Draw `latent_noise` for training, where latents are sampled: standard normal, of the latents' shape."""
+        if step is None or not self.config.sample_latent or "trials" not in self.terms:
+            return batch
+        streams = len(self.areas) if self.config.area_specific else 1
+        shape = len(batch.counts), streams, self.config.latents * len(self.areas) // streams
+        noise = torch.randn(shape, dtype=self.splines.dtype, device=self.splines.device)
+        return replace(batch, inputs=batch.inputs | {"latent_noise": noise})
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The negative log-likelihood of a bin and unit (nats, without log y!), and the penalties."""
         # Of all the products only the encoder's bear bfloat16: log-rates in it would be off by a percent.
         with torch.autocast(batch.counts.device.type, enabled=False):
-            return self._losses(batch, sample=self.config.sample_latent and step is not None)
+            return self._losses(batch)
 
-    def _losses(self, batch: Batch, sample: bool) -> dict[str, Tensor]:
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
         config, losses = self.config, dict[str, Tensor]()
-        response, varying, known = self.factors(batch, sample)
+        response, varying, known = self.factors(batch)
         scored = batch.observed[:, batch.history :]
         log_rates = self.log_rates(batch, response if varying is None else response + varying)
         counts = batch.counts[:, batch.history :]
@@ -136,7 +149,7 @@ class GLMTransformer(Network):
         """The counts that may be looked at, as numbers [B, L, N]."""
         return (batch.counts * batch.visible).to(self.splines.dtype)
 
-    def factors(self, batch: Batch, sample: bool = False) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor] | None]:
+    def factors(self, batch: Batch) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor] | None]:
         """Background factors, and the posterior that those of the trial come from.
 
         Returns
@@ -153,7 +166,8 @@ class GLMTransformer(Network):
             return response, None, None
         posterior = self.encode(batch)
         mean, log_variance = posterior
-        latent = mean + torch.randn_like(mean) * (log_variance / 2).exp() if sample else mean
+        noise = batch.inputs.get("latent_noise")
+        latent = mean if noise is None else mean + noise * (log_variance / 2).exp()
         decoded = [decoder(each) for decoder, each in zip(self.decoders, latent.unbind(1), strict=True)]
         made = torch.stack(decoded, 1) if self.config.area_specific else decoded[0]
         return response, made @ splines, posterior
@@ -166,16 +180,14 @@ class GLMTransformer(Network):
         counts = functional.pad(counts, (0, 0, 0, count * size - counts.shape[1]))
         counts = counts.unflatten(1, (count, size)).sum(2)
         if self.config.area_specific:
-            sizes = head.member.sum(0).long().tolist()
-            order = head.area.argsort(stable=True)
+            sizes, order = head.sizes, head.order
             parts = zip(counts[..., order].split(sizes, -1), head.embed[order].split(sizes), strict=True)
             tokens = torch.stack([part @ embed for part, embed in parts], 1) + head.embed_bias[:, None]
         else:
             tokens = (counts @ head.embed + head.embed_bias)[:, None]
-        ends = batch.bins - batch.history
         known = None
-        if bool((ends <= (count - 1) * size).any()):
-            known = torch.arange(count, device=ends.device) * size < ends[:, None]
+        if batch.ragged:
+            known = torch.arange(count, device=counts.device) * size < (batch.bins - batch.history)[:, None]
         half = self.training and self.config.precision == "bfloat16"
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=half):
             mean, log_variance = (each.to(tokens.dtype) for each in self.posterior(tokens, known))

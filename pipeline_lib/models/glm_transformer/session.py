@@ -30,9 +30,11 @@ class Session(nn.Module):
     shape [A, A, functions, K] : filter from (first) to (second) population.
     history [functions, N] : of the unit's own past.
     level [A], coupled [A, A] : usual spikes of a population in a bin, 1 for pairs that are coupled; not trained.
+    order [N] : the units, population by population, `sizes` of each.
     """
 
     area: Tensor
+    order: Tensor
     member: Tensor
     level: Tensor
     coupled: Tensor
@@ -43,7 +45,9 @@ class Session(nn.Module):
         area = torch.tensor([areas.index(name) for name in population])
         member = nn.functional.one_hot(area, number).to(torch.get_default_dtype())
         present = member.any(0)
+        self.sizes: list[int] = torch.bincount(area, minlength=number).tolist()
         self.register_buffer("area", area, persistent=False)
+        self.register_buffer("order", area.argsort(stable=True), persistent=False)
         self.register_buffer("member", member, persistent=False)
         self.register_buffer("level", torch.zeros(number))
         self.register_buffer("coupled", coupled_pairs(present, config.coupling))

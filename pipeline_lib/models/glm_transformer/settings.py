@@ -55,6 +55,8 @@ class Config(TrainingSettings):
 
     token: float = 0.02
     """Seconds that are summed into a token of the encoder."""
+    encoder: Literal["transformer", "gru"] = "transformer"
+    """What reads the tokens; `gru`: recurrent in both directions, as wide and deep."""
     width: int = 128
     layers: int = 2
     heads: int = 1
@@ -77,10 +79,9 @@ class Config(TrainingSettings):
     """Publish each part of the log-rate of every unit, bin and predicted window."""
     permutations: int = 199
     """Of trials, by which every coupling of populations is tested; 0: no test."""
-    prune: float | None = 0.01
-    """Couplings of populations whose p-value in the validation part is above this are dropped, the others refitted."""
-    least_gain: float = 1e-3
-    """So are those that gain less there: nats a spike of the receiving population, above permuted trials."""
+    prune: float | None = None
+    """Drop couplings of populations whose spikes are not timed to them in validation trials, at this false-discovery
+    rate (`timing`), and refit the others; null: keep all."""
     compat: bool = False
     """Compute as the public code does: attention over the trials of a batch, the bias twice, small inputs cut to 0."""
 
@@ -88,7 +89,7 @@ class Config(TrainingSettings):
         super().__post_init__()
         for name in ("factors", "rank", "width", "layers", "heads", "hidden", "latents"):
             self.require(getattr(self, name) >= 1, name, "at least 1")
-        for name in ("smoothness", "sparsity", "kl_weight", "permutations", "decoder", "least_gain"):
+        for name in ("smoothness", "sparsity", "kl_weight", "permutations", "decoder"):
             self.require(0 <= getattr(self, name) < math.inf, name, "not below 0")
         for name in ("coupling_peak", "history_peak", "history_stretch", "token", "encoder_rate"):
             self.require(0 < getattr(self, name) < math.inf, name, "more than 0")

@@ -46,7 +46,7 @@ def stages(config: Config) -> list[Stage]:
     if "coupling" in wanted:
         terms, trained = terms | {"coupling"}, (trained - {"encoder"}) | {"coupling"}
         made.append(Stage("coupling", frozenset(terms), frozenset(trained)))
-        if config.prune is not None and config.permutations:
+        if config.prune is not None:
             made.append(Stage("pruned", frozenset(terms), frozenset(trained), prunes=True))
     if config.history == "last":
         made.append(Stage("history", frozenset(terms | {"history"}), frozenset({"history"})))

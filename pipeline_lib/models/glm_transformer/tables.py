@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from pipeline_lib.evaluation.rows import score_row
 from pipeline_lib.models.torch_model import PREDICTED
 
-AREA_COLUMNS = ["sender", "receiver", "factor", "strength", "peak", "delay", "gain", "p"]
+AGGREGATION = "variance over windows, bins, units"
+AREA_COLUMNS = ["sender", "receiver", "factor", "strength", "peak", "delay", "gain", "p", "z", "p_timing"]
 
 if TYPE_CHECKING:
     from pipeline_lib.models.contract import FitData
@@ -23,7 +25,8 @@ def coupling_tables(model: GLMTransformerModel, data: FitData) -> dict[str, pd.D
     `send_{population}_{k}` and `receive_{population}_{k}` with their standard errors (`..._se`).
     `area_couplings`, a row a coupled pair of populations and factor: strength (sum of the filter over lags), peak,
     delay (ms of the peak), gain (nats a spike of the receivers by which test trials paired truly beat those paired at
-    random), p, q.
+    random) and its p, which common input makes small too; z and p_timing of the test that it does not
+    (`timing.timing_test`, test trials), and q, their false-discovery rate over the pairs of the session.
     `area_filters`, a row a lag (ms) of these filters; `history_filters`, a row a unit and lag: log-rate per spike.
     `couplings`, a row a pair of units: as `coupling_table` of the GLM, p and q of "no coupling" there.
     `scores`, `coupling_share` of the test windows: see `coupling_share`.
@@ -89,9 +92,8 @@ def _filter_table(model: GLMTransformerModel, session: str) -> pd.DataFrame:
 def _scores(model: GLMTransformerModel, data: FitData, session: str) -> pd.DataFrame:
     samples = data.samples(session, "test")
     share = coupling_share(model, data, session, samples) if len(samples) else float("nan")
-    row = {"session": session, "split": "test", "units": "coupling", "metric": "coupling_share", "value": share}
-    nothing = {"ci_low": np.nan, "ci_high": np.nan, "null": "", "aggregation": "variance over windows, bins, units"}
-    return pd.DataFrame([{**row, **nothing, "n": len(samples)}])
+    row = score_row("coupling_share", np.array([share]), len(samples), aggregation=AGGREGATION)
+    return pd.DataFrame([{"session": session, "split": "test", "units": "coupling", **row}])
 
 
 def coupling_share(model: GLMTransformerModel, data: FitData, session: str, samples: pd.DataFrame) -> float:
@@ -136,15 +138,20 @@ def _weights(
 
 
 def _area_table(model: GLMTransformerModel, data: FitData, session: str) -> pd.DataFrame:
+    from scipy import stats
+
     from pipeline_lib.models.glm.inference import false_discovery_rate
     from pipeline_lib.models.glm_transformer.inference import evidence, permutation_test
     from pipeline_lib.models.glm_transformer.readout import area_filters
+    from pipeline_lib.models.glm_transformer.timing import timing_test
 
     network, samples = model.network.eval(), data.samples(session, "test")
-    found = None
+    areas = network.areas
+    found, z = None, np.full((len(areas), len(areas)), np.nan)
     if len(samples):
         windows = model._windows(data, session, samples)
         found = evidence(network, windows.pieces(PREDICTED))
+        z = timing_test(network, windows.pieces(PREDICTED))
     filters, rows = area_filters(network, session), []
     for sender, receiver in network.head(session).coupled.nonzero().tolist():
         gain = p = float("nan")
@@ -153,21 +160,12 @@ def _area_table(model: GLMTransformerModel, data: FitData, session: str) -> pd.D
             p, gain = permutation_test(gains, found.condition, model.config.permutations, model.seed)
         for factor, values in enumerate(filters[sender, receiver]):
             peak = int(np.abs(values).argmax())
-            rows.append(
-                {
-                    "sender": network.areas[sender],
-                    "receiver": network.areas[receiver],
-                    "factor": factor,
-                    "strength": float(values.sum()),
-                    "peak": float(values[peak]),
-                    "delay": (peak + 1) * model.layout.bin_size,
-                    "gain": gain,
-                    "p": p,
-                }
-            )
+            of_filter = float(values.sum()), float(values[peak]), (peak + 1) * model.layout.bin_size
+            tests = gain, p, z[sender, receiver], stats.norm.sf(z[sender, receiver])
+            rows.append([areas[sender], areas[receiver], factor, *of_filter, *tests])
     table = pd.DataFrame(rows, columns=AREA_COLUMNS)
     first = table["factor"] == 0
-    pairs = table[first].assign(q=false_discovery_rate(table.loc[first, "p"].to_numpy(np.float64)))
+    pairs = table[first].assign(q=false_discovery_rate(table.loc[first, "p_timing"].to_numpy(np.float64)))
     return table.merge(pairs[["sender", "receiver", "q"]], on=["sender", "receiver"])
 
 

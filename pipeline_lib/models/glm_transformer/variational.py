@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from pipeline_lib.models.ndt.layers import Encoder, Layer
 
@@ -24,7 +25,7 @@ SMALL = 1e-3
 class Posterior(nn.Module):
     """Tokens to the mean and log-variance of the latent; one encoder for all populations and sessions.
 
-    Post-norm transformer layers, the mean over tokens, and a linear layer.
+    Post-norm transformer layers (or, for comparison, recurrent ones), the mean over tokens, and a linear layer.
     """
 
     position: Tensor
@@ -32,11 +33,16 @@ class Posterior(nn.Module):
     def __init__(self, config: Config, latents: int) -> None:
         super().__init__()
         self.over_trials = config.compat
-        layers = [
-            Layer(config.width, config.heads, config.hidden, config.dropout, "gelu", pre_norm=False)
-            for _ in range(config.layers)
-        ]
-        self.encoder = Encoder(layers, nn.Identity())
+        self.recurrent = config.encoder == "gru"
+        if self.recurrent:
+            both_ways = {"bidirectional": True, "batch_first": True, "dropout": config.dropout}
+            self.encoder: nn.Module = nn.GRU(config.width, config.width // 2, config.layers, **both_ways)
+        else:
+            layers = [
+                Layer(config.width, config.heads, config.hidden, config.dropout, "gelu", pre_norm=False)
+                for _ in range(config.layers)
+            ]
+            self.encoder = Encoder(layers, nn.Identity())
         self.to_latent = nn.Linear(config.width, 2 * latents)
         self.register_buffer("position", sinusoids(TOKENS, config.width))
 
@@ -56,17 +62,27 @@ class Posterior(nn.Module):
         x = tokens + self.position[:count]
         if self.over_trials:
             # As published: the layers take the windows of a batch for the sequence, each token on its own.
-            x = self.encoder(x.permute(1, 2, 0, 3).reshape(-1, windows, width), None)
+            x = self._encoded(x.permute(1, 2, 0, 3).reshape(-1, windows, width), None)
             x = x.view(streams, count, windows, width).permute(2, 0, 1, 3)
         else:
-            bias = None
-            if known is not None:
-                shut = torch.zeros(known.shape, dtype=x.dtype, device=x.device).masked_fill(~known, -torch.inf)
-                bias = shut.repeat_interleave(streams, 0)[:, None].expand(-1, count, -1)
-            x = self.encoder(x.reshape(-1, count, width), bias).view(windows, streams, count, width)
+            each = None if known is None else known.repeat_interleave(streams, 0)
+            x = self._encoded(x.reshape(-1, count, width), each).view(windows, streams, count, width)
         share = 1 / count if known is None else (known / known.sum(1, keepdim=True))[:, None, :, None]
         mean, log_variance = self.to_latent((x * share).sum(2)).chunk(2, -1)
         return mean, log_variance
+
+    def _encoded(self, x: Tensor, known: Tensor | None) -> Tensor:
+        """Sequences [R, Q, width] through the layers; what is not `known` [R, Q] is not looked at."""
+        if not self.recurrent:
+            bias = None
+            if known is not None:
+                shut = torch.zeros(known.shape, dtype=x.dtype, device=x.device).masked_fill(~known, -torch.inf)
+                bias = shut[:, None].expand(-1, x.shape[1], -1)
+            return cast(Tensor, self.encoder(x, bias))
+        if known is None:
+            return cast(Tensor, self.encoder(x)[0])
+        packed = pack_padded_sequence(x, known.sum(1).cpu(), batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(self.encoder(packed)[0], batch_first=True, total_length=x.shape[1])[0]
 
 
 class Decoder(nn.Module):

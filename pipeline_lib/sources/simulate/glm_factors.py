@@ -1,15 +1,17 @@
-"""Two areas of Poisson GLM units under factors that vary from trial to trial, coupled one way through few loadings.
+"""Areas of Poisson GLM units under factors that vary from trial to trial, coupled one way through few loadings.
 
 The second benchmark of Xin & Kass (2025, arXiv 2506.02263). In bins of 2 ms, for unit n of area a in trial m::
 
-    log rate = base + W[n] . F[a, m](t) + sum_tau h[tau] y[t-1-tau, n] + (area 2) R[n] g_m(t)
-    g_m(t) = sum_{n in area 1} S[n] sum_tau k[tau] y[t-1-tau, n]
+    log rate = base + W[n] . F[a, m](t) + sum_tau h[tau] y[t-1-tau, n] + R[n] g[a-1, m](t)
+    g[a, m](t) = sum_{n in area a} S[n] sum_tau k[tau] y[t-1-tau, n]
 
-F are smooth Gaussian processes, S and R are unit vectors that are 0 but for the first `coupled` units. Unlike that of
-`eif`, the truth here has the very form of the model, so that filters, loadings and factors can be compared one by one.
+F are smooth Gaussian processes, S and R are unit vectors that are 0 but for the first `coupled` units of an area; the
+first area receives nothing. Unlike that of `eif`, the truth here has the very form of the model, so that filters,
+loadings and factors can be compared one by one. More than the authors' two areas make a chain, and an animal that runs
+now and then (`running`) moves the first factor of every area together: a stand-in for a recording of six visual areas.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -19,15 +21,18 @@ from pipeline_lib.clock import TICKS_PER_MS, to_ticks
 from pipeline_lib.sources.simulate.settings import SimulatorSettings, number
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from pipeline_lib.recording import Recording
 
 CITATION = "Xin & Kass 2025, arXiv 2506.02263"
-AREAS = ("area1", "area2")
 BIN, PADDING, RESPONSE = 2, 100, 500  # ms
 BINS = (PADDING + RESPONSE) // BIN
 COUPLING_WEIGHTS, COUPLING_PEAK = (1.0, 0.2, 0.0), 7.0  # of three raised cosines; bins
 HISTORY_WEIGHTS, HISTORY_PEAK = (-2.0, -1.0, 0.2), 2.0
 LARGEST = 10.0  # log rate
+BATCH = 500  # trials simulated together: 0.5 GB for 100 units
+SPEED, BOUT = 20.0, 25.0  # cm/s, of the animal when it runs; trials, of a bout and of the rest after it
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,9 @@ class Settings(SimulatorSettings):
     NAME: ClassVar[str] = "glm_factors"
     neurons_per_area: int = number(50, least=1)
     trials: int = number(300, least=1)
+    areas: int = number(2, least=2)
     coupled: int = number(10, least=0)
-    """The first `coupled` units of area 1 excite the first `coupled` of area 2."""
+    """The first `coupled` units of each area excite the first `coupled` of the next."""
     coupling: float = number(1.0, least=0)
     """Scale of the coupling filter."""
     factors: int = number(2, least=1)
@@ -46,6 +52,8 @@ class Settings(SimulatorSettings):
     factor_variance: float = number(0.5, least=0)
     timescale: float = number(150.0, above=0)
     """ms: factors t apart correlate by exp(-(t / timescale)^2)."""
+    running: float = number(0.0, least=0)
+    """What running adds to the first factor of every area; above 0, the speed is recorded as the signal `running`."""
     base: float = number(0.05, above=0)
     """Spikes a bin without input."""
     gap: float = number(0.4, least=0)
@@ -62,32 +70,40 @@ def simulate(settings: Settings, seed: int, session: str) -> "Recording":
 
     Truth, in bins of 2 ms: `coupling_filters` (sender, receiver, lag), `coupling` their sum, `synapse` bool,
     `coupling_kernel` (lag,), `history_filters` (unit, lag), `latents` (trial, bin, area x factor), `loadings` (unit,
-    factor of its area), `coupling_factor` (trial, bin, 1). Sending and receiving loadings are the rows and columns of
-    `coupling`, which has rank 1.
+    factor of its area), `coupling_factor` (trial, bin, coupled pair of areas). Sending and receiving loadings are the
+    rows and columns of `coupling`, which has rank 1 between two areas.
     """
     from pipeline_lib.sources.simulate.session import TrialSpikes, trial_recording  # pandas: not to check settings
 
-    wiring, slow, spiking, within = np.random.default_rng(seed).spawn(4)
-    n, units = settings.neurons_per_area, 2 * settings.neurons_per_area
+    wiring, slow, spiking, within, moving = np.random.default_rng(seed).spawn(5)
+    n, areas = settings.neurons_per_area, settings.areas
+    units = areas * n
     loadings = wiring.uniform(-0.9, 1.0, (units, settings.factors))
-    send, receive = (unit_vector(settings, wiring, first) for first in (0, n))
+    pairs = [[unit_vector(settings, wiring, first) for first in (a * n, (a + 1) * n)] for a in range(areas - 1)]
+    send, receive = np.stack(pairs, axis=1)  # (pair, unit)
     kernel = settings.coupling * raised_cosines(3, COUPLING_PEAK, 0.5) @ COUPLING_WEIGHTS
     history = raised_cosines(3, HISTORY_PEAK, 0.7) @ HISTORY_WEIGHTS
     factors = gaussian_processes(settings, slow)
+    speed = running_speed(settings, moving)
+    factors[..., 0] += settings.running * (speed / SPEED - 0.5)[:, None, None]
 
-    own = np.einsum("mbaf,anf->mban", factors, loadings.reshape(2, n, -1)).reshape(settings.trials, BINS, units)
-    counts, passed = run(np.log(settings.base) + own, kernel, history, send, receive, spiking)
-    trial, at, unit = np.nonzero(counts)
-    trial, at, unit = (np.repeat(each, counts[trial, at, unit]) for each in (trial, at, unit))
+    found, passed = [], np.empty((settings.trials, BINS, len(pairs)), dtype=np.float32)
+    for first in range(0, settings.trials, BATCH):
+        batch = slice(first, min(first + BATCH, settings.trials))
+        own = np.einsum("mbaf,anf->mban", factors[batch], loadings.reshape(areas, n, -1)).reshape(-1, BINS, units)
+        counts, passed[batch] = run(np.log(settings.base) + own, kernel, history, send, receive, spiking)
+        places = np.stack(np.nonzero(counts))
+        found.append(np.repeat(places, counts[tuple(places)], axis=1) + np.array([[first], [0], [0]]))
+    trial, at, unit = np.concatenate(found, axis=1)
     ticks = BIN * TICKS_PER_MS
     spikes = TrialSpikes(trial, at * ticks + within.integers(0, ticks, len(at)), unit)
-    filters = np.einsum("i,j,l->ijl", send, receive, kernel)
-    return trial_recording(
+    filters = np.einsum("pi,pj,l->ijl", send, receive, kernel)
+    made = trial_recording(
         session=session,
         seed=seed,
         settings=settings,
         spikes=spikes,
-        regions=np.repeat(AREAS, n).tolist(),
+        regions=np.repeat([f"area{area + 1}" for area in range(areas)], n).tolist(),
         conditions=["stimulus"] * settings.trials,
         trial_ticks=(PADDING + RESPONSE) * TICKS_PER_MS,
         gap_ticks=int(to_ticks(settings.gap)),
@@ -96,8 +112,8 @@ def simulate(settings: Settings, seed: int, session: str) -> "Recording":
             "coupling": filters.sum(axis=2),
             "coupling_filters": filters,
             "coupling_kernel": kernel,
-            "coupling_factor": passed[:, :, None].astype(np.float32),
-            "synapse": np.outer(send, receive) != 0,
+            "coupling_factor": passed,
+            "synapse": send.T @ receive != 0,
             "history_filters": np.tile(history, (units, 1)),
             "loadings": loadings,
             "latents": factors.reshape(settings.trials, BINS, -1).astype(np.float32),
@@ -105,11 +121,26 @@ def simulate(settings: Settings, seed: int, session: str) -> "Recording":
         truth_bin_size=BIN,
         citation=CITATION,
     )
+    return made if settings.running == 0 else replace(made, signals={"running": _speed_signal(made, speed)})
+
+
+def running_speed(settings: Settings, rng: np.random.Generator) -> np.ndarray:
+    """Speed (trial,), cm/s: bouts of running and rests between them, of `BOUT` trials in the mean."""
+    switches = rng.random(settings.trials) < 1 / BOUT
+    return SPEED * (np.cumsum(switches) % 2) * rng.uniform(0.7, 1.3, settings.trials)
+
+
+def _speed_signal(made: "Recording", speed: np.ndarray) -> "pd.DataFrame":
+    """The speed of each trial at its start and stop."""
+    import pandas as pd
+
+    time = made.trials[["start", "stop"]].to_numpy().ravel()
+    return pd.DataFrame({"time": time, "speed": np.repeat(speed, 2)})
 
 
 def unit_vector(settings: Settings, rng: np.random.Generator, first: int) -> np.ndarray:
     """Loadings (unit,) of norm 1, positive for the `coupled` units from row `first` on, else 0."""
-    vector = np.zeros(2 * settings.neurons_per_area)
+    vector = np.zeros(settings.areas * settings.neurons_per_area)
     vector[first : first + settings.coupled] = rng.uniform(0.8, 1.2, settings.coupled)
     return vector / max(float(np.linalg.norm(vector)), 1.0e-12)
 
@@ -120,8 +151,8 @@ def gaussian_processes(settings: Settings, rng: np.random.Generator) -> np.ndarr
     covariance = np.exp(-(((time[:, None] - time) / settings.timescale) ** 2))
     values, vectors = np.linalg.eigh(covariance)
     root = vectors * np.sqrt(np.clip(values, 0, None) * settings.factor_variance)
-    draws = rng.standard_normal((settings.trials, BINS, 2 * settings.factors))
-    return np.einsum("bg,mgf->mbf", root, draws).reshape(settings.trials, BINS, 2, settings.factors)
+    draws = rng.standard_normal((settings.trials, BINS, settings.areas * settings.factors))
+    return (draws.swapaxes(1, 2) @ root.T).swapaxes(1, 2).reshape(settings.trials, BINS, settings.areas, -1)
 
 
 def run(
@@ -132,14 +163,17 @@ def run(
     receive: np.ndarray,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Counts (trial, bin, unit) and the coupling factor (trial, bin), all trials bin by bin."""
+    """Counts (trial, bin, unit) and the coupling factors (trial, bin, pair), all trials bin by bin.
+
+    `send` and `receive` are (pair, unit).
+    """
     trials, bins, units = log_rates.shape
     counts = np.zeros((trials, bins, units), dtype=np.int64)
-    passed = np.zeros((trials, bins + len(kernel)))
+    passed = np.zeros((trials, bins + len(kernel), len(send)))
     past = np.zeros((trials, bins + len(history), units))
     for now in range(bins):
-        total = log_rates[:, now] + past[:, now] + passed[:, now, None] * receive
+        total = log_rates[:, now] + past[:, now] + passed[:, now] @ receive
         counts[:, now] = rng.poisson(np.exp(np.minimum(total, LARGEST)))
-        passed[:, now + 1 : now + 1 + len(kernel)] += (counts[:, now] @ send)[:, None] * kernel
+        passed[:, now + 1 : now + 1 + len(kernel)] += (counts[:, now] @ send.T)[:, None] * kernel[:, None]
         past[:, now + 1 : now + 1 + len(history)] += counts[:, now, None] * history[:, None]
     return counts, passed[:, :bins]

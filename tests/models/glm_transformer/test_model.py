@@ -32,7 +32,6 @@ SMALL = Config(
     coupling_peak=0.04,
     history_peak=0.04,
     permutations=19,
-    prune=None,
 )
 
 
@@ -75,7 +74,24 @@ def test_each_stage_trains_what_is_its_own(data: FitData, tmp_path: Path) -> Non
     for (name, before), (_, after) in pairwise(seen):
         stage = next(each for each in stages(SMALL) if each.name == name)
         changed = {weight_group(weight) for weight in before if not np.array_equal(before[weight], after[weight])}
-        assert changed == stage.trained
+        # Between these two, couplings are given a start.
+        assert changed == stage.trained | ({"coupling"} if name == "trials" else set())
+
+
+def test_couplings_that_are_frozen_stay_as_they_start(data: FitData, tmp_path: Path) -> None:
+    def directions(config: Config, name: str) -> np.ndarray:
+        send = fitted(data, tmp_path / name, config).state()["small0/send"]
+        return send / np.linalg.norm(send, axis=0)
+
+    start = directions(replace(SMALL, coupling="none"), "none")  # no stage that trains them
+    kept = directions(replace(SMALL, freeze=("*/send",)), "kept")
+    free = directions(SMALL, "free")
+    area = slice(0, 4)
+    for receiver in range(2):  # a fit ends with loadings scaled to norm 1 in each population
+        cosines = [np.abs((start[area, receiver, 0] * each[area, receiver, 0]).sum()) for each in (kept, free)]
+        sizes = [np.linalg.norm(each[area, receiver, 0]) for each in (start, kept, free)]
+        assert cosines[0] == pytest.approx(sizes[0] * sizes[1], rel=1e-5)
+        assert cosines[1] < 0.999 * sizes[0] * sizes[2]
 
 
 def test_history_may_come_last() -> None:
@@ -116,7 +132,6 @@ def test_a_fit_publishes_components_that_make_up_its_rates(tmp_path: Path) -> No
     stores, split = cohort(tmp_path)
     settings = {name: getattr(SMALL, name) for name in ("steps", "evaluate_every", "batch", "splines", "width")}
     settings |= {
-        "prune": None,
         "hidden": 16,
         "token": 0.1,
         "coupling_peak": 0.04,
@@ -177,13 +192,12 @@ def test_sessions_share_the_encoder_and_keep_their_own_weights(tmp_path: Path) -
         assert (mean != 0).any()
 
 
-@pytest.mark.parametrize("rule", [{"prune": 0.02}, {"prune": 0.999, "least_gain": 1e3}])
-def test_a_coupling_that_trials_do_not_bear_out_is_dropped(data: FitData, tmp_path: Path, rule: dict) -> None:
+def test_a_coupling_that_trials_do_not_bear_out_is_dropped(data: FitData, tmp_path: Path) -> None:
     model = fitted(data, tmp_path / "kept")
     assert model.network.head("small0").coupled.all()
     run = Run(tmp_path / "pruned")
-    # No p-value of 19 permutations is below 0.02, and no coupling gains 1000 nats a bin.
-    pruned = GLMTransformerModel(replace(SMALL, **rule), seed=0)
+    # Eighteen steps from weights at random: nothing is timed to anything.
+    pruned = GLMTransformerModel(replace(SMALL, prune=1e-6), seed=0)
     pruned.fit(data, run)
     assert not pruned.network.head("small0").coupled.any()
     assert (pruned.couplings("small0").filters[0, 1:] == 0).all()
@@ -241,12 +255,12 @@ def test_known_couplings_are_found_and_no_others(tmp_path: Path) -> None:
     windows = replace(small_cohort.WINDOWS, bin_size=2.0, after=0.5, history=0.0)
     splits = replace(small_cohort.SPLITS, heldout_units=0, forward=0.0, fractions=(0.6, 0.1, 0.3))
     data = small_cohort.open_cohort(*small_cohort.write_cohort(tmp_path, windows, splits, [coupled_recording()]))
-    config = Config(coupling="between", width=32, hidden=64, steps=300, splines=6, history="none", batch=32)
+    config = Config(coupling="between", width=32, hidden=64, steps=300, splines=6, history="none", batch=32, prune=0.05)
     model = fitted(data, tmp_path / "run", config)
     tables = model.tables(data)
     pairs = tables["area_couplings"].set_index(["sender", "receiver"])
     assert pairs.loc[("V1", "LM"), "q"] < 0.02
-    assert ("LM", "V1") not in pairs.index or pairs.loc[("LM", "V1"), "p"] > 0.02
+    assert ("LM", "V1") not in pairs.index
     assert pairs.loc[("V1", "LM"), "delay"] in (4.0, 6.0)
     found = tables["couplings"]
     true = found["sender"].isin([f"u{i:02d}" for i in range(4)]) & found["receiver"].isin(

@@ -149,8 +149,9 @@ def test_hidden_counts_change_nothing() -> None:
         assert not torch.allclose(shown, network.rates(batch))
 
 
-def test_a_shorter_window_is_encoded_without_its_padding() -> None:
-    _, network = pair()
+@pytest.mark.parametrize("encoder", ["transformer", "gru"])
+def test_a_shorter_window_is_encoded_without_its_padding(encoder: str) -> None:
+    _, network = pair(encoder=encoder)
     batch = windows()
     short = 20
     cut = slice(0, HISTORY + short)
@@ -213,6 +214,19 @@ def test_switches_leave_terms_out() -> None:
 def layout() -> Layout:
     population = ["V1"] * SIZES[0] + ["V2"] * SIZES[1]
     return Layout(2.0, BINS + HISTORY, HISTORY, 0, 1, {"s": UNITS}, {"s": list(range(UNITS))}, {"s": population})
+
+
+def test_recurrent_layers_hear_all_of_a_trial_and_of_no_other() -> None:
+    _, network = pair(encoder="gru")
+    batch = windows()
+    last = batch.counts.clone()
+    last[0, -1] += 3
+    with torch.inference_mode():
+        before = network.eval().encode(batch)[0]
+        after = network.encode(replace(batch, counts=last))[0]
+        alone = network.encode(rows(batch, slice(1, 2)))[0]
+    assert (after[0] != before[0]).all() and torch.equal(after[1:], before[1:])
+    assert torch.allclose(alone[0], before[1], rtol=1e-10)
 
 
 def test_a_sampled_latent_is_drawn_in_training_alone() -> None:
