@@ -1,12 +1,13 @@
 """The Neuroformer: tokens, a training step and generation at the size of the published recording, and what it learns.
 
     python benchmarks/neuroformer.py                     tokens, step, generation
-    python benchmarks/neuroformer.py --quality 250       and bits per spike on 20 neurons with 3 hubs, in so many CPU-s
+    python benchmarks/neuroformer.py --gpu               training step and generation on a GPU, by the clock
 
 Size: 2,023 units, 40 spikes a window of 50 ms, 3 frames of 30 x 100, width 256, 6 layers each (25 M weights). The
 public code itself took 1.16 CPU-s a step of 4 windows, tokenised 4,700 spikes/s and generated 8.3 to 9.9 tokens/s
 (specs/neuroformer.md, section 6, another machine). Here its network (`models/neuroformer/public.py`, without its
-dropout, which favours it) runs with its padding, 100 and 700 tokens. One thread, CPU-seconds, medians.
+dropout, which favours it) runs with its padding, 100 and 700 tokens. One thread, CPU-seconds, medians. What it learns:
+`neuroformer_quality.py`.
 """
 
 import argparse
@@ -14,7 +15,6 @@ import os
 import platform
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,19 +25,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
-from pipeline_lib.models.contract import FitData
-from pipeline_lib.models.neuroformer.generation import Sampling, write
-from pipeline_lib.models.neuroformer.model import NeuroformerModel
+from pipeline_lib.models.neuroformer.generation import AHEAD, write
 from pipeline_lib.models.neuroformer.network import Neuroformer, Shapes
 from pipeline_lib.models.neuroformer.public import PublicNeuroformer, PublicSizes, public_rows
+from pipeline_lib.models.neuroformer.sampling import Sampling
 from pipeline_lib.models.neuroformer.settings import Config
 from pipeline_lib.models.neuroformer.tokens import Tokens, tokens_of_trains
 from pipeline_lib.models.torch_model import Layout
 from pipeline_lib.training.batches import Batch
-from pipeline_lib.training.run import Run
-from pipeline_lib.trains.splits import SplitSettings, make_split
-from pipeline_lib.trains.store import Trains, write_store
-from pipeline_lib.trains.windows import WindowSettings
+from pipeline_lib.trains.store import Trains
 
 UNITS, SPIKES, WINDOWS = 2023, 40, 4
 FRAME = (30, 100)
@@ -67,12 +63,12 @@ def tokenising(units: int, rate: float, seconds: float) -> float:
     return count / median_cpu(lambda: tokens_of_trains(trains, starts, 5, 1000))
 
 
-def lateral_batch() -> Batch:
-    """Four windows of 40 spikes on average, with their past and their frames."""
-    counts = torch.poisson(torch.full((WINDOWS, 10, UNITS), SPIKES / 5 / UNITS)).to(torch.uint8)
+def lateral_batch(windows: int = WINDOWS, device: str = "cpu") -> Batch:
+    """Windows of 40 spikes on average, with their past and their frames."""
+    counts = torch.poisson(torch.full((windows, 10, UNITS), SPIKES / 5 / UNITS)).to(device, torch.uint8)
     seen = torch.ones_like(counts, dtype=torch.bool)
-    frames = torch.randint(256, (WINDOWS, 10, *FRAME), dtype=torch.uint8)
-    return Batch("a", counts, seen, seen, torch.full((WINDOWS,), 10), 5, {"frames": frames})
+    frames = torch.randint(256, (windows, 10, *FRAME), dtype=torch.uint8).to(device)
+    return Batch("a", counts, seen, seen, torch.full((windows,), 10, device=device), 5, {"frames": frames}, False)
 
 
 def our_network() -> Neuroformer:
@@ -123,112 +119,89 @@ def our_step() -> Callable[[], None]:
     return lambda: torch.stack(list(network(batch, 0).values())).sum().backward()
 
 
-def generation(copies: int, most: int) -> float:
-    """Tokens a CPU-second, windows written side by side."""
+def generation(
+    windows: int,
+    ahead: int = 0,
+    change: float = 0.0,
+    device: str = "cpu",
+    clock: Callable[[], float] = time.process_time,
+) -> float:
+    """Tokens a second of `clock`: windows side by side, or one in drafts of `ahead` tokens.
+
+    `change` is the standard deviation of what the heads add to the log-odds of the law, anew for every state: 0 as
+    before training, when no draft is ever wrong.
+    """
     torch.manual_seed(0)
-    network, batch = our_network().eval(), lateral_batch()
-    windows = network.windows(batch)
+    network, batch = our_network().eval().to(device), lateral_batch(windows, device)
+    for head in (network.head("a").logits, network.when) if change else ():
+        torch.nn.init.normal_(head.weight, std=change / head.in_features**0.5)
+    cut = network.windows(batch)
     with torch.inference_mode():
-        others, _ = network.modalities(batch, windows.cut)
-        context = network.context(network.head("a"), windows.past, others)
-    rows = torch.arange(copies) % WINDOWS
-    width, generator = windows.cut.width[rows], torch.Generator().manual_seed(0)
-    start = time.process_time()
-    tokens: Tokens = write(network, network.head("a"), context.rows(rows), width, Sampling(most=most), generator)
-    return int(tokens.count.sum()) / (time.process_time() - start)
+        others, _ = network.modalities(batch, cut.cut)
+        context = network.context(network.head("a"), cut.past, others)
+    generator, sampling = torch.Generator(device).manual_seed(0), Sampling(most=200)
+    total, start = 0, clock()
+    for _ in range(4 if windows == 1 else 1):
+        tokens: Tokens = write(network, network.head("a"), context, cut.cut.width, sampling, generator, ahead=ahead)
+        total += int(tokens.count.sum())
+    return total / (clock() - start)
 
 
-def hubs(minutes: float = 15, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Counts and expected counts [bins of 10 ms, 20]: 5.5 spikes/s a neuron, 3 hubs that drive 7 targets each."""
-    rng = np.random.default_rng(seed)
-    bins, lags = int(minutes * 6000), 10
-    base = 0.055 * np.exp(0.3 * rng.standard_normal(20))
-    filters = np.exp(-np.arange(lags) / 3.0)
-    filters /= filters.sum()
-    weights = np.zeros((20, 20))
-    for hub in range(3):
-        weights[hub, rng.choice(np.setdiff1d(np.arange(20), [hub]), 7, replace=False)] = 2.85
-    base /= np.exp(base @ weights)
-    counts, expected = np.zeros((bins + lags, 20)), np.zeros((bins, 20))
-    for at in range(bins):
-        drive = (filters[::-1] @ counts[at : at + lags]) @ weights
-        expected[at] = base * np.exp(drive)
-        counts[at + lags] = rng.poisson(expected[at])
-    return counts[lags:], expected
+def on_gpu() -> None:
+    """Training steps and generation on a GPU, seconds by the clock."""
+    print(f"torch {torch.__version__}, {torch.cuda.get_device_name()}\n")
+    print("| training step, windows | ms | windows/s |\n|---|---|---|")
+    for windows in (4, 160, 1280):
+        network, batch = our_network().train().cuda(), lateral_batch(windows, "cuda")
 
+        def step(network: Neuroformer = network, batch: Batch = batch) -> None:
+            torch.stack(list(network(batch, 0).values())).sum().backward()
+            torch.cuda.synchronize()
 
-def hub_data(directory: Path) -> tuple[FitData, np.ndarray, np.ndarray]:
-    """The hubs as a cohort in contiguous blocks of 30 s."""
-    counts, expected = hubs()
-    rng = np.random.default_rng(1)
-    bins = [np.repeat(np.arange(len(counts)), counts[:, unit].astype(int)) for unit in range(20)]
-    times = [np.sort((each + rng.uniform(0.01, 0.99, len(each))) * 0.01) for each in bins]
-    write_store(directory / "trains", "hubs", times, len(counts) * 0.01)
-    trains = Trains.open(directory / "trains")
-    windows = WindowSettings(bin_size=10, mode="continuous", length=1.0, history=0.15)
-    return FitData({"hubs": trains}, make_split([trains], windows, SplitSettings(block=30.0), "hubs")), counts, expected
-
-
-def quality(budget: float) -> list[tuple[str, float, float]]:
-    """Test bits per spike against the training means: oracle, and ours after about `budget` CPU-seconds."""
-    with tempfile.TemporaryDirectory() as name:
-        data, counts, expected = hub_data(Path(name))
-        settings = Config(steps=round(budget / 0.22), evaluate_every=100, patience=None)
-        model = NeuroformerModel(settings, 0)
-        start = time.process_time()
-        model.fit(FitData(data.trains, data.split, fitting=True), Run(Path(name) / "run"))
-        spent = time.process_time() - start
-        scores = model.tables(data)["scores"]
-        token = float(scores.query("split == 'test' and null == 'train mean'")["value"].iloc[0])
-        rows = {part: _bins(data, part) for part in ("train", "test")}
-        null = counts[rows["train"]].mean(0)
-        test = data.samples("hubs", "test")
-        rates = model.predict(data, "hubs", test).reshape(-1, 20)
-    observed = counts[rows["test"]]
-
-    def bits(given: np.ndarray) -> float:
-        gain = (observed * np.log(given / null) - given + null).sum()
-        return float(gain / observed.sum() / np.log(2))
-
-    return [
-        ("oracle: the rates that made the spikes", 0.0, bits(expected[rows["test"]])),
-        ("ours, exact likelihood of tokens", spent, token),
-        ("ours, rates one bin ahead", spent, bits(rates)),
-    ]
-
-
-def _bins(data: FitData, part: str) -> np.ndarray:
-    start = data.samples("hubs", part)["start_tick"].to_numpy() // 1000
-    return (start[:, None] + np.arange(100)).ravel()
+        step()
+        start = time.perf_counter()
+        for _ in range(10):
+            step()
+        spent = (time.perf_counter() - start) / 10
+        print(f"| {windows} | {spent * 1000:.0f} | {windows / spent:,.0f} |", flush=True)
+    print("\n| generation, windows | tokens/s |\n|---|---|")
+    for windows, ahead in ((1, 0), (1, AHEAD), (64, 0), (1024, 0)):
+        for _ in range(2):  # the first one warms up
+            speed = generation(windows, ahead, 0.5, "cuda", time.perf_counter)
+        print(f"| {windows}{f', drafts of {ahead}' * bool(ahead)} | {speed:,.0f} |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quality", type=float, metavar="CPU_SECONDS", help="fit the hubs, too")
-    parser.add_argument("--only-quality", action="store_true")
+    parser.add_argument("--gpu", action="store_true", help="on a GPU instead")
     options = parser.parse_args()
+    if options.gpu:
+        on_gpu()
+        return
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, {platform.processor() or platform.machine()}, one thread\n")
-    if not options.only_quality:
-        print("| tokens of a whole session | million spikes/s | public code |\n|---|---|---|")
-        print(f"| 200 units x 5 Hz x 1,200 s | {tokenising(200, 5, 1200) / 1e6:.1f} | 0.046 |")
-        print(f"| 2,023 units x 0.4 Hz x 1,500 s | {tokenising(2023, 0.4, 1500) / 1e6:.1f} | 0.005 |\n")
-        padded = median_cpu(public_step(trim=False), 3)
-        print("| training step, 4 windows | CPU-s | x |\n|---|---|---|")
-        print(f"| public network, padded to 100 and 700 | {padded:.2f} | 1 |")
-        for name, step in (("public network, padding trimmed", public_step(True)), ("ours, with dropout", our_step())):
-            spent = median_cpu(step, 3)
-            print(f"| {name} | {spent:.2f} | {padded / spent:.1f} |")
-        public = public_tokens()
-        print("\n| generation | tokens/s | x |\n|---|---|---|")
-        print(f"| public network, everything anew for each token | {public:.1f} | 1 |")
-        for copies in (1, 16, 128):
-            speed = max(generation(copies, 200) for _ in range(3 if copies == 1 else 1))
-            print(f"| {copies} window{'s' * (copies > 1)}, keys and values kept | {speed:.0f} | {speed / public:.0f} |")
-    if options.quality:
-        print("\n| 20 neurons, 3 hubs, 15 min | CPU-s | test bits/spike |\n|---|---|---|")
-        for what, spent, value in quality(options.quality):
-            print(f"| {what} | {spent:.0f} | {value:+.3f} |")
+    print("| tokens of a whole session | million spikes/s | public code |\n|---|---|---|")
+    print(f"| 200 units x 5 Hz x 1,200 s | {tokenising(200, 5, 1200) / 1e6:.1f} | 0.046 |")
+    print(f"| 2,023 units x 0.4 Hz x 1,500 s | {tokenising(2023, 0.4, 1500) / 1e6:.1f} | 0.005 |\n")
+    padded = median_cpu(public_step(trim=False), 3)
+    print("| training step, 4 windows | CPU-s | x |\n|---|---|---|")
+    print(f"| public network, padded to 100 and 700 | {padded:.2f} | 1 |")
+    for name, step in (("public network, padding trimmed", public_step(True)), ("ours, with dropout", our_step())):
+        spent = median_cpu(step, 3)
+        print(f"| {name} | {spent:.2f} | {padded / spent:.1f} |")
+    public = public_tokens()
+    print("\n| generation | tokens/s | x |\n|---|---|---|")
+    print(f"| public network, everything anew for each token | {public:.1f} | 1 |")
+    for windows, ahead, change, name in (
+        (1, 0, 0.0, "1 window, a token at a time"),
+        (1, AHEAD, 0.0, f"1 window, drafts of {AHEAD}, all good"),
+        (1, AHEAD, 0.5, f"1 window, drafts of {AHEAD}, heads that change log-odds by 0.5"),
+        (1, AHEAD, 1.0, f"1 window, drafts of {AHEAD}, heads that change log-odds by 1"),
+        (16, 0, 0.5, "16 windows side by side"),
+        (128, 0, 0.5, "128 windows side by side"),
+    ):
+        speed = statistics.median(generation(windows, ahead, change) for _ in range(3 if windows == 1 else 1))
+        print(f"| {name} | {speed:.0f} | {speed / public:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,24 +7,29 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from pipeline_lib.evaluation.coupling import auc
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.fits import first_seeds
 from pipeline_lib.figures.style import diverging_map, model_name, new_figure, panel_title, styled
 
 CAPTION = (
-    "Pairs of units, sender in a row, receiver in a column. Attention: how much a spike of the sender is looked at "
-    "when a spike of the receiver is predicted, 1 being an even look at all spikes (logarithm; red more, blue less). "
-    "Couplings: what a spike of the sender adds to the log-rate of the receiver, summed over lags. Each panel has a "
-    "scale of its own. The area under the curve (AUC), where the true couplings are known, is the chance that a "
-    "coupled pair stands out more than an uncoupled one; 0.5 is none. Attention says what the model looks at, not what "
-    "it does with it: compare the couplings."
+    "Pairs of units, sender in a row, receiver in a column. Cross-correlation: the largest of the counts of the "
+    "receiver with those of the sender up to the model's past earlier, which common input makes, too. Attention: how "
+    "much a spike of the sender is looked at when a spike of the receiver is predicted, 1 being an even look at all "
+    "spikes (logarithm; red more, blue less). Couplings: what a spike of the sender adds to the log-rate of the "
+    "receiver, summed over lags. Each panel has a scale of its own. The area under the curve (AUC), where the true "
+    "couplings are known, is the chance that a coupled pair stands out more than an uncoupled one; 0.5 is none. "
+    "Attention says what the model looks at, not what it does with it: compare the couplings."
 )
 
 SHOWN_UNITS = 60
+CORRELATION = "Cross-correlation"
+FIRST = ("Truth", CORRELATION)
 
 
 def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
-    """Matrices by `source` ("truth", "attention of ..." or a model): source, sender, receiver, value and auc.
+    """Matrices by `source` ("Truth", "Cross-correlation", "Attention of ...", "Couplings of ..."): source, sender,
+    receiver, value and auc.
 
     Raises
     ------
@@ -39,37 +44,32 @@ def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
         path = fit.directory / "tables" / "attention.parquet"
         if path.is_file():
             table = pd.read_parquet(path).query("session == @session")
-            square = table.pivot(index="sender", columns="receiver", values="attention").to_numpy()
-            matrices[f"Attention of {model_name(model)}"] = np.log(np.maximum(square, 1e-3))
+            square = table.pivot(index="sender", columns="receiver", values=["attention", "cross_correlation"])
+            matrices.setdefault(CORRELATION, square["cross_correlation"].to_numpy())
+            looked = square["attention"].to_numpy()
+            matrices[f"Attention of {model_name(model)}"] = np.log(np.maximum(looked, 1e-3))
         if coupling is not None:
             matrices[f"Couplings of {model_name(model)}"] = coupling.strength
     if not any(name.startswith("Attention") for name in matrices):
         raise NothingToDrawError("No model says what it attends to: set `probes` of the Neuroformer.")
     truth = Path(recording) / "truth.zarr"
-    true = Truth.read(truth).arrays.get("coupling") if truth.is_dir() else None
+    known = Truth.read(truth).arrays if truth.is_dir() else {}
+    true = known.get("coupling")
     if true is not None:
         matrices = {"Truth": true} | matrices
+    matrices = {name: matrices[name] for name in sorted(matrices, key=lambda name: name not in FIRST)}
     tables = []
     for source, matrix in matrices.items():
-        auc = (
-            np.nan if true is None or source == "Truth" else _auc(np.abs(matrix) if "Coup" in source else matrix, true)
+        pairs = ~np.eye(len(matrix), dtype=bool) & np.isfinite(matrix)
+        score = matrix if source.startswith("Attention") else np.abs(matrix)
+        found = (
+            np.nan if true is None or source == "Truth" else auc(score[pairs], known.get("synapse", true)[pairs] != 0)
         )
         shown = matrix[:SHOWN_UNITS, :SHOWN_UNITS].astype(float)
         sender, receiver = np.indices(shown.shape)
         columns = {"sender": sender.ravel(), "receiver": receiver.ravel(), "value": shown.ravel()}
-        tables.append(pd.DataFrame(columns).assign(source=source, auc=auc))
+        tables.append(pd.DataFrame(columns).assign(source=source, auc=found))
     return pd.concat(tables, ignore_index=True)[["source", "sender", "receiver", "value", "auc"]]
-
-
-def _auc(score: np.ndarray, true: np.ndarray) -> float:
-    """Chance that a coupled pair has a higher score than an uncoupled one, over pairs of different units."""
-    from scipy.stats import rankdata
-
-    pairs = ~np.eye(len(true), dtype=bool) & np.isfinite(score)
-    coupled = true[pairs] != 0
-    ranks = rankdata(score[pairs])
-    yes, no = coupled.sum(), (~coupled).sum()
-    return float((ranks[coupled].sum() - yes * (yes + 1) / 2) / (yes * no)) if yes and no else float("nan")
 
 
 @styled
@@ -88,11 +88,13 @@ def draw(table: pd.DataFrame) -> Figure:
         np.fill_diagonal(matrix, np.nan)
         limit = np.nanpercentile(np.abs(matrix), 99.5) or 1.0
         image = axes.imshow(matrix, cmap=diverging_map(), vmin=-limit, vmax=limit, interpolation="nearest")
-        auc = rows_of["auc"].iloc[0]
-        panel_title(axes, "ABCDEF"[place], source + (f"\nAUC {auc:.2f}" if np.isfinite(auc) else "\n"))
+        area = rows_of["auc"].iloc[0]
+        panel_title(axes, "ABCDEF"[place], source + (f"\nAUC {area:.2f}" if np.isfinite(area) else "\n"))
         axes.set_xlabel("Receiver")
+        axes.tick_params(labelbottom=place + columns >= len(sources))
         if place % columns == 0:
             axes.set_ylabel("Sender")
-        name = "Log-rate a spike" if not source.startswith("Attention") else "Log of relative attention"
+        names = {"A": "Log of relative attention", "C": "Correlation"}
+        name = names[source[0]] if source.startswith(("Attention", CORRELATION)) else "Log-rate a spike"
         figure.colorbar(image, ax=axes, label=name, shrink=0.8, location="bottom")
     return figure

@@ -16,20 +16,21 @@ CAPTION = (
     "Spikes that the model wrote in the place of test windows, each from its history on and then from what it had "
     "written itself. A, recorded and B, generated spikes of the same windows. C, rate of every unit, recorded and "
     "generated. D, intervals between spikes of a unit inside a window. E, correlation of pairs of units in bins of "
-    "about 50 ms. Points on the diagonal, and curves that cover each other, say that the model has learned how these "
-    "units fire; a window need not look like the one recorded."
+    "about 50 ms. F, where windows are trials, how well the mean responses of each unit (50 ms bins) agree with "
+    "those recorded in the test windows, of recorded training windows and of generated ones. Points on the diagonal, "
+    "and curves that cover each other, say that the model has learned how these units fire; a window need not look "
+    "like the one recorded."
 )
 
-SHOWN_SECONDS, SHOWN_UNITS, COARSE = 8.0, 60, 0.05
-LONGEST = 1.0
-"""Seconds of the longest interval between spikes that is shown."""
+SHOWN_SECONDS, SHOWN_UNITS = 8.0, 60
 
 
 def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     """Rasters and statistics of the first model that has generated anything.
 
-    Rows by `kind`: "spike" (source "recorded" or "generated", x = time in s, y = unit), "rate" and "correlation"
-    (x recorded, y generated) and "interval" (source, x = ms, y = share of the intervals that are not longer).
+    Rows by `kind`: "spike" (source "recorded" or "generated", x = time in s, y = unit), and those of the fit's table
+    `statistics`: "rate" and "correlation" (x recorded, y generated), "interval" (source, x = ms, y = share of the
+    intervals that are not longer) and "psth" (a unit: x of the training windows, y of those generated).
 
     Raises
     ------
@@ -44,26 +45,27 @@ def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> p
     if found is None:
         raise NothingToDrawError("No model has generated spikes: set `rollouts` of the Neuroformer.")
     model, path = found
-    spikes = pd.read_parquet(path)
-    spikes = spikes[(spikes["session"] == recorded.session) & (spikes["rollout"] == 0)]
+    spikes = pd.read_parquet(path).query("session == @recorded.session and rollout == 0")
+    statistics = pd.read_parquet(path.with_name("statistics.parquet")).query("session == @recorded.session")
     samples = parts.part(recorded.session, "test")
     bins, seconds = int(samples["bins"].max()), parts.bin_size / 1000
+    shown = samples.iloc[: max(1, round(SHOWN_SECONDS / (bins * seconds)))]
     heldin = np.setdiff1d(np.arange(recorded.n_units), parts.heldout[recorded.session])
-    true = bin_windows(recorded, samples["start_tick"].to_numpy(), bins, parts.bin_ticks)
-    inside = np.arange(bins) < samples["bins"].to_numpy()[:, None]
-    true = (true * inside[:, :, None])[:, :, heldin].astype(np.int64)
-    made = np.zeros((len(samples), bins, recorded.n_units), np.int64)
-    np.add.at(made, (samples.index.get_indexer(pd.Index(spikes["sample"])), spikes["bin"], spikes["unit"]), 1)
-    made = made[:, :, heldin]
-
-    shown = max(1, round(SHOWN_SECONDS / (bins * seconds)))
-    tables = [_statistics(true, made, inside, seconds)]
-    for source, counts in (("recorded", true), ("generated", made)):
-        window, bin_, unit = np.nonzero(counts[:shown, :, :SHOWN_UNITS])
-        tables.append(
-            pd.DataFrame({"kind": "spike", "source": source, "x": (window * bins + bin_) * seconds, "y": unit})
-        )
-        tables.append(_intervals(counts, seconds).assign(source=source))
+    true = bin_windows(recorded, shown["start_tick"].to_numpy(), bins, parts.bin_ticks)[:, :, heldin]
+    true = true * (np.arange(bins) < shown["bins"].to_numpy()[:, None])[:, :, None]
+    spikes = spikes[spikes["sample"].isin(shown.index)]
+    rasters = {
+        "recorded": np.nonzero(true),
+        "generated": (
+            shown.index.get_indexer(pd.Index(spikes["sample"])),
+            spikes["bin"],
+            np.searchsorted(heldin, spikes["unit"]),
+        ),
+    }
+    tables = [statistics]
+    for source, (window, bin_, unit) in rasters.items():
+        spike = pd.DataFrame({"kind": "spike", "source": source, "x": (window * bins + bin_) * seconds, "y": unit})
+        tables.append(spike[spike["y"] < SHOWN_UNITS])
     return pd.concat(tables, ignore_index=True).assign(model=model)[["model", "kind", "source", "x", "y"]]
 
 
@@ -73,37 +75,9 @@ def first_table(fits: Sequence[Path | str], name: str) -> tuple[str, Path] | Non
     return next(((model, path) for model, path in paths.items() if path.is_file()), None)
 
 
-def _statistics(true: np.ndarray, made: np.ndarray, inside: np.ndarray, seconds: float) -> pd.DataFrame:
-    duration = inside.sum() * seconds
-    rates = [counts.sum((0, 1)) / duration for counts in (true, made)]
-    width = max(1, round(COARSE / seconds))
-    pairs = np.triu_indices(true.shape[2], 1)
-    correlations = []
-    for counts in (true, made):
-        whole = counts[:, : counts.shape[1] // width * width]
-        coarse = whole.reshape(len(counts), -1, width, counts.shape[2]).sum(2).reshape(-1, counts.shape[2])
-        with np.errstate(invalid="ignore", divide="ignore"):
-            correlations.append(np.corrcoef(coarse.T)[pairs])
-    frames = [
-        pd.DataFrame({"kind": kind, "source": "", "x": x, "y": y})
-        for kind, (x, y) in (("rate", rates), ("correlation", correlations))
-    ]
-    return pd.concat(frames, ignore_index=True).dropna()
-
-
-def _intervals(counts: np.ndarray, seconds: float) -> pd.DataFrame:
-    """Intervals between bins with spikes, within a window and a unit."""
-    window, unit, bin_ = np.nonzero(counts.transpose(0, 2, 1))
-    same = (np.diff(window) == 0) & (np.diff(unit) == 0)
-    found = np.bincount(np.diff(bin_)[same], minlength=1).cumsum()
-    shown = np.unique(np.geomspace(1, LONGEST / seconds, 40).round().astype(int))
-    share = found[shown.clip(max=len(found) - 1)] / max(found[-1], 1)
-    return pd.DataFrame({"kind": "interval", "x": shown * seconds * 1000, "y": share})
-
-
 @styled
 def draw(table: pd.DataFrame) -> Figure:
-    """Two rasters above, three statistics below."""
+    """Two rasters above, three or four statistics below."""
     model = table["model"].iloc[0]
     colours = {"recorded": INK, "generated": model_colours([model])[model]}
     figure = new_figure("double", 92)
@@ -116,7 +90,8 @@ def draw(table: pd.DataFrame) -> Figure:
         panel_title(axes, letter, name)
         axes.set_xlabel("Time in test windows (s)")
     rasters[0].set_ylabel("Unit")
-    panels = below.subplots(1, 3)
+    responses = table[table["kind"] == "psth"]
+    panels = below.subplots(1, 4 if len(responses) else 3)
     _against(panels[0], table[table["kind"] == "rate"], colours["generated"], "spikes/s")
     panel_title(panels[0], "C", "Rates")
     for source, colour in colours.items():
@@ -129,15 +104,23 @@ def draw(table: pd.DataFrame) -> Figure:
     panel_title(panels[1], "D", "Intervals")
     _against(panels[2], table[table["kind"] == "correlation"], colours["generated"], "r")
     panel_title(panels[2], "E", "Correlations of pairs")
+    if len(responses):
+        _points(panels[3], responses, colours["generated"], "of training windows (r)", "of generated windows (r)")
+        panel_title(panels[3], "F", "Mean responses")
     return figure
 
 
 def _against(axes: Axes, points: pd.DataFrame, colour: str, unit: str) -> None:
-    """Generated against recorded, with the diagonal and how well they agree."""
+    """Generated against recorded, and how well they agree."""
+    _points(axes, points, colour, f"Recorded ({unit})", f"Generated ({unit})")
+    r = points["x"].corr(points["y"]) if len(points) > 2 else np.nan
+    axes.text(0.05, 0.95, f"r = {r:.2f}", transform=axes.transAxes, va="top", color=QUIET)
+
+
+def _points(axes: Axes, points: pd.DataFrame, colour: str, x: str, y: str) -> None:
+    """Points and the diagonal."""
     low, high = points[["x", "y"]].min().min(), points[["x", "y"]].max().max()
     axes.plot([low, high], [low, high], color=QUIET, lw=0.6)
     axes.plot(points["x"], points["y"], "o", ms=1.6, mew=0, alpha=0.6, color=colour)
-    axes.set_xlabel(f"Recorded ({unit})")
-    axes.set_ylabel(f"Generated ({unit})")
-    r = points["x"].corr(points["y"]) if len(points) > 2 else np.nan
-    axes.text(0.05, 0.95, f"r = {r:.2f}", transform=axes.transAxes, va="top", color=QUIET)
+    axes.set_xlabel(x[0].upper() + x[1:])
+    axes.set_ylabel(y[0].upper() + y[1:])

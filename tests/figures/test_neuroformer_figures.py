@@ -88,14 +88,17 @@ def test_traces_carry_the_scores_of_the_fit(fitted: Fitted) -> None:
 
 
 def test_attention_is_scored_against_the_true_couplings(fitted: Fitted) -> None:
-    from pipeline_lib.figures.attention_connectivity import _auc
-
     table = table_of("attention_connectivity", fitted)
-    assert table["source"].iloc[0] == "Truth"
-    assert table.groupby("source")["auc"].first().drop("Truth").between(0, 1).all()
-    true = np.zeros((4, 4))
-    true[0, 1:] = 1.0
-    assert _auc(true + 0.1, true) == 1 and _auc(-true, true) == 0 and _auc(np.ones((4, 4)), true) == 0.5
+    sources = list(table["source"].unique())
+    assert sources[:2] == ["Truth", "Cross-correlation"] and len(sources) == 4
+    areas = table.groupby("source")["auc"].first()
+    assert np.isnan(areas["Truth"]) and areas.drop("Truth").between(0, 1).all()
+    matrix = {source: rows.sort_values(["sender", "receiver"])["value"] for source, rows in table.groupby("source")}
+    true, score = (matrix[name].to_numpy().reshape(12, 12) for name in ("Truth", "Cross-correlation"))
+    coupled = score[true != 0][:, None]
+    apart = score[(true == 0) & ~np.eye(12, dtype=bool)]
+    wins = (coupled > apart).mean() + 0.5 * (coupled == apart).mean()
+    assert areas["Cross-correlation"] == pytest.approx(wins)
 
 
 def test_the_curve_of_fine_tuning_tells_pretrained_from_scratch(tmp_path: Path) -> None:

@@ -56,11 +56,24 @@ def probed_couplings(network: Neuroformer, session: str, backgrounds: int, seed:
 def _first_log_rates(network: Neuroformer, head: Head, past: Tensor) -> Tensor:
     """Log-rates [M, units] of the first bin after a past of counts [M, bins, held-in units]."""
     nothing = tokens_of_counts(past.new_zeros(len(past), network.bins, past.shape[2]))
-    cut = Cut(torch.zeros(1, dtype=torch.int64), torch.full((len(past),), network.bins))
+    width = torch.full((len(past),), network.bins, device=past.device)
+    cut = Cut(torch.zeros(1, dtype=torch.int64, device=past.device), width)
     windows = Windows(nothing, tokens_of_counts(past), cut, past[:, :0], None)
     reading = network.read_tokens(head, windows, {}, {})
     asked = network.at_bins(windows, reading)
     return network.bin_rates(head, asked, network.bin_states(asked, windows, reading))[:, 0].log()
+
+
+def cross_correlation(counts: np.ndarray, lags: int) -> np.ndarray:
+    """What counts alone say, to compare with: the largest |correlation| [sender, receiver] of the counts [S, L, N] of
+    one unit with those of another up to `lags` bins later. Common input is taken for a coupling."""
+    spread = counts.std((0, 1))
+    standard = (counts - counts.mean((0, 1))) / np.where(spread > 0, spread, np.inf)
+    found = np.zeros(2 * [counts.shape[2]])
+    for lag in range(1, min(lags, counts.shape[1] - 1) + 1):
+        before, after = (part.reshape(-1, counts.shape[2]) for part in (standard[:, :-lag], standard[:, lag:]))
+        found = np.maximum(found, np.abs(before.T @ after) / len(before))
+    return found
 
 
 @torch.inference_mode()
@@ -109,7 +122,7 @@ def _attended(network: Neuroformer, batch: Batch, head: Head, windows: Windows) 
     goes_on = reading.rows.collect(torch.cat([tokens.real, torch.zeros_like(tokens.real[:, :1])], 1))
     more = Rows.of(torch.cat([tokens.real, torch.zeros_like(tokens.real[:, :1])], 1))
     pair, who_bias = reading.context.who_with(network.who.pair(reading.x, rows), bias)
-    asked = reading.states[goes_on] + network.bin_query(tokens.bin[tokens.real])
+    asked = network.unit_query(reading.states[goes_on], tokens.bin[tokens.real])
     weights = network.who.attention.weights(network.who.ln1(asked), more, pair, who_bias).mean(1)
     past = windows.past.unit.shape[1]
     found.append(weights[:, : tokens.unit.shape[1], 1 : 1 + past])

@@ -53,20 +53,21 @@ class Kept:
     _layer: int = 0
 
     def add(self, pair: Pair) -> Pair:
-        """Take the keys and values of the next token in the next layer; all kept of that layer."""
+        """Take the keys and values of the next tokens in the next layer; all kept of that layer."""
         layer, self._layer = self._layer, self._layer + 1
+        end = self.length + pair[0].shape[2]
         if layer == len(self.pairs):
             self.pairs.append((_room(pair[0], 16), _room(pair[1], 16)))
         keys, values = self.pairs[layer]
-        if self.length == keys.shape[2]:
+        while end > keys.shape[2]:
             keys, values = (torch.cat([each, torch.empty_like(each)], 2) for each in (keys, values))
             self.pairs[layer] = keys, values
-        keys[:, :, self.length], values[:, :, self.length] = pair[0][:, :, 0], pair[1][:, :, 0]
-        return keys[:, :, : self.length + 1], values[:, :, : self.length + 1]
+        keys[:, :, self.length : end], values[:, :, self.length : end] = pair
+        return keys[:, :, :end], values[:, :, :end]
 
-    def advance(self) -> None:
-        """All layers have the token: go on to the next one."""
-        self.length, self._layer = self.length + 1, 0
+    def advance(self, tokens: int = 1) -> None:
+        """All layers have the tokens, of which the first `tokens` stay: go on to the next ones."""
+        self.length, self._layer = self.length + tokens, 0
 
     def rows(self, rows: Tensor) -> Kept:
         """What is kept of some of the windows."""

@@ -6,16 +6,16 @@ the windows of a sample follow one another, and samples and rollouts run side by
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from pipeline_lib.errors import InputError
 from pipeline_lib.models.neuroformer.context import Context, Kept
-from pipeline_lib.models.neuroformer.layers import Rows
-from pipeline_lib.models.neuroformer.network import Last
+from pipeline_lib.models.neuroformer.drafts import write_window
+from pipeline_lib.models.neuroformer.layers import Rows, lay_out_for_few_rows
+from pipeline_lib.models.neuroformer.reading import Last
+from pipeline_lib.models.neuroformer.sampling import Sampling
 from pipeline_lib.models.neuroformer.tokens import Tokens, pack, tokens_of_counts
 from pipeline_lib.models.neuroformer.windows import Cut, cut_batch, slices
 
@@ -25,49 +25,8 @@ if TYPE_CHECKING:
     from pipeline_lib.training.batches import Batch
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is drawn: first its bin (or the end), then its unit, each from what these leave over."""
-
-    temperature: float = 1.0
-    """0: always the most probable one."""
-    top_k: int | None = None
-    """Only the so many most probable ones."""
-    top_p: float = 1.0
-    """Only the fewest that together have this probability."""
-    most: int = 1000
-    """Tokens of a window at which it ends whatever is drawn."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise InputError("sampling", "temperature", self.temperature, "not below 0")
-        if not 0 < self.top_p <= 1:
-            raise InputError("sampling", "top_p", self.top_p, "above 0, at most 1")
-        for name in ("top_k", "most"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError("sampling", name, value, "at least 1")
-
-    def draw(self, log_probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
-        """One of the C outcomes in each row of [R, C]."""
-        if self.temperature == 0:
-            return log_probabilities.argmax(1)
-        scores = log_probabilities / self.temperature
-        if self.top_k is not None and self.top_k < scores.shape[1]:
-            least = scores.topk(self.top_k, dim=1).values[:, -1:]
-            scores = scores.masked_fill(scores < least, -torch.inf)
-        probabilities = scores.softmax(1)
-        if self.top_p < 1:
-            ordered, place = probabilities.sort(1, descending=True)
-            beyond = ordered.cumsum(1) - ordered >= self.top_p
-            probabilities = probabilities.scatter(1, place, ordered.masked_fill(beyond, 0))
-        # By the cumulative sum: a fraction of the time of `multinomial`, which draws a number for every outcome.
-        total = probabilities.cumsum(1)
-        drawn = torch.rand(len(total), 1, generator=generator, device=total.device) * total[:, -1:]
-        chosen = torch.searchsorted(total, drawn, right=True)[:, 0]
-        # Rounding can put a number at the very end of the sum, where no outcome is left.
-        last = total.shape[1] - 1 - (probabilities.flip(1) > 0).int().argmax(1)
-        return torch.minimum(chosen, last)
+FEW, AHEAD = 2, 6
+"""Windows up to which drafts are faster than writing them side by side; tokens of a draft."""
 
 
 @torch.inference_mode()
@@ -79,6 +38,7 @@ def write(
     sampling: Sampling,
     generator: torch.Generator | None = None,
     keep: bool = True,
+    ahead: int = AHEAD,
 ) -> Tokens:
     """The tokens of M windows.
 
@@ -87,9 +47,19 @@ def write(
     context : what they attend to, past included; see `Neuroformer.context`.
     width : bins of each window [M].
     keep : keep keys and values; without, everything is computed anew for each token (for comparison).
+    ahead : tokens that are drafted and judged together where few windows are written (see `drafts`); 0: one by one.
     """
     network.eval()
+    lay_out_for_few_rows(network)
     windows = len(width)
+    if keep and ahead and windows <= FEW:
+        single = [
+            write_window(network, head, context.rows(row), width[row], sampling, generator, ahead)
+            for row in torch.arange(windows, device=width.device).split(1)
+        ]
+        lengths = torch.tensor([bins.shape[0] for bins, _ in single], device=width.device)
+        bins, units = (torch.cat(parts) for parts in zip(*single, strict=True))
+        return pack(torch.arange(windows, device=width.device).repeat_interleave(lengths), bins, units, windows)
     window = torch.arange(windows, device=width.device)
     unit, bin = torch.full_like(width, -1), torch.zeros_like(width)
     kept, history = Kept(), list[Tensor]()

@@ -43,9 +43,35 @@ def time_law(expected: Tensor, again: Tensor, last_bin: Tensor, last_unit: Tenso
     return torch.cat([event, none[:, None]], 1)
 
 
-def unit_law(expected: Tensor) -> Tensor:
-    """Log-weights [..., N] of being the first unit to fire in a bin, up to a constant; `expected` [..., N]."""
-    return log_fire(expected) - (expected.cumsum(-1) - expected)
+def unit_law(expected: Tensor, again: Tensor, last_unit: Tensor, same: Tensor) -> Tensor:
+    """Log-weights [R, N] of being the next unit to fire in a bin, up to a constant.
+
+    Parameters
+    ----------
+    expected : spikes of a unit in a bin [1 or R, N].
+    again : log of what is left of them for a unit that has just fired in the bin [N].
+    last_unit : of the last token [R]; -1: none yet.
+    same : bool [R], the last token lies in the same bin: no unit before its own can be next.
+    """
+    unit = last_unit.clamp(min=0)[:, None]
+    weights = (log_fire(expected) - (expected.cumsum(-1) - expected)).expand(len(unit), -1)
+    weights = weights.scatter_add(1, unit, again[unit] * same[:, None])
+    earlier = torch.arange(weights.shape[1], device=unit.device) < unit
+    return weights.masked_fill(earlier & same[:, None], -torch.inf)
+
+
+def unit_marginal(times: Tensor, expected: Tensor, again: Tensor, last_bin: Tensor, last_unit: Tensor) -> Tensor:
+    """Log-probabilities [R, N + 1] of the next token's unit, and of none, whatever its bin.
+
+    `times` are log-probabilities of bins [R, bins + 1] of `time_law`, the others as there.
+    """
+    chance = times.exp()
+    began = last_unit >= 0
+    none = chance[:, -1]
+    here = chance.gather(1, last_bin[:, None])[:, 0] * began
+    same, later = (unit_law(expected, again, last_unit, where).softmax(1) for where in (began, torch.zeros_like(began)))
+    units = here[:, None] * same + (1 - none - here).clamp(min=0)[:, None] * later
+    return torch.cat([units, none[:, None]], 1).clamp(min=LEAST).log()
 
 
 def rates_of_first(first: Tensor) -> Tensor:

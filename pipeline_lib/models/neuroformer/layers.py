@@ -31,14 +31,6 @@ class Rows:
         """The rows of the True places of `real` [M, P]."""
         return cls(len(real), real.shape[1], None if bool(real.all()) else real.flatten().nonzero()[:, 0])
 
-    @property
-    def sequence(self) -> Tensor | slice:
-        """The sequence of every row, to index [M, ...] by."""
-        if self.place is None and self.places == 1:
-            return slice(None)
-        place = torch.arange(self.sequences * self.places) if self.place is None else self.place
-        return place // self.places
-
     def spread(self, x: Tensor) -> Tensor:
         """Rows [R, ...] in their places [M, P, ...], 0 elsewhere."""
         if self.place is not None:
@@ -57,17 +49,22 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
-        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
-        self.value, self.out = nn.Linear(width, width), nn.Linear(width, width)
+        self.query, self.key_value = nn.Linear(width, width), nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
         self.dropout = Dropout(dropout)
 
     def pair(self, source: Tensor, rows: Rows) -> Pair:
         """Keys and values of the tokens `source` [R, width] that stand in `rows`."""
-        return self._split(rows.spread(self.key(source))), self._split(rows.spread(self.value(source)))
+        keys, values = rows.spread(self.key_value(source)).chunk(2, -1)
+        return self._split(keys), self._split(values)
 
     def forward(self, x: Tensor, rows: Rows, pair: Pair, bias: Tensor | None) -> Tensor:
         """What the tokens `x` [R, width] attend to; `bias` as in `weights`."""
-        mixed = self.dropout(self.weights(x, rows, pair, bias)) @ pair[1]
+        if self.training and self.dropout.p:
+            mixed = self.dropout(self.weights(x, rows, pair, bias)) @ pair[1]
+        else:
+            query, mask = self._split(rows.spread(self.query(x))), None if bias is None else bias[:, None]
+            mixed = functional.scaled_dot_product_attention(query, *pair, mask)
         return self.out(rows.collect(mixed.transpose(1, 2).flatten(2)))
 
     def weights(self, x: Tensor, rows: Rows, pair: Pair, bias: Tensor | None) -> Tensor:
@@ -105,14 +102,26 @@ class Block(nn.Module):
         return self.ln_f(x)
 
 
-def causal_bias(length: int, device: torch.device) -> Tensor:
-    """[1, length, length]: 0 where a token may look, at itself and before, else -inf."""
-    return torch.full((1, length, length), -torch.inf, device=device).triu(1)
+def causal_bias(length: int, device: torch.device, before: int = 0) -> Tensor:
+    """[1, length, before + length]: 0 where a token may look, at itself and before, else -inf."""
+    return torch.full((1, length, before + length), -torch.inf, device=device).triu(before + 1)
 
 
 def padding_bias(real: Tensor) -> Tensor:
     """[M, 1, K]: 0 for a real token of `real` [M, K], -inf for padding."""
     return torch.zeros(real.shape, device=real.device).masked_fill(~real, -torch.inf)[:, None]
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def lay_out_for_few_rows(module: nn.Module) -> None:
+    """Store the weights of linear maps that widen column by column, in place; no value changes.
+
+    The product with a single row then reads them twice as fast (one thread: 9 against 4 GB/s).
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear) and part.out_features > part.in_features:
+            part.weight.data = part.weight.data.t().contiguous().t()
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import Couplings
 from pipeline_lib.models.neuroformer import settings
 from pipeline_lib.models.neuroformer.signals import as_classes, bin_times, classes_of, read_frames, read_signals
-from pipeline_lib.models.torch_model import PREDICTED, Layout, TorchModel
+from pipeline_lib.models.torch_model import PREDICTED, Layout, TorchModel, public
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipeline_lib.models.contract import FitData
     from pipeline_lib.models.neuroformer.network import Neuroformer
     from pipeline_lib.sources.stimulus import Stimulus
-    from pipeline_lib.training.batches import Batch, Windows
+    from pipeline_lib.training.batches import Batch, Batches, Windows
     from pipeline_lib.training.run import Run, State
     from pipeline_lib.trains.store import Trains
 
@@ -46,11 +46,14 @@ class NeuroformerModel(TorchModel):
         others = [*(["frames"] if config.frames else []), *config.signals]
         if others:
             self.sees = f"past of held-in units, {', '.join(others)}"  # type: ignore[misc]
+        self.kept: dict[str, State] = {}
+        """Best weights of each of the `objectives`, in the names of `state`."""
         self.frame = (0, 0)
         self.classes: dict[str, dict[str, list[float]]] = {}
 
     def build(self, layout: Layout) -> Neuroformer:
         """The network, with weights from torch's generator."""
+        from pipeline_lib.models.neuroformer.independent import IndependentNeuroformer
         from pipeline_lib.models.neuroformer.network import Neuroformer, Shapes
 
         self._check_layout(layout)
@@ -58,7 +61,8 @@ class NeuroformerModel(TorchModel):
             session: {name: len(self.classes.get(session, {}).get(name, ())) for name in self.config.decode}
             for session in layout.units
         }
-        return Neuroformer(self.config, layout, Shapes(self.frame, classes))
+        network = IndependentNeuroformer if self.config.compat else Neuroformer
+        return network(self.config, layout, Shapes(self.frame, classes))
 
     def initialise(self, windows: dict[str, Windows]) -> None:
         """Start as independent Poisson units at their mean rates, with signals standardised."""
@@ -69,6 +73,29 @@ class NeuroformerModel(TorchModel):
         """Train as every network, on a share of the training windows if the settings say so."""
         self._check_data(data)
         super().fit(self._share(data), run)
+
+    def train(self, batches: Batches, validation: Iterable[Batch], run: Run) -> None:
+        """Train, and keep the best weights of every objective."""
+        from pipeline_lib.models.neuroformer.objectives import ObjectiveTraining
+
+        objectives = self.config.objectives
+        training = ObjectiveTraining(objectives, self.network, batches, validation, self.config, self.seed, run)
+        training.train()
+        self.kept = {
+            term: {public(name): value.cpu().numpy() for name, value in weights.items()}
+            for term, weights in training.kept.items()
+        }
+
+    def best_of(self, term: str) -> Neuroformer:
+        """The network with the best weights of one term of the loss; that of the fit where none were kept."""
+        import torch
+
+        if term not in self.kept:
+            return self.network
+        network = self.build(self.layout).to(self.device)
+        weights = self.kept[term]
+        network.load_state_dict({name: torch.as_tensor(weights[public(name)]) for name in network.state_dict()})
+        return network.eval()
 
     def inputs(self, data: FitData, session: str, samples: pd.DataFrame) -> dict[str, np.ndarray]:
         """Frames [S, G, height, width], signals [S, L, signals] and what is read out [S, L, variables]."""
@@ -93,8 +120,8 @@ class NeuroformerModel(TorchModel):
 
     def tables(self, data: FitData) -> dict[str, pd.DataFrame]:
         """`scores`: exact bits per spike of the tokens, and of what is read out; `tokens`: how many there were and
-        what a limit cut off; `decoding`: what was read out of each window; `attention`: who looks at whom; `generated`,
-        if asked for."""
+        what a limit cut off; `decoding`: what was read out of each window; `attention`: who looks at whom; `generated`
+        and its `statistics`, if asked for."""
         import pandas as pd
 
         from pipeline_lib.models.neuroformer.report import (
@@ -103,6 +130,7 @@ class NeuroformerModel(TorchModel):
             generated_table,
             token_tables,
         )
+        from pipeline_lib.models.neuroformer.statistics import generated_statistics, statistics_scores
 
         scores, tokens = token_tables(self, data, PARTS)
         tables = {"tokens": tokens}
@@ -110,9 +138,12 @@ class NeuroformerModel(TorchModel):
             tables["decoding"], more = decoding_table(self, data, PARTS)
             scores = pd.concat([scores, more], ignore_index=True)
         if self.config.probes:
-            tables["attention"] = attention_table(self, data, "validation")
+            tables["attention"] = attention_table(self, data, "train")
         if self.config.rollouts:
             tables["generated"] = generated_table(self, data, "test", self.config.rollouts, self.seed)
+            tables["statistics"] = generated_statistics(data, tables["generated"], "test")
+            rows = pd.DataFrame(statistics_scores(tables["statistics"], "test"))
+            scores = pd.concat([scores, rows], ignore_index=True)
         return tables | {"scores": scores}
 
     def extras(self, data: FitData, session: str, samples: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -149,14 +180,19 @@ class NeuroformerModel(TorchModel):
                 yield self._windows(data, session, rows.iloc[start : start + PREDICTED]).batch(slice(None))
 
     def state(self) -> State:
-        """The weights, the layout, and the sizes of what is read and read out."""
+        """The weights, the layout, the sizes of what is read and read out; `{weight}@{term}` of the `objectives`."""
         about = json.dumps({"frame": self.frame, "classes": self.classes}, sort_keys=True)
-        return super().state() | {"about": np.frombuffer(about.encode(), np.uint8)}
+        kept = {f"{name}@{term}": value for term, weights in self.kept.items() for name, value in weights.items()}
+        return super().state() | kept | {"about": np.frombuffer(about.encode(), np.uint8)}
 
     def load_state(self, state: State) -> None:
         """Build the network that `state` describes and give it its weights."""
         about = json.loads(state["about"].tobytes())
         self.frame, self.classes = tuple(about["frame"]), about["classes"]
+        self.kept = {
+            term: {name.removesuffix(f"@{term}"): value for name, value in state.items() if name.endswith(f"@{term}")}
+            for term in self.config.objectives
+        }
         super().load_state(state)
 
     def _check_layout(self, layout: Layout) -> None:

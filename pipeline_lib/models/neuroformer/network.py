@@ -19,6 +19,7 @@ from pipeline_lib.models.neuroformer.context import Context, Kept, Source
 from pipeline_lib.models.neuroformer.law import rates_of_first, time_law, unit_law
 from pipeline_lib.models.neuroformer.layers import Block, Pair, Rows, causal_bias, initialise, padding_bias
 from pipeline_lib.models.neuroformer.modalities import Contrast, FrameEncoder, SignalEncoder, pooled
+from pipeline_lib.models.neuroformer.reading import AtBins, Last, Reading, with_start
 from pipeline_lib.models.neuroformer.session import Head
 from pipeline_lib.models.neuroformer.tokens import Tokens
 from pipeline_lib.models.neuroformer.windows import Cut, Windows, cut_batch, read_windows, slices, window_targets
@@ -93,6 +94,7 @@ class Neuroformer(Network):
                     self.past + self.bins,
                     len(config.signals),
                     shapes.classes[session],
+                    config.decode_hidden,
                 )
                 for session, units in layout.units.items()
             }
@@ -166,10 +168,12 @@ class Neuroformer(Network):
     def states(self, x: Tensor, rows: Rows, context: Context, kept: Kept | None = None) -> tuple[Tensor, Tensor]:
         """States [R, width] from which the next token follows, of embedded tokens `x` [R, width].
 
-        With `kept`, `x` is the next token of each window, and attends to those whose keys and values are kept. The
-        second result is the state before anything but the window itself was attended to.
+        With `kept`, `x` are the next tokens of each window, and attend to those whose keys and values are kept, too.
+        The second result is the state before anything but the window itself was attended to.
         """
-        bias = causal_bias(rows.places, x.device) if kept is None else None
+        before = 0 if kept is None else kept.length
+        # A single next token may look at all there is.
+        bias = None if kept is not None and rows.places == 1 else causal_bias(rows.places, x.device, before)
         for block in self.state:
             x = block(x, rows, self._own(block, x, rows, kept), bias)
         alone = x
@@ -186,25 +190,27 @@ class Neuroformer(Network):
 
     def bin_log_probabilities(self, head: Head, states: Tensor, last: Last) -> Tensor:
         """Log-probabilities [R, bins + 1] of the next token's bin and of the end; see `law.time_law`."""
-        expected = head.expected[None] if last.seen is None else head.expected * last.seen
+        return (self.time_law(head, last) + self.when(states)).log_softmax(1)
+
+    def time_law(self, head: Head, last: Last) -> Tensor:
+        """Log-probabilities [R, bins + 1] of the next token's bin by the law alone."""
         again = head.expected * head.again.exp()
-        law = time_law(expected, again, last.bin, last.unit, last.width, self.bins)
-        return (law + self.when(states)).log_softmax(1)
+        return time_law(last.expected(head), again, last.bin, last.unit, last.width, self.bins)
 
     def unit_states(self, states: Tensor, bin: Tensor, rows: Rows, pair: Pair, bias: Tensor | None) -> Tensor:
         """What the next unit is read from [R, width]: `states` [R, width] of which the next bin [R] is known."""
-        return cast(Tensor, self.who(states + self.bin_query(bin), rows, pair, bias))
+        return cast(Tensor, self.who(self.unit_query(states, bin), rows, pair, bias))
+
+    def unit_query(self, states: Tensor, bin: Tensor) -> Tensor:
+        """`states` [R, width] that know the next bin [R]."""
+        return states + self.bin_query(bin)
 
     def unit_log_probabilities(self, head: Head, states: Tensor, last: Last, same: Tensor) -> Tensor:
         """Log-probabilities [R, N] of the next unit; `states` of `unit_states`; `same` [R]: in the last token's bin."""
-        law = unit_law(head.expected if last.seen is None else head.expected * last.seen)
-        logits = head.logits(states) + law
+        logits = head.logits(states) + unit_law(last.expected(head), head.again, last.unit, same)
         if last.seen is not None:
             logits = logits.masked_fill(~last.seen, -torch.inf)
-        unit = last.unit.clamp(min=0)[:, None]
-        logits = logits.scatter_add(1, unit, head.again[unit] * same[:, None])
-        earlier = torch.arange(logits.shape[1], device=unit.device) < unit
-        return logits.masked_fill(earlier & same[:, None], -torch.inf).log_softmax(1)
+        return logits.log_softmax(1)
 
     def read(self, batch: Batch, windows: Windows) -> Reading:
         """The states of all windows, each place given the tokens up to it."""
@@ -229,9 +235,7 @@ class Neuroformer(Network):
     def token_log_likelihood(self, head: Head, windows: Windows, reading: Reading) -> tuple[Tensor, Tensor]:
         """Log-likelihoods of every window [M], nats: of its bins, the end included, and of its units."""
         tokens, rows, last = windows.now, reading.rows, reading.last
-        none = torch.full_like(tokens.count, self.bins)[:, None]
-        following = torch.cat([tokens.bin.masked_fill(~tokens.real, self.bins), none], 1)
-        following = rows.collect(following)
+        following = rows.collect(tokens.following(self.bins, 0)[0])
         times = self.bin_log_probabilities(head, reading.states, last).gather(1, following[:, None])[:, 0]
 
         goes_on = following < self.bins
@@ -264,7 +268,7 @@ class Neuroformer(Network):
             contrast = self.contrast(reading.features, windows.cut.width > 0)
             terms["contrastive"] = self.config.contrastive_weight * contrast
         if head.classes:
-            targets = self.targets(batch, head, windows.cut)
+            targets = self.targets(batch, windows.cut)
             terms |= head.decode_losses(self.window_features(head, windows, reading), targets)
         return {name: value for name, value in terms.items() if name in wanted}
 
@@ -278,14 +282,19 @@ class Neuroformer(Network):
         loss = (log_rates.exp() - counts * log_rates) * observed
         return loss.sum() / (counts * observed).sum().clamp(min=1)
 
-    def targets(self, batch: Batch, head: Head, cut: Cut) -> Tensor:
-        """What is read out of each window [M, variables]; NaN: unknown."""
-        last = [classes > 0 for classes in head.classes.values()]
+    def targets(self, batch: Batch, cut: Cut) -> Tensor:
+        """What is to be read out of each window [M, variables], class numbers of labels; NaN: unknown."""
+        last = [classes > 0 for classes in self.head(batch.session).classes.values()]
         return window_targets(batch.inputs["targets"], cut, self.bins, last)
 
     def window_features(self, head: Head, windows: Windows, reading: Reading) -> Tensor:
         """What variables are read from [M, 2 width]; see `Head.features`."""
         return head.features(windows, pooled(reading.states, reading.window, reading.rows.sequences))
+
+    def decoded(self, batch: Batch) -> dict[str, Tensor]:
+        """What is read out of each window: values [M], or probabilities of the classes [M, classes]."""
+        head, windows = self.head(batch.session), self.windows(batch)
+        return head.decoded(self.window_features(head, windows, self.read(batch, windows)))
 
     # What a fit gives
 
@@ -347,48 +356,3 @@ def in_samples(batch: Batch, values: Tensor) -> Tensor:
     samples, length = batch.counts.shape[:2]
     inside = values.reshape(samples, -1, values.shape[-1])[:, : length - batch.history]
     return torch.cat([inside.new_zeros(samples, batch.history, values.shape[-1]), inside], 1)
-
-
-@dataclass(frozen=True)
-class AtBins:
-    """The network at the start of M x bins bins: `states` [M x bins, width] and the last token; `bin` [M x bins];
-    `place` [M, bins] of the last token."""
-
-    states: Tensor
-    bin: Tensor
-    place: Tensor
-    last: Last
-
-
-@dataclass(frozen=True)
-class Last:
-    """The last token at each of R places: its bin and its unit (0 and -1 before the first), bins of its window, and
-    which units were observed in it ([R, N], None: all)."""
-
-    bin: Tensor
-    unit: Tensor
-    width: Tensor
-    seen: Tensor | None
-
-    def rows(self, rows: Tensor) -> Last:
-        """Some of the places."""
-        return Last(self.bin[rows], self.unit[rows], self.width[rows], None if self.seen is None else self.seen[rows])
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Windows as the network has read them: embedded tokens `x` and `states` [R, width], and `window` [R] of each;
-    `features` [M, width] by name, each before it has attended to another."""
-
-    context: Context
-    rows: Rows
-    x: Tensor
-    states: Tensor
-    last: Last
-    window: Tensor
-    features: dict[str, Tensor]
-
-
-def with_start(tokens: Tensor, value: float) -> Tensor:
-    """[M, 1 + S]: `value` for the start token, then what `tokens` [M, S] says of each token."""
-    return torch.cat([tokens.new_full((len(tokens), 1), value), tokens], 1)

@@ -51,7 +51,7 @@ def load_published(
     for name in ("tok_emb.weight", "pos_emb", "pos_emb_prev", "head_id.weight", "head_dt.weight"):
         if name not in given:
             raise InputError(path, "state_dict", f"no {name}", "the tensors of a Neuroformer")
-    weights = dict(_renamed(given, path))
+    weights = _joined(dict(_renamed(given, path)))
     counts = {own: 1 + max((int(name.split(".")[1]) for name in weights if name.startswith(f"{own}.")), default=-1)
               for own in BLOCKS.values()}  # fmt: skip
     outputs = {name.split(".")[1]: len(value) for name, value in weights.items() if name.startswith("read_out.")}
@@ -100,6 +100,15 @@ def _renamed(given: Mapping[str, Tensor], path: Path | str) -> list[tuple[str, T
             raise InputError(path, "state_dict", name, "spikes, frames and what is read out; no behaviour as input")
         renamed.append((own, value[0] if name in ("pos_emb", "pos_emb_prev") else value))
     return renamed
+
+
+def _joined(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """With keys and values, two maps there, as the one map they are here."""
+    for key in [name for name in weights if ".attention.key." in name]:
+        value = key.replace(".key.", ".value.")
+        if value in weights:
+            weights[key.replace(".key.", ".key_value.")] = torch.cat([weights.pop(key), weights.pop(value)])
+    return weights
 
 
 def _name(name: str) -> str | None:

@@ -11,15 +11,23 @@ import torch
 
 from pipeline_lib.clock import to_seconds
 from pipeline_lib.evaluation.bootstrap import interval, resampling_weights
-from pipeline_lib.evaluation.evaluate import train_means
-from pipeline_lib.models.neuroformer.connectivity import attention
-from pipeline_lib.models.neuroformer.generation import Sampling, generate
+from pipeline_lib.evaluation.decoding import balanced_accuracy
+from pipeline_lib.evaluation.metrics import r2
+from pipeline_lib.evaluation.parts import train_means
+from pipeline_lib.evaluation.sums import square_sums
+from pipeline_lib.models.neuroformer.connectivity import attention, cross_correlation
+from pipeline_lib.models.neuroformer.generation import generate
 from pipeline_lib.models.neuroformer.likelihood import RESAMPLES, score_rows, window_sums
-from pipeline_lib.models.neuroformer.windows import window_targets
+from pipeline_lib.models.neuroformer.sampling import Sampling
+from pipeline_lib.models.neuroformer.windows import cut_batch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pipeline_lib.models.contract import FitData
     from pipeline_lib.models.neuroformer.model import NeuroformerModel
+    from pipeline_lib.models.neuroformer.network import Neuroformer
+    from pipeline_lib.training.batches import Batch
 
 SCORES = ("session", "split", "units", "metric", "value", "ci_low", "ci_high", "n", "null", "aggregation")
 
@@ -50,42 +58,43 @@ def decoding_table(model: NeuroformerModel, data: FitData, parts: Sequence[str])
     The first: session, split, sample, time (s, middle of the window), variable, true, predicted; for a label both are
     values of the signal. The second: R2 and Pearson r (regression), balanced accuracy (classification).
     """
-    network, config = model.network, model.config
+    variables = model.config.decode
+    networks = {name: model.best_of(f"decode:{name}") for name in variables}
     tables = []
-    ticks = data.split.bin_ticks
     for session in data.sessions:
-        head = network.head(session)
-        labels = model.classes[session]
         for part in parts:
             samples = data.samples(session, part)
             first = 0
             for batch in model.batches(data, session, part) if len(samples) else ():
-                windows = network.windows(batch)
-                reading = network.read(batch, windows)
-                decoded = head.decoded(network.window_features(head, windows, reading))
-                last = [classes > 0 for classes in head.classes.values()]
-                true = window_targets(batch.inputs["targets"], windows.cut, network.bins, last).numpy()
                 rows = samples.iloc[first : first + len(batch.counts)]
                 first += len(batch.counts)
-                each = len(windows.cut.start)
-                width = windows.cut.width.cpu().numpy()
-                begin = np.repeat(rows["start_tick"].to_numpy(), each)
-                place = np.tile(windows.cut.start.cpu().numpy() - batch.history, len(rows))
-                time = to_seconds(begin + place * ticks + width * ticks // 2)
-                for number, name in enumerate(config.decode):
-                    output = decoded[name].float().cpu().numpy()
-                    values, target = output, true[:, number]
-                    if name in labels:
-                        known = np.array(labels[name])
-                        values = known[output.argmax(1)]
+                decoded: dict[str, Tensor] = {}
+                for network in set(networks.values()):
+                    own = {name for name in variables if networks[name] is network}
+                    decoded |= {name: values for name, values in network.decoded(batch).items() if name in own}
+                where = _windows_of(model.network, data, batch, rows)
+                true = model.network.targets(batch, cut_batch(batch, model.network.bins)).cpu().numpy()
+                for number, name in enumerate(variables):
+                    values, target = decoded[name].float().cpu().numpy(), true[:, number]
+                    if name in model.classes[session]:
+                        known = np.array(model.classes[session][name])
+                        values = known[values.argmax(1)]
                         target = np.where(np.isfinite(target), known[np.nan_to_num(target).astype(int)], np.nan)
-                    frame = pd.DataFrame(
-                        {"sample": np.repeat(rows.index, each), "time": time, "true": target, "predicted": values}
-                    )
-                    tables.append(frame.assign(session=session, split=part, variable=name)[width > 0])
+                    frame = where.assign(true=target, predicted=values, session=session, split=part, variable=name)
+                    tables.append(frame[where["width"] > 0])
     order = ["session", "split", "sample", "time", "variable", "true", "predicted"]
     table = pd.concat(tables, ignore_index=True)[order].astype({"true": "float64", "predicted": "float64"})
-    return table, _decoding_scores(table, config.decode)
+    return table, _decoding_scores(table, variables)
+
+
+def _windows_of(network: Neuroformer, data: FitData, batch: Batch, rows: pd.DataFrame) -> pd.DataFrame:
+    """The windows of a batch of samples: sample, time of their middle (s), width (bins)."""
+    cut = cut_batch(batch, network.bins)
+    each, width = len(cut.start), cut.width.cpu().numpy()
+    place = np.tile(cut.start.cpu().numpy() - batch.history, len(rows))
+    begin = np.repeat(rows["start_tick"].to_numpy(), each)
+    time = to_seconds(begin + place * data.split.bin_ticks + width * data.split.bin_ticks // 2)
+    return pd.DataFrame({"sample": np.repeat(rows.index, each), "time": time, "width": width})
 
 
 def _decoding_scores(table: pd.DataFrame, kinds: dict[str, Any]) -> pd.DataFrame:
@@ -94,24 +103,17 @@ def _decoding_scores(table: pd.DataFrame, kinds: dict[str, Any]) -> pd.DataFrame
         true, predicted = group["true"].to_numpy(), group["predicted"].to_numpy()
         sample, index = np.unique(group["sample"], return_inverse=True)
         weights = resampling_weights(len(sample), RESAMPLES, seed=0)[:, index]
-        found = (
-            {"balanced_accuracy": balanced_accuracy(true, predicted, weights)}
-            if kinds[str(name)] == "classification"
-            else {"r2": weighted_r2(true, predicted, weights), "r": weighted_r(true, predicted, weights)}
-        )
+        if kinds[str(name)] == "classification":
+            found = {"balanced_accuracy": balanced_accuracy(true, predicted, weights)}
+        else:
+            sums = square_sums(true[:, None, None], predicted[:, None, None])
+            found = {"r2": r2(sums.weighted(weights)), "r": weighted_r(true, predicted, weights)}
         for metric, values in found.items():
             low, high = interval(values[1:])
             row = {"session": session, "split": part, "units": "heldin", "metric": f"decoding_{metric} {name}"}
             score = {"value": float(values[0]), "ci_low": low, "ci_high": high, "n": len(sample)}
             rows.append(row | score | {"null": "", "aggregation": "pooled"})
     return pd.DataFrame(rows, columns=list(SCORES))
-
-
-def weighted_r2(true: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """1 - squared error / squared distance from the mean, one value a row of `weights` [rows, windows]."""
-    total = weights.sum(1)
-    spread = weights @ true**2 - (weights @ true) ** 2 / total
-    return 1 - weights @ (true - predicted) ** 2 / spread
 
 
 def weighted_r(true: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -121,14 +123,6 @@ def weighted_r(true: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> 
     spread = np.sqrt((share @ true**2 - x**2) * (share @ predicted**2 - y**2))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray((share @ (true * predicted) - x * y) / spread)
-
-
-def balanced_accuracy(true: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean over classes of the share that is recognised, one value a row of `weights` [rows, windows]."""
-    right = true == predicted
-    with np.errstate(invalid="ignore", divide="ignore"):
-        each = [weights @ (right & (true == value)) / (weights @ (true == value)) for value in np.unique(true)]
-    return np.asarray(np.nanmean(each, axis=0))
 
 
 def generated_table(model: NeuroformerModel, data: FitData, part: str, rollouts: int, seed: int) -> pd.DataFrame:
@@ -157,15 +151,19 @@ def generated_table(model: NeuroformerModel, data: FitData, part: str, rollouts:
 
 def attention_table(model: NeuroformerModel, data: FitData, part: str) -> pd.DataFrame:
     """Attention to the past by pair (see `connectivity.attention`): session, sender, receiver (unit rows), attention;
-    and `sender_spikes` in that part, for comparison with what rate alone explains."""
+    and, to compare with, `cross_correlation` of the same windows and `sender_spikes` in them."""
     tables = []
     for session in data.sessions:
         if not len(data.samples(session, part)):
             continue
         found = attention(model.network, model.batches(data, session, part))
         sender, receiver = np.indices(found.shape)
-        spikes = data.counts(session, part).sum((0, 1))
-        columns = {"sender": sender.ravel(), "receiver": receiver.ravel(), "attention": found.ravel()}
-        tables.append(pd.DataFrame(columns | {"sender_spikes": spikes[sender.ravel()]}).assign(session=session))
-    order = ["session", "sender", "receiver", "attention", "sender_spikes"]
+        counts, heldin = data.counts(session, part), data.heldin(session)
+        correlation = np.full(found.shape, np.nan)
+        correlation[np.ix_(heldin, heldin)] = cross_correlation(counts[:, :, heldin], model.network.past)
+        spikes = np.asarray(counts.sum((0, 1)))[sender]
+        columns = {"sender": sender, "receiver": receiver, "attention": found, "cross_correlation": correlation}
+        table = pd.DataFrame({name: values.ravel() for name, values in (columns | {"sender_spikes": spikes}).items()})
+        tables.append(table.assign(session=session))
+    order = ["session", "sender", "receiver", "attention", "cross_correlation", "sender_spikes"]
     return pd.concat(tables, ignore_index=True)[order] if tables else pd.DataFrame(columns=order)

@@ -16,14 +16,19 @@ from pipeline_lib.models.neuroformer.windows import Windows
 
 
 class ReadOut(nn.Module):
-    """Reads one variable: a standardised number, or the logits of `classes`."""
+    """Reads one variable: a standardised number, or the logits of `classes`, from `width` features.
+
+    By one linear map, or with `hidden` units between two: what adds up over spikes is the logarithm of a posterior, and
+    the best guess bends with it.
+    """
 
     scale: Tensor
 
-    def __init__(self, width: int, classes: int) -> None:
+    def __init__(self, width: int, classes: int, hidden: int) -> None:
         super().__init__()
         self.classes = classes
-        self.linear = nn.Linear(width, max(classes, 1))
+        layers = [nn.Linear(width, hidden), nn.GELU()] if hidden else []
+        self.map = nn.Sequential(*layers, nn.Linear(hidden or width, max(classes, 1)))
         self.register_buffer("scale", torch.tensor([0.0, 1.0]))
 
     def loss(self, features: Tensor, target: Tensor) -> Tensor:
@@ -32,7 +37,7 @@ class ReadOut(nn.Module):
         `features` [M, width]; `target` [M], values or class numbers, NaN where unknown.
         """
         known = target.isfinite()
-        output, true = self.linear(features[known]), target[known]
+        output, true = self.map(features[known]), target[known]
         if self.classes:
             error = functional.cross_entropy(output, true.long(), reduction="sum")
         else:
@@ -41,7 +46,7 @@ class ReadOut(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Values [M], or probabilities of the classes [M, classes]."""
-        output = self.linear(features)
+        output = self.map(features)
         return output.softmax(-1) if self.classes else output[:, 0] * self.scale[1] + self.scale[0]
 
 
@@ -71,6 +76,7 @@ class Head(nn.Module):
     bins : of a window and its past.
     signals : how many signals are inputs.
     decode : classes of every variable that is read out; 0: a number is regressed.
+    decode_hidden : hidden units of each read-out; 0: linear.
     """
 
     heldin: Tensor
@@ -79,8 +85,9 @@ class Head(nn.Module):
     signal_scale: Tensor
 
     def __init__(
-        self, width: int, heldin: Sequence[int], units: int, bins: int, signals: int, decode: Mapping[str, int]
-    ) -> None:
+        self, width: int, heldin: Sequence[int], units: int, bins: int, signals: int, decode: Mapping[str, int],
+        decode_hidden: int,
+    ) -> None:  # fmt: skip
         super().__init__()
         inside = torch.zeros(units, dtype=torch.bool)
         inside[list(heldin)] = True
@@ -95,7 +102,9 @@ class Head(nn.Module):
         self.register_buffer("signal_scale", torch.tensor([[0.0], [1.0]]).repeat(1, signals))
         self.bins = bins
         self.evidence = Evidence(len(self.heldin), bins, width) if decode else None
-        self.decode = nn.ModuleDict({name: ReadOut(2 * width, classes) for name, classes in decode.items()})
+        self.decode = nn.ModuleDict(
+            {name: ReadOut(2 * width, classes, decode_hidden) for name, classes in decode.items()}
+        )
         self.classes = dict(decode)
         initialise(self)
         if self.evidence is not None:

@@ -41,6 +41,8 @@ class Config(TrainingSettings):
     limit: int | None = None
     """Tokens of a window and of its past, at most; null: as many as there are. What is cut off is counted in the
     table `tokens`."""
+    compat: bool = False
+    """Heads of the public code, bin and unit independent, to measure what that costs (see `independent`)."""
     frames: int = 0
     """Frames of the stimulus that a window attends to, the last of them on the screen in its last bin; 0: none."""
     frame_step: float = 0.05
@@ -51,6 +53,8 @@ class Config(TrainingSettings):
     """Inputs `signal/column`, such as `running/speed`: their means over steps of a window's length, past included."""
     decode: dict[str, Kind] = field(default_factory=dict)
     """What is read out of every window: `signal/column`, its mean (regression) or its last value (classification)."""
+    decode_hidden: int = 64
+    """Hidden units of each read-out; 0: linear."""
     contrastive: tuple[Literal["spikes", "frames", "signals"], ...] = ()
     """Features, each before it has attended to another, that are drawn together for the same window."""
     contrastive_width: int = 64
@@ -61,6 +65,8 @@ class Config(TrainingSettings):
     """Terms of the loss that train (`time`, `id`, `heldout`, `contrastive`, `decode:running/speed`); null: all."""
     select: str | None = None
     """The term by which weights are kept; null: the sum."""
+    objectives: tuple[str, ...] = ()
+    """Terms of which the best weights are kept, too: a variable is then read out with those of its own term."""
     fraction: float = 1.0
     """Share of the training windows that is used, the first of a seeded order: for fine-tuning curves."""
     rollouts: int = 0
@@ -73,7 +79,15 @@ class Config(TrainingSettings):
         super().__post_init__()
         for name in ("width", "heads", "layers_state", "layers_past", "contrastive_width"):
             self.require(getattr(self, name) >= 1, name, "at least 1")
-        for name in ("frames", "rollouts", "probes", "layers_frames", "layers_signals", "contrastive_weight"):
+        for name in (
+            "frames",
+            "rollouts",
+            "probes",
+            "decode_hidden",
+            "layers_frames",
+            "layers_signals",
+            "contrastive_weight",
+        ):
             self.require(getattr(self, name) >= 0, name, "not below 0")
         for name in ("window", "past", "frame_step", "temperature"):
             self.require(getattr(self, name) > 0, name, "more than 0")
@@ -95,6 +109,7 @@ class Config(TrainingSettings):
         self.require(self.loss_terms is None or len(self.loss_terms) > 0, "loss_terms", "null or at least one term")
         chosen = self.terms if self.loss_terms is None else self.loss_terms
         self.require(self.select is None or self.select in chosen, "select", f"null or one of {', '.join(chosen)}")
+        self.require(set(self.objectives) <= set(chosen), "objectives", f"some of {', '.join(chosen)}")
 
     @property
     def terms(self) -> tuple[str, ...]:

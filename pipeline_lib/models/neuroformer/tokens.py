@@ -34,6 +34,12 @@ class Tokens:
     count: Tensor
     cut: int = 0
 
+    def following(self, no_bin: int, no_unit: int) -> tuple[Tensor, Tensor]:
+        """Bin and unit of the token after the start and after each token [M, 1 + S]; `no_bin`, `no_unit`: the end."""
+        bins, units = self.bin.masked_fill(~self.real, no_bin), self.unit.masked_fill(~self.real, no_unit)
+        end = torch.ones_like(self.count)[:, None]
+        return torch.cat([bins, no_bin * end], 1), torch.cat([units, no_unit * end], 1)
+
     def rows(self, rows: Tensor | slice) -> Tokens:
         """Some of the windows."""
         return Tokens(self.unit[rows], self.bin[rows], self.real[rows], self.count[rows])

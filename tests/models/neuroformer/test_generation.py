@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.models.neuroformer.generation import Sampling, generate, write
+from pipeline_lib.models.neuroformer.drafts import Draft, judged, left_over
+from pipeline_lib.models.neuroformer.generation import generate, write
 from pipeline_lib.models.neuroformer.network import Neuroformer
+from pipeline_lib.models.neuroformer.sampling import Sampling
 from pipeline_lib.models.neuroformer.tokens import Tokens
 from tests.models.neuroformer.small import batch, network, poisson, with_settings
 
@@ -47,18 +49,76 @@ def test_tokens_are_in_order_and_inside_the_window() -> None:
     assert bool((tokens.bin < width[:, None])[tokens.real].all())
 
 
-def test_a_window_written_alone_is_the_one_written_among_others() -> None:
-    made, greedy = network(), Sampling(temperature=0, most=40)
+@pytest.mark.parametrize(("ahead", "layers"), [(0, 1), (1, 2), (6, 1)])
+def test_a_window_written_alone_is_the_one_written_among_others(ahead: int, layers: int) -> None:
+    """Side by side, one by one, and in drafts that the network judges: the same greedy tokens."""
+    made = network(spread=0.2, config=with_settings(layers_state=layers, layers_past=layers))
+    greedy = Sampling(temperature=0, most=40)
     given = batch(poisson(8, 35, rate=0.4))
     windows = made.windows(given)
     head = made.head("one")
     with torch.inference_mode():
         context = made.context(head, windows.past)
-    together = write(made, head, context, windows.cut.width, greedy)
-    for row in (0, 7, 22):
-        alone = write(made, head, context.rows(torch.tensor([row])), windows.cut.width[row : row + 1], greedy)
+    together = write(made, head, context, windows.cut.width, greedy, keep=False)
+    assert len(set(together.count.tolist())) > 1
+    for row in range(len(windows.cut.width)):
+        one = torch.tensor([row])
+        alone = write(made, head, context.rows(one), windows.cut.width[one], greedy, ahead=ahead)
         count = int(together.count[row])
         assert int(alone.count) == count and torch.equal(alone.unit[0, :count], together.unit[row, :count])
+        assert torch.equal(alone.bin[0, :count], together.bin[row, :count])
+
+
+def test_what_a_draft_leaves_over_makes_up_for_it() -> None:
+    """Of an outcome that is drafted with probability q, min(p, q) stays; what is drawn anew must give the rest."""
+    p, q = (torch.softmax(torch.randn(1, 9, generator=torch.Generator().manual_seed(seed)), 1) for seed in (0, 1))
+    stays = torch.minimum(p, q)
+    rest = left_over(p, q)
+    assert torch.allclose(stays + (1 - stays.sum()) * rest / rest.sum(), p, atol=1e-6)
+    assert torch.equal(left_over(p, p), p)
+    drafts = 4000
+    token = q.expand(drafts, -1).multinomial(1, generator=torch.Generator().manual_seed(2))[:, 0]
+    certain = torch.ones(1, 1)
+    kept = torch.zeros(9)
+    generator = torch.Generator().manual_seed(3)
+    for each in token.tolist():
+        draft = Draft(torch.tensor([each]), torch.tensor([0]), q, certain)
+        kept[each] += judged(draft, p, certain, generator)[0]
+    assert torch.allclose(kept / drafts, stays[0], atol=0.03)
+
+
+def test_drafted_windows_are_drawn_from_the_network() -> None:
+    """Spikes a bin and unit over many windows of one past, with and without drafts; heads far from the law."""
+    made = network(spread=0.25)
+    windows = made.windows(batch(poisson(1, 15, rate=0.4)))
+    head, rows = made.head("one"), torch.zeros(3000, dtype=torch.int64)
+    with torch.inference_mode():
+        context = made.context(head, windows.past)
+
+    def moments(tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
+        counts = np.zeros((len(tokens.count), 5, 6))
+        row = tokens.real.nonzero()[:, 0]
+        np.add.at(counts, (row, tokens.bin[tokens.real], tokens.unit[tokens.real]), 1)
+        values = np.concatenate([counts.reshape(len(counts), -1), counts.sum((1, 2))[:, None]], 1)
+        return values.mean(0), values.var(0)
+
+    many = context.rows(rows)
+    mean, variance = moments(
+        write(made, head, many, windows.cut.width[rows], Sampling(), torch.Generator().manual_seed(0))
+    )
+    generator = torch.Generator().manual_seed(1)
+    drafted = [write(made, head, context, windows.cut.width, Sampling(), generator, ahead=3) for _ in range(250)]
+    counts = torch.stack([each.count[0] for each in drafted])
+    longest = max(each.unit.shape[1] for each in drafted)
+    unit, bin, real = (
+        torch.cat([torch.nn.functional.pad(getattr(each, name), (0, longest - each.unit.shape[1])) for each in drafted])
+        for name in ("unit", "bin", "real")
+    )
+    own, _ = moments(Tokens(unit, bin, real, counts))
+    score = ((own - mean) / np.sqrt(variance * (1 / len(drafted) + 1 / len(rows))))[mean * len(drafted) >= 5]
+    assert len(score) > 15 and np.abs(score).max() < 3.9 and np.abs(score[-1]) < 3
+    untrained = network(spread=0.0).head("one").expected.numpy()
+    assert np.abs(mean[:30].reshape(5, 6) / untrained - 1).max() > 0.5
 
 
 def test_an_untrained_network_writes_poisson_spikes() -> None:

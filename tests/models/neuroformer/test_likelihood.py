@@ -3,11 +3,15 @@
 import itertools
 
 import numpy as np
+import pytest
 import torch
 from scipy.stats import poisson as poisson_law
 
+from pipeline_lib.models.neuroformer.independent import IndependentNeuroformer
 from pipeline_lib.models.neuroformer.law import rates_of_first, unit_law
 from pipeline_lib.models.neuroformer.likelihood import score_rows, window_sums
+from pipeline_lib.models.neuroformer.network import Neuroformer, Shapes
+from pipeline_lib.models.torch_model import Layout
 from tests.models.neuroformer.small import batch, network, poisson, with_settings
 
 
@@ -41,7 +45,8 @@ def test_a_network_that_has_learned_nothing_is_a_poisson_process() -> None:
     # Without second spikes in a bin: the law leaves those half as likely as Poisson's, to first order.
     expected = poisson_law.logpmf(counts[:, 10:], mean).sum((1, 2))
     assert np.allclose(found, expected, atol=0.02 * counts[:, 10:].sum((1, 2)))
-    units = rates_of_first((unit_law(torch.as_tensor(mean))).exp())
+    none = torch.tensor([-1])
+    units = rates_of_first(unit_law(torch.as_tensor(mean)[None], torch.zeros(6), none, none > 0).exp())[0]
     assert np.allclose(units, mean, rtol=1e-4)
 
 
@@ -90,3 +95,37 @@ def test_the_likelihood_of_a_window_knows_no_padding() -> None:
         ragged[4, :2], together[4, :2], atol=1e-5
     )
     assert (ragged[4, 2:] == 0).all() and (ragged[2, 3:] == 0).all() and (ragged[2, 2] != 0)
+
+
+@pytest.mark.parametrize(("units", "rate", "cost"), [(20, 4.0, 0.74), (200, 7.0, 0.16)])
+@torch.inference_mode()
+def test_independent_heads_cost_what_they_must(units: int, rate: float, cost: float) -> None:
+    """On independent units, before any training, against the figures of specs/neuroformer.md, section 4, 20."""
+    counts = np.random.default_rng(0).poisson(rate / 100, (2000 if units < 50 else 200, 10, units))
+    bits = []
+    for compat in (False, True):
+        config = with_settings(past=0.05, compat=compat)
+        layout = Layout(10.0, 10, 5, 0, 3, {"one": units}, {"one": list(range(units))}, {"one": [""] * units})
+        kind = IndependentNeuroformer if compat else Neuroformer
+        made = kind(config, layout, Shapes(classes={"one": {}})).eval()
+        made.head("one").start_at(torch.full((units,), rate / 100), {})
+        bits.append(float(log_likelihood(made, batch(counts, history=5)).sum()) / counts[:, 5:].sum() / np.log(2))
+    assert bits[0] - bits[1] == pytest.approx(cost, abs=0.03)
+
+
+@torch.inference_mode()
+def test_independent_heads_do_not_know_each_other() -> None:
+    """Each is a law of its own that sums to one, and what the unit is asked for does not depend on the bin."""
+    torch.manual_seed(0)
+    layout = Layout(10.0, 40, 10, 0, 3, {"one": 6}, {"one": list(range(6))}, {"one": [""] * 6})
+    made = IndependentNeuroformer(with_settings(compat=True), layout, Shapes(classes={"one": {}})).eval()
+    head, given = made.head("one"), batch(poisson(3, 30))
+    windows = made.windows(given)
+    reading = made.read(given, windows)
+    units = made.next_log_probabilities(head, reading.states, reading.last)
+    assert torch.allclose(units.exp().sum(1), torch.ones(len(units)), atol=1e-5)
+    bins = made.bin_log_probabilities(head, reading.states, reading.last)
+    # Untrained, both ends are as likely as the law says; after the last token of a long silence they are certain.
+    assert torch.allclose(units[:, -1], bins[:, -1], atol=1e-4)
+    asked = [made.unit_query(reading.states, torch.full((len(units),), bin)) for bin in (0, 4)]
+    assert torch.equal(*asked)

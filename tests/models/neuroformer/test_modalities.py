@@ -11,7 +11,7 @@ import torch
 from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.neuroformer.modalities import Contrast
 from pipeline_lib.models.neuroformer.model import NeuroformerModel
-from pipeline_lib.models.neuroformer.report import balanced_accuracy, weighted_r, weighted_r2
+from pipeline_lib.models.neuroformer.report import weighted_r
 from pipeline_lib.models.neuroformer.settings import Config
 from pipeline_lib.models.neuroformer.signals import as_classes, read_frames, read_signals
 from pipeline_lib.sources.simulate import simulate
@@ -182,15 +182,14 @@ def test_what_is_read_from_adds_up_spikes_and_no_padding(film: FitData, model: N
     assert torch.allclose(steps[1], 2 * steps[0], atol=1e-3) and torch.allclose(steps[2], 4 * steps[0], atol=1e-3)
 
 
-def test_scores_are_those_of_the_book() -> None:
+def test_a_weighted_correlation_is_that_of_repeated_rows() -> None:
     rng = np.random.default_rng(0)
     true, predicted = rng.standard_normal(50), rng.standard_normal(50)
     weights = np.ones((1, 50))
     assert weighted_r(true, predicted, weights)[0] == pytest.approx(np.corrcoef(true, predicted)[0, 1])
-    r2 = 1 - ((true - predicted) ** 2).sum() / ((true - true.mean()) ** 2).sum()
-    assert weighted_r2(true, predicted, weights)[0] == pytest.approx(r2)
-    labels, guess = np.array([0, 0, 0, 1.0]), np.array([0, 0, 1, 1.0])
-    assert balanced_accuracy(labels, guess, np.ones((1, 4)))[0] == pytest.approx((2 / 3 + 1) / 2)
+    twice = np.where(np.arange(50) < 20, 2.0, 1.0)[None]
+    rows = np.r_[np.arange(20), np.arange(50)]
+    assert weighted_r(true, predicted, twice)[0] == pytest.approx(np.corrcoef(true[rows], predicted[rows])[0, 1])
 
 
 def test_fine_tuning_starts_from_other_weights_and_leaves_the_frozen_ones(film: FitData, tmp_path: Path) -> None:
@@ -234,6 +233,34 @@ def test_weights_are_kept_by_the_term_that_is_named(film: FitData, tmp_path: Pat
         assert found / sum(len(batch.counts) for batch in batches) == pytest.approx(lowest, abs=1e-5)
 
 
+def test_each_objective_has_its_own_best_weights(film: FitData, tmp_path: Path) -> None:
+    """One training keeps those of every term; they are in the file, and a variable is read out with its own."""
+    terms = ("time", "decode:running/speed", "decode:state/moving")
+    settings = replace(
+        TASKS, frames=0, signals=(), contrastive=(), steps=14, learning_rate=0.03, average=0.0, objectives=terms
+    )
+    model, run = NeuroformerModel(settings, 0), Run(tmp_path)
+    model.fit(replace(film, fitting=True), run)
+    copy = NeuroformerModel(settings, 0)
+    copy.load_state(model.state())
+    steps = {term: min(run.rows, key=lambda row: row[f"validation_{term}"])["step"] for term in terms}
+    assert len(set(steps.values())) > 1
+    batches = list(model.batches(film, "film", "validation"))
+    windows = sum(len(batch.counts) for batch in batches)
+    for term in terms:
+        with torch.inference_mode():
+            found = sum(float(copy.best_of(term)(batch)[term]) * len(batch.counts) for batch in batches) / windows
+        assert found == pytest.approx(min(row[f"validation_{term}"] for row in run.rows), abs=1e-5), term
+    table = copy.tables(film)["decoding"].query("variable == 'running/speed' and split == 'validation'")
+    with torch.inference_mode():
+        own, other = (
+            torch.cat([copy.best_of(term).decoded(batch)["running/speed"] for batch in batches])
+            for term in (terms[1], "time")
+        )
+    assert np.allclose(table["predicted"], own, atol=1e-5)
+    assert not np.allclose(own, other, atol=1e-3)
+
+
 class Killed(Exception):
     """What ends a run in the middle."""
 
@@ -254,7 +281,7 @@ class ShortRun(Run):
 
 def test_a_killed_training_goes_on_to_the_same_bytes(film: FitData, tmp_path: Path) -> None:
     """With dropout, windows cut at random bins, frames, signals, a contrastive loss and read-outs."""
-    settings = replace(TASKS, steps=5, evaluate_every=2, dropout=0.2)
+    settings = replace(TASKS, steps=5, evaluate_every=2, dropout=0.2, objectives=("time", "decode:running/speed"))
     data = replace(film, fitting=True)
     whole = NeuroformerModel(settings, 0)
     whole.fit(data, Run(tmp_path / "whole"))

@@ -9,6 +9,7 @@ import yaml
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import FitData
+from pipeline_lib.models.neuroformer.connectivity import cross_correlation
 from pipeline_lib.models.neuroformer.model import NeuroformerModel
 from pipeline_lib.models.neuroformer.settings import Config
 from pipeline_lib.models.registry import check_config
@@ -59,7 +60,7 @@ def test_a_saved_model_is_the_fitted_one(ragged: FitData, model: NeuroformerMode
 
 def test_tables_say_what_the_model_knows(ragged: FitData, model: NeuroformerModel) -> None:
     tables = model.tables(ragged)
-    scores = tables["scores"]
+    scores = tables["scores"].query("metric == 'token_bits_per_spike'")
     assert len(scores) == 8 and scores["value"].notna().all() and (scores["ci_low"] < scores["ci_high"]).all()
     tokens = tables["tokens"].set_index(["session", "split"])
     heldin = ragged.heldin("two")
@@ -69,6 +70,10 @@ def test_tables_say_what_the_model_knows(ragged: FitData, model: NeuroformerMode
     assert set(generated["session"]) == {"one", "two"} and not generated["unit"].isin(ragged.heldout("two")).all()
     attended = tables["attention"].query("session == 'one'")
     assert len(attended) == 81 and attended["attention"].mean() == pytest.approx(1, abs=0.5)
+    counts, heldin = ragged.counts("one", "train"), ragged.heldin("one")
+    known = attended.pivot(index="sender", columns="receiver", values="cross_correlation").to_numpy()
+    assert np.allclose(known[np.ix_(heldin, heldin)], cross_correlation(counts[:, :, heldin], 5))
+    assert np.isnan(known[ragged.heldout("one")]).all() and np.isnan(known[:, ragged.heldout("one")]).all()
 
 
 def test_couplings_are_those_of_heldin_senders(ragged: FitData, model: NeuroformerModel) -> None:
@@ -77,6 +82,18 @@ def test_couplings_are_those_of_heldin_senders(ragged: FitData, model: Neuroform
     unknown = np.isnan(couplings.filters).all((1, 2))
     assert np.array_equal(np.flatnonzero(unknown), ragged.heldout("two"))
     assert np.allclose(couplings.strength[~unknown], couplings.filters[~unknown].sum(2), atol=1e-5)
+
+
+def test_independent_heads_are_fitted_and_scored_like_the_others(ragged: FitData, tmp_path: Path) -> None:
+    model = NeuroformerModel(replace(HERE, compat=True), 0)
+    model.fit(replace(ragged, fitting=True), Run(tmp_path))
+    copy = NeuroformerModel(model.config, 0)
+    copy.load_state(model.state())
+    tables = copy.tables(ragged)
+    bits = tables["scores"].query("metric == 'token_bits_per_spike' and null == 'train mean' and split == 'test'")
+    assert len(bits) == 2 and (bits["value"] < -0.2).all() and len(tables["generated"])
+    assert np.isfinite(copy.predict(ragged, "one", ragged.samples("one", "test"))).all()
+    assert copy.couplings("two") is not None
 
 
 def test_a_limit_is_counted_and_takes_the_likelihood_away(ragged: FitData, tmp_path: Path) -> None:
@@ -128,6 +145,7 @@ def test_forward_bins_are_refused(tmp_path: Path) -> None:
         ({"loss_terms": ("nothing",)}, "loss_terms"),
         ({"loss_terms": ("id",), "select": "time"}, "select"),
         ({"signals": ("speed",)}, "running/speed"),
+        ({"objectives": ("decode:running/speed",)}, "objectives"),
         ({"fraction": 0.0}, "fraction"),
     ],
 )

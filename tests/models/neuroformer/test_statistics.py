@@ -1,0 +1,71 @@
+"""Statistics of generated spikes: of spikes drawn from the same law they agree, of others they do not."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline_lib.models.contract import FitData
+from pipeline_lib.models.neuroformer.statistics import generated_statistics, statistics_scores
+from pipeline_lib.trains.splits import SplitSettings
+from pipeline_lib.trains.windows import WindowSettings
+from tests.small_cohort import open_cohort, recording, write_cohort
+
+WINDOWS = WindowSettings(bin_size=10, mode="trials", after=0.8, history=0.1)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> FitData:
+    splits = SplitSettings(fractions=(0.4, 0.1, 0.5), heldout_units=2)
+    made = [recording("one", 0, units=8, trials=120)]
+    return open_cohort(*write_cohort(tmp_path_factory.mktemp("cohort"), WINDOWS, splits, made))
+
+
+def as_generated(data: FitData, counts: np.ndarray, rollout: int = 0) -> pd.DataFrame:
+    """Counts of held-in units [S, T, N] in the place of the test windows."""
+    sample, bin_, unit = np.nonzero(counts)
+    times = counts[sample, bin_, unit]
+    index = data.samples("one", "test").index.to_numpy()
+    columns = {"sample": index[sample], "bin": bin_, "unit": data.heldin("one")[unit]}
+    table = pd.DataFrame({name: np.repeat(values, times) for name, values in columns.items()})
+    return table.assign(session="one", rollout=rollout)
+
+
+def scores_of(data: FitData, generated: pd.DataFrame) -> dict[str, float]:
+    rows = statistics_scores(generated_statistics(data, generated, "test"), "test")
+    return {row["metric"]: row["value"] for row in rows}
+
+
+def test_what_was_recorded_agrees_with_itself(cohort: FitData) -> None:
+    true = cohort.counts("one", "test")[:, 10:, cohort.heldin("one")]
+    twice = pd.concat([as_generated(cohort, true, rollout) for rollout in (0, 1)])
+    found = scores_of(cohort, twice)
+    for name in ("generated_rate_r", "generated_correlation_r", "generated_psth_r"):
+        assert found[name] == pytest.approx(1), name
+    assert found["generated_interval_distance"] == 0 and found["train_psth_r"] < 1
+    statistics = generated_statistics(cohort, twice, "test")
+    rates = statistics[statistics["kind"] == "rate"]
+    assert np.allclose(rates["x"], true.sum((0, 1)) / (len(true) * 0.8)) and np.allclose(rates["y"], rates["x"])
+
+
+def test_shuffled_spikes_lose_what_was_shuffled(cohort: FitData) -> None:
+    """Bins in random order: rates stay, intervals and mean responses go."""
+    true = cohort.counts("one", "test")[:, 10:, cohort.heldin("one")]
+    order = np.random.default_rng(0).permuted(np.broadcast_to(np.arange(80)[:, None], (len(true), 80, 1)), axis=1)
+    found = scores_of(cohort, as_generated(cohort, np.take_along_axis(true, order, 1)))
+    assert found["generated_rate_r"] == pytest.approx(1)
+    assert abs(found["generated_psth_r"]) < 0.3
+
+
+def test_the_mean_response_by_hand(cohort: FitData) -> None:
+    """50-ms bins of all windows of a condition, conditions one after the other."""
+    heldin = cohort.heldin("one")
+    parts = {part: cohort.counts("one", part)[:, 10:, heldin].astype(float) for part in ("train", "test")}
+    psths = {}
+    for part, counts in parts.items():
+        condition = cohort.samples("one", part)["condition"].to_numpy()
+        coarse = counts.reshape(len(counts), 16, 5, -1).mean(2)
+        psths[part] = np.concatenate([coarse[condition == name].mean(0) for name in np.unique(condition)])
+    expected = [np.corrcoef(psths["train"][:, unit], psths["test"][:, unit])[0, 1] for unit in range(len(heldin))]
+    table = generated_statistics(cohort, as_generated(cohort, parts["test"].astype(int)), "test")
+    assert np.allclose(table.loc[table["kind"] == "psth", "x"], expected)
+    assert len(np.unique(cohort.samples("one", "test")["condition"])) > 1
