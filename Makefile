@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # --configfile takes all that follows it, so it goes before another option.
 SNAKEMAKE := $(BIN)/snakemake --configfile $(CONFIG) --cores $(CORES)
 
-.PHONY: help setup demo test test-slow test-slurm lint format docs bench list run data figures status report clean
+.PHONY: help setup demo test test-slow test-slurm lint audit format docs bench list run data figures status report clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -50,12 +50,19 @@ else
 endif
 	$(BIN)/python -m pytest -m slurm -rs tests/slurm
 
-lint: setup  ## ruff, types, snakefmt and snakemake --lint
+lint: setup audit  ## ruff, types, snakefmt, snakemake --lint, and known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/snakemake --lint --configfile $(CONFIG)
+
+# One package first: where the database cannot be reached, that takes seconds, and nothing is said to be safe.
+AUDIT = $(BIN)/uv tool run --quiet pip-audit==2.10.1 --no-deps --disable-pip --progress-spinner off --timeout 5
+audit: setup  ## known vulnerabilities of the pinned dependencies, where their database can be reached
+	@grep '^numpy==' constraints.txt > $(VENV)/.audited
+	@if timeout 60 $(AUDIT) -r $(VENV)/.audited -f json 2>/dev/null | grep -q '"vulns"'; then $(AUDIT) -r constraints.txt; \
+	else echo "dependencies not audited: the database of vulnerabilities cannot be reached"; fi
 
 format: setup
 	$(BIN)/ruff check --fix-only --quiet .

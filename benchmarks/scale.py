@@ -3,7 +3,8 @@
     python -m benchmarks scale
 
 The session sheet names one simulation a thousand times, so that planning costs what it costs for real sessions that are
-fetched. `nothing to do` is asked of made-up files, without Snakemake's records of parameters (which cost more).
+fetched. `nothing to do` is asked of made-up files, without Snakemake's records of parameters (which cost more). On a
+machine whose cores others use, too, CPU time comes out up to half as much again: measure on a quiet one.
 """
 
 import argparse

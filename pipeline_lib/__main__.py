@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline_lib import __version__
-from pipeline_lib.arguments import mapping, path, read_mapping
+from pipeline_lib.arguments import folder, mapping, path, read_mapping
 from pipeline_lib.errors import Failure, InputError
 from pipeline_lib.model_verbs import add_model_verbs
 
@@ -58,6 +58,7 @@ def _fetch(options: argparse.Namespace) -> None:
             accept=options.accept,
             sdk=options.sdk,
             network=Network(parallel=options.parallel),
+            cache=options.cache,
         )
 
 
@@ -123,8 +124,16 @@ def _split(options: argparse.Namespace) -> None:
 
 def _figure(options: argparse.Namespace) -> None:
     from pipeline_lib.figures import make
+    from pipeline_lib.figures.subjects import FigureFiles
+    from pipeline_lib.paths import Paths
+    from pipeline_lib.plan import resolve
 
-    make(options.name, options.paths, options.stem)
+    if options.config:
+        plan = resolve(options.config, "--config")
+        FigureFiles(plan, Paths(str(options.out.parent), plan.config.data)).draw(options.names, options.of)
+        return
+    for name in options.names:
+        make(name, options.paths, options.out / name)
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -217,7 +226,7 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--name", help="name of the session in the files; default: the folder's")
     added.add_argument("--seed", type=int, default=0)
     mapping(added, "--settings", "settings of the simulator")
-    path(added, "--out", "folder to write")
+    folder(added, "--out", "folder to write")
 
     def of_cache(added: argparse.ArgumentParser) -> None:
         added.add_argument("--data", type=Path, default=Path("data"), help="folder of downloads; default: data")
@@ -239,6 +248,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     added.add_argument("--sdk", action="store_true", help="Allen Visual Coding through AllenSDK, not from the bucket")
     added.add_argument("--parallel", type=int, default=4, help="files at a time; default: 4")
+    added.add_argument("--cache", type=Path, help="folder of others' downloads, looked into first and never written")
 
     added = verb("sessions", _sessions, "find sessions; prints rows for the session sheet")
     added.add_argument("--source", required=True, choices=("allen", "allen-behavior", "ibl"))
@@ -265,15 +275,15 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--source", required=True, help="allen, ibl, nwb or tables")
     path(added, "--location", "file or folder of the session")
     mapping(added, "--options", "reading options of the source")
-    path(added, "--out", "folder to write")
+    folder(added, "--out", "folder to write")
 
     added = verb("convert", _convert, "convert a recording to a spike-train store")
-    path(added, "--recording", "folder of the recording")
+    folder(added, "--recording", "folder of the recording")
     added.add_argument("--counts", type=float, nargs="*", default=[], metavar="MS", help="bin sizes of dense counts")
-    path(added, "--out", "folder to write")
+    folder(added, "--out", "folder to write")
 
     added = verb("split", _split, "cut sessions into samples and split them for training, selection and test")
-    path(added, "--trains", "folders of the cohort's trains", nargs="+")
+    folder(added, "--trains", "folders of the cohort's trains", nargs="+")
     added.add_argument("--cohort", required=True)
     mapping(added, "--windows", "keys of the config's `windows`")
     mapping(added, "--splits", "keys of the config's `splits`")
@@ -281,10 +291,12 @@ def _parser() -> argparse.ArgumentParser:
 
     add_model_verbs(verb)
 
-    added = verb("figure", _figure, "draw a figure: PDF, PNG and the CSV behind them")
-    added.add_argument("name")
-    mapping(added, "--paths", "what the figure is drawn from")
-    path(added, "--stem", "path of the figure without its ending")
+    added = verb("figure", _figure, "draw figures: PDF, PNG and the CSV behind each")
+    added.add_argument("names", nargs="+")
+    mapping(added, "--paths", "what they are drawn from")
+    mapping(added, "--config", "instead of --paths: the configuration whose results they show")
+    added.add_argument("--of", default="", help="with --config: the session or cohort they show; default: all results")
+    path(added, "--out", "folder to write; with --config: `figures` in the folder of the results")
 
     added = verb("report", _report, "write the HTML report of everything in a results folder")
     added.add_argument("--results", type=Path, default=Path("results"))

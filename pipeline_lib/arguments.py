@@ -26,3 +26,12 @@ def mapping(verb: argparse.ArgumentParser, flag: str, summary: str) -> None:
 def path(verb: argparse.ArgumentParser, flag: str, summary: str, **more: Any) -> None:
     """A path that must be given."""
     verb.add_argument(flag, type=Path, help=summary, required=True, **more)
+
+
+def folder(verb: argparse.ArgumentParser, flag: str, summary: str, **more: Any) -> None:
+    """A folder that must be given: itself, or by the JSON file in it that declares it complete, as rules know it."""
+    verb.add_argument(flag, type=_folder, help=summary, **({"required": True} | more))
+
+
+def _folder(text: str) -> Path:
+    return Path(text).parent if text.endswith(".json") else Path(text)

@@ -61,6 +61,8 @@ class Downloads(BaseModel):
     """Fetch sessions of Allen Visual Coding through AllenSDK instead of from the public bucket."""
     parallel: int = Field(default=4, ge=1)
     """Files that one session fetches at a time."""
+    cache: str | None = None
+    """Folder of downloads that several projects share: looked into before the network is asked, and never written."""
 
 
 class Evaluation(BaseModel):

@@ -2,9 +2,11 @@
 
 import argparse
 from collections.abc import Callable
+from itertools import zip_longest
 from pathlib import Path
 
-from pipeline_lib.arguments import mapping, path
+from pipeline_lib.arguments import folder, mapping, path
+from pipeline_lib.errors import InputError
 
 Verb = Callable[[str, Callable[[argparse.Namespace], int | None], str], argparse.ArgumentParser]
 
@@ -12,19 +14,22 @@ Verb = Callable[[str, Callable[[argparse.Namespace], int | None], str], argparse
 def add_model_verbs(verb: Verb) -> None:
     """Add them; `verb(name, function, summary)` adds one."""
     added = verb("fit", _fit, "fit a model; a killed fit resumes when the same command is given again")
-    _of_fit(added)
+    _of_data(added)
+    added.add_argument("--model", required=True, help="name of the model in the results")
+    seeds = "default: 0; of several seeds the fits are trained as one, where the model can be"
+    added.add_argument("--seed", type=int, default=[0], nargs="+", help=seeds)
     added.add_argument("--implementation", help="registered model or a Python file with MODEL; default: the name")
     mapping(added, "--settings", "hyper-parameters")
     added.add_argument("--code", default="", help="hash of the code; a fit of other code is not reused")
-    path(added, "--out", "folder to write")
+    folder(added, "--out", "folder to write; one for each seed", nargs="+")
 
     added = verb("predict", _predict, "predict further parts of a split with a finished fit")
-    path(added, "--fit", "folder of the fit")
+    folder(added, "--fit", "folder of the fit")
     _of_data(added)
     added.add_argument("--parts", nargs="+", default=["train"], help="train, validation, test; default: train")
     added.add_argument("--implementation", help="the Python file of a user's own model")
     added.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    path(added, "--out", "folder to write")
+    folder(added, "--out", "folder to write")
 
     added = verb("search", _search, "search for hyper-parameters; a killed search goes on where it was")
     _of_data(added)
@@ -33,19 +38,31 @@ def add_model_verbs(verb: Verb) -> None:
     added.add_argument("--jobs", type=int, default=1, help="fits at once; default: 1")
     path(added, "--out", "folder to write")
 
-    added = verb("evaluate", _evaluate, "score a fit's predictions")
-    _of_fit(added)
-    path(added, "--fit", "folder of the fit")
-    path(added, "--recordings", "folders of the cohort's recordings", nargs="+")
+    added = verb("evaluate", _evaluate, "score the predictions of fits that differ in their seeds only")
+    _of_data(added)
+    added.add_argument("--model", required=True, help="name of the model in the results")
+    added.add_argument("--seed", type=int, default=[0], nargs="+", help="of each fit; default: 0")
+    folder(added, "--fit", "folders of the fits", nargs="+")
+    folder(added, "--recordings", "folders of the cohort's recordings", nargs="+")
     added.add_argument("--cohort", required=True)
     added.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples behind the intervals")
     mapping(added, "--decoding", "what to decode, by name, as the config's `evaluation.decoding`")
-    added.add_argument("--train", type=Path, help="predictions of the training part (verb predict), for decoding")
+    folder(
+        added,
+        "--train",
+        "each fit's predictions of the training part (verb predict), for decoding",
+        nargs="*",
+        required=False,
+        default=[],
+    )
     added.add_argument("--few-shot", type=int, nargs="*", default=[], help="windows of few-shot readouts")
-    path(added, "--out", "Parquet file to write")
+    path(added, "--out", "Parquet file to write for each fit", nargs="+")
 
     added = verb("collect", _collect, "put the tables of scores together")
-    added.add_argument("tables", type=Path, nargs="+")
+    added.add_argument("tables", type=Path, nargs="*", help="default: those of the configuration's fits")
+    mapping(added, "--config", "the configuration whose fits are meant")
+    added.add_argument("--results", type=Path, default=Path("results"), help="folder with the configuration's scores")
+    added.add_argument("--available", action="store_true", help="leave out those that are not there")
     path(added, "--out", "Parquet file to write")
 
     added = verb("export", _export, "write a fit's predictions as a submission to a benchmark")
@@ -59,29 +76,27 @@ def add_model_verbs(verb: Verb) -> None:
 
 
 def _of_data(added: argparse.ArgumentParser) -> None:
-    path(added, "--trains", "folders of the cohort's trains", nargs="+")
+    folder(added, "--trains", "folders of the cohort's trains", nargs="+")
     path(added, "--split", "the cohort's split (Parquet)")
 
 
-def _of_fit(added: argparse.ArgumentParser) -> None:
-    _of_data(added)
-    added.add_argument("--model", required=True, help="name of the model in the results")
-    added.add_argument("--seed", type=int, default=0)
-
-
 def _fit(options: argparse.Namespace) -> None:
-    from pipeline_lib.training.fit import fit
+    what = {
+        "trains_dirs": options.trains,
+        "split_path": options.split,
+        "model_name": options.model,
+        "implementation": options.implementation or options.model,
+        "config": options.settings,
+        "code": options.code,
+    }
+    if len(options.seed) == len(options.out) == 1:
+        from pipeline_lib.training.fit import fit
 
-    fit(
-        trains_dirs=options.trains,
-        split_path=options.split,
-        model_name=options.model,
-        implementation=options.implementation or options.model,
-        config=options.settings,
-        seed=options.seed,
-        out_dir=options.out,
-        code=options.code,
-    )
+        fit(seed=options.seed[0], out_dir=options.out[0], **what)
+    else:
+        from pipeline_lib.training.fit_ensemble import fit_ensemble
+
+        fit_ensemble(seeds=options.seed, out_dirs=options.out, **what)
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -106,26 +121,41 @@ def _evaluate(options: argparse.Namespace) -> None:
     from pipeline_lib.evaluation.settings import Target
     from pipeline_lib.parsing import parse
 
-    evaluate(
-        fit_dir=options.fit,
-        trains_dirs=options.trains,
-        split_path=options.split,
-        recording_dirs=options.recordings,
-        out=options.out,
-        cohort=options.cohort,
-        model=options.model,
-        seed=options.seed,
-        resamples=options.resamples,
-        decoding=parse(dict[str, Target], options.decoding, "--decoding"),
-        few_shot=options.few_shot,
-        train_dir=options.train,
-    )
+    for flag, given in (("--seed", options.seed), ("--out", options.out), ("--train", options.train)):
+        if given and len(given) != len(options.fit):
+            raise InputError("evaluate", flag, f"{len(given)} given", f"one for each of {len(options.fit)} fits")
+    for fit, seed, out, train in zip_longest(options.fit, options.seed, options.out, options.train):
+        evaluate(
+            fit_dir=fit,
+            trains_dirs=options.trains,
+            split_path=options.split,
+            recording_dirs=options.recordings,
+            out=out,
+            cohort=options.cohort,
+            model=options.model,
+            seed=seed,
+            resamples=options.resamples,
+            decoding=parse(dict[str, Target], options.decoding, "--decoding"),
+            few_shot=options.few_shot,
+            train_dir=train,
+        )
 
 
 def _collect(options: argparse.Namespace) -> None:
     from pipeline_lib.evaluation.evaluate import collect
+    from pipeline_lib.paths import Paths
+    from pipeline_lib.plan import resolve
 
-    collect(options.tables, options.out)
+    tables = options.tables
+    if options.config:
+        # A thousand sessions have more tables than a command line can name.
+        paths = Paths(str(options.results))
+        tables = [Path(paths.scores(*fit)) for fit in resolve(options.config, "--config").fits]
+    if options.available:
+        tables = [table for table in tables if table.exists()]
+    if not tables:
+        raise InputError("collect", "tables", "none", "tables of scores, or --config")
+    collect(tables, options.out)
 
 
 def _export(options: argparse.Namespace) -> None:

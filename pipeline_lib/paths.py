@@ -13,22 +13,28 @@ class Paths:
 
     results: str = "results"
     data: str = "data"
+    folders: bool = False
+    """Name the folder of a stage instead of the file that declares it complete: an object store keeps only what is
+    named, where a file system keeps the rest of the folder, too."""
+
+    def _declared(self, file: str) -> str:
+        return file.rpartition("/")[0] if self.folders else file
 
     def simulation(self, simulation: str) -> str:
         """A simulated session, in the layout of a real source."""
-        return f"{self.data}/simulated/{simulation}/simulation.json"
+        return self._declared(f"{self.data}/simulated/{simulation}/simulation.json")
 
     def fetched(self, folder: str) -> str:
         """The files of a remote session; `folder` is where they lie below `data`."""
-        return f"{self.data}/{folder}/fetch.json"
+        return self._declared(f"{self.data}/{folder}/fetch.json")
 
     def recording(self, session: str) -> str:
         """The tables of a session."""
-        return f"{self.results}/recordings/{session}/recording.json"
+        return self._declared(f"{self.results}/recordings/{session}/recording.json")
 
     def trains(self, session: str) -> str:
         """The spike-train store of a session."""
-        return f"{self.results}/trains/{session}/manifest.json"
+        return self._declared(f"{self.results}/trains/{session}/manifest.json")
 
     def split(self, cohort: str) -> str:
         """The samples of a cohort and the part each belongs to."""
@@ -36,15 +42,17 @@ class Paths:
 
     def fit(self, cohort: str, model: str, seed: int | str) -> str:
         """Weights, history and predictions of a fit."""
-        return f"{self.results}/fits/{cohort}/{model}/seed{seed}/manifest.json"
+        return self._declared(f"{self.results}/fits/{cohort}/{model}/seed{seed}/manifest.json")
 
     def predictions(self, cohort: str, model: str, seed: int | str) -> str:
         """What a fit predicts of its training part, for readouts."""
-        return f"{self.results}/predictions/{cohort}/{model}/seed{seed}/manifest.json"
+        return self._declared(f"{self.results}/predictions/{cohort}/{model}/seed{seed}/manifest.json")
 
     def trial(self, search: str, cohort: str, generation: str, member: str) -> str:
         """One trial of a search; generation and member have two digits."""
-        return f"{self.results}/searches/{search}/{cohort}/generation{generation}/member{member}/score.json"
+        return self._declared(
+            f"{self.results}/searches/{search}/{cohort}/generation{generation}/member{member}/score.json"
+        )
 
     def search(self, search: str, cohort: str) -> str:
         """The table of a search, beside its best settings."""

@@ -4,7 +4,7 @@ The Snakefile and the command line work from the plan alone. Nothing heavy is im
 """
 
 import csv
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,8 @@ class ModelPlan:
 
     implementation: str
     settings: dict[str, Any]
+    ensemble: bool = False
+    """Train all seeds in one process."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,13 @@ class Plan:
     def searched(self) -> list[tuple[str, str]]:
         """Every (search, cohort)."""
         return [(name, cohort) for name in self.searches for cohort in self.config.searches[name]]
+
+    @property
+    def ensembles(self) -> list[str]:
+        """Models whose seeds are trained in one process, where there are several."""
+        several = len(self.config.seeds) > 1
+        plans = (each for cohort in self.cohorts.values() for each in cohort.models.items())
+        return sorted({name for name, model in plans if model.ensemble and several})
 
     @property
     def fits(self) -> list[tuple[str, str, int]]:
@@ -135,7 +144,7 @@ def _cohort(
     for model, changes in entry.model_settings.items():
         if model in chosen:
             plan = chosen[model]
-            chosen[model] = ModelPlan(plan.implementation, plan.settings | changes)
+            chosen[model] = replace(plan, settings=plan.settings | changes)
     windows = _override(WindowSettings, config.windows, entry.windows, f"{where}: windows")
     splits = _override(SplitSettings, config.splits, entry.splits, f"{where}: splits")
     return Cohort(name, members, windows, splits, chosen)
@@ -163,6 +172,7 @@ def _read_sessions(config: Config, where: str) -> dict[str, Session]:
         if column not in columns:
             raise InputError(path, "columns", f"no column {column!r}", f"tab-separated {', '.join(SESSION_COLUMNS)}")
     sessions: dict[str, Session] = {}
+    checked = set()  # a thousand sessions have the same few options
     for number, row in enumerate(rows, start=1):
         place, session = f"{path}: row {number}", (row["session"] or "").strip()
         check_name(session, place, "session")
@@ -170,10 +180,12 @@ def _read_sessions(config: Config, where: str) -> dict[str, Session]:
             raise InputError(place, "session", f"{session!r} a second time", "every session once")
         source = (row["source"] or "").strip()
         options = config.sources.get(source, {}) | _options(row.get("options"), place)
-        try:
-            check_options(source, options)
-        except InputError as error:
-            raise InputError(place, error.field, error.found, error.accepted) from None
+        if (key := (source, repr(options))) not in checked:
+            try:
+                check_options(source, options)
+            except InputError as error:
+                raise InputError(place, error.field, error.found, error.accepted) from None
+            checked.add(key)
         location, simulation, remote = _locate((row["location"] or "").strip(), options, config, place)
         sessions[session] = Session(session, source, location, simulation, options, remote)
     if not sessions:
@@ -236,8 +248,10 @@ def _read_models(config: Config, where: str) -> dict[str, ModelPlan]:
         if not isinstance(settings, dict):
             raise InputError(path, "content", type(settings).__name__, "a mapping of hyper-parameters")
         settings = settings | (changes or {})
-        implementation = settings.pop("implementation", name)
-        plans[name] = ModelPlan(implementation, settings)
+        implementation, ensemble = settings.pop("implementation", name), settings.pop("ensemble", False)
+        if not isinstance(ensemble, bool):
+            raise InputError(where, f"models.{name}.ensemble", repr(ensemble), "true or false")
+        plans[name] = ModelPlan(implementation, settings, ensemble)
     return plans
 
 

@@ -51,7 +51,7 @@ def _check_models(plan: Plan, before: set[str], where: str) -> set[str]:
     from pipeline_lib.training.code_id import code_id
 
     models = {
-        json.dumps([name, model.implementation, model.settings], sort_keys=True): (name, model)
+        json.dumps([name, model.implementation, model.settings, model.ensemble], sort_keys=True): (name, model)
         for cohort in plan.cohorts.values()
         for name, model in cohort.models.items()
     }
@@ -61,9 +61,12 @@ def _check_models(plan: Plan, before: set[str], where: str) -> set[str]:
     if key in before:
         return {key} | {each for each in before if each.startswith(ON_GPU)}
     from pipeline_lib.models.registry import check_config, load_model
+    from pipeline_lib.training.fit_ensemble import check_ensemble
 
     for name, model in models.values():
         check_config(model.implementation, model.settings, f"{where}: models.{name}")
+        if model.ensemble:
+            check_ensemble(model.implementation, f"{where}: models.{name}")
     return {key} | {ON_GPU + implementation for implementation in sources if load_model(implementation).uses_gpu}
 
 

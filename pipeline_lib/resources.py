@@ -3,9 +3,13 @@
 Every figure is multiplied by the attempt: a job that was killed for memory or time comes back with more.
 """
 
+import errno
 import json
+import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from pipeline_lib.clock import TICKS_PER_SECOND
 
@@ -24,7 +28,7 @@ def bins(manifests: Sequence[Path | str], bin_size: float) -> float:
 
     Parameters
     ----------
-    manifests : manifest.json of their spike-train stores.
+    manifests : manifest.json of their spike-train stores, or the stores' folders.
     bin_size : ms.
 
     Raises
@@ -32,15 +36,31 @@ def bins(manifests: Sequence[Path | str], bin_size: float) -> float:
     FileNotFoundError : not converted yet; Snakemake then asks again when they are.
     """
     total = 0.0
-    for path in manifests:
-        manifest = json.loads(Path(path).read_text())
+    for manifest in map(_manifest, manifests):
         total += manifest["units"] * manifest["duration_ticks"] / TICKS_PER_SECOND * 1000 / bin_size
     return total
 
 
+def _manifest(path: Path | str) -> dict[str, Any]:
+    """Of a store, given as itself or as its folder; read once, though all the fits of a cohort ask."""
+    file = Path(path)
+    if file.suffix != ".json":
+        file /= "manifest.json"
+    try:
+        return _read(file, file.stat().st_mtime_ns)
+    except FileNotFoundError:
+        # Snakemake waits for a file that is missing if it is one of the job's inputs, spelt as it spells it.
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
+
+
+@cache
+def _read(file: Path, changed: int) -> dict[str, Any]:
+    return dict(json.loads(file.read_text()))
+
+
 def megabytes(kind: str, manifests: Sequence[Path | str], bin_size: float, attempt: int = 1) -> int:
     """Memory of a "fit" or an "evaluate" job of these sessions."""
-    spikes = sum(json.loads(Path(path).read_text())["spikes"] for path in manifests)
+    spikes = sum(_manifest(path)["spikes"] for path in manifests)
     needed = BIN_BYTES[kind] * bins(manifests, bin_size) + SPIKE_BYTES * spikes
     return int((BASE_MEGABYTES + needed / 1e6) * attempt)
 

@@ -77,6 +77,23 @@ def evaluate(
     Raises
     ------
     InputError : predictions of another split or of other sessions, or rates that are no expected counts.
+
+    Examples
+    --------
+    >>> from pipeline_lib.sources.simulate import simulate
+    >>> from pipeline_lib.trains.splits import SplitSettings, make_split
+    >>> from pipeline_lib.trains.store import Trains, convert
+    >>> from pipeline_lib.trains.windows import WindowSettings
+    >>> simulate("lorenz", {"conditions": 2, "repeats": 10}, seed=0, session="demo").write("recordings/demo")
+    >>> convert("recordings/demo", "trains/demo")
+    >>> split = make_split([Trains.open("trains/demo")], WindowSettings(bin_size=20), SplitSettings(), "demo")
+    >>> split.write("demo.parquet")
+    >>> from pipeline_lib.training.fit import fit
+    >>> fit(["trains/demo"], "demo.parquet", "psth", "psth", {}, seed=0, out_dir="fits/demo/psth/seed0")
+    >>> names = {"cohort": "demo", "model": "psth", "seed": 0}
+    >>> evaluate("fits/demo/psth/seed0", ["trains/demo"], "demo.parquet", ["recordings/demo"], "psth.parquet", **names)
+    >>> {"bits_per_spike", "psth_r2"} <= set(pd.read_parquet("psth.parquet")["metric"])
+    True
     """
     split = Split.read(split_path)
     predictions = _open(fit_dir)
@@ -103,7 +120,16 @@ def evaluate(
 
 
 def collect(paths: Sequence[Path | str], out_parquet: Path | str) -> None:
-    """Put tables of scores together in one, sorted; `out_parquet` appears whole or not at all."""
+    """Put tables of scores together in one, sorted; `out_parquet` appears whole or not at all.
+
+    >>> key = {"cohort": "a", "session": "a", "seed": 0, "split": "test", "units": "heldin", "metric": "bits_per_spike"}
+    >>> for model in ("psth", "glm"):
+    ...     row = key | {"model": model, "aggregation": "pooled", "null": "evaluated mean", "value": 0.1}
+    ...     pd.DataFrame([row]).to_parquet(f"{model}.parquet")
+    >>> collect(["psth.parquet", "glm.parquet"], "metrics.parquet")
+    >>> pd.read_parquet("metrics.parquet")["model"].tolist()
+    ['glm', 'psth']
+    """
     table = pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
     order = ["cohort", "session", "model", "seed", "split", "units", "metric", "aggregation", "null"]
     with atomic_file(out_parquet) as part:

@@ -24,6 +24,9 @@ def negative_log_likelihood(counts: np.ndarray, rates: np.ndarray, mask: np.ndar
     """Sum over observed bins of r - y ln r + ln y!, in nats.
 
     Arrays (samples, bins, units) as in `poisson_sums`, which says what is raised; counts are whole numbers.
+
+    >>> round(negative_log_likelihood(np.array([[[0], [2]]]), np.array([[[0.5], [0.5]]])), 4)  # 1 - 2 ln 0.5 + ln 2!
+    3.0794
     """
     sums = poisson_sums(counts, rates, mask)
     spikes = counts[observed(counts, mask)].astype(np.int64)
@@ -35,13 +38,24 @@ def bits_per_spike(sums: PoissonSums, null: np.ndarray | None = None) -> np.ndar
     """(NLL of the null - NLL of the model) / (spikes ln 2), all units pooled; one value a row, NaN without spikes.
 
     `null` (units,) is the rate of the null model; None: the mean of the scored data itself, row by row.
+
+    >>> counts = np.array([[[0], [2]]])  # one sample of two bins of one unit
+    >>> bits_per_spike(poisson_sums(counts, np.array([[[0.2], [1.8]]])).total()).round(3)
+    array([0.848])
+    >>> bits_per_spike(poisson_sums(counts, np.ones((1, 2, 1))).total()).round(3)  # the null itself
+    array([0.])
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         return _gain(sums, null).sum(axis=1) / (sums.spikes.sum(axis=1) * np.log(2))
 
 
 def unit_bits_per_spike(sums: PoissonSums, null: np.ndarray | None = None) -> np.ndarray:
-    """Bits per spike of every unit (rows, units); NaN for a unit without spikes, for which it is not defined."""
+    """Bits per spike of every unit (rows, units); NaN for a unit without spikes, for which it is not defined.
+
+    >>> counts, rates = np.array([[[0, 0], [2, 0]]]), np.array([[[0.2, 0.1], [1.8, 0.1]]])
+    >>> unit_bits_per_spike(poisson_sums(counts, rates).total()).round(3)  # the second unit never spikes
+    array([[0.848,   nan]])
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(sums.spikes > 0, _gain(sums, null) / (sums.spikes * np.log(2)), np.nan)
 
@@ -50,6 +64,12 @@ def poisson_d2(sums: PoissonSums, null: np.ndarray | None = None) -> np.ndarray:
     """Share of the null model's Poisson deviance that the model explains, units pooled; one value a row.
 
     Deviance = 2 sum(y ln(y / r) - y + r); 1 is perfect, 0 no better than the null (see `bits_per_spike`).
+
+    >>> counts = np.array([[[0], [2]]])
+    >>> poisson_d2(poisson_sums(counts, counts.astype(float)).total()).round(3)
+    array([1.])
+    >>> poisson_d2(poisson_sums(counts, np.ones((1, 2, 1))).total()).round(3)
+    array([0.])
     """
     rate = null_rates(sums, null)
     model = sums.log_spikes - sums.log_expected - sums.spikes + sums.expected
@@ -59,7 +79,11 @@ def poisson_d2(sums: PoissonSums, null: np.ndarray | None = None) -> np.ndarray:
 
 
 def null_rates(sums: PoissonSums, null: np.ndarray | None = None) -> np.ndarray:
-    """Rates of the null model, broadcastable to (rows, units), counts per bin, floored as the model's rates are."""
+    """Rates of the null model, broadcastable to (rows, units), counts per bin, floored as the model's rates are.
+
+    >>> null_rates(poisson_sums(np.array([[[0], [2]]]), np.ones((1, 2, 1))).total())
+    array([[1.]])
+    """
     rate = sums.spikes / np.maximum(sums.bins, 1) if null is None else np.asarray(null, dtype=np.float64)
     return np.where(rate == 0, RATE_FLOOR, rate)
 
@@ -74,6 +98,10 @@ def r2(sums: SquareSums) -> np.ndarray:
     """Coefficient of determination, uniform average over units; one value a row.
 
     As scikit-learn: a unit whose truth is constant scores 1 if the estimate is exact and 0 if not.
+
+    >>> true = np.array([[[1.0], [2.0], [3.0]]])  # (samples, bins, units)
+    >>> r2(square_sums(true, np.array([[[1.0], [2.0], [2.5]]])).total())
+    array([0.875])
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         spread = sums.square - sums.value**2 / sums.bins
@@ -98,6 +126,13 @@ def latent_r2(estimate: np.ndarray, true: np.ndarray, mask: np.ndarray | None = 
     mask : (samples, bins) bool; False = not scored.
 
     NaN where every second sample is unknown, so that there is nothing to fit to.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> true = rng.normal(size=(6, 20, 2))
+    >>> round(latent_r2(true @ np.array([[2.0, 1.0], [0.0, -1.0]]) + 5, true), 3)  # the same, in other coordinates
+    1.0
     """
     mapped = np.full(true.shape, np.nan)
     known = np.isfinite(true).all(axis=2) & np.isfinite(estimate).all(axis=2)
@@ -127,6 +162,13 @@ def psth_r2(
     counts, rates, mask : (samples, bins, units) as in `poisson_sums`.
     condition : (samples,).
     smoothing : standard deviation in bins of the Gaussian (cut at 3) that smooths the measured PSTH; 0 = none.
+
+    Examples
+    --------
+    >>> rates = np.where(np.arange(10)[None, :, None] < 5, 1.0, 3.0) * np.ones((4, 1, 1))  # a step in time
+    >>> score, units = psth_r2(rates, 0.5 * rates + 1, np.array(["a", "a", "b", "b"]), smoothing=0)
+    >>> round(score, 3), units
+    (0.75, 1)
     """
     names, true = smoothed_psths(counts, condition, smoothing, mask)
     return given_psth_r2(names, true, rates, condition, observed(counts, mask))
@@ -135,7 +177,13 @@ def psth_r2(
 def smoothed_psths(
     counts: np.ndarray, condition: np.ndarray, smoothing: float, mask: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Names of the conditions (conditions,) and their PSTHs (conditions, bins, units), as in `psth_r2`."""
+    """Names of the conditions (conditions,) and their PSTHs (conditions, bins, units), as in `psth_r2`.
+
+    >>> counts = np.array([[[0], [2]], [[2], [4]], [[6], [6]]])
+    >>> names, psths = smoothed_psths(counts, np.array(["left", "left", "right"]), smoothing=0)
+    >>> names.tolist(), psths[:, :, 0].tolist()
+    (['left', 'right'], [[1.0, 3.0], [6.0, 6.0]])
+    """
     valid = observed(counts, mask)
     names, member = np.unique(condition, return_inverse=True)
     kernel, psths = _smoother(counts.shape[1], smoothing), []
@@ -164,6 +212,13 @@ def given_psth_r2(
     Returns
     -------
     The score, and how many units it is the mean of.
+
+    Examples
+    --------
+    >>> names, psths = np.array(["left"]), np.array([[[1.0], [3.0]]])
+    >>> rates = np.array([[[1.0], [2.0]], [[1.0], [4.0]]])
+    >>> given_psth_r2(names, psths, rates, np.array(["left", "left"]), np.ones(rates.shape, dtype=bool))
+    (1.0, 1)
     """
     true, predicted = [], []
     for name, psth in zip(names, psths, strict=True):

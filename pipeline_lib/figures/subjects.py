@@ -1,9 +1,15 @@
-"""Which figures a plan asks for, and the files behind each: what the workflow's rule looks up."""
+"""Which figures a plan asks for, and the files behind each: what the workflow's rules look up."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
-from pipeline_lib.figures import FIGURES, figure_spec
+from pipeline_lib.config import NAME
+from pipeline_lib.errors import InputError, suggest
+from pipeline_lib.figures import FIGURES, figure_spec, make
+from pipeline_lib.files import atomic_file
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import Plan
 from pipeline_lib.sources.remote import MANIFEST
@@ -12,6 +18,17 @@ FOLDERS = ("recording", "trains", "fits")
 """Needs whose declared file completes a folder, which is what the figure reads."""
 
 Files = dict[str, str | list[str]]
+
+
+@dataclass(frozen=True)
+class FigureSet:
+    """The figures that one job draws: all of a scope, for the subjects that have the same ones."""
+
+    rule: str
+    names: tuple[str, ...]
+    subjects: tuple[str, ...]
+    pattern: str
+    """Of the subjects, as a regular expression; not one name by one where all subjects of the scope are meant."""
 
 
 @dataclass(frozen=True)
@@ -27,27 +44,56 @@ class FigureFiles:
 
     @cached_property
     def stems(self) -> list[str]:
-        """Every figure without its ending; those of `config.figures` where it names some.
+        """Every figure without its ending; those of `config.figures` where it names some."""
+        of_one = [self.paths.figure(name, of) for each in self.sets for name in each.names for of in each.subjects]
+        return of_one + [self.paths.figure(name) for name in self.of_all]
 
-        Left out is what could only say that it has nothing to draw: a figure of a model that a cohort does not fit, of
-        an option that a session is not read with, of searches or of decoding where the configuration names none.
+    @cached_property
+    def of_each_job(self) -> list[str]:
+        """One figure, without its ending, of every job: where it is, those drawn with it are."""
+        of_one = [self.paths.figure(each.names[0], of) for each in self.sets for of in each.subjects]
+        return of_one + [self.paths.figure(name) for name in self.of_all]
+
+    @cached_property
+    def of_all(self) -> list[str]:
+        """The figures of all results; without those of searches or decoding where the configuration names none."""
+        asked = {"search": self.plan.searched, "decoding": self.plan.config.evaluation.decoding}
+        fitted = {model.implementation for cohort in self.plan.cohorts.values() for model in cohort.models.values()}
+        return [name for name in self._chosen("all") if asked.get(name, True) and FIGURES[name].model in {"", *fitted}]
+
+    @cached_property
+    def sets(self) -> list[FigureSet]:
+        """The figures of sessions and of cohorts, a job a subject: starting Python takes longer than drawing.
+
+        Left out is what could only say that it has nothing to draw: a figure of a model that a cohort does not fit, or
+        of an option that a session is not read with.
         """
-        chosen = {name: figure_spec(name) for name in self.plan.config.figures or FIGURES}
+        grouped: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+        sessions, cohorts = self._chosen("session"), self._chosen("cohort")
+        for session in self.subjects("session"):
+            options = self.plan.sessions[session].options
+            names = (name for name in sessions if not FIGURES[name].option or options.get(FIGURES[name].option))
+            grouped.setdefault(("session", tuple(names)), []).append(session)
+        for of, (cohort, _) in self._in_cohorts.items():
+            models = {"", *(model.implementation for model in self.plan.cohorts[cohort].models.values())}
+            names = (name for name in cohorts if FIGURES[name].model in models)
+            grouped.setdefault(("cohort", tuple(names)), []).append(of)
+        drawn = [(scope, names, subjects) for (scope, names), subjects in grouped.items() if names]
+        scopes = [scope for scope, _, _ in drawn]
+        anyone = {"session": NAME.pattern, "cohort": f"{NAME.pattern}(/{NAME.pattern})?"}
         return [
-            self.paths.figure(name, of)
-            for name, spec in chosen.items()
-            for of in self.subjects(spec.scope)
-            if not spec.option or self.plan.sessions[of].options.get(spec.option)
-            if "searches" not in spec.needs or self.plan.searched
-            if name != "decoding" or self.plan.config.evaluation.decoding
-            if not spec.model or spec.model in self._models(spec.scope, of)
+            FigureSet(
+                f"figures_of_{scope}{scopes[:place].count(scope) or ''}",
+                names,
+                tuple(subjects),
+                anyone[scope] if scopes.count(scope) == 1 else "|".join(map(re.escape, subjects)),
+            )
+            for place, (scope, names, subjects) in enumerate(drawn)
         ]
 
-    def _models(self, scope: str, of: str) -> set[str]:
-        """Implementations of the models that are fitted to a cohort, or to any of them."""
-        cohorts = self.plan.cohorts
-        chosen = [cohorts[self._in_cohorts[of][0]]] if scope == "cohort" else list(cohorts.values())
-        return {model.implementation for cohort in chosen for model in cohort.models.values()}
+    def _chosen(self, scope: str) -> list[str]:
+        chosen = {name: figure_spec(name) for name in self.plan.config.figures or FIGURES}
+        return [name for name, spec in chosen.items() if spec.scope == scope]
 
     def subjects(self, scope: str) -> list[str]:
         """The subjects of figures of a `scope`, "session", "cohort" (one a session of each cohort) or "all"."""
@@ -55,29 +101,41 @@ class FigureFiles:
             return [""]
         return list(self.plan.sessions) if scope == "session" else list(self._in_cohorts)
 
-    def declared(self, name: str, of: str) -> Files:
-        """The declared files behind the figure `name` of the subject `of`, by what the figure calls them.
+    def declared(self, names: Iterable[str], of: str) -> Files:
+        """The declared files behind figures of the subject `of`, by what the figures call them.
 
-        A figure of a cohort shows the fits of the first seed. What Snakemake measured (`benchmarks`) is a folder that
-        is read as it is found and declared by no rule: a lost measurement must not make a fit run again.
+        A figure of a cohort shows the fits of the first seed. One of all results waits for the table of scores, which
+        is made from everything that it reads: a list of thousands of files for every such figure would double the time
+        of planning. (An object store has to be asked for the files themselves.) What Snakemake measured (`benchmarks`)
+        is a folder that is read as it is found and declared by no rule: a lost measurement must not refit anything.
         """
-        spec = figure_spec(name)
-        return {need: self._file(need, spec.scope, of) for need in spec.needs if need != "benchmarks"}
+        specs = [figure_spec(name) for name in names]
+        if not of and not self.paths.folders:
+            files = {need for spec in specs for need in spec.needs if need != "benchmarks"}
+            return {need: self._of_all[need] for need in {"metrics", *files & {"searches"}}}
+        return {need: self._file(need, spec.scope, of) for spec in specs for need in spec.needs if need != "benchmarks"}
 
-    def arguments(self, name: str, files: Files) -> Files:
-        """What `make` wants of these declared files: the folder, where a file completes one."""
-        wanted: Files = {}
-        for need in figure_spec(name).needs:
+    def arguments(self, name: str, of: str) -> Files:
+        """What `make` wants: those files, and the folder where a file completes one."""
+        spec, wanted = figure_spec(name), Files()
+        for need in spec.needs:
             if need == "benchmarks":
                 wanted[need] = self.paths.benchmark("any").rpartition("/")[0]
                 continue
-            given = files[need]
+            given = self._file(need, spec.scope, of)
             wanted[need] = _read_as(need, given) if isinstance(given, str) else [_read_as(need, file) for file in given]
         return wanted
+
+    def draw(self, names: Iterable[str], of: str) -> None:
+        """Draw figures of the subject `of` from what the workflow has made."""
+        for name in names:
+            make(name, self.arguments(name, of), self.paths.figure(name, of))
 
     def _file(self, need: str, scope: str, of: str) -> str | list[str]:
         if scope == "all":
             return self._of_all[need]
+        if of not in self._known[scope]:
+            raise InputError("figures", scope, repr(of), suggest(of, self._known[scope]))
         cohort, session = self._in_cohorts[of] if scope == "cohort" else ("", of)
         if need == "fits":
             seed = self.plan.config.seeds[0]
@@ -101,6 +159,10 @@ class FigureFiles:
         }
 
     @cached_property
+    def _known(self) -> dict[str, set[str]]:
+        return {scope: set(self.subjects(scope)) for scope in ("session", "cohort")}
+
+    @cached_property
     def _in_cohorts(self) -> dict[str, tuple[str, str]]:
         """Cohort and session by subject: a cohort of one session is its own subject."""
         return {
@@ -108,6 +170,16 @@ class FigureFiles:
             for name, cohort in self.plan.cohorts.items()
             for session in cohort.sessions
         }
+
+
+def caption_file(name: str) -> str:
+    """Path of a file that holds the caption of a figure: Snakemake's report takes captions from files only."""
+    path = Path(".snakemake", "captions", f"{name}.rst").absolute()
+    module = Path(__file__).parent.joinpath(*FIGURES[name].module.split(".")).with_suffix(".py")
+    if not path.is_file() or path.stat().st_mtime < module.stat().st_mtime:
+        with atomic_file(path) as part:
+            part.write_text(FIGURES[name].caption)
+    return str(path)
 
 
 def _read_as(need: str, file: str) -> str:

@@ -47,9 +47,8 @@ def find_failures(
             yield "split", cohort, paths.split(cohort), paths.log("split", cohort)
         for cohort, model, seed in plan.fits:
             of = f"{cohort}, {model}, seed {seed}"
-            parts = (cohort, model, f"seed{seed}")
-            yield "fit", of, paths.fit(cohort, model, seed), paths.log("fit", *parts)
-            yield "scores", of, paths.scores(cohort, model, seed), paths.log("evaluate", *parts)
+            yield "fit", of, paths.fit(cohort, model, seed), paths.log("fit", cohort, model, f"seed{seed}")
+            yield "scores", of, paths.scores(cohort, model, seed), paths.log("evaluate", cohort, model)
 
     missing = [
         Failure(stage, of, _state(Path(path), Path(log)), _tail(Path(log)))

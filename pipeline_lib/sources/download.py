@@ -18,6 +18,7 @@ from pipeline_lib.sources.digests import check_opens, differing, digests, matche
 from pipeline_lib.sources.ledger import Ledger
 from pipeline_lib.sources.part import Origin, Part, owned_part
 from pipeline_lib.sources.progress import Progress, readable
+from pipeline_lib.sources.shared import SharedDownloads
 from pipeline_lib.sources.transport import (
     Changed,
     DownloadError,
@@ -84,11 +85,18 @@ class Downloader:
     """What the downloads of a run share: patience, the ledger and accepted exceptions.
 
     `accept` holds the SHA-256 of files to take although they do not match what is published: some published checksums
-    are stale. Every such file is named on standard error and in the session's fetch.json.
+    are stale. Every such file is named on standard error and in the session's fetch.json. `shared` goes first.
     """
 
-    def __init__(self, ledger: Path, network: Network | None = None, accept: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        ledger: Path,
+        network: Network | None = None,
+        accept: Sequence[str] = (),
+        shared: SharedDownloads | None = None,
+    ) -> None:
         self.ledger = Ledger(ledger)
+        self.shared = shared
         self.network = network or Network()
         self.accept = frozenset(value.lower() for value in accept)
         self._stopped = threading.Event()
@@ -125,6 +133,8 @@ class Downloader:
             published ones in `network.downloads` fresh downloads; or the disk is full.
         """
         progress = progress or Progress(file.size or 0)
+        if self.shared:
+            self.shared.lend(file.path, file.url, self.ledger)
         if here := self._verified(file, progress):
             return here
         with owned_part(file.path) as part:

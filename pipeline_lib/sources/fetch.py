@@ -16,6 +16,7 @@ from pipeline_lib.sources.fetched import Description, write_manifest
 from pipeline_lib.sources.ledger import NAME
 from pipeline_lib.sources.remote import ACCEPTED, WEB, Remote, file_name, parse_remote
 from pipeline_lib.sources.sdk import fetch_with_sdk
+from pipeline_lib.sources.shared import SharedDownloads
 from pipeline_lib.sources.subset import fetch_selected
 from pipeline_lib.sources.transport import Network, remembered
 from pipeline_lib.sources.voltage import fetch_voltage
@@ -52,6 +53,7 @@ def fetch(
     accept: Sequence[str] = (),
     sdk: bool = False,
     network: Network | None = None,
+    cache: Path | None = None,
     endpoints: Endpoints | None = None,
 ) -> Path:
     """Fetch what `location` of the session sheet names into the cache `data`; the path of its fetch.json.
@@ -65,6 +67,7 @@ def fetch(
     ledger : the ledger of first fetches; by default in `data`. Keep it under version control to bind others to it.
     sdk : fetch sessions of Allen Visual Coding through AllenSDK instead of from the bucket.
     accept : SHA-256 of files to take although they do not match what is published.
+    cache : a folder of others' downloads, looked into before the network is asked, and never written.
 
     Raises
     ------
@@ -74,7 +77,8 @@ def fetch(
     remote = parse_remote(location, "--location", options)
     if remote is None:
         raise InputError("--location", "location", repr(location), ACCEPTED)
-    downloader = Downloader(ledger or data / NAME, network, accept)
+    shared = SharedDownloads(cache, data) if cache else None
+    downloader = Downloader(ledger or data / NAME, network, accept, shared)
     endpoints = endpoints or Endpoints.from_environment()
     folder, options = remote.folder(data), options or {}
     files, description = LISTERS[remote.scheme](remote, folder, options, downloader, endpoints)

@@ -48,6 +48,7 @@ from pipeline_lib.trains.events import (
     write_events,
 )
 from pipeline_lib.trains.manifest import MANIFEST, STORE, check_files, read_manifest, write_manifest
+from pipeline_lib.trains.object_store import SCHEME, local_copy
 from pipeline_lib.trains.tables import read_table, write_table
 
 if TYPE_CHECKING:
@@ -72,6 +73,14 @@ def convert(
     Raises
     ------
     InputError : the recording is incomplete, breaks its contract, or has more than 65,534 units.
+
+    Examples
+    --------
+    >>> from pipeline_lib.sources.simulate import simulate
+    >>> simulate("glm", {"units": 4, "duration": 5}, seed=0, session="demo").write("recordings/demo")
+    >>> convert("recordings/demo", "trains/demo", bin_sizes=[20.0])
+    >>> Trains.open("trains/demo", verify=True).n_units
+    4
     """
     budget = MEMORY_BUDGET if memory_budget is None else memory_budget
     if budget < _FIXED_BYTES + 2**16 * _BYTES_PER_ROW:
@@ -119,6 +128,13 @@ def write_store(
     Raises
     ------
     InputError : a time outside the session, no spike at all, or more than 65,534 units.
+
+    Examples
+    --------
+    >>> write_store("trains/mine", "mine", [np.array([0.5, 1.25]), np.array([0.75])], duration=2.0)
+    >>> mine = Trains.open("trains/mine")
+    >>> mine.ticks.tolist(), mine.unit.tolist()
+    ([50000, 75000, 125000], [0, 1, 0])
     """
     if units is None:
         names = [str(unit) for unit in range(len(spike_times))]
@@ -237,6 +253,11 @@ class Trains:
     (interval, 2) int64 ticks, sorted and disjoint; `unit_intervals` (interval, 3) int64 unit, start, stop, or None
     where every unit is always observed; `duration_ticks`, the first tick after the session; `content_hash`, empty for
     trains that come straight from a recording.
+
+    >>> from pipeline_lib.sources.simulate import simulate
+    >>> trains = Trains.from_recording(simulate("glm", {"units": 4, "duration": 5}, seed=0, session="demo"))
+    >>> trains.session, trains.n_units, trains.duration_ticks, trains.units["region"].tolist()
+    ('demo', 4, 500000, ['A', 'A', 'B', 'B'])
     """
 
     session: str
@@ -256,12 +277,16 @@ class Trains:
     def open(cls, directory: Path | str, verify: bool = False) -> "Trains":
         """Open and decode the store in `directory`; `verify` compares every file with its hash first.
 
+        `directory` may be an address in an object store, ``s3://bucket/prefix``: see `object_store.local_copy`.
+
         Raises
         ------
         InputError : the store is incomplete, of another version, or damaged; the error names the file.
         """
         import zarr
 
+        if str(directory).startswith(SCHEME):
+            directory = local_copy(str(directory))
         directory = Path(directory)
         manifest = read_manifest(directory)
         # The shards of events carry checksums of their own.

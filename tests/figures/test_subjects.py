@@ -29,23 +29,23 @@ def test_a_cohort_of_several_sessions_has_a_figure_of_each(files: FigureFiles) -
     assert files.subjects("cohort") == ["A", "B", "joint/A", "joint/B"]
     assert len(set(files.stems)) == len(files.stems)
     assert {"out/figures/joint/A/psth", "out/figures/joint/B/psth", "out/figures/score_table"} <= set(files.stems)
-    declared = files.declared("psth", "joint/B")
+    declared = files.declared(["psth"], "joint/B")
     assert declared["trains"] == "out/trains/B/manifest.json" and declared["split"] == "out/splits/joint.parquet"
     assert declared["fits"] == [f"out/fits/joint/{model}/seed3/manifest.json" for model in ("mean_rate", "glm")]
-    assert files.declared("psth", "A")["split"] == "out/splits/A.parquet"
+    assert files.declared(["psth"], "A")["split"] == "out/splits/A.parquet"
 
 
 def test_a_figure_is_given_the_folders_that_declared_files_complete(files: FigureFiles) -> None:
-    given = files.arguments("coupling", files.declared("coupling", "joint/A"))
+    given = files.arguments("coupling", "joint/A")
     assert given["recording"] == "out/recordings/A"
     assert given["fits"][1] == "out/fits/joint/glm/seed3"
-    assert files.arguments("score_table", files.declared("score_table", "")) == {"metrics": "out/metrics.parquet"}
+    assert files.arguments("score_table", "") == {"metrics": "out/metrics.parquet"}
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_of_the_registry_gets_all_it_needs(name: str, files: FigureFiles) -> None:
     for of in files.subjects(FIGURES[name].scope):
-        given = files.arguments(name, files.declared(name, of))
+        given = files.arguments(name, of)
         assert list(given) == list(FIGURES[name].needs)
         assert all(path for need, path in given.items() if need != "searches"), "nothing was searched here"
 
@@ -57,3 +57,23 @@ def test_a_figure_of_a_model_is_drawn_where_it_is_fitted(files: FigureFiles) -> 
     without = FigureFiles(replace(files.plan, cohorts=files.plan.cohorts | {"joint": joint}), files.paths)
     assert not any(f"out/figures/joint/A/{name}" in without.stems for name in of_glm)
     assert f"out/figures/A/{of_glm[0]}" in without.stems and "out/figures/joint/A/psth" in without.stems
+
+
+def test_one_job_draws_the_figures_of_a_subject(files: FigureFiles) -> None:
+    drawn = {(name, of) for each in files.sets for name in each.names for of in each.subjects}
+    assert {f"out/figures/{of}/{name}" for name, of in drawn} | {f"out/figures/{name}" for name in files.of_all} == set(
+        files.stems
+    )
+    jobs = [of for each in files.sets for of in each.subjects]
+    assert len(jobs) == len(files.subjects("session")) + len(files.subjects("cohort"))
+    assert [each.rule for each in files.sets] == ["figures_of_session", "figures_of_cohort"]
+    joint = replace(files.plan.cohorts["joint"], models={"mean_rate": files.plan.cohorts["joint"].models["mean_rate"]})
+    other = FigureFiles(replace(files.plan, cohorts=files.plan.cohorts | {"joint": joint}), files.paths)
+    assert [each.subjects for each in other.sets] == [("A", "B"), ("A", "B"), ("joint/A", "joint/B")]
+
+
+def test_an_object_store_is_asked_for_folders(files: FigureFiles) -> None:
+    stored = FigureFiles(files.plan, Paths("out", folders=True))
+    declared = stored.declared(["coupling", "psth"], "A")
+    assert declared["trains"] == "out/trains/A" and declared["recording"] == "out/recordings/A"
+    assert declared["split"] == "out/splits/A.parquet"

@@ -157,3 +157,34 @@ def test_each_part_of_a_file_and_the_whole_have_a_folder_of_their_own(
         assert remote.manifest(tmp_path) == manifest
         found = read_source("allen", "x", remote.location(tmp_path), options)
         assert set(found.units["region"]) == set(options.get("regions", ["VISp", "VISl"]))
+
+
+def test_a_shared_folder_is_looked_into_first_and_never_written(server: FileServer, nwb: bytes, tmp_path: Path) -> None:
+    """Another project's downloads serve this one; a file that is damaged there is fetched here."""
+    address = server.put("/lab/session.nwb", nwb)
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    shared = fetch(address, theirs, network=QUICK)
+    before = {path: path.read_bytes() for path in theirs.rglob("*") if path.is_file()}
+    for path in before:
+        path.chmod(0o444)
+    asked = len(server.asked("/lab/session.nwb"))
+    manifest = fetch(address, ours, network=QUICK, cache=theirs)
+    assert len(server.asked("/lab/session.nwb")) == asked, "the network was asked"
+    assert json.loads(manifest.read_text())["files"] == json.loads(shared.read_text())["files"] | {
+        name: entry | {"checked": "ledger"} for name, entry in json.loads(shared.read_text())["files"].items()
+    }
+    assert manifest.with_name("session.nwb").is_symlink()
+
+    damaged = shared.with_name("session.nwb")
+    damaged.chmod(0o644)
+    damaged.write_bytes(nwb[:-3] + b"xyz")
+    before[damaged] = damaged.read_bytes()
+    again = fetch(address, tmp_path / "others", network=QUICK, cache=theirs)
+    assert again.with_name("session.nwb").read_bytes() == nwb
+    assert not again.with_name("session.nwb").is_symlink()
+    assert {path: path.read_bytes() for path in theirs.rglob("*") if path.is_file()} == before
+
+
+def test_a_shared_folder_that_is_not_there_is_one_line(server: FileServer, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cache"):
+        fetch(f"{server.url}/x.nwb", tmp_path / "data", network=QUICK, cache=tmp_path / "nowhere")

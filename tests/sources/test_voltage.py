@@ -164,9 +164,9 @@ def test_only_sessions_that_are_read_with_voltage_get_the_figure(tmp_path: Path)
     plan = resolve({"sessions": str(sheet), "data": "data", "models": ["mean_rate"]})
     files = FigureFiles(plan, Paths("results", "data"))
     assert [stem for stem in files.stems if "raw_voltage" in stem] == ["results/figures/raw/raw_voltage"]
-    declared = files.declared("raw_voltage", "raw")
+    declared = files.declared(["raw_voltage"], "raw")
     assert declared["source"] == f"data/ibl/{eid}/fetch.json"
-    assert files.arguments("raw_voltage", declared)["source"] == f"data/ibl/{eid}"
+    assert files.arguments("raw_voltage", "raw")["source"] == f"data/ibl/{eid}"
 
 
 def test_thinning_keeps_the_spikes() -> None:

@@ -53,7 +53,7 @@ def arguments(verb: str, project: Project, out: Path) -> list[str]:
             *["evaluate", *of_fit, "--fit", paths["fits"][0], "--recordings", recording, "--cohort", "pair"],
             *["--resamples", "10", "--out", str(out / "metrics.parquet")],
         ],
-        "figure": ["figure", "raster_rates", "--paths", json.dumps(paths), "--stem", str(out / "raster_rates")],
+        "figure": ["figure", "raster_rates", "--paths", json.dumps(paths), "--out", str(out)],
     }[verb]
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.workflow.project import SHEET, SMALL, Project
 
-DOWNSTREAM = {"collect", "report_page", "figure", "all"}
+DOWNSTREAM = {"collect", "report_page", "figure", "figures_of_session", "figures_of_cohort", "all"}
 
 
 def _edit(path: Path, before: str, after: str) -> None:
@@ -51,6 +51,7 @@ def test_a_new_seed_and_a_new_session_make_only_new_cells(copy_of_finished: Proj
     jobs = copy_of_finished.planned()
     assert jobs["fit"] == jobs["evaluate"] == 2
     assert set(jobs) - DOWNSTREAM == {"fit", "evaluate"}
+    assert not {"figures_of_session", "figures_of_cohort"} & set(jobs), "they show what has not changed"
     simulations = SMALL["simulations"] | {"other": SMALL["simulations"]["pair"] | {"seed": 5}}
     cohorts = SMALL["cohorts"] | {"other": SMALL["cohorts"]["pair"]}
     copy_of_finished.write_config(SMALL | {"simulations": simulations, "cohorts": cohorts})

@@ -1,18 +1,23 @@
 # The plan, the paths, the wildcards: what every rule shares. The logic is in pipeline_lib; here it is only looked up.
+# Snakemake asks every job for its inputs, parameters and resources, some of them several times. Of a thousand sessions
+# that is most of the time before the first job starts: rules of fits and scores ask little, and of functions that cache.
+import inspect
 import json
 import re
 import shlex
 import sys
 from dataclasses import asdict
-from os.path import dirname, exists
+from functools import cache
+from os.path import dirname
 from pathlib import Path
 
 import pipeline_lib.report
 import pipeline_lib.resources
-from pipeline_lib.errors import InputError
-from pipeline_lib.files import sha256_file
+from pipeline_lib.config import NAME
+from pipeline_lib.errors import InputError, suggest
 from pipeline_lib.figures import FIGURES as FIGURE_SPECS
-from pipeline_lib.figures.subjects import FigureFiles
+from pipeline_lib.figures.subjects import FigureFiles, caption_file
+from pipeline_lib.files import sha256_file
 from pipeline_lib.models.registry import model_source
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import resolve
@@ -32,7 +37,11 @@ except InputError as error:
 if not workflow.deployment_settings.deployment_method:
     shell.prefix(f"export PATH={shlex.quote(dirname(sys.executable))}:$PATH; ")
 
-PATHS = Paths(PLAN.config.results, PLAN.config.data)
+# Results in an object store (`--default-storage-provider`): there only what is declared travels between jobs, so the
+# folder of a stage is declared, not the file that completes it.
+STORED = bool(workflow.storage_settings.default_storage_provider)
+PATHS = Paths(PLAN.config.results, PLAN.config.data, folders=STORED)
+SEEDS = PLAN.config.seeds
 SIMULATION = PATHS.simulation("{simulation}")
 RECORDING = PATHS.recording("{session}")
 TRAINS = PATHS.trains("{session}")
@@ -43,46 +52,78 @@ SCORES = PATHS.scores("{cohort}", "{model}", "{seed}")
 TRIAL = PATHS.trial("{search}", "{cohort}", "{generation}", "{member}")
 SEARCH = PATHS.search("{search}", "{cohort}")
 SEARCHES = [PATHS.search(search, cohort) for search, cohort in PLAN.searched]
+FITS = [PATHS.fit(*fit) for fit in PLAN.fits]
 METRICS = PATHS.metrics
+RESULTS = PLAN.config.results
+ONERROR = PATHS.log("onerror")
 DECODING = json.dumps({name: asdict(target) for name, target in PLAN.config.evaluation.decoding.items()})
 REPORT = PATHS.report
 REPORT_TEMPLATES = sorted(Path(pipeline_lib.report.__file__).parent.glob("*.html"))
-REPORT_ARGUMENTS = shlex.join(
-    [
-        "--results",
-        PLAN.config.results,
-        "--config",
-        json.dumps(PLAN.config.model_dump(mode="json")),
-    ]
-)
+CONFIG = shlex.quote(json.dumps(PLAN.config.model_dump(mode="json")))
+FIGURE_FILES = FigureFiles(PLAN, PATHS)
+FIGURES = [f"{stem}.png" for stem in FIGURE_FILES.stems]
+OF_REPORT = [*map(PATHS.trains, PLAN.sessions), *map(PATHS.recording, PLAN.sessions), *FITS, *FIGURES]
+OF_REPORT += [f"{stem}.csv" for stem in FIGURE_FILES.stems]
 
 
+# Names are not spelt out: a thousand of them in a pattern cost more to match than to look up.
 wildcard_constraints:
-    simulation="|".join(PLAN.config.simulations) or "none",
-    session="|".join(PLAN.sessions),
-    cohort="|".join(PLAN.cohorts),
-    model="|".join({model for _, model, _ in PLAN.fits}),
+    simulation=NAME.pattern,
+    session=NAME.pattern,
+    cohort=NAME.pattern,
+    model=NAME.pattern,
+    search=NAME.pattern,
     seed=r"\d+",
-    search="|".join(PLAN.searches) or "none",
     generation=r"\d\d",
     member=r"\d\d",
 
 
-def folders(paths):
-    """The folders that declared files complete."""
-    return [dirname(path) for path in paths]
+def whole(path):
+    """As the output of a rule: the file that declares a stage complete, or its folder in an object store."""
+    return directory(path) if STORED else path
+
+
+def named(kind, name, known):
+    if name not in known:
+        raise InputError(CONFIG_NAME, kind, repr(name), suggest(name, known))
+    return known[name]
+
+
+def often(function):
+    """A function of which Snakemake asks the parameters whenever it calls it: remembered, that takes a tenth."""
+    function.__signature__ = inspect.signature(function)
+    return function
+
+
+def listed(files):
+    """Input function: files that only the jobs that are asked for need looking at."""
+    files = list(files)
+    return lambda wildcards: files
+
+
+def code_of(*modules):
+    """Parameter: what the code of a job does."""
+    return often(lambda wildcards: code_id(modules))
 
 
 def session_of(wildcards):
-    return PLAN.sessions[wildcards.session]
+    return named("session", wildcards.session, PLAN.sessions)
 
 
 def cohort_of(wildcards):
-    return PLAN.cohorts[wildcards.cohort]
+    return named("cohort", wildcards.cohort, PLAN.cohorts)
 
 
 def model_of(wildcards):
-    return cohort_of(wildcards).models[wildcards.model]
+    return named("model", wildcards.model, cohort_of(wildcards).models)
+
+
+def simulation_of(wildcards):
+    return named("simulation", wildcards.simulation, PLAN.config.simulations)
+
+
+def search_of(wildcards):
+    return named("search", wildcards.search, PLAN.searches)
 
 
 # Sessions that are somewhere else, by the folder below `data` that they are fetched to; several rows of the session
@@ -97,45 +138,86 @@ def source_files(wildcards):
     """What the recording is made from: the manifest of a simulation or a download, or the user's file itself."""
     session = session_of(wildcards)
     if session.simulation:
-        return SIMULATION.format(simulation=session.simulation)
+        return PATHS.simulation(session.simulation)
     if session.remote:
         return PATHS.fetched(session.remote.folder(""))
-    return session.location
+    return local(session.location)
 
 
-def simulation_of(wildcards):
-    return PLAN.config.simulations[wildcards.simulation]
+def location_of(wildcards, input):
+    """Where the recording is read from. A copy from an object store lies in a folder of Snakemake's."""
+    session = session_of(wildcards)
+    if not STORED or not (session.simulation or session.remote):
+        return session.location
+    return input[0] + session.location.removeprefix(str(source_files(wildcards)))
 
 
-def gpus_of(model):
+def split_file(wildcards):
+    """A split that the user brings, if any."""
+    file = cohort_of(wildcards).splits.file
+    return local(file) if file else []
+
+
+def search_file(wildcards):
+    return local(f"{PLAN.config.search_directory}/{wildcards.search}.yaml")
+
+
+@often
+def fit_of(wildcards):
+    """What a fit is made with: it runs again when any of this changes."""
+    model = model_of(wildcards)
+    return _fit_of("pipeline_lib.training.fit", model.implementation, json.dumps(model.settings))
+
+
+@often
+def ensemble_of(wildcards):
+    """What the fits of an ensemble are made with."""
+    model = model_of(wildcards)
+    return _fit_of("pipeline_lib.training.fit_ensemble", model.implementation, json.dumps(model.settings))
+
+
+@cache
+def _fit_of(module, implementation, settings):
+    code = code_id([module, model_source(implementation)])
+    return {"implementation": implementation, "settings": settings, "code": code}
+
+
+@often
+def gpus_of(wildcards):
     """One for each process of a fit, where its model can use one."""
+    model = model_of(wildcards)
     return model.settings.get("processes", 1) if model.implementation in ON_GPU else 0
 
 
 def per_session(pattern):
     """Input function: `pattern` for every session of the cohort."""
-    return lambda wildcards: [pattern.format(session=session) for session in cohort_of(wildcards).sessions]
+    return often(lambda wildcards: [pattern.format(session=session) for session in cohort_of(wildcards).sessions])
+
+
+def per_seed(pattern):
+    """`pattern` for every seed; the other wildcards stay."""
+    return [pattern.replace("{seed}", str(seed)) for seed in SEEDS]
 
 
 def megabytes(base, per_input=0.0):
     """Memory of a job: `base` and `per_input` times its inputs; more with every attempt."""
+    if not per_input:
+        return often(lambda wildcards, attempt: base * attempt)
     return lambda wildcards, input, attempt: int((base + per_input * input.size_mb) * attempt)
 
 
 def sized(estimate, kind):
     """Memory or run time of a job by the size of its cohort's trains; more with every attempt."""
-    return lambda wildcards, input, attempt: estimate(
-        kind, input.trains, cohort_of(wildcards).windows.bin_size, attempt
+    return often(
+        lambda wildcards, input, attempt: estimate(kind, input.trains, cohort_of(wildcards).windows.bin_size, attempt)
     )
 
 
 def trials(wildcards, generations):
     """The trials of some generations of a search."""
-    members = range(PLAN.searches[wildcards.search].members)
+    members = range(search_of(wildcards).members)
     return [
-        TRIAL.format(search=wildcards.search, cohort=wildcards.cohort, generation=f"{g:02d}", member=f"{m:02d}")
-        for g in generations
-        for m in members
+        PATHS.trial(wildcards.search, wildcards.cohort, f"{g:02d}", f"{m:02d}") for g in generations for m in members
     ]
 
 
@@ -145,4 +227,30 @@ def generation_before(wildcards):
 
 
 def all_trials(wildcards):
-    return trials(wildcards, range(PLAN.searches[wildcards.search].rounds))
+    return trials(wildcards, range(search_of(wildcards).rounds))
+
+
+def configuration(wildcards, output):
+    """Parameter: where a job looks up its files. Of a function of its output, Snakemake asks for no change to rerun."""
+    return CONFIG
+
+
+def to_report(name, of):
+    """A figure that Snakemake's own report shows, too."""
+    title = FIGURE_SPECS[name].title
+    return report(
+        f"{PATHS.figure(name, of)}.png", caption=caption_file(name), category=title, labels={"of": of or "all"}
+    )
+
+
+def beside(names, of):
+    """What is made with the PNG of each figure, where it has to be said."""
+    return [f"{PATHS.figure(name, of)}.{suffix}" for name in names for suffix in ("pdf", "csv")] if STORED else []
+
+
+def inputs_of_figures(names):
+    return lambda wildcards: FIGURE_FILES.declared(names, wildcards.of)
+
+
+def code_of_figures(names):
+    return code_of(*[f"pipeline_lib.figures.{FIGURE_SPECS[name].module}" for name in names])

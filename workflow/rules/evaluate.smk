@@ -1,4 +1,4 @@
-# fit -> scores: the metrics of one fit, then one tidy table of all.
+# fit -> scores: the metrics of the fits of one model, then one tidy table of all.
 # What the model expects in the training part, which readouts of behaviour are fitted to, is predicted only for them.
 
 
@@ -8,9 +8,11 @@ rule predict:
         trains=per_session(TRAINS),
         split=SPLIT,
     output:
-        PREDICTIONS,
+        whole(PREDICTIONS),
     log:
         PATHS.log("predict", "{cohort}", "{model}", "seed{seed}"),
+    benchmark:
+        PATHS.benchmark("predict", "{cohort}", "{model}", "seed{seed}")
     conda:
         "../envs/main.yaml"
     threads: PLAN.config.threads
@@ -18,27 +20,27 @@ rule predict:
         mem_mb=sized(pipeline_lib.resources.megabytes, "fit"),
         runtime=sized(pipeline_lib.resources.minutes, "evaluate"),
     params:
-        fit=lambda wildcards, input: dirname(input.fit),
-        trains=lambda wildcards, input: folders(input.trains),
         implementation=lambda wildcards: model_of(wildcards).implementation,
-        out=lambda wildcards, output: dirname(output[0]),
-        code=code_id(["pipeline_lib.training.predict"]),
+        code=code_of("pipeline_lib.training.predict"),
     shell:
-        "python -m pipeline_lib predict --fit {params.fit:q} --trains {params.trains:q} --split {input.split:q}"
-        " --implementation {params.implementation:q} --out {params.out:q} > {log} 2>&1"
+        "python -m pipeline_lib predict --fit {input.fit:q} --trains {input.trains:q} --split {input.split:q}"
+        " --implementation {params.implementation:q} --out {output:q} > {log} 2>&1"
 
 
+# All seeds in one job: scoring one takes less time than starting Python.
 rule evaluate:
     input:
-        fit=FIT,
-        training=PREDICTIONS if PLAN.config.evaluation.decoding else [],
+        fits=per_seed(FIT),
+        training=per_seed(PREDICTIONS) if PLAN.config.evaluation.decoding else [],
         trains=per_session(TRAINS),
         recordings=per_session(RECORDING),
         split=SPLIT,
     output:
-        SCORES,
+        per_seed(SCORES),
     log:
-        PATHS.log("evaluate", "{cohort}", "{model}", "seed{seed}"),
+        PATHS.log("evaluate", "{cohort}", "{model}"),
+    benchmark:
+        PATHS.benchmark("evaluate", "{cohort}", "{model}")
     group:
         "evaluate"
     conda:
@@ -48,28 +50,27 @@ rule evaluate:
         mem_mb=sized(pipeline_lib.resources.megabytes, "evaluate"),
         runtime=sized(pipeline_lib.resources.minutes, "evaluate"),
     params:
-        fit=lambda wildcards, input: dirname(input.fit),
-        trains=lambda wildcards, input: folders(input.trains),
-        recordings=lambda wildcards, input: folders(input.recordings),
+        seeds=SEEDS,
         resamples=PLAN.config.evaluation.resamples,
         few_shot=PLAN.config.evaluation.few_shot,
-        decoding=lambda wildcards, input: (
-            shlex.join(["--decoding", DECODING, "--train", dirname(input.training)]) if input.training else ""
-        ),
-        code=code_id(["pipeline_lib.evaluation.evaluate"]),
+        decoding=f"--decoding {shlex.quote(DECODING)} --train" if PLAN.config.evaluation.decoding else "",
+        code=code_of("pipeline_lib.evaluation.evaluate"),
     shell:
-        "python -m pipeline_lib evaluate --fit {params.fit:q} --trains {params.trains:q} --split {input.split:q}"
-        " --recordings {params.recordings:q} --cohort {wildcards.cohort} --model {wildcards.model}"
-        " --seed {wildcards.seed} --resamples {params.resamples} --few-shot {params.few_shot} {params.decoding} --out {output:q} > {log} 2>&1"
+        "python -m pipeline_lib evaluate --fit {input.fits:q} --trains {input.trains:q} --split {input.split:q}"
+        " --recordings {input.recordings:q} --cohort {wildcards.cohort} --model {wildcards.model} --seed {params.seeds}"
+        " --resamples {params.resamples} --few-shot {params.few_shot} {params.decoding} {input.training:q}"
+        " --out {output:q} > {log} 2>&1"
 
 
 rule collect:
     input:
-        [SCORES.format(cohort=cohort, model=model, seed=seed) for cohort, model, seed in PLAN.fits],
+        listed(PATHS.scores(*fit) for fit in PLAN.fits),
     output:
         METRICS,
     log:
         PATHS.log("collect"),
+    benchmark:
+        PATHS.benchmark("collect", "all")
     localrule: True
     conda:
         "../envs/main.yaml"
@@ -78,6 +79,8 @@ rule collect:
         mem_mb=megabytes(1000),
         runtime=10,
     params:
-        code=code_id(["pipeline_lib.evaluation.evaluate"]),
+        config=configuration,
+        results=lambda wildcards, output: dirname(output[0]),
+        code=code_of("pipeline_lib.evaluation.evaluate"),
     shell:
-        "python -m pipeline_lib collect {input:q} --out {output:q} > {log} 2>&1"
+        "python -m pipeline_lib collect --config {params.config} --results {params.results:q} --out {output:q} > {log} 2>&1"

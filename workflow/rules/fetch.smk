@@ -3,7 +3,7 @@
 
 rule simulate:
     output:
-        SIMULATION,
+        whole(SIMULATION),
     log:
         PATHS.log("simulate", "{simulation}"),
     benchmark:
@@ -17,7 +17,6 @@ rule simulate:
     params:
         simulation=lambda wildcards: simulation_of(wildcards).model_dump(),
         settings=lambda wildcards: json.dumps(simulation_of(wildcards).settings),
-        out=lambda wildcards, output: dirname(output[0]),
         code=lambda wildcards: code_id(
             [
                 "pipeline_lib.sources.simulate.store",
@@ -26,12 +25,12 @@ rule simulate:
         ),
     shell:
         "python -m pipeline_lib simulate --simulator {params.simulation[simulator]} --layout {params.simulation[layout]}"
-        " --seed {params.simulation[seed]} --settings {params.settings:q} --out {params.out:q} > {log} 2>&1"
+        " --seed {params.simulation[seed]} --settings {params.settings:q} --out {output:q} > {log} 2>&1"
 
 
 rule fetch:
     output:
-        PATHS.fetched("{remote}"),
+        whole(PATHS.fetched("{remote}")),
     log:
         PATHS.log("fetch", "{remote}"),
     wildcard_constraints:
@@ -49,22 +48,23 @@ rule fetch:
         location=lambda wildcards: REMOTE[wildcards.remote][0].remote.text,
         source=lambda wildcards: REMOTE[wildcards.remote][0].source,
         options=lambda wildcards: [json.dumps(session.options) for session in REMOTE[wildcards.remote]],
-        data=lambda wildcards: PLAN.config.data,
+        data=lambda wildcards, output: output[0].removesuffix(PATHS.fetched(wildcards.remote)) + PLAN.config.data,
         ledger=f"--ledger {shlex.quote(PLAN.config.downloads.ledger)}" if PLAN.config.downloads.ledger else "",
         accept=PLAN.config.downloads.accept,
         sdk="--sdk" if PLAN.config.downloads.sdk else "",
         parallel=PLAN.config.downloads.parallel,
+        cache=f"--cache {shlex.quote(PLAN.config.downloads.cache)}" if PLAN.config.downloads.cache else "",
     shell:
         "python -m pipeline_lib fetch --location {params.location:q} --source {params.source}"
         " --options {params.options:q} --data {params.data:q} {params.ledger} --accept {params.accept:q}"
-        " {params.sdk} --parallel {params.parallel} > {log} 2>&1"
+        " {params.sdk} --parallel {params.parallel} {params.cache} > {log} 2>&1"
 
 
 rule record:
     input:
         source_files,
     output:
-        RECORDING,
+        whole(RECORDING),
     log:
         PATHS.log("record", "{session}"),
     benchmark:
@@ -77,13 +77,12 @@ rule record:
         runtime=60,
     params:
         source=lambda wildcards: session_of(wildcards).source,
-        location=lambda wildcards: session_of(wildcards).location,
+        location=location_of,
         options=lambda wildcards: json.dumps(session_of(wildcards).options),
-        out=lambda wildcards, output: dirname(output[0]),
         code=lambda wildcards: code_id(
             [f"pipeline_lib.sources.{session_of(wildcards).source}"]
             + ["pipeline_lib.sources.simulate.store"] * bool(session_of(wildcards).simulation)
         ),
     shell:
         "python -m pipeline_lib record --session {wildcards.session} --source {params.source} --location {params.location:q}"
-        " --options {params.options:q} --out {params.out:q} > {log} 2>&1"
+        " --options {params.options:q} --out {output:q} > {log} 2>&1"

@@ -1,52 +1,86 @@
 # everything made -> figures and the report. A figure is a PDF and a PNG, with the numbers behind it as CSV.
 # It belongs to a session, to a session of a cohort, or to all of the results: its folder says to which.
-FIGURE_FILES = FigureFiles(PLAN, PATHS)
-FIGURES = [f"{stem}.png" for stem in FIGURE_FILES.stems]
-SUBJECTS = sorted({of for spec in FIGURE_SPECS.values() for of in FIGURE_FILES.subjects(spec.scope)} - {""})
 
 
 rule figure:
     input:
-        unpack(lambda wildcards: FIGURE_FILES.declared(wildcards.figure, dirname(wildcards.of))),
+        unpack(lambda wildcards: FIGURE_FILES.declared([wildcards.figure], "")),
     output:
         report(
-            PATHS.figure("{of}{figure}") + ".png",
+            PATHS.figure("{figure}") + ".png",
             caption="../report/figure.rst",
             category=lambda wildcards: FIGURE_SPECS[wildcards.figure].title,
-            labels=lambda wildcards: {"of": dirname(wildcards.of) or "all sessions"},
+            labels={"of": "all sessions"},
         ),
-        pdf=PATHS.figure("{of}{figure}") + ".pdf",
-        csv=PATHS.figure("{of}{figure}") + ".csv",
+        beside=beside(["{figure}"], ""),
     log:
-        PATHS.log("figures", "{of}{figure}"),
+        PATHS.log("figures", "{figure}"),
     benchmark:
-        PATHS.benchmark("figures", "{of}{figure}")
+        PATHS.benchmark("figures", "{figure}")
     wildcard_constraints:
-        of="|".join(f"{re.escape(of)}/" for of in SUBJECTS) + "|",
-        figure="|".join(FIGURE_SPECS),
+        figure="|".join(FIGURE_FILES.of_all) or "none",
     conda:
         "../envs/main.yaml"
+    # No group: Snakemake asks whether a grouped job is ready as often as squared its inputs, and these have thousands.
     threads: 1
     resources:
         mem_mb=megabytes(2000),
         runtime=15,
     params:
-        stem=lambda wildcards: PATHS.figure(wildcards.figure, dirname(wildcards.of)),
+        config=configuration,
+        out=lambda wildcards, output: dirname(output[0]),
         caption=lambda wildcards: FIGURE_SPECS[wildcards.figure].caption,
-        paths=lambda wildcards, input: json.dumps(FIGURE_FILES.arguments(wildcards.figure, dict(input.items()))),
-        code=lambda wildcards: code_id([f"pipeline_lib.figures.{FIGURE_SPECS[wildcards.figure].module}"]),
+        code=lambda wildcards: code_of_figures([wildcards.figure])(wildcards),
     shell:
-        "python -m pipeline_lib figure {wildcards.figure} --paths {params.paths:q} --stem {params.stem:q} > {log} 2>&1"
+        "python -m pipeline_lib figure {wildcards.figure} --config {params.config} --out {params.out:q} > {log} 2>&1"
+
+
+for figures in FIGURE_FILES.sets:
+
+    rule:
+        name:
+            figures.rule
+        input:
+            unpack(inputs_of_figures(figures.names)),
+        output:
+            [to_report(name, "{of}") for name in figures.names],
+            beside=beside(figures.names, "{of}"),
+        log:
+            PATHS.log("figures", "{of}", figures.rule),
+        benchmark:
+            PATHS.benchmark("figures", "{of}", figures.rule)
+        wildcard_constraints:
+            of=figures.pattern,
+        group:
+            "figures"
+        conda:
+            "../envs/main.yaml"
+        threads: 1
+        resources:
+            mem_mb=megabytes(2000),
+            runtime=15,
+        params:
+            names=figures.names,
+            config=configuration,
+            out=lambda wildcards, output: Path(output[0]).parents[wildcards.of.count("/") + 1],
+            code=code_of_figures(figures.names),
+        shell:
+            "python -m pipeline_lib figure {params.names} --of {wildcards.of} --config {params.config} --out {params.out:q}"
+            " > {log} 2>&1"
 
 
 rule report_page:
     input:
-        METRICS,
-        FIGURES,
+        listed(f"{stem}.png" for stem in FIGURE_FILES.of_each_job),
+        metrics=METRICS,
+        # Read as they are found; an object store has to be asked for them.
+        stored=listed(OF_REPORT if STORED else []),
     output:
         REPORT,
     log:
         PATHS.log("report"),
+    benchmark:
+        PATHS.benchmark("report", "all")
     localrule: True
     conda:
         "../envs/main.yaml"
@@ -55,8 +89,9 @@ rule report_page:
         mem_mb=megabytes(1000),
         runtime=10,
     params:
-        arguments=REPORT_ARGUMENTS,
-        code=code_id(["pipeline_lib.report"]),
+        results=lambda wildcards, output: dirname(output[0]),
+        code=code_of("pipeline_lib.report"),
+        config=CONFIG,
         page=[sha256_file(template) for template in REPORT_TEMPLATES],
     shell:
-        "python -m pipeline_lib report {params.arguments} --out {output:q} > {log} 2>&1"
+        "python -m pipeline_lib report --config {params.config} --results {params.results:q} --out {output:q} > {log} 2>&1"

@@ -7,7 +7,7 @@ rule fit:
         trains=per_session(TRAINS),
         split=SPLIT,
     output:
-        FIT,
+        whole(FIT),
     log:
         PATHS.log("fit", "{cohort}", "{model}", "seed{seed}"),
     benchmark:
@@ -19,19 +19,45 @@ rule fit:
         mem_mb=sized(pipeline_lib.resources.megabytes, "fit"),
         runtime=sized(pipeline_lib.resources.minutes, "fit"),
         # Counted only where a profile says how many there are; which one a job takes, it finds out itself.
-        gpu=lambda wildcards: gpus_of(model_of(wildcards)),
+        gpu=gpus_of,
     params:
-        trains=lambda wildcards, input: folders(input.trains),
-        implementation=lambda wildcards: model_of(wildcards).implementation,
-        settings=lambda wildcards: json.dumps(model_of(wildcards).settings),
-        out=lambda wildcards, output: dirname(output[0]),
-        code=lambda wildcards: code_id(
-            [
-                "pipeline_lib.training.fit",
-                model_source(model_of(wildcards).implementation),
-            ]
-        ),
+        fit=fit_of,
     shell:
-        "python -m pipeline_lib fit --trains {params.trains:q} --split {input.split:q} --model {wildcards.model}"
-        " --implementation {params.implementation:q} --settings {params.settings:q} --seed {wildcards.seed}"
-        " --code {params.code} --out {params.out:q} > {log} 2>&1"
+        "python -m pipeline_lib fit --trains {input.trains:q} --split {input.split:q} --model {wildcards.model}"
+        " --implementation {params.fit[implementation]:q} --settings {params.fit[settings]:q} --seed {wildcards.seed}"
+        " --code {params.fit[code]} --out {output:q} > {log} 2>&1"
+
+
+# All seeds of a model in one process, where the configuration says so of it (`ensemble: true`).
+if PLAN.ensembles:
+    fit_minutes = sized(pipeline_lib.resources.minutes, "fit")
+
+    ruleorder: fit_ensemble > fit
+
+    rule fit_ensemble:
+        input:
+            trains=per_session(TRAINS),
+            split=SPLIT,
+        output:
+            [whole(path) for path in per_seed(FIT)],
+        log:
+            PATHS.log("fit", "{cohort}", "{model}", "ensemble"),
+        benchmark:
+            PATHS.benchmark("fit", "{cohort}", "{model}", "ensemble")
+        wildcard_constraints:
+            model="|".join(map(re.escape, PLAN.ensembles)),
+        conda:
+            "../envs/main.yaml"
+        threads: PLAN.config.threads
+        resources:
+            mem_mb=sized(pipeline_lib.resources.megabytes, "fit"),
+            # On a CPU seeds take as long together as one after the other.
+            runtime=lambda wildcards, input, attempt: len(SEEDS) * fit_minutes(wildcards, input, attempt),
+            gpu=gpus_of,
+        params:
+            fit=ensemble_of,
+            seeds=SEEDS,
+        shell:
+            "python -m pipeline_lib fit --trains {input.trains:q} --split {input.split:q} --model {wildcards.model}"
+            " --implementation {params.fit[implementation]:q} --settings {params.fit[settings]:q}"
+            " --seed {params.seeds} --code {params.fit[code]} --out {output:q} > {log} 2>&1"

@@ -6,10 +6,10 @@ rule search_trial:
     input:
         trains=per_session(TRAINS),
         split=SPLIT,
-        search=lambda wildcards: f"{PLAN.config.search_directory}/{wildcards.search}.yaml",
+        search=search_file,
         before=generation_before,
     output:
-        TRIAL,
+        whole(TRIAL),
     log:
         PATHS.log("search", "{search}", "{cohort}", "generation{generation}", "member{member}"),
     conda:
@@ -18,18 +18,17 @@ rule search_trial:
     resources:
         mem_mb=sized(pipeline_lib.resources.megabytes, "fit"),
         runtime=sized(pipeline_lib.resources.minutes, "fit"),
-        gpu=lambda wildcards: int(PLAN.searches[wildcards.search].model in ON_GPU),
+        gpu=lambda wildcards: int(search_of(wildcards).model in ON_GPU),
     params:
-        trains=lambda wildcards, input: folders(input.trains),
-        out=lambda wildcards: dirname(PATHS.search(wildcards.search, wildcards.cohort)),
+        out=lambda wildcards, output: output[0].rpartition(f"/generation{wildcards.generation}/")[0],
         code=lambda wildcards: code_id(
             [
                 "pipeline_lib.training.search",
-                model_source(PLAN.searches[wildcards.search].model),
+                model_source(search_of(wildcards).model),
             ]
         ),
     shell:
-        "python -m pipeline_lib search --trains {params.trains:q} --split {input.split:q} --search {input.search:q}"
+        "python -m pipeline_lib search --trains {input.trains:q} --split {input.split:q} --search {input.search:q}"
         " --trial {wildcards.generation} {wildcards.member} --out {params.out:q} > {log} 2>&1"
 
 
@@ -37,7 +36,7 @@ rule search:
     input:
         trains=per_session(TRAINS),
         split=SPLIT,
-        search=lambda wildcards: f"{PLAN.config.search_directory}/{wildcards.search}.yaml",
+        search=search_file,
         trials=all_trials,
     output:
         SEARCH,
@@ -50,8 +49,7 @@ rule search:
         mem_mb=megabytes(2000),
         runtime=30,
     params:
-        trains=lambda wildcards, input: folders(input.trains),
         out=lambda wildcards, output: dirname(output[0]),
     shell:
-        "python -m pipeline_lib search --trains {params.trains:q} --split {input.split:q} --search {input.search:q}"
+        "python -m pipeline_lib search --trains {input.trains:q} --split {input.split:q} --search {input.search:q}"
         " --out {params.out:q} > {log} 2>&1"
