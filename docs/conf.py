@@ -1,8 +1,10 @@
 """The site: pages in MyST Markdown, executed as notebooks. `make docs` builds it into docs/_build/html."""
 
 import os
+import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pipeline_lib
 
@@ -25,7 +27,10 @@ nb_output_stderr = "remove"
 # A figure that ends a cell is drawn: the kernels read this from a profile of their own.
 profile = Path(tempfile.mkdtemp()) / "profile_default"
 profile.mkdir()
-(profile / "ipython_kernel_config.py").write_text('c.IPKernelApp.matplotlib = "inline"\n')
+faces = ["Helvetica", "Arial", "Liberation Sans", "Nimbus Sans", "DejaVu Sans"]  # as pipeline_lib.figures.style
+(profile / "ipython_kernel_config.py").write_text(
+    f'c.IPKernelApp.matplotlib = "inline"\nc.InlineBackend.rc = {{"font.sans-serif": {faces}}}\n'
+)
 os.environ["IPYTHONDIR"] = str(profile.parent)
 
 default_role = "code"
@@ -37,3 +42,29 @@ napoleon_use_ivar = True
 html_theme = "furo"
 html_title = "Trainyard"
 html_show_sphinx = False
+
+SECTION, UNDERLINE = re.compile(r"(Parameters|Attributes|Raises)$"), re.compile(r"-{3,}$")
+ENTRY = re.compile(r"(\w[\w, ]*) : (.*)$")
+
+
+def entries(app: Any, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
+    """Write `name : what it is` of a section as numpydoc has it, where what follows a colon is a type.
+
+    So it is in the first line of what is said of an attribute: there a dash takes the colon's place.
+    """
+    if what in ("attribute", "property") and lines:
+        lines[0] = lines[0].replace(": ", " \u2013 ")
+    written: list[str] = []
+    inside = False
+    for number, line in enumerate(lines):
+        if line and not line[0].isspace():
+            inside = inside and not (number + 1 < len(lines) and UNDERLINE.match(lines[number + 1]))
+            inside = inside or bool(number and UNDERLINE.match(line) and SECTION.match(lines[number - 1]))
+        entry = ENTRY.match(line) if inside else None
+        written += [entry.group(1), f"    {entry.group(2)}"] if entry else [line]
+    lines[:] = written
+
+
+def setup(app: Any) -> None:
+    """Before napoleon reads the docstrings."""
+    app.connect("autodoc-process-docstring", entries, priority=400)

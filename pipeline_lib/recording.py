@@ -8,6 +8,8 @@ On disk, under ``results/recordings/{session}/``::
     unit_intervals.parquet  unit, start, stop: only where units come and go; a unit without a row is always observed
     signals/<name>.parquet  time (s) and one column a dimension
     stimulus.zarr           the frames that were shown, and when: only where the source has them and they were asked for
+    candidates.parquet      unit_id, region, kept, rate, presence, violations of all units before the selection: only
+                            where it left some out
     truth.zarr              simulators only: rates, latents, couplings
     recording.json          provenance, selection, observation intervals; declares the recording complete
 """
@@ -33,7 +35,11 @@ TRIAL_COLUMNS = ("start", "stop", "condition")
 
 @dataclass
 class Provenance:
-    """Where a recording came from and what was done to it before it was written."""
+    """Where a recording came from and what was done to it before it was written.
+
+    >>> Provenance("tables", "day1", licence="CC-BY-4.0", citation="Nobody et al. (2026)").release
+    ''
+    """
 
     source: str
     source_id: str
@@ -45,7 +51,7 @@ class Provenance:
     selection: dict[str, Any] = field(default_factory=dict)
     """The options that chose units and trials, as applied."""
     counts: dict[str, int] = field(default_factory=dict)
-    """Units, spikes and trials before and after the selection: `units_before`, `units_after`, ..."""
+    """Units, spikes and trials before and after the selection (`units_before`, `units_after` and so on)."""
 
 
 @dataclass
@@ -56,6 +62,11 @@ class Truth:
     `coupling_filters` (sender, receiver, lag), `history_filters` (unit, lag); `rates` (trial, bin, unit) in spikes/s,
     `latents` (trial, bin, dimension). Attributes: `bin_size` in ms of the time axes, `trial_start` (s) per trial,
     `unit_id` per unit, and the simulator's settings.
+
+    >>> truth = Truth({"coupling": np.array([[0.0, 1.0], [0.0, 0.0]])}, {"unit_id": ["a", "b"]})
+    >>> truth.select_units(["b", "a"]).arrays["coupling"]
+    array([[0., 0.],
+           [1., 0.]])
     """
 
     arrays: dict[str, np.ndarray]
@@ -110,6 +121,15 @@ class Recording:
 
     `spike_times` (spikes,) float64, s; `spike_units` (spikes,) int32, rows of `units`; `observed` (intervals, 2)
     float64, s: when the session was recorded at all; `duration`: end of the session, s.
+
+    >>> units = pd.DataFrame({"unit_id": ["a", "b"], "region": "CA1", "population": "CA1"})
+    >>> trials = pd.DataFrame({"start": [0.0, 2.0], "stop": [1.0, 3.0], "condition": ["left", "right"]})
+    >>> times, unit = np.array([0.2, 0.7, 2.1]), np.array([0, 1, 0])
+    >>> observed = np.array([[0.0, 3.0]])
+    >>> session = Recording("day1", times, unit, units, trials, 3.0, observed, Provenance("mine", "day1"))
+    >>> session.write("recordings/day1")
+    >>> len(Recording.read("recordings/day1").trials)
+    2
     """
 
     session: str
@@ -124,9 +144,22 @@ class Recording:
     unit_intervals: pd.DataFrame | None = None
     truth: Truth | None = None
     stimulus: "Stimulus | None" = None
+    candidates: pd.DataFrame | None = None
 
     def validate(self, where: Path | str | None = None) -> None:
-        """Raise InputError at the first table, column and row that breaks the contract of this module."""
+        """Raise InputError at the first table, column and row that breaks the contract of this module.
+
+        >>> units = pd.DataFrame({"unit_id": ["a", "b"], "region": "CA1", "population": "CA1"})
+        >>> trials = pd.DataFrame({"start": [0.0, 2.0], "stop": [1.0, 3.0], "condition": ["left", "right"]})
+        >>> times, unit = np.array([0.2, 0.7, 2.1]), np.array([0, 1, 0])
+        >>> observed = np.array([[0.0, 3.0]])
+        >>> session = Recording("day1", times, unit, units, trials, 3.0, observed, Provenance("mine", "day1"))
+        >>> session.spike_times[2] = 0.1
+        >>> session.validate()
+        Traceback (most recent call last):
+            ...
+        pipeline_lib.errors.InputError: recording day1: spikes.time, row 2: found 0.1 s after 0.7 s...
+        """
         place = str(where or f"recording {self.session}")
         self._validate_units(place)
         self._validate_spikes(place)
@@ -203,6 +236,8 @@ class Recording:
             self.trials.to_parquet(writing / "trials.parquet", index=False)
             if self.unit_intervals is not None:
                 self.unit_intervals.to_parquet(writing / "unit_intervals.parquet", index=False)
+            if self.candidates is not None:
+                self.candidates.to_parquet(writing / "candidates.parquet", index=False)
             for name, signal in self.signals.items():
                 (writing / "signals").mkdir(exist_ok=True)
                 signal.to_parquet(writing / "signals" / f"{name}.parquet", index=False)
@@ -231,7 +266,7 @@ class Recording:
         directory = Path(directory)
         description = read_description(directory)
         spikes = _read_table(directory / "spikes.parquet")
-        intervals = directory / "unit_intervals.parquet"
+        intervals, candidates = directory / "unit_intervals.parquet", directory / "candidates.parquet"
         truth, stimulus = directory / "truth.zarr", directory / "stimulus.zarr"
         names = Provenance.__dataclass_fields__
         recording = cls(
@@ -247,13 +282,24 @@ class Recording:
             unit_intervals=_read_table(intervals) if intervals.exists() else None,
             truth=Truth.read(truth) if truth.exists() else None,
             stimulus=_read_stimulus(stimulus) if stimulus.exists() else None,
+            candidates=_read_table(candidates) if candidates.exists() else None,
         )
         recording.validate(directory)
         return recording
 
 
 def read_description(directory: Path | str) -> dict[str, Any]:
-    """recording.json of a complete recording, as a dictionary; InputError where there is none or of another version."""
+    """recording.json of a complete recording, as a dictionary; InputError where there is none or of another version.
+
+    >>> units = pd.DataFrame({"unit_id": ["a", "b"], "region": "CA1", "population": "CA1"})
+    >>> trials = pd.DataFrame({"start": [0.0, 2.0], "stop": [1.0, 3.0], "condition": ["left", "right"]})
+    >>> times, unit = np.array([0.2, 0.7, 2.1]), np.array([0, 1, 0])
+    >>> observed = np.array([[0.0, 3.0]])
+    >>> session = Recording("day1", times, unit, units, trials, 3.0, observed, Provenance("mine", "day1"))
+    >>> session.write("recordings/described")
+    >>> read_description("recordings/described")["duration"]
+    3.0
+    """
     path = Path(directory) / "recording.json"
     if not path.exists():
         raise InputError(directory, "recording.json", "no such file", "a complete recording directory")

@@ -17,7 +17,11 @@ _KNOT_END = 1.0 + np.finfo(np.float64).eps
 
 @dataclass(frozen=True)
 class Basis(ABC):
-    """`n` functions on [0, 1]."""
+    """`n` functions on [0, 1].
+
+    >>> BSpline(5).kernel(window=20).shape
+    (20, 5)
+    """
 
     n: int
 
@@ -45,7 +49,13 @@ class Basis(ABC):
 
 @dataclass(frozen=True)
 class RawHistory(Basis):
-    """One weight a lag, no smoothing: the identity. `n` is the window."""
+    """One weight a lag, no smoothing: the identity. `n` is the window.
+
+    >>> RawHistory(3).kernel(3)
+    array([[1., 0., 0.],
+           [0., 1., 0.],
+           [0., 0., 1.]])
+    """
 
     def evaluate(self, s: np.ndarray) -> np.ndarray:
         """One-hot at the nearest of `n` equally spaced points."""
@@ -60,7 +70,13 @@ class RawHistory(Basis):
 
 @dataclass(frozen=True)
 class RaisedCosineLinear(Basis):
-    """Equally spaced raised cosines; a bump ends `width` peak spacings from its peak (Pillow et al., 2008)."""
+    """Equally spaced raised cosines; a bump ends `width` peak spacings from its peak (Pillow et al., 2008).
+
+    >>> RaisedCosineLinear(3).evaluate(np.array([0.0, 0.25, 0.5]))
+    array([[1.        , 0.5       , 0.        ],
+           [0.85355339, 0.85355339, 0.14644661],
+           [0.5       , 1.        , 0.5       ]])
+    """
 
     width: float = 2.0
 
@@ -86,6 +102,9 @@ class RaisedCosineLog(RaisedCosineLinear):
     """Raised cosines on a logarithmic axis: fine just after a spike, coarse long after (Pillow et al., 2008).
 
     `time_scaling` c sets the stretch u = log(c s + 1) / log(c + 1); with `decay_to_zero` the last bump ends at s = 1.
+
+    >>> RaisedCosineLog(4).kernel(window=50).argmax(axis=0) + 1  # where the bumps peak, in bins after a spike
+    array([ 1,  2,  5, 10])
     """
 
     time_scaling: float = 50.0
@@ -104,7 +123,11 @@ class RaisedCosineLog(RaisedCosineLinear):
 
 @dataclass(frozen=True)
 class BSpline(Basis):
-    """B-splines with clamped ends; `order` 4 is cubic. They sum to one everywhere (de Boor)."""
+    """B-splines with clamped ends; `order` 4 is cubic. They sum to one everywhere (de Boor).
+
+    >>> bool(np.allclose(BSpline(6).evaluate(np.linspace(0, 1, 7)).sum(axis=1), 1))
+    True
+    """
 
     order: int = 4
 
@@ -122,7 +145,12 @@ class BSpline(Basis):
 
 @dataclass(frozen=True)
 class CyclicBSpline(Basis):
-    """B-splines on a circle: s = 0 and s = 1 are the same point. For phases, directions, time in a cycle."""
+    """B-splines on a circle: s = 0 and s = 1 are the same point. For phases, directions, time in a cycle.
+
+    >>> ends = CyclicBSpline(6).evaluate(np.array([0.0, 1.0]))
+    >>> bool(np.allclose(ends[0], ends[1]))
+    True
+    """
 
     order: int = 4
 
@@ -148,6 +176,11 @@ class Exponential(Basis):
 
     With `orthogonal` the kernels of a window are replaced by an orthonormal basis of the same space (Gram-Schmidt from
     the slowest on), which conditions the fit but leaves the fitted filter as it is.
+
+    >>> Exponential(2, rates=(1.0, 10.0)).kernel(window=3).round(3)
+    array([[1.   , 1.   ],
+           [0.607, 0.007],
+           [0.368, 0.   ]])
     """
 
     rates: tuple[float, ...] = ()
@@ -185,14 +218,22 @@ BASES: dict[str, type[Basis]] = {
 
 
 def basis_by_name(name: str, n: int, window: int) -> Basis:
-    """The basis a configuration names; `raw` takes its size from the window. InputError for an unknown name."""
+    """The basis a configuration names; `raw` takes its size from the window. InputError for an unknown name.
+
+    >>> basis_by_name("raised_cosine_log", n=8, window=20).n, basis_by_name("raw", n=8, window=20).n
+    (8, 20)
+    """
     if name not in BASES:
         raise InputError("config", "basis", repr(name), f"one of {', '.join(BASES)}")
     return BASES[name](window if name == "raw" else n)
 
 
 def kernel_rank(kernel: np.ndarray) -> int:
-    """Rank of kernels (window, n): less than n means that a filter has no unique weights (too many functions)."""
+    """Rank of kernels (window, n): less than n means that a filter has no unique weights (too many functions).
+
+    >>> kernel_rank(BSpline(8).kernel(window=20)), kernel_rank(BSpline(8).kernel(window=4))
+    (8, 4)
+    """
     return int(np.linalg.matrix_rank(kernel))
 
 

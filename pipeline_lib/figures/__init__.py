@@ -25,6 +25,9 @@ class FigureSpec:
     "all"; `fits` a list of fit directories; `metrics` one file; `benchmarks` the folder of what Snakemake measured.
     `model`: the only model that it is about, "" for one that shows them all. `option`: the reading option that makes it
     worth drawing; only sessions that are read with it get the figure, "" for all of them.
+
+    >>> FIGURES["coupling"].scope, FIGURES["coupling"].needs
+    ('cohort', ('recording', 'fits'))
     """
 
     module: str
@@ -119,6 +122,14 @@ def make(name: str, paths: Mapping[str, Path | str | Sequence[Path | str]], stem
     Raises
     ------
     InputError : no figure of that name, a path it needs is not given, or a file is missing or broken.
+
+    Examples
+    --------
+    >>> from pipeline_lib.sources.simulate import simulate
+    >>> simulate("glm", {"units": 4, "duration": 5}, seed=0, session="demo").write("recordings/demo")
+    >>> make("session_overview", {"recording": "recordings/demo"}, "figures/overview")
+    >>> sorted(path.name for path in Path("figures").iterdir())
+    ['overview.csv', 'overview.pdf', 'overview.png']
     """
     import pandas as pd
 
@@ -139,7 +150,13 @@ def make(name: str, paths: Mapping[str, Path | str | Sequence[Path | str]], stem
 
 
 def figure_spec(name: str) -> FigureSpec:
-    """The entry of a figure; InputError, with the nearest name, where there is none."""
+    """The entry of a figure; InputError, with the nearest name, where there is none.
+
+    >>> figure_spec("couplings")
+    Traceback (most recent call last):
+        ...
+    pipeline_lib.errors.InputError: ...'coupling'...
+    """
     if name not in FIGURES:
         raise InputError("config", "figures", repr(name), suggest(name, FIGURES))
     return FIGURES[name]

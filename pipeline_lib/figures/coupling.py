@@ -221,4 +221,5 @@ def _filters(part: SubFigure, filters: pd.DataFrame, models: list[str], letter: 
     handles = [Line2D([], [], label=model_name(model), **model_line(model, colours[model])) for model in models]
     if (filters["source"] == "truth").any():
         handles.insert(0, Line2D([], [], color=INK, lw=1.6, alpha=0.45, label="Truth"))
-    part.legend(handles=handles, loc="outside lower center", ncols=7)
+    if len(handles) > 1:
+        part.legend(handles=handles, loc="outside lower center", ncols=7)

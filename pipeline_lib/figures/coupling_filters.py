@@ -87,13 +87,13 @@ def _strongest(couplings: pd.DataFrame) -> list[tuple[str, str]]:
 
 @styled
 def draw(table: pd.DataFrame) -> Figure:
-    """Own histories in the first row, couplings below; one scale for each of the two."""
+    """Own histories in the first row, couplings below, exciting and inhibiting; one scale a row."""
     places = table.drop_duplicates("place").sort_values("place")
     own, pairs = places[places["own"]], places[~places["own"]]
     columns = max(1, min(A_ROW, max(len(own), len(pairs))))
     rows = -(-len(own) // columns) + -(-len(pairs) // columns)
-    figure = new_figure("wide", 10 + 30 * rows)
-    grid = figure.subplots(rows, columns, sharex=True, squeeze=False)
+    figure = new_figure("wide", 12 + 25 * rows)
+    grid = figure.subplots(rows, columns, sharex=True, sharey="row", squeeze=False)
     panels = list(grid[: -(-len(own) // columns)].ravel())[: len(own)]
     panels += list(grid[-(-len(own) // columns) :].ravel())[: len(pairs)]
     for axes in grid.ravel():
@@ -114,15 +114,17 @@ def draw(table: pd.DataFrame) -> Figure:
         axes.set_xlim(0, None)
         axes.locator_params(axis="x", nbins=4)
         axes.locator_params(axis="y", nbins=4)
-        axes.tick_params(labelbottom=True)
-    for axes in panels:
-        if axes in grid[:, 0]:
+    for (row, column), axes in np.ndenumerate(grid):
+        if column == 0:
             axes.set_ylabel("Filter (log-rate\nper spike)")
-        axes.set_xlabel("Lag (ms)")
+        if row == rows - 1 or not grid[row + 1, column].get_visible():
+            axes.set_xlabel("Lag (ms)")
+            axes.tick_params(labelbottom=True)
     handles: list[Line2D | Patch] = [
         Line2D([], [], label=model_name(model), **model_line(model, colours[model])) for model in models
     ]
     if table["low"].notna().any():
-        handles.append(Patch(color=QUIET, alpha=0.25, lw=0, label="95 % interval"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+        handles.append(Patch(color=colours[models[0]], alpha=0.25, lw=0, label="95 % interval"))
+    if len(handles) > 1:
+        figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.fit_tables import fit_tables
 from pipeline_lib.figures.style import (
     COLUMN_WIDTHS,
@@ -37,7 +38,8 @@ STRENGTH = "Strength (log-rate per spike)"
 def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     """A row an ordered pair: model, sender, receiver (unit_id), sender_region, receiver_region, strength, after (bool).
 
-    `after`: the pair is left by the mask, see `CAPTION`. Raises NothingToDrawError where no fit has couplings.
+    `after`: the pair is left by the mask, see `CAPTION`. Raises NothingToDrawError where no fit has couplings, or
+    none made tests or left pairs out.
     """
     tables = []
     for model, table in fit_tables(recording, fits, "couplings").items():
@@ -49,7 +51,11 @@ def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
         after = (table["q"] < DISCOVERY) if tested else table["allowed"]
         tables.append(table.assign(model=model, after=after.astype(bool), tested=bool(tested)))
     columns = ["model", "sender", "receiver", "sender_region", "receiver_region", "strength", "after", "tested"]
-    return pd.concat(tables, ignore_index=True)[columns]
+    every = pd.concat(tables, ignore_index=True)[columns]
+    if every["after"].all():
+        text = "No pair was tested or left out: after the mask all couplings are as before (see the figure Couplings)."
+        raise NothingToDrawError(text)
+    return every
 
 
 @styled
@@ -63,10 +69,10 @@ def draw(table: pd.DataFrame) -> Figure:
     for row, model in zip(grid, models, strict=True):
         own = table[table["model"] == model]
         limit = float(own["strength"].abs().quantile(0.99)) or 1.0
-        name = "" if len(models) == 1 else f"{model_name(str(model))}: "
+        name = "" if len(models) == 1 else f"{model_name(str(model))}. "
         left = f"q < {DISCOVERY}" if own["tested"].any() else "allowed by the mask"
         kept = int(own["after"].sum())
-        titles = (f"{name}before, {len(own)} pairs", f"{name}after ({left}), {kept} pairs")
+        titles = (f"{name}Before, {len(own):,} pairs", f"{name}After ({left}), {kept:,} pairs")
         for axes, rows, title in zip(row, (own, own[own["after"]]), titles, strict=True):
             image = _matrix(axes, own, rows, side, limit)
             panel_title(axes, next(letters), title)
@@ -92,6 +98,8 @@ def _matrix(axes: Axes, own: pd.DataFrame, rows: pd.DataFrame, side: float, limi
 
 
 def _ordered(own: pd.DataFrame, role: str) -> pd.Series:
-    """Region of each unit of a role, by unit, in the order of the axis."""
+    """Region of each unit of a role, by unit, in the order of the axis: by region, then as in the table."""
+    # Senders come in the recording's order; receivers do not, for a unit is never its own receiver.
+    units = pd.unique(pd.concat([own["sender"], own["receiver"]]))
     regions = own.drop_duplicates(role).set_index(role)[f"{role}_region"].astype(str)
-    return regions.sort_index(kind="stable").sort_values(kind="stable")
+    return regions.reindex([unit for unit in units if unit in regions.index]).sort_values(kind="stable")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
+from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.fit_tables import fit_tables
 from pipeline_lib.figures.style import (
     EXCITATION,
@@ -26,21 +28,24 @@ CAPTION = (
     "Couplings between regions. A circle is a region, its area the number of units; an arrow is as wide as the share "
     "of pairs of units that are coupled from one region to another (found at a false-discovery rate of 5 %; without "
     "tests, among the tenth of all pairs with the strongest couplings), orange where more of them excite, blue where "
-    "more inhibit. The ring around a circle is the share within the region. Look for arrows that are wider one way "
-    "than the other, and remember that units which were not recorded couple too."
+    "more inhibit. The ring around a circle, and the number below it, are the share within the region. Look for arrows "
+    "that are wider one way than the other, and remember that units which were not recorded couple too."
 )
 
 DISCOVERY, STRONGEST = 0.05, 0.1
 RING = 1.5
 """Area of the ring around a circle, of that of the circle."""
-MOST_REGIONS = 9
+MOST_REGIONS, MOST_NUMBERED = 9, 2
+"""Regions that are shown, and up to how many of them carry numbers: more would lie on the arrows."""
+BEND = 0.22
+"""How far an arrow leaves the straight line, of its length: there and back do not lie on each other."""
 
 
 def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     """A row an ordered pair of regions: model, sender_region, receiver_region, senders, receivers (units), pairs,
 
     coupled (pairs), share, exciting (share of the coupled pairs), tested (bool). Of the `MOST_REGIONS` regions with
-    most units. Raises NothingToDrawError where no fit has couplings.
+    most units. Raises NothingToDrawError where no fit has couplings, or all units lie in one region.
     """
     tables = []
     for model, table in fit_tables(recording, fits, "couplings").items():
@@ -64,15 +69,18 @@ def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
         grouped["exciting"] = grouped["exciting"] / grouped["coupled"].clip(lower=1)
         tables.append(grouped.assign(model=model, share=grouped["coupled"] / grouped["pairs"], tested=tested))
     columns = ["model", "sender_region", "receiver_region", "senders", "receivers", "pairs", "coupled", "share"]
-    return pd.concat(tables, ignore_index=True)[[*columns, "exciting", "tested"]]
+    every = pd.concat(tables, ignore_index=True)[[*columns, "exciting", "tested"]]
+    if every["receiver_region"].nunique() < 2:
+        raise NothingToDrawError("All units lie in one region: between regions there is nothing to draw.")
+    return every
 
 
 @styled
 def draw(table: pd.DataFrame) -> Figure:
     """A panel a model, regions on a circle."""
     models = table["model"].drop_duplicates().tolist()
-    flat = table["receiver_region"].nunique() <= 2
-    figure = new_figure("single" if len(models) == 1 else "double", 40 if flat else 84)
+    height = 34 if table["receiver_region"].nunique() == 2 else 84
+    figure = new_figure("single" if len(models) == 1 else "double", height)
     largest = float(table["share"].max()) or 1.0
     for axes, model in zip(figure.subplots(1, len(models), squeeze=False)[0], models, strict=True):
         own = table[table["model"] == model]
@@ -86,43 +94,60 @@ def _network(axes: Axes, own: pd.DataFrame, largest: float) -> None:
     units = {str(region): int(rows["receivers"].max()) for region, rows in own.groupby("receiver_region")}
     regions = sorted(units)
     colours = region_colours(regions)
+    numbered = len(regions) <= MOST_NUMBERED
     # Two regions stand side by side, more of them go round from the top.
     angle = (np.pi if len(regions) == 2 else np.pi / 2) - 2 * np.pi * np.arange(len(regions)) / len(regions)
-    around = np.stack([np.cos(angle), np.sin(angle)], axis=1) * (len(regions) > 1)
-    place = {region: (float(x), float(y)) for region, (x, y) in zip(regions, around, strict=True)}
+    place = dict(zip(regions, np.stack([np.cos(angle), np.sin(angle)], axis=1), strict=True))
     area = {region: 60 + 340 * units[region] / max(units.values()) for region in regions}
     for row in own.to_dict("records"):
         sender, receiver = str(row["sender_region"]), str(row["receiver_region"])
-        colour = EXCITATION if row["exciting"] >= 0.5 else INHIBITION
-        width = 4.0 * float(row["share"]) / largest
+        share, colour = float(row["share"]), EXCITATION if row["exciting"] >= 0.5 else INHIBITION
+        width = 4.0 * share / largest
         if sender == receiver:
             x, y = place[sender]
             axes.scatter(x, y, s=area[sender] * RING, facecolor="none", edgecolor=colour, lw=width)
-        elif row["coupled"]:
-            arrow = FancyArrowPatch(
-                place[sender],
-                place[receiver],
-                connectionstyle="arc3,rad=0.15",
-                arrowstyle=f"-|>,head_width={1.5 + width},head_length={2.5 + width}",
-                shrinkA=_radius(area[sender]),
-                shrinkB=_radius(area[receiver]) + 3,
-                lw=width,
-                color=colour,
-                alpha=0.8,
-                mutation_scale=1.0,
-            )
-            axes.add_patch(arrow)
+            continue
+        ends = place[sender], place[receiver]
+        if row["coupled"]:
+            style = f"-|>,head_width={1.5 + width},head_length={2.5 + width}"
+            look: dict[str, Any] = {"connectionstyle": f"arc3,rad={BEND}", "lw": width, "color": colour, "alpha": 0.8}
+            look |= {"shrinkA": _radius(area[sender]), "shrinkB": _radius(area[receiver]) + 3, "mutation_scale": 1.0}
+            axes.add_patch(FancyArrowPatch(*ends, arrowstyle=style, **look))
+        if numbered:
+            across, up = ends[1] - ends[0]
+            length = float(np.hypot(across, up))
+            side = (
+                np.array([up, -across]) / length
+            )  # where the arrow bends to; a number needs more room beside than above
+            x, y = (ends[0] + ends[1]) / 2 + side * (BEND / 2 * length + 0.1 + 0.12 * abs(side[0]))
+            axes.text(x, y, _percent(share), ha="center", va="center", fontsize=SMALL_SIZE, color=colour)
+    within = own[own["sender_region"] == own["receiver_region"]].set_index("receiver_region")["share"]
     for region, (x, y) in place.items():
         axes.scatter(x, y, s=area[region], color=colours[region], zorder=3)
-        beside = (1.42 * x, 1.3 * y - 0.25 * (len(regions) == 1))
-        axes.text(*beside, shortened(region, 12), ha="center", va="center", color=colours[region])
-    kind = f"q < {DISCOVERY}" if own["tested"].any() else f"strongest {STRONGEST:.0%}"
-    widest = f"Widest: {own['share'].max():.0%} of pairs ({kind})"
-    note = f"{widest}\norange: mostly exciting, blue: mostly inhibiting"
+        text = shortened(region, 12)
+        text += f"\n{_percent(within[region])} within" if numbered and region in within else ""
+        _name(axes, place[region], _radius(area[region]), text, colours[region])
+    kind = f"found at q < {DISCOVERY}" if own["tested"].any() else f"among the strongest {_percent(STRONGEST)}"
+    widest = "" if numbered else f", at most {_percent(own['share'].max())}"
+    note = f"Share of pairs {kind}{widest}\norange: mostly exciting, blue: mostly inhibiting"
     axes.text(0.5, 0.0, note, transform=axes.transAxes, ha="center", va="bottom", fontsize=SMALL_SIZE, color=QUIET)
-    low, high = (-0.85, 0.6) if len(regions) <= 2 else (-1.95, 1.55)
+    low, high = (-0.88, 0.48) if len(regions) == 2 else (-2.0, 1.55)
     axes.set(xlim=(-1.75, 1.75), ylim=(low, high), aspect="equal")
     axes.axis("off")
+
+
+def _name(axes: Axes, place: np.ndarray, radius: float, text: str, colour: str) -> None:
+    """Write beside a circle, away from the middle of the ring; below it where two stand side by side."""
+    away = np.array([0.0, -1.0]) if abs(place[1]) < 1e-9 else place.round(1)
+    across = {-1: "right", 0: "center", 1: "left"}[int(np.sign(away[0]))]
+    down = {-1: "top", 0: "center", 1: "bottom"}[int(np.sign(away[1]))]
+    x, y = (radius + 3) * away
+    look: dict[str, Any] = {"ha": across, "va": down, "fontsize": SMALL_SIZE, "color": colour}
+    axes.annotate(text, (float(place[0]), float(place[1])), (x, y), textcoords="offset points", **look)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _radius(area: float) -> float:

@@ -31,6 +31,12 @@ def tsne(points: np.ndarray, perplexity: float = PERPLEXITY, iterations: int = I
 
     For a few hundred rows: all pairs are held. It begins from the first two principal components, so the same points
     give the same picture. Distances between groups, and how wide a group is, mean nothing; who is near whom does.
+
+    >>> rng = np.random.default_rng(0)
+    >>> groups = np.repeat([[0.0], [50.0]], 10, axis=0) + rng.normal(size=(20, 5))
+    >>> places = tsne(groups)
+    >>> places.shape
+    (20, 2)
     """
     rows = len(points)
     if rows < 4:

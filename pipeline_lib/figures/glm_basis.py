@@ -41,5 +41,5 @@ def draw(table: pd.DataFrame) -> Figure:
             axes.plot(line["lag"], line["value"], color=colour, marker="o", ms=1.2)
         if len(models) > 1:
             axes.set_title(model_name(str(model)))
-        axes.set(xlabel="Lag (ms)", ylabel="Value", xlim=(0, own["lag"].max() * 1.02))
+        axes.set(xlabel="Lag (ms)", ylabel="Basis function", xlim=(0, own["lag"].max() * 1.02))
     return figure

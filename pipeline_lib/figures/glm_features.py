@@ -7,15 +7,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline_lib.figures.fit_tables import fit_tables
-from pipeline_lib.figures.style import FAINT, QUIET, diverging_map, new_figure, styled
+from pipeline_lib.figures.style import FAINT, QUIET, diverging_map, new_figure, rate_map, styled
 from pipeline_lib.figures.units import shortened
 
 CAPTION = (
     "Inputs of the coupled GLM during the first bins of training: a row an input, each scaled to its own largest value "
-    "(orange positive, blue negative, white zero). Above are inputs that are not spikes: time in the trial, signals, "
-    "events. Below is the recent past of a few sender units, each seen through every function of the basis: a spike "
-    "shows first in the functions that look back briefly, then in those that look back long. No row may begin before "
-    "the spike that causes it."
+    "(white zero; where some are negative, orange positive and blue negative). Above are inputs that are not spikes: "
+    "time in the trial, signals, events. Below is the recent past of a few sender units, each seen through every "
+    "function of the basis: a spike shows first in the functions that look back briefly, then in those that look back "
+    "long. No row may begin before the spike that causes it."
 )
 
 MOST_ROWS = 60
@@ -57,9 +57,9 @@ def draw(table: pd.DataFrame) -> Figure:
     time = cells.columns.to_numpy(dtype=float)
     step = time[1] - time[0] if len(time) > 1 else 1.0
     extent = (time[0], time[-1] + step, len(cells) - 0.5, -0.5)
-    image = axes.imshow(
-        scaled, aspect="auto", cmap=diverging_map(), vmin=-1, vmax=1, extent=extent, interpolation="nearest"
-    )
+    low = -1 if (scaled < 0).any() else 0
+    colours = diverging_map() if low else rate_map()
+    image = axes.imshow(scaled, aspect="auto", cmap=colours, vmin=low, vmax=1, extent=extent, interpolation="nearest")
     groups = table.drop_duplicates("row").groupby("group", sort=False)["row"].agg(["min", "max"])
     for first in groups["min"][1:]:
         axes.axhline(first - 0.5, color=QUIET, lw=0.4)
@@ -68,7 +68,7 @@ def draw(table: pd.DataFrame) -> Figure:
     axes.spines[["top", "right"]].set_visible(True)
     axes.set(xlabel="Time in the session (s)", ylabel="Input (sender unit, signal)")
     axes.locator_params(axis="x", nbins=5)
-    bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=25, pad=0.02, ticks=[-1, 0, 1])
+    bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=25, pad=0.02, ticks=range(low, 2))
     bar.set_label("Value (of its largest)")
     bar.outline.set_linewidth(0.4)
     bar.outline.set_edgecolor(FAINT)

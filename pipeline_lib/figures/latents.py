@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 CAPTION = (
     "What the models hold to be shared by the units, in the windows of the test part: latents where a model has them, "
     "else its log-rates, on the first three principal components (PC; share of the variance in brackets). Left, mean "
-    "trajectories of the conditions in three dimensions, a dot at their start (of continuous recordings, one window "
-    "of each third of the session); middle, the first component over time, thin lines single windows; right, t-SNE of "
+    "trajectories of the commonest conditions, a dot at their start (of continuous recordings, one window of each "
+    "third of the session); middle, the first component over time, thin lines single windows; right, t-SNE of "
     "whole windows, a point each: near means alike, other distances mean nothing. Look for conditions that part when "
     "the event says they should, and for single windows that are more than copies of their mean. Signs and axes "
     "differ between models."
@@ -149,20 +149,20 @@ def draw(table: pd.DataFrame) -> Figure:
     colours = {name: REGION_COLOURS[place % len(REGION_COLOURS)] for place, name in enumerate(names)}
     label = time_label(table["event"].iloc[0])
     figure = new_figure("double", ROW_HEIGHT * len(models) + 4 + 3.2 * (len(names) > 1))
+    grid = figure.add_gridspec(len(models), 3, width_ratios=(0.85, 1, 1))
     for place, model in enumerate(models):
         own = table[table["model"] == model]
         kinds = {str(kind): rows for kind, rows in own.groupby("kind")}
         share = kinds["share"].iloc[0]
-        space: Any = figure.add_subplot(len(models), 3, 3 * place + 1, projection="3d")
-        over_time, windows = (figure.add_subplot(len(models), 3, 3 * place + column) for column in (2, 3))
-        _in_space(space, kinds["condition"], colours)
+        space: Any = figure.add_subplot(grid[place, 0], projection="3d")
+        over_time, windows = (figure.add_subplot(grid[place, column]) for column in (1, 2))
+        _in_space(space, kinds["condition"], share, colours)
         title = f"{model_name(model)}, {own['source'].iloc[0]}"
         panel_title(space, "abc"[place], title)
         _over_time(over_time, kinds, colours)
         over_time.set_xlabel(label)
-        over_time.set_ylabel(f"PC 1 ({100 * share['pc1']:.0f} %)")
-        two, three = (f"{100 * share[name]:.0f} %" if np.isfinite(share[name]) else "none" for name in ("pc2", "pc3"))
-        over_time.set_title(f"PC 2: {two}, PC 3: {three}", color=QUIET)
+        over_time.set_ylabel("PC 1")
+        over_time.set_title("First component")
         _windows(windows, kinds.get("point", own.iloc[:0]), colours)
     if len(names) > 1:
         handles = [Line2D([], [], color=colours[name], label=shortened(name, 28)) for name in names]
@@ -170,19 +170,21 @@ def draw(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _in_space(axes: "Axes3D", means: pd.DataFrame, colours: dict[str, str]) -> None:
+def _in_space(axes: "Axes3D", means: pd.DataFrame, share: pd.Series, colours: dict[str, str]) -> None:
     for name, path in means.groupby("condition"):
         axes.plot(path["pc1"], path["pc2"], path["pc3"].fillna(0), color=colours[str(name)], lw=1.0)
         start = path[["pc1", "pc2", "pc3"]].fillna(0).iloc[0]
         axes.scatter(*start, color=colours[str(name)], s=7, depthshade=False)
-    for axis, name in ((axes.xaxis, "PC 1"), (axes.yaxis, "PC 2"), (axes.zaxis, "PC 3")):
-        axis.set_label_text(name)
+    for axis, number in ((axes.xaxis, 1), (axes.yaxis, 2), (axes.zaxis, 3)):
+        of_variance = share[f"pc{number}"]
+        axis.set_label_text(f"PC {number} ({100 * of_variance:.0f} %)" if np.isfinite(of_variance) else f"PC {number}")
         axis.labelpad = -14
         axis.set_ticklabels([])
         axis.pane.set(facecolor="white", edgecolor=FAINT)
         axis._axinfo["grid"].update(color=FAINT, linewidth=0.3)
     axes.view_init(elev=22, azim=-58)
     axes.set_box_aspect((1, 1, 0.8), zoom=1.12)
+    axes.set_anchor("W")
 
 
 def _over_time(axes: Axes, kinds: dict[str, pd.DataFrame], colours: dict[str, str]) -> None:

@@ -93,7 +93,9 @@ def draw(table: pd.DataFrame) -> Figure:
     for place, units in enumerate(panels):
         own = table[table["units"] == units]
         _sessions(grid[0, place], own[own["kind"] == "score"], models)
-        panel_title(grid[0, place], "ab"[place], PANELS[units])
+        sessions = own["session"].nunique()
+        title = f"{PANELS[units]}, {sessions} session{'s' * (sessions != 1)}"
+        panel_title(grid[0, place], "ab"[place], title)
         _matrix(grid[1, place], own[own["kind"] == "difference"], models, max(float(largest), 1e-6))
         panel_title(grid[1, place], "cd"[place] if len(panels) == 2 else "b", "Row minus column (bits per spike)")
     return figure
@@ -119,14 +121,6 @@ def _sessions(axes: Axes, scores: pd.DataFrame, models: list[str]) -> None:
     axes.axhline(0, color=FAINT, lw=0.6, zorder=0)
     axes.set_xticks(places, [model_name(model) for model in models], rotation=30, ha="right", rotation_mode="anchor")
     axes.set(xlim=(-0.5, len(models) - 0.5), ylabel="Bits per spike")
-    axes.annotate(
-        f"{len(grid)} session{'s' * (len(grid) != 1)}",
-        (1, 0.02),
-        xycoords="axes fraction",
-        ha="right",
-        fontsize=SMALL_SIZE,
-        color=QUIET,
-    )
 
 
 def _matrix(axes: Axes, differences: pd.DataFrame, models: list[str], limit: float) -> None:

@@ -50,6 +50,8 @@ CAPTION = (
 
 SHOWN_UNITS, SHOWN_BINS, TRACE_BINS, EXAMPLES = 80, 100, 250, 4
 PANELS_A_ROW, PANEL_HEIGHT, TRACE_HEIGHT = 5, 48.0, 27.0
+LONG_LABELS = 115
+"""Characters that fit below a row of panels."""
 
 
 def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
@@ -182,7 +184,7 @@ def draw(table: pd.DataFrame) -> Figure:
                 axes.axhline(block.start - 0.5, color=QUIET, lw=0.4)
         if place + columns >= panels:
             axes.tick_params(axis="x", labelbottom=True)
-            axes.set_xlabel(label)
+            axes.set_xlabel(label if len(label) * columns <= LONG_LABELS else "Time (s)")
     if image is not None:
         bar = parts[0].colorbar(image, ax=grid, fraction=0.02, pad=0.012, aspect=25, extend="max")
         bar.set_label("Rate (spikes/s)")

@@ -1,13 +1,15 @@
 """Raw voltage of a probe above the spikes that were sorted from it."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.style import INK, QUIET, new_figure, panel_title, styled
+from pipeline_lib.figures.style import INK, diverging_map, new_figure, panel_title, styled
 from pipeline_lib.sources.voltage import Snippet, snippets_in
 
 CAPTION = (
@@ -28,21 +30,20 @@ def draw(table: pd.DataFrame) -> Figure:
     image = voltage.pivot(index="row", columns="time", values="value")
     times = image.columns.to_numpy(dtype=float)
     limit = float(np.percentile(np.abs(image.to_numpy()), 99.5)) or 1.0
-    figure = new_figure("double", 130)
+    figure = new_figure("double", 110)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     extent = (times[0], times[-1], -0.5, len(image) - 0.5)
-    shown = above.imshow(
-        image.to_numpy(), aspect="auto", origin="lower", extent=extent, cmap="RdBu_r", vmin=-limit, vmax=limit
-    )
-    bar = figure.colorbar(shown, ax=[above, below], pad=0.01, aspect=40)
-    bar.set_label("voltage (µV)")
-    above.set_ylabel("channel, from the tip")
+    look: dict[str, Any] = {"cmap": diverging_map(), "vmin": -limit, "vmax": limit}
+    shown = above.imshow(image.to_numpy(), aspect="auto", origin="lower", extent=extent, **look)
+    bar = figure.colorbar(shown, ax=above, pad=0.01, aspect=25, extend="both")
+    bar.set_label("Voltage (\u00b5V)")
+    bar.outline.set_linewidth(0.4)
+    above.set_ylabel("Channel, from the tip")
     panel_title(above, "a", f"Voltage, {len(image)} channels")
-    below.scatter(spikes["time"], spikes["row"], s=2, marker="|", linewidths=0.6, color=INK)
-    below.set_ylabel("unit, by depth")
-    below.set_xlabel("time in the session (s)")
+    below.vlines(spikes["time"], spikes["row"] - 0.4, spikes["row"] + 0.4, color=INK, lw=0.5)
+    below.set(xlabel="Time in session (s)", ylabel="Unit, by depth")
+    below.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     panel_title(below, "b", f"{len(spikes)} spikes of {spikes['row'].nunique()} units")
-    below.tick_params(colors=QUIET)
     return figure
 
 

@@ -26,11 +26,15 @@ from pipeline_lib.figures.style import (
 
 CAPTION = (
     "Bits per spike on the test part against the units that were inputs and against the time that trained, a point a "
-    "session and cohort. Thin lines join cohorts of one session: name cohorts that train on less of it (a split file), "
-    "and these lines are scaling curves. Points of different sessions differ in more than size (region, rate, task), "
-    "so a trend over them is a hint and no proof. Look for models that go on rising where others have levelled off."
+    "session and cohort. Lines join cohorts of one session that differ in this alone (of several such lines, those "
+    "with most of the other are shown): scaling curves. Look for models that go on rising where others have levelled "
+    "off. Where fewer units are inputs, others are scored, so compare models at a point before points of a model. "
+    "Points of different sessions differ in more than size (region, rate, task): a trend over them is a hint and no "
+    "proof."
 )
 
+SAME = 0.05
+"""Amounts of data are the same if they differ by less than this share: windows are whole."""
 AXES = {"units": "Units given to the models", "minutes": "Training data (minutes)"}
 
 
@@ -98,6 +102,9 @@ def draw(table: pd.DataFrame) -> Figure:
 def _points(axes: Axes, table: pd.DataFrame, size: str, models: list[str]) -> None:
     colours = model_colours(models)
     floor = -1.5 * max(float(table["value"].max()), 0.1)
+    (other,) = set(AXES) - {size}
+    most = table.groupby("session")[other].transform("max")
+    table = table[table[other] > (1 - SAME) * most]  # of one session, cohorts that differ in `size` alone
     log_axis(axes.xaxis, table[size])
     for model, of_model in table.groupby("model"):
         values = of_model["value"].clip(lower=floor)

@@ -69,6 +69,9 @@ def draw(table: pd.DataFrame) -> Figure:
     models = model_order(table["model"].unique())
     colours = model_colours(models)
     panels = [units for units in PANELS if (table["units"] == units).any()]
+    headings = _headings(table)
+    if headings.nunique() <= MOST_COHORTS:
+        table = table.assign(session=headings)
     sessions = table["session"].astype(str).drop_duplicates().tolist()
     rows = _rows_of_sessions(sessions, models) if len(sessions) <= MOST_COHORTS else _rows_of_models(models)
     last = max(place for _, _, place in rows)
@@ -98,6 +101,13 @@ def draw(table: pd.DataFrame) -> Figure:
     handles = [Line2D([], [], color=colours[model], label=label, **point) for model, label in labels.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
+
+
+def _headings(table: pd.DataFrame) -> pd.Series:
+    """The session of each row, with the cohort where the session is in several."""
+    session, cohort = table["session"].astype(str), table["cohort"].astype(str)
+    alone = cohort.groupby(session).transform("nunique") == 1
+    return session.where(alone, session + ", " + cohort)
 
 
 Row = tuple[str, str, float]

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.style import INK, QUIET, new_figure, styled
+from pipeline_lib.figures.style import INK, QUIET, model_name, new_figure, styled
 
 CAPTION = (
     "Each row is one search. Left: the validation loss of every trial in their order, the line the best so far; "
@@ -67,7 +67,7 @@ def draw(table: pd.DataFrame) -> Figure:
         top = _top(once["score"])
         _points(line[0], once["trial"].to_numpy() + 1, once["score"], top)
         line[0].step(once["trial"] + 1, once["best"].clip(upper=top), where="post", color=INK, lw=0.9)
-        line[0].set_title(f"{search}, {cohort}")
+        line[0].set_title(f"{model_name(str(search))}, {cohort}")
         line[0].locator_params(axis="x", integer=True)
         line[0].set_xlabel("Trial")
         line[0].set_ylabel("Validation loss")

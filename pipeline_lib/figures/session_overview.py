@@ -17,8 +17,10 @@ from pipeline_lib.figures.style import (
     new_figure,
     panel_title,
     region_colours,
+    stacked,
     styled,
 )
+from pipeline_lib.figures.unit_quality import LEAST_RATE, QUALITIES, draw_quality, quality_histograms
 from pipeline_lib.figures.units import draw_hidden, name_regions, region_blocks, unit_order
 from pipeline_lib.recording import read_description
 
@@ -26,20 +28,25 @@ CAPTION = (
     "The session as the models see it. (a) Spikes of a few seconds from the middle of the session, units grouped by "
     "region. (b) Mean rate of every unit; the bar is the region's median. Silent or absurdly fast units point to a "
     "selection that is too loose. (c) Mean rate over units through the session, trials as ticks above; grey where "
-    "nothing was recorded: look for drifts and drop-outs. (d) What the selection kept."
+    "nothing was recorded: look for drifts and drop-outs. (d) What the selection kept. (e-g) Where it left units out, "
+    "the quality of all units of the regions shown, kept ones in blue, the others in grey: mean rate, share of the "
+    "session in which they fired, share of intervals in which no neuron can fire. Look for good units that were lost."
 )
 
-STRETCH, SHOWN_UNITS, SHOWN_SPIKES, COURSE_BINS, SHOWN_REGIONS = 10.0, 120, 15_000, 240, 10
+STRETCH, SHOWN_UNITS, SHOWN_SPIKES, COURSE_BINS, SHOWN_REGIONS = 10.0, 120, 15_000, 120, 10
+FEW_REGIONS = 3
 
 
 def data(recording: Path | str) -> pd.DataFrame:
-    """What the four panels show.
+    """What the panels show.
 
     Rows by `panel`: "raster" (time in s on the session clock, unit, region, row of the raster, -1 for a unit not in
     it), "hidden" (time and value = start and length of what was not observed of a unit), "rate" (unit, region, value
     in spikes/s while it was observed), "course" (time = bin centre, s; value = mean rate over the units observed,
-    spikes/s; NaN where none was for half of the bin), "trial" (time = start, s) and "count" (region = what is counted,
-    value = kept, of = before the selection).
+    spikes/s; NaN where the bin was observed for less than half as long as others), "trial" (time = start, s), "count"
+    (region = what is counted, value = kept, of = before the selection) and, where the selection left units out,
+    "rate before", "presence before" and "violations before" (value = middle of a bin of a histogram, spikes/s or %,
+    kept and of = units kept, and all units, in the regions of which some were kept).
 
     Raises
     ------
@@ -69,12 +76,13 @@ def data(recording: Path | str) -> pd.DataFrame:
         _course(times, observed, present, float(about["duration"])),
         pd.DataFrame({"panel": "trial", "time": trials}),
         _counts(about["counts"], len(regions), len(times), len(trials)),
+        *quality_histograms(recording),
     ]
     table = pd.concat(tables, ignore_index=True)
     known = table["unit"].notna()
     units = table.loc[known, "unit"].astype(int)
     table.loc[known, "region"], table.loc[known, "row"] = regions[units], row[units]
-    return table[["panel", "time", "unit", "region", "row", "value", "of"]]
+    return table.reindex(columns=["panel", "time", "unit", "region", "row", "value", "kept", "of"])
 
 
 def _stretch(times: np.ndarray, trials: np.ndarray, observed: np.ndarray, rate: float) -> tuple[float, float]:
@@ -111,8 +119,8 @@ def _course(times: np.ndarray, observed: np.ndarray, present: list[np.ndarray], 
     counts = np.diff(np.searchsorted(times, edges)).astype(float)
     intervals = np.concatenate(present)
     unit_seconds = np.diff(_seconds_before(intervals, edges))  # summed over units
-    enough = np.diff(_seconds_before(observed, edges)) >= 0.5 * np.diff(edges)
-    enough &= unit_seconds > 0
+    seconds = np.diff(_seconds_before(observed, edges))
+    enough = (seconds >= 0.5 * np.median(seconds[seconds > 0])) & (unit_seconds > 0)
     value = np.where(enough, counts / np.where(enough, unit_seconds, 1), np.nan)
     return pd.DataFrame({"panel": "course", "time": (edges[1:] + edges[:-1]) / 2, "value": value})
 
@@ -128,7 +136,8 @@ def _seconds_before(intervals: np.ndarray, edges: np.ndarray) -> np.ndarray:
 def _counts(counts: dict[str, int], units: int, spikes: int, trials: int) -> pd.DataFrame:
     kept = {"units": units, "spikes": spikes, "trials": trials}
     before = [counts.get(f"{name}_before", value) for name, value in kept.items()]
-    return pd.DataFrame({"panel": "count", "region": list(kept), "value": list(kept.values()), "of": before})
+    table = pd.DataFrame({"panel": "count", "region": list(kept), "value": list(kept.values()), "of": before})
+    return table[table["of"] > 0]
 
 
 @styled
@@ -137,13 +146,22 @@ def draw(table: pd.DataFrame) -> Figure:
     panels = {str(panel): rows for panel, rows in table.groupby("panel")}
     regions = panels["rate"]["region"].astype(str)
     largest = regions.value_counts().head(SHOWN_REGIONS).index
-    figure = new_figure("double", 102)
-    grid = figure.subplots(2, 2, width_ratios=(2.3, 1), height_ratios=(2.2, 1))
+    qualities = [name for name in QUALITIES if f"{name} before" in panels]
+    figure = new_figure("double", 102 + 36 * bool(qualities))
+    parts = stacked(figure, (102, 36)) if qualities else [figure]
+    grid = parts[0].subplots(2, 2, width_ratios=(2.3, 1), height_ratios=(2.2, 1))
     _raster(grid[0, 0], panels["raster"], panels["rate"])
     draw_hidden(grid[0, 0], panels.get("hidden", table.iloc[:0]))
     _rates(grid[0, 1], panels["rate"], sorted(largest), regions)
     _draw_course(grid[1, 0], panels["course"], panels.get("trial", table.iloc[:0]))
     _draw_counts(grid[1, 1], panels["count"])
+    if qualities:
+        row = parts[1].subplots(1, len(qualities), sharey=True, squeeze=False)[0]
+        for axes, letter, name in zip(row, "efg", qualities, strict=False):
+            draw_quality(axes, panels[f"{name} before"], name)
+            panel_title(axes, letter, QUALITIES[name][0])
+        row[0].set_ylabel("Units")
+        row[0].legend(loc="upper left", handlelength=1.0)
     return figure
 
 
@@ -162,14 +180,15 @@ def _raster(axes: Axes, spikes: pd.DataFrame, units: pd.DataFrame) -> None:
 def _rates(axes: Axes, rates: pd.DataFrame, shown: list[str], regions: pd.Series) -> None:
     colours = region_colours(regions)
     for place, region in enumerate(shown):
-        values = rates.loc[rates["region"] == region, "value"].clip(lower=1e-3).to_numpy()
+        values = rates.loc[rates["region"] == region, "value"].clip(lower=LEAST_RATE).to_numpy()
         spread = (np.arange(len(values)) * 0.618) % 1 - 0.5  # golden steps: even, and the same every time
         axes.plot(values, place + 0.6 * spread, "o", ms=2.0, color=colours[region], alpha=0.6, mew=0)
         axes.vlines(np.median(values), place - 0.4, place + 0.4, color=INK, lw=1.2)
     counts = rates["region"].value_counts()
     axes.set_yticks(range(len(shown)), [f"{region} ({counts[region]})" for region in shown])
-    axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel="Mean rate (spikes/s)")
-    log_axis(axes.xaxis, rates["value"].clip(lower=1e-3))
+    room = max(0.0, (FEW_REGIONS - len(shown)) / 2)  # one region alone would fill the panel
+    axes.set(ylim=(len(shown) - 0.4 + room, -0.6 - room), xlabel="Mean rate (spikes/s)")
+    log_axis(axes.xaxis, rates["value"].clip(lower=LEAST_RATE))
     axes.tick_params(axis="y", length=0)
     title = (
         "Rates by region (units)" if len(shown) == regions.nunique() else f"The {len(shown)} largest regions (units)"

@@ -28,10 +28,10 @@ from pipeline_lib.figures.style import (
 
 CAPTION = (
     "What the run cost, stage by stage: a point a job, bars the medians. (a) Time from start to end, which other work "
-    "on the machine makes longer. (b) Memory at its highest. (c) Processor time of all jobs of the stage together: "
-    "where a faster machine, or less of something, would help most. Fits are measured by themselves (those on a GPU "
-    "are marked), other stages by Snakemake, which sees nothing below a second. A fit that was resumed counts only "
-    "its last stretch."
+    "on the machine makes longer. (b) Memory at its highest; diamonds are memory of the GPU. (c) Processor time of all "
+    "jobs of the stage together: where a faster machine, or less of something, would help most; stages that ran on a "
+    "GPU say so. Fits are measured by themselves, other stages by Snakemake, which sees nothing below a second. A fit "
+    "that was resumed counts only its last stretch."
 )
 
 STAGES = {
@@ -41,17 +41,22 @@ STAGES = {
     "convert": "Convert",
     "split": "Split",
     "fit": "Fit",
+    "search": "Search",
+    "predict": "Predict",
     "evaluate": "Score",
+    "collect": "Collect",
     "figures": "Draw",
+    "report": "Report",
 }
 """Stages by the folder of their measurements, in the order in which they run; others have their folder's name."""
+MEASURED = ("wall", "cpu", "memory", "gpu_memory")
 
 
 def data(fits: Sequence[Path | str], benchmarks: Path | str) -> pd.DataFrame:
     """A row a job.
 
     Columns: stage ("fit" or a rule), model ("" but for fits), job, wall (s), cpu (s), memory (MB), device ("cpu",
-    "cuda", or "" where it is not known).
+    "cuda", or "" where it is not known) and gpu_memory (MB; NaN where there was no GPU).
 
     Raises
     ------
@@ -66,6 +71,7 @@ def data(fits: Sequence[Path | str], benchmarks: Path | str) -> pd.DataFrame:
                 "wall": about["wall_seconds"],
                 "cpu": about.get("cpu_seconds"),
                 "memory": about.get("peak_memory_mb"),
+                "gpu_memory": about.get("gpu_peak_memory_mb"),
             }
             job = f"{fit.cohort}/{fit.model}/seed{fit.seed}"
             rows.append({"stage": "fit", "model": fit.model, "job": job, **cost, "device": about.get("device", "")})
@@ -78,8 +84,8 @@ def data(fits: Sequence[Path | str], benchmarks: Path | str) -> pd.DataFrame:
             rows.append({"stage": stage, "model": "", "job": job, **cost, "device": ""})
     if not rows:
         raise NothingToDrawError("No job of this run was measured.")
-    table = pd.DataFrame(rows)
-    return table.astype({"wall": float, "cpu": float, "memory": float})
+    columns = ["stage", "model", "job", *MEASURED[:3], "device", *MEASURED[3:]]
+    return pd.DataFrame(rows).reindex(columns=columns).astype(dict.fromkeys(MEASURED, float))
 
 
 @styled
@@ -98,8 +104,10 @@ def draw(table: pd.DataFrame) -> Figure:
         jobs, colour = groups[row], colours.get(row[1], QUIET)
         _jobs(grid[0], jobs["wall"], place, colour)
         _jobs(grid[1], jobs["memory"], place, colour)
+        gpu = jobs["gpu_memory"].dropna()
+        grid[1].plot(gpu, np.full(len(gpu), place), "D", ms=3.0, mew=0.6, mfc="none", color=colour)
     log_axis(grid[0].xaxis, table["wall"].clip(lower=0.01))
-    log_axis(grid[1].xaxis, table["memory"].clip(lower=1))
+    log_axis(grid[1].xaxis, pd.concat([table["memory"], table["gpu_memory"].dropna()]).clip(lower=1))
     _totals(grid[2], [float(groups[row]["cpu"].sum()) for row in rows], [groups[row] for row in rows])
     labels = [f"{_name(*row)} ({len(groups[row])})" for row in rows]
     grid[0].set_yticks(range(len(rows)), labels)
@@ -139,4 +147,4 @@ def _totals(axes: Axes, totals: list[float], jobs: list[pd.DataFrame]) -> None:
         axes.annotate(
             f"{total:,.1f}{gpu}", (total, place), (3, 0), textcoords="offset points", va="center", fontsize=SMALL_SIZE
         )
-    axes.set_xlim(0, 1.25 * top)
+    axes.set_xlim(0, 1.35 * top)

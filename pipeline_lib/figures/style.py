@@ -114,7 +114,11 @@ def rate_map() -> Colormap:
 
 
 def model_colours(models: Iterable[str]) -> dict[str, str]:
-    """A colour for each model: its own, whatever the others are; a user's model takes a spare one by its name."""
+    """A colour for each model: its own, whatever the others are; a user's model takes a spare one by its name.
+
+    >>> model_colours(["glm", "psth"])
+    {'glm': '#0072B2', 'psth': '#CC79A7'}
+    """
     colours: dict[str, str] = {}
     for model in sorted(set(models)):
         if model in MODEL_COLOURS:
@@ -168,7 +172,16 @@ def region_colours(regions: Iterable[str]) -> dict[str, str]:
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Run a drawing function with this module's settings, whatever the process has set."""
+    """Run a drawing function with this module's settings, whatever the process has set.
+
+    >>> @styled
+    ... def draw(table: pd.DataFrame) -> Figure:
+    ...     figure = new_figure("single", 40)
+    ...     figure.subplots().plot(table["time"], table["rate"])
+    ...     return figure
+    >>> len(draw(pd.DataFrame({"time": [0, 1], "rate": [5, 7]})).axes)
+    1
+    """
 
     @functools.wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
@@ -179,7 +192,11 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 
 def new_figure(column: str, height: float) -> Figure:
-    """An empty figure as wide as a `column` of `COLUMN_WIDTHS` and `height` mm high, laid out without overlaps."""
+    """An empty figure as wide as a `column` of `COLUMN_WIDTHS` and `height` mm high, laid out without overlaps.
+
+    >>> (new_figure("single", 40).get_size_inches() / MM).round(1).tolist()
+    [85.0, 40.0]
+    """
     return Figure(figsize=(COLUMN_WIDTHS[column] * MM, height * MM), layout="constrained")
 
 
@@ -190,7 +207,13 @@ def stacked(figure: Figure, heights: Sequence[float]) -> list[SubFigure]:
 
 
 def log_axis(axis: Axis, values: Iterable[float]) -> None:
-    """A logarithmic axis with plain numbers (0.1, 2, 5,000) over the finite `values` above 0, with a little room."""
+    """A logarithmic axis with plain numbers (0.1, 2, 5,000) over the finite `values` above 0, with a little room.
+
+    >>> axes = new_figure("single", 40).subplots()
+    >>> log_axis(axes.xaxis, [0.5, 40.0])
+    >>> axes.get_xscale(), [round(float(limit), 2) for limit in axes.get_xlim()]
+    ('log', [0.38, 52.0])
+    """
     finite = np.array([value for value in values if np.isfinite(value) and value > 0])
     low, high = (finite.min() / 1.3, finite.max() * 1.3) if len(finite) else (0.1, 10.0)
     name = "x" if axis is axis.axes.xaxis else "y"
@@ -219,6 +242,10 @@ def save(figure: Figure, data: pd.DataFrame, stem: Path | str, svg: bool = False
     """Write {stem}.pdf, {stem}.png (300 dpi), the data behind them as {stem}.csv and, if asked, {stem}.svg.
 
     Each file appears whole or not at all; the same figure and data give the same bytes.
+
+    >>> save(new_figure("single", 40), pd.DataFrame({"time": [0.0, 1 / 3]}), "empty")
+    >>> Path("empty.csv").read_text().split()
+    ['time', '0', '0.333333']
     """
     formats: dict[str, dict[str, Any]] = {
         ".pdf": {"metadata": {"CreationDate": None, "Creator": "Trainyard", "Producer": None}},

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.fits import Fit
-from pipeline_lib.figures.style import QUIET, model_colours, model_name, model_order, new_figure, styled
+from pipeline_lib.figures.style import QUIET, SMALL_SIZE, model_colours, model_name, model_order, new_figure, styled
 
 CAPTION = (
     "Loss of every fit as training went on, a panel a model, a line a session and seed; full lines are the training "
@@ -21,6 +22,8 @@ CAPTION = (
 SHOWN_STEPS, SHOWN_POINTS = 400, 40_000
 """Points of a curve, and of all of them together: the CSV of hundreds of fits stays below 2 MB."""
 PANELS_A_ROW, ROW_HEIGHT = 4, 40.0
+NAMED_COHORTS, LEAST_GAP = 6, 0.09
+"""Curves of up to so many cohorts carry their names, where they end so far apart (share of the axis)."""
 
 
 def data(fits: Sequence[Path | str]) -> pd.DataFrame:
@@ -86,10 +89,24 @@ def draw(table: pd.DataFrame) -> Figure:
         axes.ticklabel_format(axis="both", useOffset=False)
         axes.locator_params(axis="x", nbins=4)
         axes.margins(x=0.03)
+        _name_cohorts(axes, table[table["model"] == model])
     handles = [
         Line2D([], [], color=QUIET, lw=0.8, ls=dashes, label=part.capitalize())
         for part, dashes in (("training", "-"), ("validation", (0, (3, 1.5))))
         if (table["part"] == part).any()
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    if len(handles) > 1:
+        figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
+
+
+def _name_cohorts(axes: Axes, curves: pd.DataFrame) -> None:
+    """Each cohort's name above the end of its curve, where there are few and their ends lie apart."""
+    ends = curves.sort_values("step").groupby("cohort").tail(1).sort_values("loss")
+    low, high = axes.get_ylim()
+    if not 1 < len(ends) <= NAMED_COHORTS or ends["loss"].diff().min() < LEAST_GAP * (high - low):
+        return
+    for end in ends.itertuples():
+        axes.annotate(
+            str(end.cohort), (end.step, end.loss), (0, 2), textcoords="offset points", ha="right", fontsize=SMALL_SIZE
+        )

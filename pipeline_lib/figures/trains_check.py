@@ -23,7 +23,7 @@ from pipeline_lib.figures.style import (
     stacked,
     styled,
 )
-from pipeline_lib.figures.units import name_regions, region_blocks, unit_order
+from pipeline_lib.figures.units import name_regions, region_blocks, shortened, unit_order
 
 if TYPE_CHECKING:
     from pipeline_lib.trains.store import Trains
@@ -41,7 +41,7 @@ BIN_SIZES = (1.0, 5.0, 20.0)
 """ms."""
 REFRACTORY = 1.5e-3
 """Seconds in which a neuron does not fire twice, as the Allen Institute counts violations."""
-BLOCKS, BLOCK_SECONDS, COURSE_BINS, SHOWN_UNITS, MOST_A_BIN = 20, 5.0, 60, 150, 4
+BLOCKS, BLOCK_SECONDS, COURSE_BINS, SHOWN_UNITS, MOST_A_BIN, NAMED_REGIONS = 20, 5.0, 60, 150, 4, 6
 INTERVAL_EDGES = np.geomspace(5e-4, 20, 47)
 """Seconds."""
 
@@ -198,19 +198,24 @@ def _draw_violations(axes: Axes, violations: pd.DataFrame, colours: dict[str, st
     for region, own in violations.groupby("region"):
         axes.plot(own["of"].clip(lower=1e-3), own["value"], "o", ms=2.2, mew=0, alpha=0.7, color=colours[str(region)])
     grid = np.geomspace(rates.min(), rates.max() * 1.1, 100)
-    axes.plot(grid, 100 * -np.expm1(-grid * REFRACTORY), color=QUIET, lw=0.7, ls=(0, (3, 2)))
+    axes.plot(grid, 100 * -np.expm1(-grid * REFRACTORY), color=QUIET, lw=0.7, ls=(0, (3, 2)), label="spikes at random")
     axes.set(xlabel="Rate (spikes/s)", ylabel="Intervals below 1.5 ms (%)")
     log_axis(axes.xaxis, rates)
     axes.set_ylim(bottom=-0.03 * axes.get_ylim()[1])
+    axes.legend(loc="upper left")
     panel_title(axes, "b", "Refractory violations")
 
 
 def _draw_intervals(axes: Axes, intervals: pd.DataFrame, colours: dict[str, str]) -> None:
     for region, own in intervals.groupby("name"):
-        axes.plot(1000 * own["time"], own["value"], color=colours[str(region)], lw=0.8)
+        axes.plot(
+            1000 * own["time"], own["value"], color=colours[str(region)], lw=0.8, label=shortened(str(region), 10)
+        )
     axes.axvline(1000 * REFRACTORY, color=QUIET, lw=0.5, ls=(0, (1, 1)))
     axes.set(xlabel="Interval between spikes (ms)", ylabel="Density (per decade)", ylim=(0, None))
     log_axis(axes.xaxis, 1000 * intervals["time"])
+    if 1 < len(colours) <= NAMED_REGIONS:
+        axes.legend(loc="upper right", handlelength=1.0)
     panel_title(axes, "c", "Intervals by region")
 
 

@@ -26,6 +26,13 @@ def build_report(results_dir: Path | str, out_html: Path | str, config: dict[str
     Raises
     ------
     InputError : there is no such folder.
+
+    Examples
+    --------
+    >>> Path("results").mkdir()
+    >>> build_report("results", "report.html")  # of a run that has made nothing yet
+    >>> "Trainyard" in Path("report.html").read_text()
+    True
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 

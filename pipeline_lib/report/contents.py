@@ -21,6 +21,8 @@ RUN_COLUMNS = {
     "wall_seconds": "Time (s)",
     "cpu_seconds": "CPU time (s)",
     "peak_memory_mb": "Peak memory (MB)",
+    "gpu_name": "GPU",
+    "gpu_peak_memory_mb": "GPU memory (MB)",
 }
 
 

@@ -40,6 +40,14 @@ def read_source(source: str, session: str, location: Path | str, options: dict[s
     Raises
     ------
     InputError : the options, the files or what stands in them are not as they should be.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> _ = Path("day1.csv").write_text("t,cluster\\n0.5,7\\n0.75,9\\n1.25,7\\n")
+    >>> recording = read_source("tables", "day1", "day1.csv", {"time": "t", "unit": "cluster"})
+    >>> recording.units["unit_id"].tolist(), recording.spike_times.tolist()
+    (['7', '9'], [0.5, 0.75, 1.25])
     """
     from pipeline_lib.recording import Truth
     from pipeline_lib.sources.location import reading

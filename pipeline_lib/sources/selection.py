@@ -9,6 +9,7 @@ import numpy as np
 from annotated_types import Ge, Gt
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.sources.candidates import candidates
 from pipeline_lib.sources.options import Names, as_tuple
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ def select(recording: "Recording", options: UnitSelection, where: Path, keep: np
     if options.regions is not None:
         kept &= units["region"].isin(as_tuple(options.regions)).to_numpy()
     spikes = np.bincount(recording.spike_units, minlength=len(units))
-    rates = spikes / observed_seconds(recording)
+    seconds = observed_seconds(recording)
+    rates = spikes / seconds
     kept &= rates >= options.min_rate
     rows = np.flatnonzero(kept)
     if options.max_units is not None:
@@ -82,6 +84,7 @@ def select(recording: "Recording", options: UnitSelection, where: Path, keep: np
         found = f"none of {len(units)} passes the selection"
         raise InputError(where, "units", found, f"options that leave some (regions here: {regions})")
 
+    stays = np.isin(np.arange(len(units)), rows)
     number = np.full(len(units), -1, dtype=np.int32)
     number[rows] = np.arange(len(rows), dtype=np.int32)
     times, unit = recording.spike_times, recording.spike_units
@@ -106,6 +109,7 @@ def select(recording: "Recording", options: UnitSelection, where: Path, keep: np
         units=units.iloc[rows].reset_index(drop=True),
         unit_intervals=intervals,
         provenance=replace(recording.provenance, counts=counts),
+        candidates=None if stays.all() else candidates(recording, seconds, stays),
     )
 
 

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
 
 def spike_times(trains: Trains) -> list[np.ndarray]:
-    """Spike times of each unit, in s, sorted; an empty array for a silent unit."""
+    """Spike times of each unit, in s, sorted; an empty array for a silent unit.
+
+    >>> from pipeline_lib.sources.simulate import simulate
+    >>> trains = Trains.from_recording(simulate("glm", {"units": 4, "duration": 5}, seed=0, session="demo"))
+    >>> times = spike_times(trains)
+    >>> len(times), sum(map(len, times)) == len(trains.ticks)
+    (4, True)
+    """
     order = np.argsort(trains.unit, kind="stable")
     stops = np.cumsum(np.bincount(trains.unit, minlength=trains.n_units))
     return np.split(to_seconds(trains.ticks[order]), stops[:-1])
@@ -29,6 +36,9 @@ def to_pynapple(trains: Trains) -> "pynapple.TsGroup":
 
     Its time support is the session's observation intervals, so spikes outside them are left out, as they are masked
     everywhere here. Needs pynapple, which is not among the requirements.
+
+    >>> group = to_pynapple(trains)  # doctest: +SKIP
+    >>> group[group["region"] == "VISp"].count(0.02)  # doctest: +SKIP
     """
     import pynapple
 
@@ -42,6 +52,15 @@ def to_nwb(trains: Trains, file: "pynwb.NWBFile") -> None:
     """Add the units, their spike times and observation intervals (s) and their columns to an NWB file in memory.
 
     `unit_id` becomes the column `unit_name`; columns that hold neither numbers nor text in every row are left out.
+
+    >>> from datetime import UTC, datetime
+    >>> import pynwb
+    >>> from pipeline_lib.sources.simulate import simulate
+    >>> trains = Trains.from_recording(simulate("glm", {"units": 4, "duration": 5}, seed=0, session="demo"))
+    >>> file = pynwb.NWBFile("made up", "demo", datetime(2026, 1, 1, tzinfo=UTC))
+    >>> to_nwb(trains, file)
+    >>> len(file.units), list(file.units["unit_name"][:])
+    (4, ['0', '1', '2', '3'])
     """
     units = trains.units.rename(columns={"unit_id": "unit_name", "id": "source_id"})
     kept = [name for name in units.columns if units[name].map(np.isscalar).all() and units[name].notna().all()]
@@ -74,6 +93,19 @@ def to_nlb(trains: Trains, split: Split, inputs: Path | str, targets: Path | str
     Parameters
     ----------
     part : the part whose trials are called "eval".
+
+    Examples
+    --------
+    >>> import h5py
+    >>> from pipeline_lib.sources.simulate import simulate
+    >>> from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+    >>> from pipeline_lib.trains.splits import make_split
+    >>> trains = Trains.from_recording(simulate("lorenz", {"conditions": 2, "repeats": 10}, seed=0, session="demo"))
+    >>> split = make_split([trains], WindowSettings(bin_size=20), SplitSettings(heldout_units=5), cohort="demo")
+    >>> to_nlb(trains, split, "inputs.h5", "targets.h5")
+    >>> with h5py.File("inputs.h5") as file:
+    ...     {name: file[name].shape for name in file}
+    {'eval_spikes_heldin': (4, 50, 24), 'train_spikes_heldin': (14, 50, 24), 'train_spikes_heldout': (14, 50, 5)}
     """
     arrays = _nlb_arrays(trains, split, "train", "train") | _nlb_arrays(trains, split, part, "eval")
     seen = {name: array for name, array in arrays.items() if name.startswith("train") or name == "eval_spikes_heldin"}

@@ -20,6 +20,13 @@ class WindowSettings:
     """A sample is (session, start tick, bins); these settings say where samples lie.
 
     Durations in seconds, each a whole number of bins; `bin_size` in milliseconds.
+
+    >>> WindowSettings(bin_size=5, history=0.1).history_bins
+    20
+    >>> WindowSettings(bin_size=5, length=0.501)
+    Traceback (most recent call last):
+        ...
+    pipeline_lib.errors.InputError: ...
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -69,7 +76,15 @@ class WindowSettings:
 
 @dataclass(frozen=True)
 class SplitSettings:
-    """Which samples and units are for training, for selection (validation) and for the final score (test)."""
+    """Which samples and units are for training, for selection (validation) and for the final score (test).
+
+    >>> SplitSettings(fractions=(0.6, 0.2, 0.2), heldout_units=0.25).scheme
+    'auto'
+    >>> SplitSettings(fractions=(0.6, 0.2, 0.1))
+    Traceback (most recent call last):
+        ...
+    pipeline_lib.errors.InputError: ...
+    """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
@@ -90,6 +105,9 @@ class SplitSettings:
     """Seconds at the end of every window that are predicted but never seen (forward prediction)."""
     file: str | None = None
     """Parquet or CSV with a column `split` and either `trial` or `start` and `stop` (scheme `file`)."""
+    train_share: float = 1.0
+    """Share of the training windows that is used; the others are left out. Validation and test stay as they are, and
+    what a smaller share uses a larger one uses too: cohorts that differ in it alone make a scaling curve."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -106,5 +124,7 @@ class SplitSettings:
             raise InputError("config", "splits.heldout_units", share, "a fraction below 1 or a whole number of units")
         if self.forward < 0:
             raise InputError("config", "splits.forward", self.forward, "seconds, not negative")
+        if not 0 < self.train_share <= 1:
+            raise InputError("config", "splits.train_share", self.train_share, "a share above 0, at most 1")
         if (self.scheme == "file") != (self.file is not None):
             raise InputError("config", "splits.file", self.file, "a path, together with `scheme: file`")

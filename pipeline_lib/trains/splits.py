@@ -1,6 +1,7 @@
 """Which windows and units are for training, for choosing, and for testing: written once, read by every model."""
 
 import json
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,16 @@ class Split:
     held-out units of every session. `forward_bins` : bins at the end of each window held out for forward prediction.
     `event` : column of the trials table that windows are aligned to, "" in continuous mode; `before` : seconds from a
     window's start to that event.
+
+    >>> from pipeline_lib.sources.simulate import simulate
+    >>> from pipeline_lib.trains.store import Trains
+    >>> trains = Trains.from_recording(simulate("lorenz", {"conditions": 2, "repeats": 10}, seed=0, session="demo"))
+    >>> split = make_split([trains], WindowSettings(bin_size=20), SplitSettings(), cohort="demo")
+    >>> split.part("demo", "test")[["start_tick", "bins", "condition"]].shape
+    (4, 3)
+    >>> split.write("split.parquet")
+    >>> Split.read("split.parquet").samples.equals(split.samples)
+    True
     """
 
     samples: pd.DataFrame
@@ -104,6 +115,15 @@ def make_split(trains: Sequence["Trains"], windows: WindowSettings, settings: Sp
     ------
     InputError : a session without a window in some part, fewer units than are held out, a bad split file, or a part
         that would read bins another part is scored on.
+
+    Examples
+    --------
+    >>> from pipeline_lib.sources.simulate import simulate
+    >>> from pipeline_lib.trains.store import Trains
+    >>> trains = Trains.from_recording(simulate("lorenz", {"conditions": 2, "repeats": 10}, seed=0, session="demo"))
+    >>> split = make_split([trains], WindowSettings(bin_size=20), SplitSettings(heldout_units=5), cohort="demo")
+    >>> split.samples["split"].value_counts().to_dict(), len(split.heldout["demo"])
+    ({'train': 14, 'test': 4, 'validation': 2}, 5)
     """
     frames = [_split_session(session, windows, settings) for session in trains]
     heldout = {session.session: _heldout_units(session, settings) for session in trains}
@@ -138,7 +158,7 @@ def _split_session(trains: "Trains", settings: WindowSettings, split: SplitSetti
         "file": _by_file,
     }
     parts = schemes[scheme](frame, trains, settings, split)
-    frame = frame.assign(split=parts)[parts != ""]
+    frame = _fewer_to_train(frame.assign(split=parts)[parts != ""], trains, split)
     for name, share in zip(PARTS, split.fractions, strict=True):
         if (share or scheme in ("column", "file")) and not (frame["split"] == name).any():
             kind = "trial" if settings.mode == "trials" else "window"
@@ -146,6 +166,14 @@ def _split_session(trains: "Trains", settings: WindowSettings, split: SplitSetti
             where = f"session {trains.session}"
             raise InputError(where, f"splits ({scheme})", f"no {kind} in the split part {name}", accepted)
     return frame.astype({"split": "str"})
+
+
+def _fewer_to_train(frame: pd.DataFrame, trains: "Trains", split: SplitSettings) -> pd.DataFrame:
+    """Without the training windows beyond `train_share` of them, drawn at random, at least one a session staying."""
+    train = np.flatnonzero(frame["split"] == "train")
+    used = math.ceil(split.train_share * len(train) - 1e-9)
+    left_out = _random(trains, split, purpose=2).permutation(train)[used:]
+    return frame.drop(frame.index[left_out])
 
 
 def _random(trains: "Trains", split: SplitSettings, purpose: int) -> np.random.Generator:

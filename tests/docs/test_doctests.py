@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import re
 from pathlib import Path
 
@@ -20,3 +21,29 @@ def test_examples_are_true(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     found = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
     assert found.attempted and not found.failed
+
+
+def documented() -> list[str]:
+    """Functions and classes of the API reference, by their full names."""
+    text = (PACKAGE.parent / "docs/reference/api.md").read_text()
+    names = re.findall(r"auto(?:function|class):: (\S+)", text)
+    for module, members in re.findall(r"automodule:: (\S+)\n +:members:(.*)", text):
+        own = importlib.import_module(module)
+        listed = [name.strip() for name in members.split(",") if name.strip()]
+        public = [name for name, found in vars(own).items() if name[0] != "_" and _defined_in(found, module)]
+        names += [f"{module}.{name}" for name in listed or public]
+    return sorted(names)
+
+
+def _defined_in(found: object, module: str) -> bool:
+    return (inspect.isfunction(found) or inspect.isclass(found)) and found.__module__ == module
+
+
+def test_everything_in_the_reference_has_an_example() -> None:
+    names = documented()
+    assert len(names) > 50
+    for name in names:
+        module, _, own = name.rpartition(".")
+        found = getattr(importlib.import_module(module), own)
+        if not (inspect.isclass(found) and issubclass(found, Exception)):
+            assert ">>>" in (found.__doc__ or ""), name

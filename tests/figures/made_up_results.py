@@ -102,7 +102,18 @@ def simulate(session: str, units: int = 40, trials: int = 60, seed: int = 0, tru
             },
         ),
         truth=Truth(arrays, attributes) if truth else None,
+        candidates=left_out(regions, np.bincount(spike_units, minlength=units) / duration),
     )
+
+
+def left_out(regions: np.ndarray, rates: np.ndarray, others: int = 15) -> pd.DataFrame:
+    """The units of the session, and slow `others` that a selection did not keep: ten in VISp, the rest in CA1."""
+    kept = np.arange(len(rates) + others) < len(rates)
+    region = np.concatenate([regions, np.where(np.arange(others) < 10, "VISp", "CA1")])
+    rate = np.concatenate([rates, np.linspace(0, 0.5, others)])
+    unit_id = [f"u{k}" for k in range(len(kept))]
+    quality = {"rate": rate, "presence": np.where(kept, 0.97, 0.4), "violations": np.where(kept, 0.002, np.nan)}
+    return pd.DataFrame({"unit_id": unit_id, "region": region, "kept": kept, **quality})
 
 
 def write_results(

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
+from matplotlib.axes import Axes
 from sklearn.metrics import roc_auc_score
 
 from pipeline_lib.errors import InputError
@@ -257,6 +258,43 @@ def test_session_overview_counts_what_is_there(trials: Results) -> None:
     counts = table[table["panel"] == "count"].set_index("region")
     assert counts.loc["units", ["value", "of"]].tolist() == [40, 55]
     assert (table["panel"] == "trial").sum() == 60
+
+
+def test_what_the_selection_left_out_is_shown_beside_what_it_kept(trials: Results, tmp_path: Path) -> None:
+    table = session_overview.data(trials.recording)
+    rates = table[table["panel"] == "rate before"]
+    assert rates["of"].sum() == 50 and rates["kept"].sum() == 40, "units of CA1, where none was kept, do not count"
+    slow = rates["value"] < 0.4
+    assert rates["kept"][slow].sum() == 0 and rates["of"][slow].sum() == 10
+    presence = table[(table["panel"] == "presence before") & (table["of"] > 0)]
+    assert presence["value"].tolist() == pytest.approx([40, 97], abs=2.1)
+    assert presence[["kept", "of"]].to_numpy().tolist() == [[0, 10], [40, 40]]
+    violations = table[table["panel"] == "violations before"]
+    assert violations["of"].sum() == 40, "a unit without intervals has no share of short ones"
+    assert "Present in the session (%)" in [axes.get_xlabel() for axes in session_overview.draw(table).findobj(Axes)]
+
+    recording = Recording.read(trials.recording)
+    assert recording.candidates is not None and recording.candidates["kept"].sum() == 40
+    recording.candidates = None
+    recording.write(tmp_path / "all_kept")
+    alone = session_overview.data(tmp_path / "all_kept")
+    assert not alone["panel"].str.endswith("before").any() and len(session_overview.draw(alone).axes) == 4
+
+
+def test_a_session_observed_in_pieces_has_a_course_and_a_gap_where_it_is_long(trials: Results, tmp_path: Path) -> None:
+    """0.3 s of every 1.3 s: no bin of the course is wholly observed, and only those of the long gap are left out."""
+    recording = Recording.read(trials.recording)
+    starts = 0.5 + 1.3 * np.arange(60)
+    starts = starts[(starts < 20) | (starts > 60)]
+    recording.observed = np.column_stack([starts, starts + 0.3])
+    inside = np.searchsorted(recording.observed.ravel(), recording.spike_times, side="right") % 2 == 1
+    recording.spike_times, recording.spike_units = recording.spike_times[inside], recording.spike_units[inside]
+    recording.duration = 320.0
+    longer = np.concatenate([recording.observed + shift for shift in (0, 80, 160, 240)])
+    recording.observed = longer[longer[:, 0] < 319]
+    recording.write(tmp_path / "pieces")
+    course = session_overview.data(tmp_path / "pieces").query("panel == 'course'").set_index("time")["value"]
+    assert course.loc[22:58].isna().all() and course.loc[0:19].notna().all() and course.loc[64:77].notna().all()
 
 
 def test_a_unit_that_comes_and_goes_is_averaged_over_its_own_time(trials: Results, tmp_path: Path) -> None:

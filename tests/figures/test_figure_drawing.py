@@ -164,6 +164,16 @@ def test_scores_of_many_sessions_and_scores_far_below_the_null_fit() -> None:
     assert figure.get_size_inches()[1] < 3
 
 
+def test_a_session_of_several_cohorts_has_a_block_for_each() -> None:
+    metrics = pd.concat([made_up_metrics("one", 0), made_up_metrics("two", 1)])
+    table = metrics[(metrics["aggregation"] == "pooled") & (metrics["null"] == "evaluated mean")]
+    table = table[table["metric"] == "bits_per_spike"]
+    table = pd.concat([table, table[table["session"] == "two"].assign(cohort="both")])
+    figure = score_table.draw(table)
+    assert_readable(figure)
+    assert {"one", "two, two", "two, both"} <= {text for text, _ in words(figure)}
+
+
 def test_a_truth_in_a_unit_of_its_own_has_a_scale_of_its_own(trials: Results) -> None:
     table = coupling.data(trials.recording, trials.fits)
     table = table[~((table["kind"] == "filter") & (table["source"] == "truth"))].copy()

@@ -73,10 +73,38 @@ def test_the_map_keeps_discoveries_and_leaves_the_rest_out(fitted):
     figure = FIGURES["coupling_map"].load().draw(table)
     before, after = (axes.images[0].get_array() for axes in figure.axes[:2])
     assert before.count() == UNITS * (UNITS - 1) and after.count() == table["after"].sum()
-    # Senders across, receivers down, both in the order A, B, and by name within.
-    order = sorted(range(UNITS), key=lambda unit: (unit >= 6, f"u{unit}"))
-    row = table[(table["sender"] == f"u{order[3]}") & (table["receiver"] == f"u{order[5]}")].iloc[0]
+    # Senders across, receivers down, both in the recording's order within regions A and B: the diagonal is empty.
+    assert before.mask.diagonal().all()
+    row = table[(table["sender"] == "u3") & (table["receiver"] == "u5")].iloc[0]
     assert before[5, 3] == pytest.approx(row["strength"])
+
+
+def test_a_map_from_which_nothing_was_taken_is_not_drawn_twice(fitted, tmp_path, monkeypatch):
+    free = fitted.tables["couplings"].assign(allowed=True, q=np.nan, p=np.nan)
+    module = FIGURES["coupling_map"].load()
+    monkeypatch.setattr(module, "fit_tables", lambda *_: {"glm": free})
+    with pytest.raises(NothingToDrawError, match="as before"):
+        module.data(**fitted.paths)
+
+
+def test_a_network_of_one_region_is_none(fitted, monkeypatch):
+    alone = fitted.tables["couplings"].assign(sender_region="A", receiver_region="A")
+    module = FIGURES["coupling_network"].load()
+    monkeypatch.setattr(module, "fit_tables", lambda *_: {"glm": alone})
+    with pytest.raises(NothingToDrawError, match="one region"):
+        module.data(**fitted.paths)
+
+
+@pytest.mark.parametrize("regions", [3, 6])
+def test_networks_of_more_regions_are_readable(fitted, monkeypatch, regions):
+    table = fitted.tables["couplings"]
+    names = {f"u{unit}": f"VIS{'abcdef'[unit % regions]}" for unit in range(UNITS)}
+    mixed = table.assign(sender_region=table["sender"].map(names), receiver_region=table["receiver"].map(names))
+    module = FIGURES["coupling_network"].load()
+    monkeypatch.setattr(module, "fit_tables", lambda *_: {"glm": mixed})
+    network = module.data(**fitted.paths)
+    assert len(network) == regions**2
+    assert_readable(module.draw(network))
 
 
 def test_filters_have_intervals_that_cover_the_truth(fitted):
@@ -128,7 +156,7 @@ def test_the_basis_is_the_one_that_was_fitted(fitted):
 
 
 def test_tables_name_everything(fitted):
-    assert set(fitted.tables) == {"couplings", "filters", "basis", "inputs"}
+    assert {"couplings", "filters", "basis", "inputs"} <= set(fitted.tables)
     couplings, filters = fitted.tables["couplings"], fitted.tables["filters"]
     columns = ["session", "sender", "receiver", "sender_region", "receiver_region", "allowed", "strength"]
     assert list(couplings.columns) == [*columns, "peak", "peak_lag", "p", "q"]

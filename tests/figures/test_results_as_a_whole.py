@@ -84,6 +84,27 @@ def test_cohorts_of_one_session_are_joined_by_a_curve(several: Results) -> None:
     assert len(lines) == 2 * 4, "four models, held-in and held-out, against time"
 
 
+def test_a_scaling_curve_joins_only_cohorts_that_differ_in_one_thing(several: Results) -> None:
+    """Of one session: half of the data with all units, and all data with half of the units."""
+    paths = several.of("all")
+    table = score_scaling.data(paths["metrics"], paths["trains"], paths["split"])
+    own = table[(table["session"] == "large") & (table["model"] == "glm") & (table["scored"] == "heldin")]
+    own = own.assign(cohort="whole", units=24, minutes=1.0, value=0.5)
+    less = own.assign(cohort="less", minutes=0.5, value=0.3)
+    fewer = own.assign(cohort="fewer", units=12, value=0.1)
+    figure = score_scaling.draw(pd.concat([own, less, fewer]))
+    curves = [
+        [
+            line.get_xydata().tolist()
+            for line in axes.lines
+            if line.get_marker() == "None" and len(line.get_xdata()) == 2
+        ]
+        for axes in figure.axes
+    ]
+    over_units, over_time = (next(line for line in each if line[0][1] > 0) for each in curves)
+    assert over_units == [[12, 0.1], [24, 0.5]] and over_time == [[0.5, 0.3], [1.0, 0.5]]
+
+
 def test_cost_is_that_of_the_fits_and_of_what_snakemake_measured(several: Results) -> None:
     paths = several.of("all")
     table = speed.data(paths["fits"], paths["benchmarks"])
@@ -91,8 +112,14 @@ def test_cost_is_that_of_the_fits_and_of_what_snakemake_measured(several: Result
     assert len(fits) == 15 and set(fits["wall"]) == {12.5} and set(fits["cpu"]) == {9.75}
     convert = table[table["stage"] == "convert"]
     assert len(convert) == 3 and set(convert["cpu"]) == {0.75} and set(convert["memory"]) == {140.5}
-    gpu = table.assign(device=np.where(table["model"] == "glm", "cuda", table["device"]))
-    texts = [text for text, _ in words(speed.draw(gpu))]
+    on_gpu = table["model"] == "glm"
+    gpu = table.assign(device=np.where(on_gpu, "cuda", table["device"]), gpu_memory=np.where(on_gpu, 5000.0, np.nan))
+    figure = speed.draw(gpu)
+    texts = [text for text, _ in words(figure)]
     assert "58.5, GPU" in texts and "2.2" in texts
+    diamonds = [line.get_xdata().tolist() for line in figure.axes[1].lines if line.get_marker() == "D"]
+    assert (
+        sorted(map(len, diamonds))[-1] == 6 == sum(map(len, diamonds)) and max(map(max, filter(None, diamonds))) == 5000
+    )
     with pytest.raises(NothingToDrawError):
         speed.data([], several.directory / "nothing")

@@ -46,6 +46,23 @@ def test_trials_are_split_by_condition():
     assert split.samples["split"].value_counts().to_dict() == {"train": 245, "test": 70, "validation": 35}
 
 
+def test_a_smaller_share_trains_on_some_of_the_windows_of_a_larger_one_and_is_scored_on_the_same():
+    session = _session(_trials(["a"] * 60 + ["b"] * 40))
+
+    def starts(share: float, part: str, seed: int = 0) -> set[int]:
+        samples = make_split([session], TRIALS, SplitSettings(train_share=share, seed=seed), "c").samples
+        return set(samples.loc[samples["split"] == part, "start_tick"])
+
+    whole, half, tenth = (starts(share, "train") for share in (1.0, 0.5, 0.1))
+    assert tenth < half < whole and (len(whole), len(half), len(tenth)) == (70, 35, 7)
+    for part in ("validation", "test"):
+        assert starts(1.0, part) == starts(0.1, part)
+    assert len(starts(1e-6, "train")) == 1 and starts(0.1, "train", seed=1) != tenth
+    for share in (0, -0.5, 1.5):
+        with pytest.raises(InputError, match="train_share"):
+            SplitSettings(train_share=share)
+
+
 def test_tiny_conditions_are_pooled():
     """Forty conditions of two trials: none could be split by itself."""
     conditions = [f"c{number % 40}" for number in range(80)]

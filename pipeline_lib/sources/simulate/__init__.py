@@ -22,6 +22,12 @@ def simulate(name: str, settings: dict[str, Any], seed: int, session: str) -> "R
     Raises
     ------
     InputError : no such simulator, an unknown setting (the nearest known one is named) or a value out of range.
+
+    Examples
+    --------
+    >>> session = simulate("glm", {"units": 4, "duration": 5}, seed=0, session="demo")
+    >>> len(session.units), sorted(session.truth.arrays)[:2]
+    (4, ['coupling', 'coupling_filters'])
     """
     recording: Recording = _module(name).simulate(check_settings(name, settings), seed, session)
     return recording
