@@ -52,7 +52,9 @@ def test_a_second_run_in_the_same_folder_says_so_and_harms_nothing(project: Proj
     while not (locks.is_dir() and any(locks.iterdir())):
         assert first.poll() is None and time.monotonic() < until
         time.sleep(0.01)
+    first.send_signal(signal.SIGSTOP)  # else it might be done before the second has started
     second = project.snakemake("data")
+    first.send_signal(signal.SIGCONT)
     said, _ = first.communicate(timeout=180)
     assert second.returncode != 0
     assert "Directory cannot be locked" in second.stdout + second.stderr
