@@ -49,12 +49,6 @@ class FigureFiles:
         return of_one + [self.paths.figure(name) for name in self.of_all]
 
     @cached_property
-    def of_each_job(self) -> list[str]:
-        """One figure, without its ending, of every job: where it is, those drawn with it are."""
-        of_one = [self.paths.figure(each.names[0], of) for each in self.sets for of in each.subjects]
-        return of_one + [self.paths.figure(name) for name in self.of_all]
-
-    @cached_property
     def of_all(self) -> list[str]:
         """The figures of all results; without those of searches or decoding where the configuration names none."""
         asked = {"search": self.plan.searched, "decoding": self.plan.config.evaluation.decoding}

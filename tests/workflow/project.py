@@ -89,16 +89,21 @@ class Project:
         jobs.pop("total", None)
         return jobs
 
-    def kill_when(self, condition: Callable[[], bool], *arguments: str) -> None:
-        """Start Snakemake and `kill -9` it and its jobs as soon as `condition` is true."""
-        process = subprocess.Popen(
+    def start(self, *arguments: str, output: int = subprocess.DEVNULL) -> subprocess.Popen:
+        """Start Snakemake, with its jobs as a group of processes; what it says goes to `output`."""
+        return subprocess.Popen(
             self.command(*arguments),
             cwd=self.folder,
             env=self.environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.DEVNULL if output == subprocess.DEVNULL else subprocess.STDOUT,
+            text=True,
             start_new_session=True,
         )
+
+    def kill_when(self, condition: Callable[[], bool], *arguments: str) -> None:
+        """Start Snakemake and `kill -9` it and its jobs as soon as `condition` is true."""
+        process = self.start(*arguments)
         try:
             until = time.monotonic() + 180
             while not condition():

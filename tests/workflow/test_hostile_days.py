@@ -15,25 +15,13 @@ from tests.workflow.project import SHEET, SMALL, Project
 DAY = 86_400
 
 
-def start(project: Project, *arguments: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        project.command(*arguments),
-        cwd=project.folder,
-        env=project.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments_and_run_once_more(finished: Project, project: Project) -> None:
     """Moments are drawn so that early ones hit the start and late ones every kind of job."""
     chance, killed = random.Random(10), 0
     while killed < 20:
         # Snakemake's own lock would only say that the run before was killed.
-        process = start(project, "--nolock")
+        process = project.start("--nolock", output=subprocess.PIPE)
         try:
             said, _ = process.communicate(timeout=chance.uniform(1, 12))
         except subprocess.TimeoutExpired:
@@ -50,7 +38,7 @@ def test_killed_at_twenty_random_moments_and_run_once_more(finished: Project, pr
 
 def test_a_second_run_in_the_same_folder_says_so_and_harms_nothing(project: Project) -> None:
     locks = project.folder / ".snakemake/locks"
-    first = start(project, "data")
+    first = project.start("data", output=subprocess.PIPE)
     until = time.monotonic() + 120
     while not (locks.is_dir() and any(locks.iterdir())):
         assert first.poll() is None and time.monotonic() < until

@@ -19,6 +19,13 @@ def test_a_second_run_has_nothing_to_do(finished: Project) -> None:
     assert "Nothing to be done" in result.stdout + result.stderr
 
 
+def test_a_figure_that_was_deleted_is_drawn_again(copy_of_finished: Project) -> None:
+    pictures = sorted((copy_of_finished.folder / "results/figures/pair").glob("*.png"))
+    pictures[-1].unlink()
+    jobs = copy_of_finished.planned()
+    assert set(jobs) & {"figures_of_session", "figures_of_cohort"} and "fit" not in jobs
+
+
 def test_a_comment_reruns_nothing(copy_of_finished: Project) -> None:
     library = copy_of_finished.folder / "pipeline_lib"
     for path in library.rglob("*.py"):

@@ -62,7 +62,7 @@ REPORT_TEMPLATES = sorted(Path(pipeline_lib.report.__file__).parent.glob("*.html
 CONFIG = shlex.quote(json.dumps(PLAN.config.model_dump(mode="json")))
 FIGURE_FILES = FigureFiles(PLAN, PATHS)
 FIGURES = [f"{stem}.png" for stem in FIGURE_FILES.stems]
-OF_REPORT = [*map(PATHS.trains, PLAN.sessions), *map(PATHS.recording, PLAN.sessions), *FITS, *FIGURES]
+OF_REPORT = [*map(PATHS.trains, PLAN.sessions), *map(PATHS.recording, PLAN.sessions), *FITS]
 OF_REPORT += [f"{stem}.csv" for stem in FIGURE_FILES.stems]
 
 
@@ -244,8 +244,8 @@ def to_report(name, of):
 
 
 def beside(names, of):
-    """What is made with the PNG of each figure, where it has to be said."""
-    return [f"{PATHS.figure(name, of)}.{suffix}" for name in names for suffix in ("pdf", "csv")] if STORED else []
+    """What is made with the PNG of each figure."""
+    return [f"{PATHS.figure(name, of)}.{suffix}" for name in names for suffix in ("pdf", "csv")]
 
 
 def inputs_of_figures(names):

@@ -71,7 +71,7 @@ for figures in FIGURE_FILES.sets:
 
 rule report_page:
     input:
-        listed(f"{stem}.png" for stem in FIGURE_FILES.of_each_job),
+        listed(FIGURES),
         metrics=METRICS,
         # Read as they are found; an object store has to be asked for them.
         stored=listed(OF_REPORT if STORED else []),

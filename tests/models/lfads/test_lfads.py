@@ -22,32 +22,8 @@ from pipeline_lib.models.registry import check_config
 from pipeline_lib.training.batches import Windows
 from pipeline_lib.training.fit import fit
 from pipeline_lib.training.run import Run
+from tests.models.lfads.small import CONTROLLED, SMALL
 from tests.small_cohort import SPLITS, WINDOWS, open_cohort, recording, write_cohort
-
-SMALL = Config(
-    steps=4, warmup=1, evaluate_every=2, batch=8, initial_encoder=8, initial_conditions=4, input_encoder=6,
-    controller=5, generator=9, factors=3, kl_ramp=(0, 4), l2_ramp=(0, 4), l2_encoders=1.0,
-)  # fmt: skip
-CONTROLLED = replace(SMALL, inferred_inputs=2)
-
-
-@pytest.fixture(scope="module")
-def ragged(tmp_path_factory: pytest.TempPathFactory) -> FitData:
-    """Two sessions of different size, trials of different length, held-out units, forward bins, history, a signal."""
-    made = [recording("one", 0, units=9, trials=30), recording("two", 1, units=12, trials=30)]
-    for each in made:
-        each.trials["stop"] = each.trials["start"] + np.linspace(0.4, 1.2, 30)
-        time = np.arange(0.0, each.duration, 0.05)
-        each.signals["running"] = pd.DataFrame({"time": time, "speed": np.sin(time), "angle": np.cos(time)})
-    windows = replace(WINDOWS, after=None)
-    return open_cohort(*write_cohort(tmp_path_factory.mktemp("ragged"), windows, SPLITS, made))
-
-
-@pytest.fixture(scope="module")
-def model(ragged: FitData, tmp_path_factory: pytest.TempPathFactory) -> LFADS:
-    model = LFADS(replace(CONTROLLED, signals=("running.speed",), posterior_samples=3), 0)
-    model.fit(replace(ragged, fitting=True), Run(tmp_path_factory.mktemp("run")))
-    return model
 
 
 def test_the_shipped_settings_are_the_defaults() -> None:
@@ -59,116 +35,6 @@ def test_the_shipped_settings_are_the_defaults() -> None:
 
 
 # No leak
-
-
-def test_other_windows_change_no_prediction(ragged: FitData, model: LFADS) -> None:
-    samples = ragged.samples("two", "test")
-    rates = model.predict(ragged, "two", samples)
-    order = np.random.default_rng(0).permutation(len(samples))
-    permuted = model.predict(ragged, "two", samples.iloc[order])
-    for row, (sample, bins) in enumerate(zip(samples.index, samples["bins"], strict=True)):
-        alone = model.predict(ragged, "two", samples.loc[[sample]])[0]
-        assert np.allclose(alone, rates[row, :bins], rtol=0, atol=1e-6)
-        assert np.allclose(permuted[order == row][0, :bins], rates[row, :bins], rtol=0, atol=1e-6)
-    assert np.array_equal(model.predict(ragged, "two", samples), rates)
-
-
-@pytest.mark.parametrize("hidden", ["held-out unit", "forward bin", "past the end"])
-def test_hidden_counts_change_no_prediction(ragged: FitData, model: LFADS, hidden: str) -> None:
-    samples = ragged.samples("two", "train")
-    windows = Windows(ragged, "two", samples, inputs=model.inputs(ragged, "two", samples))
-    batch = windows.batch(torch.argsort(windows.bins)[:6])
-    model.network.eval()
-    with torch.inference_mode():
-        before = model.network.rates(batch)
-        if hidden == "held-out unit":
-            batch.counts[:, :, ragged.heldout("two")] += 7
-        elif hidden == "forward bin":
-            for row, bins in enumerate(batch.bins):
-                batch.counts[row, bins - ragged.split.forward_bins : bins] += 7
-        else:
-            for row, bins in enumerate(batch.bins):
-                batch.counts[row, bins:] += 7
-        assert torch.equal(model.network.rates(batch), before)
-        batch.counts[:, batch.history, ragged.heldin("two")] += 7
-        assert not torch.allclose(model.network.rates(batch), before)
-
-
-@pytest.mark.parametrize("settings", [{}, {"inferred_inputs": 2}], ids=["autonomous", "controlled"])
-def test_no_count_is_explained_by_itself(ragged: FitData, model: LFADS, settings: dict) -> None:
-    """Counts that are targets of a step may change at will: what the network makes of the step is the same."""
-    network = LFADS(replace(SMALL, dropout=0.0, read_in=4, **settings), 0).build(model.layout)
-    head = network.head("one")
-    batch = Windows(replace(ragged, fitting=True), "one", "train").batch(slice(0, 4))
-
-    def step(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        torch.manual_seed(1)
-        changed = replace(batch, counts=counts)
-        shown = conceal(changed, network.config, head.inputs, head.mean, 0, 0, drop=True)
-        return network.decode(head, changed, network.encode(head, shown), None)[0], shown.scored.transpose(0, 1)
-
-    factors, targets = step(batch.counts)
-    assert 0.2 < float(targets[batch.visible].float().mean()) < 0.35
-    more = torch.tensor(5, dtype=torch.uint8)
-    assert torch.equal(step(batch.counts + more * targets)[0], factors)
-    assert not torch.allclose(step(batch.counts + more * (batch.visible & ~targets))[0], factors)
-
-
-def test_an_initial_segment_is_all_that_an_autonomous_network_sees(ragged: FitData, model: LFADS) -> None:
-    network = LFADS(replace(SMALL, initial_segment=0.2, read_in=4), 0).build(model.layout)
-    controlled = LFADS(replace(CONTROLLED, initial_segment=0.2, read_in=4), 0).build(model.layout)
-    batch = Windows(ragged, "one", "train").batch(slice(0, 4))
-    later, early = batch.counts.clone(), batch.counts.clone()
-    later[:, 10:] += 3
-    early[:, :10] += 3
-    for each, changes in ((network.eval(), False), (controlled.eval(), True)):
-        with torch.inference_mode():
-            first, second, third = (each.rates(replace(batch, counts=x)) for x in (batch.counts, later, early))
-            shown = replace(batch, counts=later)
-            initial = each.outputs(batch).initial, each.outputs(shown).initial
-        assert torch.allclose(first, second) != changes
-        assert torch.equal(*initial)
-        assert not torch.allclose(first, third)
-    assert LFADS(replace(SMALL, initial_segment=0.2), 0).sees == "held-in units, first 0.2 s"
-
-
-def test_the_controller_hears_both_directions_late(ragged: FitData, model: LFADS) -> None:
-    """Without initial conditions a bin of factors depends on all bins, but the codes of a bin not on that bin alone."""
-    lag = 3
-    network = LFADS(replace(CONTROLLED, input_lag=lag, read_in=4), 0).build(model.layout).eval()
-    x = torch.randn(12, 2, 4, requires_grad=True)
-    codes = network._codes(x, None, False)
-    ahead, back = codes.chunk(2, -1)
-    seen = torch.autograd.grad(ahead[7].square().sum(), x, retain_graph=True)[0].abs().sum((1, 2)) > 0
-    assert seen.tolist() == [t <= 7 - lag for t in range(12)]
-    seen = torch.autograd.grad(back[4].square().sum(), x)[0].abs().sum((1, 2)) > 0
-    assert seen.tolist() == [t >= 4 + lag for t in range(12)]
-    assert (ahead[:lag] == 0).all() and (back[-lag:] == 0).all()
-    gone = torch.zeros(12, 2, dtype=torch.bool)
-    gone[9:] = True
-    codes = network._codes(x, gone, False)
-    assert (codes[9:] == 0).all() and (codes[8, :, :6] != 0).all()
-
-
-def test_heldout_counts_of_other_parts_do_not_touch_the_fit(tmp_path: Path) -> None:
-    """Scrambled held-out spikes in validation and test windows: the same weights and history."""
-    states = []
-    for scramble in (False, True):
-        made = recording(trials=30)
-        data = open_cohort(*write_cohort(tmp_path / str(scramble), made=[made]), fitting=True)
-        if scramble:
-            trains = data.trains["small0"]
-            heldout = np.isin(trains.unit, data.heldout("small0"))
-            inside = np.zeros(len(trains.ticks), bool)
-            for _, row in data.split.samples.query("split != 'train'").iterrows():
-                inside |= (trains.ticks >= row["start_tick"]) & (trains.ticks < row["start_tick"] + row["bins"] * 2000)
-            assert (heldout & inside).sum() > 50
-            trains.unit[heldout & inside] = data.heldout("small0")[0]
-        model, run = LFADS(CONTROLLED, 0), Run(tmp_path / f"run{scramble}")
-        model.fit(data, run)
-        states.append((model.state(), run.history_csv()))
-    assert states[0][1] == states[1][1]
-    assert all(np.array_equal(states[0][0][name], states[1][0][name]) for name in states[0][0])
 
 
 # Shapes
@@ -306,39 +172,6 @@ def test_sample_validation_is_the_likelihood_of_what_was_kept(ragged: FitData, t
         likelihood = torch.distributions.Poisson(rates.clamp(min=1e-9)).log_prob(torch.as_tensor(counts.astype(float)))
         total, number = total - likelihood.numpy()[kept].sum(), number + kept.sum()
     assert run.rows[-1]["sample_validation_nll"] == pytest.approx(total / number, rel=1e-5)
-
-
-@pytest.mark.parametrize("name", ["leave_one_out", "intra_region", "inter_region"])
-def test_masked_predictions_do_not_see_their_units(
-    ragged: FitData, model: LFADS, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    samples, unit = ragged.samples("one", "test"), int(ragged.heldin("one")[0])
-    population = np.array(list("AAAABBBBB"))
-    monkeypatch.setattr(model, "layout", replace(model.layout, population={"one": population.tolist()}))
-    mates = np.flatnonzero(population == population[unit])
-    silenced = replace(ragged)
-
-    def silent(hidden: np.ndarray):
-        def read(session: str, rows: object) -> tuple[np.ndarray, np.ndarray]:
-            counts, mask = ragged.read(session, rows)
-            counts[..., hidden] = 0
-            return counts, mask
-
-        return read
-
-    rates = model.predict_masked(ragged, "one", samples, name)
-    assert np.isfinite(rates[..., ragged.heldin("one")]).all() and np.isnan(rates[..., ragged.heldout("one")]).all()
-    heldin = ragged.heldin("one")
-    mates, others = np.intersect1d(mates, heldin), np.setdiff1d(heldin, mates)
-    assert len(mates) > 1 and len(others) > 1
-    unseen = {"leave_one_out": [unit], "intra_region": [unit, *others], "inter_region": mates}[name]
-    seen = {"leave_one_out": others, "intra_region": np.setdiff1d(mates, unit), "inter_region": others}[name]
-    for hidden, same in ((unseen, True), (seen, False)):
-        object.__setattr__(silenced, "read", silent(np.asarray(hidden)))
-        again = model.predict_masked(silenced, "one", samples, name)
-        assert np.allclose(again[..., unit], rates[..., unit], atol=1e-7) == same
-    if name == "leave_one_out":
-        assert not np.allclose(model.predict(ragged, "one", samples)[..., unit], rates[..., unit], atol=1e-7)
 
 
 def test_a_final_fit_learns_from_the_validation_part_too(ragged: FitData, tmp_path: Path) -> None:

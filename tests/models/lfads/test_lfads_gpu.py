@@ -12,7 +12,7 @@ from pipeline_lib.models.lfads.model import LFADS
 from pipeline_lib.models.lfads.sequence import GRU
 from pipeline_lib.models.lfads.settings import Config
 from pipeline_lib.training.run import Run
-from tests.models.lfads.test_lfads import CONTROLLED, SMALL
+from tests.models.lfads.small import CONTROLLED, SMALL
 from tests.small_cohort import open_cohort, write_cohort
 
 pytestmark = [
