@@ -37,38 +37,36 @@ def bin_windows(
     ((2, 200, 4), dtype('uint8'), True)
     """
     shape, dtype = (len(start_ticks), bins, trains.n_units), trains.count_type(bin_ticks)
-    counts = np.zeros(shape, dtype) if out is None else out
+    counts = np.empty(shape, dtype) if out is None else out
     if counts.shape != shape or counts.dtype != dtype or not counts.flags.c_contiguous:
         raise ValueError(f"out: {counts.dtype} {counts.shape}, but contiguous {dtype} {shape} is needed")
     starts = np.asarray(start_ticks, dtype=np.int64)
-    add_events(counts, trains.ticks, trains.unit, starts, bin_ticks, clear=out is not None)
+    count_events(counts, trains.ticks, trains.unit, starts, bin_ticks)
     return counts
 
 
-def add_events(
-    counts: np.ndarray, ticks: np.ndarray, unit: np.ndarray, starts: np.ndarray, bin_ticks: int, clear: bool = False
-) -> None:
-    """Add sorted events to `counts` [window, bin, unit], C-contiguous and wide enough for them (see `count_type`).
+def count_events(counts: np.ndarray, ticks: np.ndarray, unit: np.ndarray, starts: np.ndarray, bin_ticks: int) -> None:
+    """Fill `counts` [window, bin, unit], C-contiguous and wide enough (see `count_type`), from sorted events."""
+    from scipy.sparse import coo_array  # takes a while to import, and not every user of a store bins
 
-    `clear` sets the counts to 0 first, each block just before its events, while it is in the cache.
-    """
-    if not counts.size:
+    if not len(ticks) or not counts.size:
+        counts.fill(0)
         return
     bins, units = counts.shape[1:]
-    duration = int(ticks[-1]) + 1 if len(ticks) else 0
+    duration = int(ticks[-1]) + 1
     widest = min(_WIDEST_SPAN, _WIDEST_SPAN // units * bin_ticks)
-    span = min(max(_BLOCK * duration // max(len(ticks), 1), 1), widest)
+    span = min(max(_BLOCK * duration // len(ticks), 1), widest)
     window_step = max(1, span // (bins * bin_ticks))
     bin_step = min(bins, max(1, span // bin_ticks))
     narrow = ticks.dtype.itemsize == 4 and max(span, bin_ticks) < 2**32
     wide = np.dtype(np.uint32 if narrow else np.int64)
-    width, units_ = wide.type(bin_ticks), wide.type(units)
+    width, signed = wide.type(bin_ticks), np.int32 if narrow else np.int64
     edges = np.minimum(np.arange(0, bins + bin_step, bin_step), bins)
     bounds = (starts[:, None] + edges * bin_ticks).clip(0, duration)
     bounds = np.searchsorted(ticks, bounds.astype(ticks.dtype))
     # Only distances within a block matter, and those fit: unsigned 32-bit ticks may wrap, and nothing is cast.
     ticks = ticks.view(wide) if narrow else ticks.astype(wide, copy=False)
-    one = counts.dtype.type(1)
+    sparse, ones = None, np.ones(0, counts.dtype)
     for window in range(0, len(starts), window_step):
         windows = slice(window, window + window_step)
         group = starts[windows]
@@ -76,19 +74,21 @@ def add_events(
         # windows of the group lay end to end.
         origins = group - np.arange(len(group)) * (bins * bin_ticks)
         for piece, (first, last) in enumerate(pairwise(edges.tolist())):
-            block = counts[windows, first:last].reshape(-1)
-            if clear:
-                block.fill(0)
+            block = counts[windows, first:last].reshape(-1, units)
             within = bounds[windows, piece : piece + 2]
             slices = [slice(*pair) for pair in within.tolist()]
             origin = (origins + first * bin_ticks).astype(wide)
             if len(slices) > 1:
                 origin = np.repeat(origin, within[:, 1] - within[:, 0])
-            index = _joined(ticks, slices) - origin
-            index //= width
-            index *= units_
-            index += _joined(unit, slices)
-            np.add.at(block, index.astype(np.intp), one)
+            row = _joined(ticks, slices) - origin
+            row //= width
+            if sparse is None or block.shape != sparse.shape:
+                sparse = coo_array(block.shape, dtype=counts.dtype)
+            if len(row) > len(ones):
+                ones = np.ones(len(row), counts.dtype)
+            # Set, not given to a new array: that would look for the largest of each, which costs a tenth of all.
+            sparse.coords, sparse.data = (row.view(signed), _joined(unit, slices).astype(signed)), ones[: len(row)]
+            sparse.toarray(out=block)  # clears the block, which brings it into the cache, and adds the spikes
 
 
 def _joined(array: np.ndarray, slices: list[slice]) -> np.ndarray:

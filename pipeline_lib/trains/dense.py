@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from pipeline_lib.clock import bin_ticks, to_seconds
-from pipeline_lib.trains.binning import add_events, count_type
+from pipeline_lib.trains.binning import count_events, count_type
 from pipeline_lib.trains.events import events_between
 
 _CHUNK_CELLS = 2**20
@@ -54,7 +54,7 @@ def _write_array(root: Any, name: str, width: int, shape: tuple[int, int], rows:
         needed = np.promote_types(count_type(ticks, unit, width), dtype)
         if needed != dtype:
             return needed
-        counts = np.zeros((1, bins, shape[1]), dtype)
-        add_events(counts, ticks, unit, np.array([first * width]), width)
+        counts = np.empty((1, bins, shape[1]), dtype)
+        count_events(counts, ticks, unit, np.array([first * width]), width)
         array[first : first + bins] = counts[0]
     return dtype

@@ -9,7 +9,7 @@ from hypothesis import strategies as some
 
 from pipeline_lib.clock import bin_ticks
 from pipeline_lib.recording import Recording
-from pipeline_lib.trains.binning import add_events, bin_windows, count_type, observed_windows
+from pipeline_lib.trains.binning import bin_windows, count_events, count_type, observed_windows
 from pipeline_lib.trains.store import Trains
 
 BIN_SIZES = (1.0, 2.0, 5.0, 10.0, 20.0)
@@ -156,7 +156,7 @@ def test_filling_an_array_that_is_there(recording):
     np.testing.assert_array_equal(
         bin_windows(trains, starts[:1], 20_000, 500, out=whole), bin_windows(trains, starts[:1], 20_000, 500)
     )
-    add_events(out, trains.ticks[:0], trains.unit[:0], starts, 500, clear=True)
+    count_events(out, trains.ticks[:0], trains.unit[:0], starts, 500)
     assert not out.any()
 
 
