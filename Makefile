@@ -36,8 +36,9 @@ demo: setup  ## everything, on the embedded sessions: results/report.html
 	@$(BIN)/python -m pipeline_lib list --config $(CONFIG)
 	@echo "The report: $$($(BIN)/python -m pipeline_lib where report --config $(CONFIG))"
 
+# Two processes: a file's tests stay together, since they share what took long to make.
 test: setup lint  ## lint, types and the test suite (under 15 minutes)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: setup  ## the nightly suite: the long checks too
 	$(BIN)/python -m pytest -m "not gpu"
@@ -67,7 +68,7 @@ audit: setup  ## known vulnerabilities of the pinned dependencies, where their d
 format: setup
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format --quiet .
-	$(BIN)/snakefmt --quiet workflow
+	$(BIN)/snakefmt workflow
 
 docs: $(BIN)/.docs  ## the pages of docs/, executed and built: docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
