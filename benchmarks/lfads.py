@@ -7,7 +7,8 @@ The plain loop has the same equations written bin by bin in torch (`tests/models
 autograd, with torch's Adam: how the public implementations work. lfads-torch (commit 6f58d24) itself, measured on
 another day on a quiet thread of an AMD EPYC, took 1.24 CPU-s a step without a controller and 2.15 with one at 140 bins,
 180 units and 256 windows; on its Lorenz set (`specs/lfads.md`, section 6: not this one, of similar size and rate) it
-first reached rate R2 .90 at 261 and .93 at 341 CPU-s. One thread, CPU-seconds, median of several steps.
+first reached rate R2 .90 at 261 and .93 at 341 CPU-s. One thread, CPU-seconds, median of several steps that take turns;
+"products" are of 512 x 512 matrices in the same rounds, 88 GFLOP/s at best on the EPYC.
 """
 
 import argparse
@@ -60,18 +61,29 @@ SET = {"conditions": 1000, "repeats": 1, "units": 40, "bins": 80, "bin_size": 10
 """800 + 200 trials, each from a point of its own; 13.5 Hz."""
 
 
-def median_time(function: Callable[[], object], repeats: int, device: str) -> float:
-    """Seconds of a call, median of `repeats` after three to warm up: of the processor, or the wall time of a GPU."""
-    spent = []
-    for _ in range(repeats + 3):
-        start = time.process_time() if device == "cpu" else time.perf_counter()
-        function()
-        if device == "cpu":
-            spent.append(time.process_time() - start)
-        else:
-            torch.cuda.synchronize()
-            spent.append(time.perf_counter() - start)
-    return statistics.median(spent[3:])
+def timed_in_turns(functions: dict[str, Callable[[], object]], repeats: int, device: str) -> dict[str, float]:
+    """Seconds of each call, median of `repeats` rounds after two to warm up: of the processor, or a GPU on the clock.
+
+    All take turns, so that whatever else the machine does meets all of them.
+    """
+    spent: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(repeats + 2):
+        for name, function in functions.items():
+            start = time.process_time() if device == "cpu" else time.perf_counter()
+            function()
+            if device == "cpu":
+                spent[name].append(time.process_time() - start)
+            else:
+                torch.cuda.synchronize()
+                spent[name].append(time.perf_counter() - start)
+    return {name: statistics.median(each[2:]) for name, each in spent.items()}
+
+
+def products() -> None:
+    """Four products of 2.1 GFLOP each: what they take tells how busy the machine is."""
+    left, right = torch.ones(4096, 512), torch.ones(512, 512)
+    for _ in range(4):
+        torch.mm(left, right)
 
 
 def has_bfloat16() -> bool:
@@ -126,17 +138,23 @@ def steps(bins: int, units: int, config: Config, device: str) -> dict[str, Calla
     return {"plain loop": loop} | {name: ours(settings) for name, settings in kinds.items()}
 
 
-def step_times(repeats: int, device: str) -> None:
+def step_times(repeats: int, device: str, asked: str) -> None:
     """Print a table of step times."""
-    print("| size | plain loop | ours | precision | to plain | lfads-torch, one CPU thread, another day | to it |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| size | plain loop | ours | precision | to plain | lfads-torch, one CPU thread, another day | to it |", end=""
+    )
+    print(" products |\n|---|---|---|---|---|---|---|---|")
     for name, (bins, units, config, published) in CASES.items():
-        times = {kind: median_time(step, repeats, device) for kind, step in steps(bins, units, config, device).items()}
-        plain = times.pop("plain loop")
+        if asked not in name:
+            continue
+        turns = steps(bins, units, config, device) | ({"products": products} if device == "cpu" else {})
+        times = timed_in_turns(turns, repeats, device)
+        plain, load = times.pop("plain loop"), times.pop("products", None)
+        speed = f"{4 * 2 * 4096 * 512 * 512 / load / 1e9:.0f} GFLOP/s" if load else "-"
         for precision, spent in times.items():
             other = f"{published:.2f} s | {published / spent:.2f} x" if published else "- | -"
             both = f"{1e3 * plain:.1f} ms | {1e3 * spent:.1f} ms"
-            print(f"| {name} | {both} | {precision} | {plain / spent:.2f} x | {other} |", flush=True)
+            print(f"| {name} | {both} | {precision} | {plain / spent:.2f} x | {other} | {speed} |", flush=True)
 
 
 def lorenz_set(folder: Path) -> tuple[FitData, np.ndarray]:
@@ -195,6 +213,7 @@ def learn_lorenz(count: int, seed: int, every: float) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7, help="steps timed (default 7)")
+    parser.add_argument("--size", default="", help="only sizes whose name has this in it")
     parser.add_argument(
         "--lorenz", type=int, default=0, metavar="STEPS", help="also learn the Lorenz set (1500: 150 s)"
     )
@@ -207,9 +226,9 @@ if __name__ == "__main__":
     keep_freed_memory()
     print(f"torch {torch.__version__}, {platform.processor() or platform.machine()}, one thread\n")
     if not asked.no_steps and not asked.gpu:
-        step_times(asked.repeats, "cpu")
+        step_times(asked.repeats, "cpu", asked.size)
     if not asked.no_steps and torch.cuda.is_available():
         print(f"\n{torch.cuda.get_device_name()}, wall time\n")
-        step_times(asked.repeats, "cuda")
+        step_times(asked.repeats, "cuda", asked.size)
     if asked.lorenz:
         learn_lorenz(asked.lorenz, asked.seed, asked.every)

@@ -7,7 +7,7 @@
 The plain network (`tests/models/ndt/plain.py`) is built of torch's own layers from the description of the public code,
 with its attention weights, its dropout and torch's AdamW. The public code itself took 1.02 s a step at MC_Maze size
 and 0.138 s at Lorenz size on one thread of an AMD EPYC, and reached R2 .837 at 296 CPU-s on the Lorenz set.
-Median of several steps: CPU-seconds of one thread, or seconds on the clock with a GPU that is waited for.
+Median of several steps that take turns: CPU-seconds of one thread, or with a GPU seconds on the clock.
 """
 
 import argparse
@@ -43,6 +43,8 @@ from pipeline_lib.trains.windows import WindowSettings
 from tests.models.ndt.plain import PlainNDT
 
 BATCH = 64
+WARM_UP = 3
+"""Rounds that are not counted."""
 SIZES = {
     "Lorenz, 29 units x 50 bins": {"units": 29, "bins": 50, "embedding": 2, "layers": 6, "rate": 0.14},
     "chaotic, 50 units x 100 bins": {"units": 50, "bins": 100, "embedding": 2, "layers": 6, "rate": 0.14},
@@ -60,8 +62,11 @@ ON_GPU = {
 }
 
 
-def median_time(function: Callable[[], object], repeats: int, device: str) -> float:
-    """Seconds of a call, the median of `repeats` after some to warm up."""
+def timed_in_turns(functions: dict[str, Callable[[], object]], repeats: int, device: str) -> dict[str, float]:
+    """Seconds of each call, the median of `repeats` rounds after some to warm up.
+
+    All take turns, so that whatever else the machine does meets all of them.
+    """
 
     def now() -> float:
         if device == "cpu":
@@ -69,12 +74,13 @@ def median_time(function: Callable[[], object], repeats: int, device: str) -> fl
         torch.cuda.synchronize()
         return time.perf_counter()
 
-    spent = []
-    for _ in range(repeats + 4):
-        start = now()
-        function()
-        spent.append(now() - start)
-    return statistics.median(spent[4:])
+    spent: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(repeats + WARM_UP):
+        for name, function in functions.items():
+            start = now()
+            function()
+            spent[name].append(now() - start)
+    return {name: statistics.median(each[WARM_UP:]) for name, each in spent.items()}
 
 
 def has_bfloat16() -> bool:
@@ -151,25 +157,20 @@ def step_times(repeats: int, device: str, sizes: dict[str, dict]) -> None:
     variants = (
         ON_GPU if device == "cuda" else {name: ON_CPU[name] for name in ["float32"] + ["bfloat16"] * has_bfloat16()}
     )
-    timed = {}
-    for name, size in sizes.items():
-        step, infer = plain_step(device, **size)
-        timed[name] = median_time(step, repeats, device), median_time(infer, 4 * repeats, device)
     if device == "cpu":
-        keep_freed_memory()  # as a training does
+        keep_freed_memory()  # as a training does; the plain network has the benefit, too
     print("| size | what | step | to plain | one trial | to plain |\n|---|---|---|---|---|---|")
     for name, size in sizes.items():
-        plain, latency = timed[name]
-        print(f"| {name} | plain | {1000 * plain:.2f} ms | 1 | {1000 * latency:.2f} ms | 1 |", flush=True)
-        for variant, settings in variants.items():
-            with tempfile.TemporaryDirectory() as folder:
-                step, infer = our_step(device, settings, Path(folder), **size)
-                ours, quick = median_time(step, repeats, device), median_time(infer, 4 * repeats, device)
-            print(
-                f"| | {variant} | {1000 * ours:.2f} ms | {plain / ours:.2f} | {1000 * quick:.2f} ms"
-                f" | {latency / quick:.2f} |",
-                flush=True,
-            )
+        with tempfile.TemporaryDirectory() as folder:
+            made = {"plain": plain_step(device, **size)} | {
+                variant: our_step(device, settings, Path(folder) / variant, **size)
+                for variant, settings in variants.items()
+            }
+            steps, trials = ({what: each[k] for what, each in made.items()} for k in (0, 1))
+            spent, quick = timed_in_turns(steps, repeats, device), timed_in_turns(trials, 4 * repeats, device)
+        for what in made:
+            step, trial = (f"{1000 * each[what]:.2f} ms | {each['plain'] / each[what]:.2f}" for each in (spent, quick))
+            print(f"| {name} | {what} | {step} | {trial} |", flush=True)
 
 
 def lorenz_set(folder: Path) -> tuple[FitData, np.ndarray]:

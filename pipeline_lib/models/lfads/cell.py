@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-BLOCK = 2**20
+BLOCK = 2**21
 """Numbers that a processor works on at once, so that they stay in its cache."""
 DEVICE_BLOCK = 2**27
 """The same for a GPU: few large operations."""

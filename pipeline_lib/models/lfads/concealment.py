@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.models.lfads.noise import chosen
+from pipeline_lib.models.lfads.spikes import Spikes
 
 if TYPE_CHECKING:
     from pipeline_lib.models.lfads.settings import Config
@@ -30,13 +31,14 @@ class Shown:
     ----------
     counts : [L, B, N], as in the batch.
     inputs : counts of the held-in units for the encoders [L, B, H], float; mean counts where nothing was observed.
+        `Spikes` where these were asked for and are few.
     scored : entries to learn from, bool [L, B, N].
     worth : how much each of them counts, [L, B, N], so that their sum estimates that over all observed entries.
     present : bool [L, B], bins that the encoders may see; None: all.
     """
 
     counts: Tensor
-    inputs: Tensor
+    inputs: Tensor | Spikes
     scored: Tensor
     worth: Tensor
     present: Tensor | None
@@ -58,6 +60,7 @@ def conceal(
     segment: int,
     drop: bool,
     dtype: torch.dtype = torch.float32,
+    sparse: bool = False,
 ) -> Shown:
     """Draw what is shown.
 
@@ -71,6 +74,7 @@ def conceal(
     segment : bins at the start that coordinated dropout leaves alone.
     drop : apply coordinated dropout.
     dtype : of the inputs.
+    sparse : give the inputs as `Spikes` where that is faster.
     """
     counts, visible = (each.transpose(0, 1).contiguous() for each in (batch.counts, batch.visible))
     scored = batch.observed.transpose(0, 1).clone(memory_format=torch.contiguous_format)
@@ -111,7 +115,11 @@ def conceal(
             worth[segment:, :, rows] = torch.where(inside[segment:], rare, 1.0).to(mean.dtype)
         shown = shown & keep
         scale = scale / (1 - share)
-    inputs = (of_heldin(counts) * shown.view(torch.uint8)).to(dtype).mul_(scale)
+    given = of_heldin(counts) * shown.view(torch.uint8)
+    spikes = Spikes.of(given, scale, dtype) if sparse and everything and not segment else None
+    if spikes is not None:
+        return Shown(counts, spikes, scored, worth.expand(counts.shape), present)
+    inputs = given.to(dtype).mul_(scale)
     if share and segment:
         inputs[:segment] *= 1 - share
     if not everything:

@@ -15,11 +15,13 @@ from pipeline_lib.models.lfads.concealment import Shown, conceal, kept_counts
 from pipeline_lib.models.lfads.controlled import Weights, decode
 from pipeline_lib.models.lfads.divergence import autoregressive_divergence, gaussian_divergence
 from pipeline_lib.models.lfads.head import Head, linear
+from pipeline_lib.models.lfads.hearing import heard
 from pipeline_lib.models.lfads.likelihood import gaussian_loss, poisson_loss
 from pipeline_lib.models.lfads.noise import dropout_mask, standard_normal
 from pipeline_lib.models.lfads.products import product
 from pipeline_lib.models.lfads.sequence import GRU
 from pipeline_lib.models.lfads.settings import Config
+from pipeline_lib.models.lfads.spikes import Spikes
 from pipeline_lib.models.torch_model import Layout
 from pipeline_lib.training.batches import Batch
 from pipeline_lib.training.network import Network
@@ -128,8 +130,9 @@ class LFADS(Network):
     def _loss(self, batch: Batch, ramps: Tensor | None, half: bool) -> dict[str, Tensor]:
         config, head, windows = self.config, self.head(batch.session), len(batch.counts)
         kl_ramp, l2_ramp = (1.0, 1.0) if ramps is None else ramps.unbind()
-        dtype = torch.bfloat16 if half and head.read_in is None else torch.float32
-        shown = conceal(batch, config, head.inputs, head.mean, self.layout.forward, self.segment, True, dtype)
+        alone = head.read_in is None
+        dtype = torch.bfloat16 if half and alone else torch.float32
+        shown = conceal(batch, config, head.inputs, head.mean, self.layout.forward, self.segment, True, dtype, alone)
         posterior = self.encode(head, shown, half)
         noise = None
         if ramps is not None:
@@ -167,7 +170,7 @@ class LFADS(Network):
         """Infer initial conditions, and what the controller is told."""
         config = self.config
         x = shown.inputs if head.read_in is None else head.read_in(shown.inputs)
-        if half:
+        if half and isinstance(x, Tensor):
             x = x.bfloat16()
         absent = None if shown.present is None else ~shown.present
         windows = x.shape[1]
@@ -180,20 +183,19 @@ class LFADS(Network):
         log_variance = torch.log(torch.exp(log_variance) + LEAST_VARIANCE)
         return Posterior(mean, log_variance, self._codes(x, absent, half) if config.inferred_inputs else None)
 
-    def _codes(self, x: Tensor, absent: Tensor | None, half: bool) -> Tensor:
+    def _codes(self, x: Tensor | Spikes, absent: Tensor | None, half: bool) -> Tensor:
         """The input encoder's states, delayed by the lag from both sides; 0 outside the bins that it saw."""
         lag, segment = self.config.input_lag, self.segment
         rest = x[segment:]
         gone = None if absent is None else absent[segment:]
         start = self.input_encoder_start[:, None].expand(-1, x.shape[1], -1)
         states, _ = self.input_encoder(rest, len(rest), start, gone, half)
-        ahead, back = states[0], states[1].flip(0)
         if gone is not None:
-            ahead, back = ahead.masked_fill(gone[..., None], 0), back.masked_fill(gone[..., None], 0)
-        codes = torch.cat([shifted(ahead, lag), shifted(back, -lag)], -1)
+            states = states.masked_fill(torch.stack([gone, gone.flip(0)])[..., None], 0)
+        codes = heard(states, lag)
         if gone is not None:
             codes = codes.masked_fill(gone[..., None], 0)
-        return functional.pad(codes, (0, 0, 0, 0, segment, 0))
+        return functional.pad(codes, (0, 0, 0, 0, segment, 0)) if segment else codes
 
     def decode(
         self, head: Head, batch: Batch, posterior: Posterior, noise: Tensor | None, half: bool = False
@@ -215,7 +217,7 @@ class LFADS(Network):
         share = config.dropout if self.training else 0.0
         if posterior.codes is None:
             states, _ = self.generator(external, length, start[None], None, half)
-            return product(self.drop(states[0]), to_factors.t(), half), None, None
+            return product(self.drop(states.squeeze(0)), to_factors.t(), half), None, None
         kept_factors = kept_states = None
         if share:
             kept_factors = dropout_mask((length, windows, config.factors), share, start)
@@ -312,12 +314,3 @@ class LFADS(Network):
     def latents(self, batch: Batch) -> Tensor:
         """Factors [B, L, F]."""
         return self.outputs(batch).factors.transpose(0, 1)
-
-
-def shifted(x: Tensor, bins: int) -> Tensor:
-    """`x` [T, ...] moved by `bins` to later (negative: earlier) places; zeros come in."""
-    length = len(x)
-    if abs(bins) >= length:
-        return torch.zeros_like(x)
-    empty = torch.zeros_like(x[: abs(bins)])
-    return torch.cat([empty, x[: length - bins]]) if bins >= 0 else torch.cat([x[-bins:], empty])

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 from pipeline_lib.models.lfads.cell import Parts, Room, backward, blocks, forward, storage
 from pipeline_lib.models.lfads.products import product, rounded
+from pipeline_lib.models.lfads.spikes import Spikes
 
+Inputs = Tensor | Spikes | None
+"""Inputs [T, B, N], if there are any."""
 HELD = 1e4
 """Preactivation of an update gate that keeps the state exactly, for bins that are not there."""
 
@@ -33,13 +36,13 @@ class GRU(nn.Module):
         self.bias = nn.Parameter(torch.cat([torch.ones(2 * hidden), torch.zeros(hidden)]).repeat(directions, 1))
 
     def forward(
-        self, x: Tensor | None, bins: int, start: Tensor, absent: Tensor | None = None, half: bool = False
+        self, x: Inputs, bins: int, start: Tensor, absent: Tensor | None = None, half: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Walk through windows.
 
         Parameters
         ----------
-        x : inputs [T, B, N], time first; None where there are none.
+        x : inputs [T, B, N], time first, also as `Spikes`; None where there are none.
         bins : T.
         start : initial states [D, B, H].
         absent : bool [T, B], bins over which a state does not change; None: none.
@@ -56,16 +59,22 @@ class GRU(nn.Module):
         return result
 
 
-def ordered(x: Tensor, direction: int, first: int, stop: int) -> Tensor:
-    """Bins of `x` [T, ...] that a direction meets as its first-th to stop-th."""
-    return x[first:stop] if direction == 0 else x[len(x) - stop : len(x) - first].flip(0)
+def ordered(x: Inputs, direction: int, first: int, stop: int) -> Inputs:
+    """Bins of `x` [T, ...] that a direction meets as its first-th to stop-th; None of None."""
+    if x is None or direction == 0:
+        return None if x is None else x[first:stop]
+    part = x[len(x) - stop : len(x) - first]
+    return part.reversed() if isinstance(part, Spikes) else part.flip(0)
 
 
-def project(x: Tensor | None, weights: Parts, bias: Parts, target: Parts, half: bool) -> None:
+def project(x: Inputs, weights: Parts, bias: Parts, target: Parts, half: bool) -> None:
     """Write p of a block of bins into `target` [bins, B, 2 H] and [bins, B, H]; weights and bias are prepared."""
     for weight, offset, made in zip(weights, bias, target, strict=True):
         if x is None:
             made.copy_(offset.expand_as(made))
+            continue
+        if isinstance(x, Spikes):
+            torch.add(x.times(weight).view(made.shape), offset, out=made)
             continue
         rows = rounded(x.flatten(0, 1), half)
         if made.dtype == rows.dtype:
@@ -78,7 +87,7 @@ class _Walk(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        x: Tensor | None,
+        x: Inputs,
         bins: int,
         start: Tensor,
         absent: Tensor | None,
@@ -97,15 +106,17 @@ class _Walk(torch.autograd.Function):
         room, state = Room.like(start), start
         for first, stop in blocks(bins, bias.numel() * windows, start.device):
             for each in range(directions):
-                shown = None if x is None else ordered(x, each, first, stop)
                 target = Parts(zr[each, first:stop], n[each, first:stop])
+                shown = ordered(x, each, first, stop)
                 project(shown, Parts(*(w[each] for w in weights)), Parts(*(b[each] for b in biases)), target, half)
                 if absent is not None:
-                    gone = ordered(absent, each, first, stop)[..., None]
-                    target.zr[..., :hidden].masked_fill_(gone, HELD)
+                    gone = ordered(absent, each, first, stop)
+                    assert isinstance(gone, Tensor)
+                    target.zr[..., :hidden].masked_fill_(gone[..., None], HELD)
             for t in range(first, stop):
                 state = forward(zr_at[t], n_at[t], at[t], rh_at[t], state, inner, room, at[t + 1])
-        ctx.save_for_backward(x, weight, recurrent, states, zr, n, rh)
+        ctx.spikes = x if isinstance(x, Spikes) else None
+        ctx.save_for_backward(None if isinstance(x, Spikes) else x, weight, recurrent, states, zr, n, rh)
         ctx.half = half
         ctx.set_materialize_grads(False)
         return states[:, 1:], state.clone()
@@ -115,6 +126,7 @@ class _Walk(torch.autograd.Function):
         x, weight, recurrent, states, zr, n, rh = ctx.saved_tensors
         directions, bins, windows, hidden = n.shape
         half = ctx.half
+        shown = x if ctx.spikes is None else ctx.spikes
         inner = Parts.of(recurrent).transposed(n.dtype)
         d_x = torch.zeros_like(x) if x is not None and ctx.needs_input_grad[0] else None
         d_weight, d_recurrent = torch.zeros_like(weight), torch.zeros_like(recurrent)
@@ -136,7 +148,7 @@ class _Walk(torch.autograd.Function):
                 d_shown = accumulate(
                     Parts(*(part[each].flatten(0, 1) for part in d_p)),
                     Parts(states[each, block], rh[each, block]),
-                    None if x is None else ordered(x, each, first, stop),
+                    ordered(shown, each, first, stop),
                     Parts.of(d_recurrent[each]),
                     Parts.of(d_weight[each]),
                     d_bias[each],
@@ -155,7 +167,7 @@ class _Walk(torch.autograd.Function):
 def accumulate(
     d_p: Parts,
     inside: Parts,
-    shown: Tensor | None,
+    shown: Inputs,
     d_recurrent: Parts,
     d_weight: Parts,
     d_bias: Tensor,
@@ -184,7 +196,10 @@ def accumulate(
     if shown is None:
         return None
     for part, target in zip(small, d_weight, strict=True):
-        target += product(shown.flatten(0, 1).t(), part, half)
+        if isinstance(shown, Spikes):
+            target += shown.transposed_times(part)
+        else:
+            target += product(shown.flatten(0, 1).t(), part, half)
     if weight is None:
         return None
     first, second = (product(part, each.t(), half) for part, each in zip(small, Parts.of(weight), strict=True))
