@@ -3,8 +3,9 @@
     python -m benchmarks scale
 
 The session sheet names one simulation a thousand times, so that planning costs what it costs for real sessions that are
-fetched. `nothing to do` is asked of made-up files, without Snakemake's records of parameters (which cost more). On a
-machine whose cores others use, too, CPU time comes out up to half as much again: measure on a quiet one.
+fetched. `nothing to do` is asked of made-up files, without Snakemake's records of parameters (which cost more). The
+floor is a Snakefile of as many jobs that ask for nothing: one output, no function, no resource, no log. On a machine
+whose cores others use, too, CPU time comes out up to half as much again: compare with the floor, or find a quiet one.
 """
 
 import argparse
@@ -25,6 +26,18 @@ REPOSITORY = Path(__file__).parents[1]
 MODELS = ["mean_rate", "psth", "smoothing", "glm", "ndt"]
 SEEDS = [0, 1, 2]
 WINDOWS = {"bin_size": 2, "align": "stimulus_onset", "after": 0.5, "history": 0.1}
+
+FLOOR = """
+rule all:
+    input: [f"last/{session}" for session in range(SESSIONS)]
+rule last:
+    input: [f"job/{{session}}/{number}" for number in range(JOBS - 1)]
+    output: "last/{session}"
+    shell: "touch {output}"
+rule job:
+    output: "job/{session}/{number}"
+    shell: "touch {output}"
+"""
 
 
 def write_project(folder: Path, sessions: int) -> None:
@@ -74,6 +87,13 @@ def snakemake(folder: Path, *arguments: str) -> tuple[float, float, str]:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, peak / 1e9, output
 
 
+def floor(folder: Path, sessions: int, jobs: int) -> tuple[float, float, str]:
+    """The dry run of a Snakefile of about as many minimal jobs."""
+    folder.mkdir()
+    (folder / "Snakefile").write_text(f"SESSIONS, JOBS = {sessions}, {jobs // sessions}\n{FLOOR}")
+    return snakemake(folder, "--dry-run", "--scheduler", "greedy")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sessions", type=int, default=1000)
@@ -87,6 +107,9 @@ def main() -> None:
         seconds, gigabytes, output = snakemake(folder, "--dry-run")
         jobs = next(line.split()[1] for line in output.splitlines() if line.startswith("total"))
         rows.append(("dry run of everything", jobs, seconds, "<= 40", gigabytes, "<= 0.7"))
+        seconds, gigabytes, output = floor(folder / "floor", options.sessions, int(jobs))
+        floor_jobs = next(line.split()[1] for line in output.splitlines() if line.startswith("total"))
+        rows.append(("floor: dry run of minimal jobs", floor_jobs, seconds, "", gigabytes, ""))
         target = "results/scores/session00042/glm/seed0/metrics.parquet"
         seconds, gigabytes, output = snakemake(folder, "--dry-run", target)
         jobs = next(line.split()[1] for line in output.splitlines() if line.startswith("total"))

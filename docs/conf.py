@@ -1,5 +1,6 @@
 """The site: pages in MyST Markdown, executed as notebooks. `make docs` builds it into docs/_build/html."""
 
+import logging
 import os
 import re
 import tempfile
@@ -13,7 +14,7 @@ author = copyright = "The Trainyard authors"
 version = release = pipeline_lib.__version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build", "examples"]
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 # Links to files of the repository, which are not pages; cells that were not run know no language; words of a docstring
 # that several classes have as an attribute.
@@ -24,12 +25,15 @@ nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_output_stderr = "remove"
-# A figure that ends a cell is drawn: the kernels read this from a profile of their own.
+logging.getLogger("traitlets").setLevel(logging.WARNING)  # else every page says that it is executed
+# A figure that ends a cell is drawn, and nothing is said of how kernels are spoken to: they read this from a profile of
+# their own.
 profile = Path(tempfile.mkdtemp()) / "profile_default"
 profile.mkdir()
 faces = ["Helvetica", "Arial", "Liberation Sans", "Nimbus Sans", "DejaVu Sans"]  # as pipeline_lib.figures.style
 (profile / "ipython_kernel_config.py").write_text(
-    f'c.IPKernelApp.matplotlib = "inline"\nc.InlineBackend.rc = {{"font.sans-serif": {faces}}}\n'
+    f'c.IPKernelApp.matplotlib = "inline"\nc.IPKernelApp.log_level = {logging.ERROR}\n'
+    f'c.InlineBackend.rc = {{"font.sans-serif": {faces}}}\n'
 )
 os.environ["IPYTHONDIR"] = str(profile.parent)
 
@@ -40,6 +44,7 @@ napoleon_google_docstring = False
 napoleon_use_ivar = True
 
 html_theme = "furo"
+html_static_path, html_css_files = ["_static"], ["pages.css"]
 html_title = "Trainyard"
 html_show_sphinx = False
 

@@ -139,7 +139,7 @@ def _figure(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from pipeline_lib.report import build_report
 
-    build_report(options.results, options.out, options.config)
+    build_report(options.results, options.out, options.config, options.metrics)
 
 
 def _status(options: argparse.Namespace) -> None:
@@ -172,7 +172,7 @@ def _where(options: argparse.Namespace) -> None:
         raise InputError(options.config, "model", repr(options.model), suggest(options.model, models))
     if options.seed not in plan.config.seeds:
         raise InputError(options.config, "seed", options.seed, f"one of {plan.config.seeds}")
-    print(paths.scores(options.cohort, options.model, options.seed))
+    print(paths.scores_of_fit(options.cohort, options.model, options.seed))
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -301,6 +301,7 @@ def _parser() -> argparse.ArgumentParser:
     added = verb("report", _report, "write the HTML report of everything in a results folder")
     added.add_argument("--results", type=Path, default=Path("results"))
     mapping(added, "--config", "the configuration that made the results")
+    added.add_argument("--metrics", type=Path, help="the table of scores; default: metrics.parquet of the results")
     path(added, "--out", "HTML file to write")
 
     added = verb("status", _status, "show the running fits: step, loss, time left")

@@ -8,13 +8,20 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 FREE_GIGABYTES = 20
 MEMORY_GIGABYTES = 8
+PARTITIONS = Path("workflow/profiles/slurm/partitions.yaml")
+LOGINS = {
+    "ALYX_LOGIN": ("ALYX_PASSWORD", "ALYX_TOKEN"),
+    "AWS_ACCESS_KEY_ID": ("AWS_SECRET_ACCESS_KEY",),
+    "SNAKEMAKE_STORAGE_S3_ACCESS_KEY": ("SNAKEMAKE_STORAGE_S3_SECRET_KEY",),
+}
+"""Environment variables that say who, and those of which one must say the secret."""
 SCHEDULERS = ("sbatch", "squeue", "scancel", "srun", "sinfo")
 
 
@@ -148,9 +155,7 @@ def _scheduler() -> list[Finding]:
     if partitions is None:
         findings.append(Finding("slurm", "bad", "the controller does not answer sinfo", "ask the cluster's support"))
     else:
-        listed = ", ".join(dict.fromkeys(line.split()[0] for line in partitions.splitlines()))
-        remedy = "name them in workflow/profiles/slurm/partitions.yaml"
-        findings.append(Finding("slurm", "good", f"partitions {listed}", remedy))
+        findings.append(_partitions([line.split()[0] for line in partitions.splitlines()]))
         if not any("gpu" in line.split(maxsplit=1)[-1] for line in partitions.splitlines()):
             remedy = "set-resources: fit:gpu=0 in the profile"
             findings.append(Finding("slurm", "note", "no partition has GPUs", remedy))
@@ -165,12 +170,27 @@ def _scheduler() -> list[Finding]:
     return findings
 
 
+def _partitions(there: Sequence[str]) -> Finding:
+    """Partitions of the cluster, and whether the profile knows them: a job for one that is not there is refused."""
+    import yaml
+
+    listed = ", ".join(dict.fromkeys(there))
+    try:
+        named = set(yaml.safe_load(PARTITIONS.read_text())["partitions"])
+    except (OSError, yaml.YAMLError, TypeError, KeyError):
+        return Finding("slurm", "good", f"partitions {listed}", f"name them in {PARTITIONS}")
+    if unknown := sorted(named - set(there)):
+        return Finding("slurm", "bad", f"no partition {', '.join(unknown)}; there are {listed}", f"edit {PARTITIONS}")
+    return Finding("slurm", "good", f"partitions {listed}")
+
+
 def credentials(environment: Mapping[str, str]) -> Finding:
     """Which logins are set, never what they are."""
-    given = [name for name in ("ALYX_LOGIN", "ALYX_TOKEN", "AWS_PROFILE", "AWS_ACCESS_KEY_ID") if environment.get(name)]
-    if "ALYX_LOGIN" in given and not (environment.get("ALYX_PASSWORD") or environment.get("ALYX_TOKEN")):
-        remedy = "set ALYX_PASSWORD or ALYX_TOKEN beside it, or neither: public sessions need no account"
-        return Finding("logins", "note", "ALYX_LOGIN alone", remedy)
+    for name, secrets in LOGINS.items():
+        if environment.get(name) and not any(map(environment.get, secrets)):
+            found, either = f"{name} alone", " or ".join(secrets)
+            return Finding("logins", "note", found, f"set {either} beside it, or neither: public data need no account")
+    given = [name for name in (*LOGINS, "ALYX_TOKEN", "AWS_PROFILE") if environment.get(name)]
     return Finding("logins", "good", ", ".join(given) + " set" if given else "none; public recordings need none")
 
 

@@ -1,8 +1,8 @@
 """Verbs about models: fit, predict, search, evaluate, collect, export."""
 
 import argparse
+import tempfile
 from collections.abc import Callable
-from itertools import zip_longest
 from pathlib import Path
 
 from pipeline_lib.arguments import folder, mapping, path
@@ -23,6 +23,11 @@ def add_model_verbs(verb: Verb) -> None:
     added.add_argument("--code", default="", help="hash of the code; a fit of other code is not reused")
     folder(added, "--out", "folder to write; one for each seed", nargs="+")
 
+    added = verb("copy", _copy, "publish a fit for further seeds, of a model in which nothing is random")
+    folder(added, "--fit", "folder of the fit")
+    added.add_argument("--seed", type=int, required=True, nargs="+", help="of each copy")
+    folder(added, "--out", "folder to write; one for each seed", nargs="+")
+
     added = verb("predict", _predict, "predict further parts of a split with a finished fit")
     folder(added, "--fit", "folder of the fit")
     _of_data(added)
@@ -38,13 +43,10 @@ def add_model_verbs(verb: Verb) -> None:
     added.add_argument("--jobs", type=int, default=1, help="fits at once; default: 1")
     path(added, "--out", "folder to write")
 
-    added = verb("evaluate", _evaluate, "score the predictions of fits that differ in their seeds only")
+    added = verb("evaluate", _evaluate, "score the predictions of a cohort's fits")
     _of_data(added)
-    added.add_argument("--model", required=True, help="name of the model in the results")
-    added.add_argument("--seed", type=int, default=[0], nargs="+", help="of each fit; default: 0")
     folder(added, "--fit", "folders of the fits", nargs="+")
     folder(added, "--recordings", "folders of the cohort's recordings", nargs="+")
-    added.add_argument("--cohort", required=True)
     added.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples behind the intervals")
     mapping(added, "--decoding", "what to decode, by name, as the config's `evaluation.decoding`")
     folder(
@@ -56,13 +58,13 @@ def add_model_verbs(verb: Verb) -> None:
         default=[],
     )
     added.add_argument("--few-shot", type=int, nargs="*", default=[], help="windows of few-shot readouts")
-    path(added, "--out", "Parquet file to write for each fit", nargs="+")
+    path(added, "--out", "Parquet file to write")
 
     added = verb("collect", _collect, "put the tables of scores together")
     added.add_argument("tables", type=Path, nargs="*", help="default: those of the configuration's fits")
     mapping(added, "--config", "the configuration whose fits are meant")
     added.add_argument("--results", type=Path, default=Path("results"), help="folder with the configuration's scores")
-    added.add_argument("--available", action="store_true", help="leave out those that are not there")
+    added.add_argument("--available", action="store_true", help="leave out what is not there; score what is left")
     path(added, "--out", "Parquet file to write")
 
     added = verb("export", _export, "write a fit's predictions as a submission to a benchmark")
@@ -99,6 +101,12 @@ def _fit(options: argparse.Namespace) -> None:
         fit_ensemble(seeds=options.seed, out_dirs=options.out, **what)
 
 
+def _copy(options: argparse.Namespace) -> None:
+    from pipeline_lib.training.copy import copy_fit
+
+    copy_fit(options.fit, options.seed, options.out)
+
+
 def _predict(options: argparse.Namespace) -> None:
     from pipeline_lib.training.predict import predict
 
@@ -117,45 +125,35 @@ def _search(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from pipeline_lib.evaluation.evaluate import evaluate
+    from pipeline_lib.evaluation.cohort import Scoring, evaluate_fits
     from pipeline_lib.evaluation.settings import Target
     from pipeline_lib.parsing import parse
 
-    for flag, given in (("--seed", options.seed), ("--out", options.out), ("--train", options.train)):
-        if given and len(given) != len(options.fit):
-            raise InputError("evaluate", flag, f"{len(given)} given", f"one for each of {len(options.fit)} fits")
-    for fit, seed, out, train in zip_longest(options.fit, options.seed, options.out, options.train):
-        evaluate(
-            fit_dir=fit,
-            trains_dirs=options.trains,
-            split_path=options.split,
-            recording_dirs=options.recordings,
-            out=out,
-            cohort=options.cohort,
-            model=options.model,
-            seed=seed,
-            resamples=options.resamples,
-            decoding=parse(dict[str, Target], options.decoding, "--decoding"),
-            few_shot=options.few_shot,
-            train_dir=train,
-        )
+    decoding = parse(dict[str, Target], options.decoding, "--decoding")
+    data = options.trains, options.split, options.recordings
+    scoring = Scoring(*data, options.resamples, decoding, options.few_shot)
+    evaluate_fits(scoring, options.fit, options.train, options.out)
 
 
 def _collect(options: argparse.Namespace) -> None:
     from pipeline_lib.evaluation.evaluate import collect
+    from pipeline_lib.evaluation.leftover import leftover_scores
     from pipeline_lib.paths import Paths
     from pipeline_lib.plan import resolve
 
-    tables = options.tables
-    if options.config:
-        # A thousand sessions have more tables than a command line can name.
-        paths = Paths(str(options.results))
-        tables = [Path(paths.scores(*fit)) for fit in resolve(options.config, "--config").fits]
-    if options.available:
-        tables = [table for table in tables if table.exists()]
-    if not tables:
-        raise InputError("collect", "tables", "none", "tables of scores, or --config")
-    collect(tables, options.out)
+    with tempfile.TemporaryDirectory() as folder:
+        tables = options.tables
+        if options.config:
+            # A thousand sessions have more tables than a command line can name.
+            plan, paths = resolve(options.config, "--config"), Paths(str(options.results))
+            tables = [Path(paths.scores(cohort)) for cohort in plan.scored]
+            if options.available:
+                tables += leftover_scores(plan, paths, Path(folder))
+        if options.available:
+            tables = [table for table in tables if table.exists()]
+        if not tables:
+            raise InputError("collect", "tables", "none", "tables of scores, or --config")
+        collect(tables, options.out)
 
 
 def _export(options: argparse.Namespace) -> None:

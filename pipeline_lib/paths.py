@@ -58,8 +58,12 @@ class Paths:
         """The table of a search, beside its best settings."""
         return f"{self.results}/searches/{search}/{cohort}/trials.csv"
 
-    def scores(self, cohort: str, model: str, seed: int | str) -> str:
-        """The metrics of a fit."""
+    def scores(self, cohort: str) -> str:
+        """The metrics of all fits of a cohort."""
+        return f"{self.results}/scores/{cohort}/metrics.parquet"
+
+    def scores_of_fit(self, cohort: str, model: str, seed: int | str) -> str:
+        """The metrics of one fit, for who asks for that cell alone."""
         return f"{self.results}/scores/{cohort}/{model}/seed{seed}/metrics.parquet"
 
     @property
@@ -75,6 +79,11 @@ class Paths:
     def report(self) -> str:
         """The HTML report."""
         return f"{self.results}/report.html"
+
+    @property
+    def unfinished(self) -> tuple[str, str]:
+        """Metrics and report of a run that failed: other files than the whole ones, which are still to be made."""
+        return f"{self.results}/metrics_unfinished.parquet", f"{self.results}/report_unfinished.html"
 
     def log(self, *parts: str) -> str:
         """The log of a job."""

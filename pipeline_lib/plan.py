@@ -4,6 +4,7 @@ The Snakefile and the command line work from the plan alone. Nothing heavy is im
 """
 
 import csv
+from collections.abc import Container
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,17 @@ class Plan:
         several = len(self.config.seeds) > 1
         plans = (each for cohort in self.cohorts.values() for each in cohort.models.items())
         return sorted({name for name, model in plans if model.ensemble and several})
+
+    def copied(self, random: Container[str]) -> list[str]:
+        """Models whose fits no seed changes, where there are several seeds; `random`: implementations that draw."""
+        several = len(self.config.seeds) > 1
+        plans = (each for cohort in self.cohorts.values() for each in cohort.models.items())
+        return sorted({name for name, model in plans if model.implementation not in random and several})
+
+    @property
+    def scored(self) -> list[str]:
+        """Cohorts with a model."""
+        return [name for name, cohort in self.cohorts.items() if cohort.models]
 
     @property
     def fits(self) -> list[tuple[str, str, int]]:

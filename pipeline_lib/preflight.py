@@ -15,18 +15,18 @@ from pipeline_lib.files import write_json
 from pipeline_lib.plan import Cohort, Plan, Session
 
 REMEMBERED = Path(".snakemake") / "trainyard_checked.json"
-ON_GPU = "on a GPU: "
-"""Stands before the implementations that can use one, in what is remembered."""
+ABILITIES = ("uses_gpu", "random")
+"""Attributes of models that planning asks for; remembered, because importing the models costs seconds."""
 LARGE = 1_000_000_000
 """Bytes of a session above which its job checks it, and not the start of every run."""
 
 
-def preflight(plan: Plan, where: str) -> set[str]:
+def preflight(plan: Plan, where: str) -> dict[str, set[str]]:
     """Check models, figures and local recordings of a plan.
 
     Returns
     -------
-    Implementations of the plan that can use a GPU.
+    By ability ("uses_gpu", "random"), the implementations of the plan that have it (see `Model`).
 
     Raises
     ------
@@ -38,11 +38,13 @@ def preflight(plan: Plan, where: str) -> set[str]:
         figure_spec(figure)
     before = _remembered()
     checked = _check_models(plan, before, where)
-    on_gpu = {key.removeprefix(ON_GPU) for key in checked if key.startswith(ON_GPU)}
+    able = {
+        each: {key.removeprefix(f"{each}: ") for key in checked if key.startswith(f"{each}: ")} for each in ABILITIES
+    }
     checked |= {key for cohort in plan.cohorts.values() if (key := _check_cohort(plan, cohort, before, where))}
     if not checked <= before:
         write_json(REMEMBERED, sorted(checked))
-    return on_gpu
+    return able
 
 
 def _check_models(plan: Plan, before: set[str], where: str) -> set[str]:
@@ -59,7 +61,7 @@ def _check_models(plan: Plan, before: set[str], where: str) -> set[str]:
     sources = {name: model_source(name) for name in sorted(names)}
     key = _key("models", sorted(models), code_id(sources.values()))
     if key in before:
-        return {key} | {each for each in before if each.startswith(ON_GPU)}
+        return {key} | {each for each in before if each.split(": ")[0] in ABILITIES}
     from pipeline_lib.models.registry import check_config, load_model
     from pipeline_lib.training.fit_ensemble import check_ensemble
 
@@ -67,7 +69,8 @@ def _check_models(plan: Plan, before: set[str], where: str) -> set[str]:
         check_config(model.implementation, model.settings, f"{where}: models.{name}")
         if model.ensemble:
             check_ensemble(model.implementation, f"{where}: models.{name}")
-    return {key} | {ON_GPU + implementation for implementation in sources if load_model(implementation).uses_gpu}
+    loaded = {implementation: load_model(implementation) for implementation in sources}
+    return {key} | {f"{each}: {name}" for each in ABILITIES for name, model in loaded.items() if getattr(model, each)}
 
 
 def _check_cohort(plan: Plan, cohort: Cohort, before: set[str], where: str) -> str | None:

@@ -8,8 +8,8 @@ On disk, under ``results/recordings/{session}/``::
     unit_intervals.parquet  unit, start, stop: only where units come and go; a unit without a row is always observed
     signals/<name>.parquet  time (s) and one column a dimension
     stimulus.zarr           the frames that were shown, and when: only where the source has them and they were asked for
-    candidates.parquet      unit_id, region, kept, rate, presence, violations of all units before the selection: only
-                            where it left some out
+    candidates.parquet      unit_id, region, kept, rate, presence, violations, excerpt (some spike times of those left
+                            out, s) of all units before the selection: only where it left some out
     truth.zarr              simulators only: rates, latents, couplings
     recording.json          provenance, selection, observation intervals; declares the recording complete
 """

@@ -9,7 +9,7 @@ import pytest
 from pipeline_lib.__main__ import main
 
 VERBS = [
-    "simulate", "record", "convert", "split", "fit", "predict", "search", "evaluate", "collect",
+    "simulate", "record", "convert", "split", "fit", "copy", "predict", "search", "evaluate", "collect",
     "export", "figure", "report", "status", "list",
     "check", "where", "verify", "schemas",
 ]  # fmt: skip

@@ -54,7 +54,10 @@ def test_half_a_slurm_is_named(programs: Path) -> None:
 
 
 @pytest.mark.parametrize(("gres", "warned"), [("gpu:2", False), ("(null)", True)])
-def test_accounting_that_is_off_and_partitions(programs: Path, gres: str, warned: bool) -> None:
+def test_accounting_that_is_off_and_partitions(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gres: str, warned: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)  # no profile here
     for name in doctor.SCHEDULERS:
         program(programs, name)
     program(programs, "sinfo", SINFO.format(name="gpu-short", gres=gres))
@@ -63,6 +66,22 @@ def test_accounting_that_is_off_and_partitions(programs: Path, gres: str, warned
     assert "partitions long, gpu-short" in found
     assert "squeue" in found["accounting is off"].remedy
     assert ("no partition has GPUs" in found) == warned
+
+
+def test_partitions_of_the_profile_that_the_cluster_lacks(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in doctor.SCHEDULERS:
+        program(programs, name)
+    program(programs, "sinfo", SINFO.format(name="gpu-short", gres="gpu:2"))
+    monkeypatch.chdir(tmp_path)
+    doctor.PARTITIONS.parent.mkdir(parents=True)
+    doctor.PARTITIONS.write_text("partitions: {long: {max_gpu: 0}, gpu: {max_gpu: 4}}\n")
+    wrong = about(examine(), "slurm")[0]
+    assert (wrong.level, wrong.found) == ("bad", "no partition gpu; there are long, gpu-short")
+    assert str(doctor.PARTITIONS) in wrong.remedy
+    doctor.PARTITIONS.write_text("partitions: {long: {}, gpu-short: {}}\n")
+    assert about(examine(), "slurm")[0] == Finding("slurm", "good", "partitions long, gpu-short")
 
 
 def test_a_controller_that_does_not_answer(programs: Path) -> None:
@@ -98,7 +117,9 @@ def test_logins_are_named_never_shown() -> None:
     assert "ALYX_LOGIN" in text
     assert "hidden-word" not in text
     assert "someone" not in text
-    assert credentials({"ALYX_LOGIN": "someone"}).level == "note"
+    for name in doctor.LOGINS:
+        alone = credentials({name: "someone"})
+        assert (alone.level, alone.found) == ("note", f"{name} alone")
     assert credentials({}).level == "good"
 
 

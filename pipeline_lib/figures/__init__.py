@@ -60,7 +60,9 @@ FIGURES: dict[str, FigureSpec] = {
     "session_overview": FigureSpec("session_overview", "session", "Session overview", ("recording",)),
     "raw_voltage": FigureSpec("raw_voltage", "session", "Raw voltage", ("recording", "source"), option="voltage"),
     "trains_check": FigureSpec("trains_check", "session", "Spike trains, checked", ("recording", "trains")),
-    "raster_rates": FigureSpec("raster_rates", "cohort", "Spikes and inferred rates", ("trains", "split", "fits")),
+    "raster_rates": FigureSpec(
+        "raster_rates", "cohort", "Spikes and inferred rates", ("recording", "trains", "split", "fits")
+    ),
     "latents": FigureSpec("latents", "cohort", "Latents", ("split", "trains", "fits")),
     "psth": FigureSpec("psth", "cohort", "Average responses", ("trains", "split", "fits")),
     "coupling": FigureSpec("coupling", "cohort", "Couplings", ("recording", "fits")),
@@ -97,8 +99,12 @@ FIGURES: dict[str, FigureSpec] = {
     ),
     "score_table": FigureSpec("score_table", "all", "Scores", ("metrics",)),
     "model_comparison": FigureSpec("model_comparison", "all", "Model comparison", ("metrics",)),
+    "truth_recovery": FigureSpec("truth_recovery", "all", "The truth, recovered", ("metrics",)),
     "glm_transformer_false_coupling": FigureSpec(
         "glm_transformer_false_coupling", "all", "Coupling that models see", ("metrics",), model="glm_transformer"
+    ),
+    "glm_transformer_ablation": FigureSpec(
+        "glm_transformer_ablation", "all", "What parts are worth", ("metrics",), model="glm_transformer"
     ),
     "score_scaling": FigureSpec("score_scaling", "all", "Scores and data", ("metrics", "trains", "split")),
     "decoding": FigureSpec("decoding", "all", "Decoding", ("metrics",)),

@@ -78,7 +78,7 @@ def draw(table: pd.DataFrame) -> Figure:
     sources = list(table["source"].unique())
     columns = min(3, len(sources))
     rows = -(-len(sources) // columns)
-    figure = new_figure("double" if columns > 2 else "wide", 10 + 58 * rows)
+    figure = new_figure("double" if columns > 2 else "wide", 8 + 64 * rows)
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for place, axes in enumerate(grid):
         axes.set_visible(place < len(sources))
@@ -91,10 +91,10 @@ def draw(table: pd.DataFrame) -> Figure:
         area = rows_of["auc"].iloc[0]
         panel_title(axes, "ABCDEF"[place], source + (f"\nAUC {area:.2f}" if np.isfinite(area) else "\n"))
         axes.set_xlabel("Receiver")
-        axes.tick_params(labelbottom=place + columns >= len(sources))
+        axes.tick_params(labelbottom=True)
         if place % columns == 0:
             axes.set_ylabel("Sender")
         names = {"A": "Log of relative attention", "C": "Correlation"}
         name = names[source[0]] if source.startswith(("Attention", CORRELATION)) else "Log-rate a spike"
-        figure.colorbar(image, ax=axes, label=name, shrink=0.8, location="bottom")
+        figure.colorbar(image, ax=axes, label=name, shrink=0.7, aspect=30, location="bottom")
     return figure

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.generation import first_table
@@ -15,6 +17,7 @@ CAPTION = (
     "Variables that the model reads out of the spikes of each window, over the first test windows (gaps between blocks "
     "are left out). Black, measured; coloured, read out. R2 compares the squared error with that of the mean (below 0: "
     "worse than the mean), r forgives a wrong scale; of labels, the share that was right, classes weighed alike. "
+    "Numbers are in the unit of the recording's signal. "
     "Scores are of all test windows, which the model has not seen in training."
 )
 
@@ -64,21 +67,33 @@ def draw(table: pd.DataFrame) -> Figure:
     """A row a variable."""
     variables = list(table["variable"].unique())
     model = table["model"].iloc[0]
-    colour = model_colours([model])[model]
+    colours = {"true": INK, "predicted": model_colours([model])[model]}
     figure = new_figure("wide", 8 + ROW_HEIGHT * len(variables))
     grid = figure.subplots(len(variables), 1, sharex=True, squeeze=False)[:, 0]
     for letter, variable, axes in zip("ABCDEFGH", variables, grid, strict=False):
         rows = table[table["variable"] == variable]
-        axes.plot(rows["time"], rows["true"], color=INK, lw=0.8, label="Measured")
-        axes.plot(rows["time"], rows["predicted"], color=colour, lw=0.8, label=f"Read out by {model_name(model)}")
         first = rows.iloc[0]
         scored = f"R² = {first['r2']:.2f}, r = {first['r']:.2f}"
         if np.isfinite(first["accuracy"]):
             scored = f"balanced accuracy = {first['accuracy']:.2f}"
-            axes.set_yticks(sorted(rows["true"].dropna().unique()))
+            _strips(axes, rows, colours)
+        else:
+            for column, shade in colours.items():
+                axes.plot(rows["time"], rows[column], color=shade, lw=0.8)
         panel_title(axes, letter, f"{variable.partition('/')[0].capitalize()}: {scored}")
         axes.set_ylabel(variable.partition("/")[2].capitalize())
     grid[-1].set_xlabel("Time in test windows (s)")
-    handles, labels = grid[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    names = {"true": "Measured", "predicted": f"Read out by {model_name(model)}"}
+    handles = [Line2D([], [], color=colours[column], label=name) for column, name in names.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
+
+
+def _strips(axes: Axes, rows: pd.DataFrame, colours: dict[str, str]) -> None:
+    """Labels, measured above and read out below, as high as they are large: lines of both would hide each other."""
+    low, high = rows["true"].min(), rows["true"].max()
+    for bottom, column in ((1.0, "true"), (0.0, "predicted")):
+        height = 0.8 * (rows[column] - low) / max(high - low, 1e-9)
+        axes.fill_between(rows["time"], bottom, bottom + height, step="mid", color=colours[column], lw=0)
+        axes.axhline(bottom, color=colours[column], lw=0.4)
+    axes.set_yticks([0.4, 1.4], ["Read out", "Measured"])

@@ -31,6 +31,8 @@ CAPTION = (
 
 OWN, EACH_SIGN, A_ROW = 3, 3, 3
 INTERVAL = 1.96
+LEAST_Q = 0.001
+"""Below it, no journal writes more."""
 
 
 def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
@@ -109,7 +111,8 @@ def draw(table: pd.DataFrame) -> Figure:
             axes.plot(line["lag"], line["value"], **model_line(model, colours[model]))
         sender, receiver = shortened(str(pair["sender"]), 12), shortened(str(pair["receiver"]), 12)
         title = f"{sender}, own history" if pair["own"] else f"{sender} \u2192 {receiver}"
-        title += f", q = {pair['q']:.1g}" if np.isfinite(pair["q"]) else ""
+        if np.isfinite(pair["q"]):
+            title += f", q = {pair['q']:.1g}" if pair["q"] >= LEAST_Q else f", q < {LEAST_Q}"
         axes.set_title(title)
         axes.set_xlim(0, None)
         axes.locator_params(axis="x", nbins=4)

@@ -63,7 +63,7 @@ def draw(table: pd.DataFrame) -> Figure:
     """A row a model: before on the left, after on the right, one colour scale."""
     models = table["model"].drop_duplicates().tolist()
     side = (COLUMN_WIDTHS["double"] - 40) / 2
-    figure = new_figure("double", len(models) * (side + 20))
+    figure = new_figure("double", len(models) * (side + 16))
     grid = figure.subplots(len(models), 2, squeeze=False)
     letters = iter("abcdefghijkl")
     for row, model in zip(grid, models, strict=True):

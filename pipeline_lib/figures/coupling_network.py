@@ -101,7 +101,8 @@ def _network(axes: Axes, own: pd.DataFrame, largest: float) -> None:
     area = {region: 60 + 340 * units[region] / max(units.values()) for region in regions}
     for row in own.to_dict("records"):
         sender, receiver = str(row["sender_region"]), str(row["receiver_region"])
-        share, colour = float(row["share"]), EXCITATION if row["exciting"] >= 0.5 else INHIBITION
+        share = float(row["share"])
+        colour = QUIET if not row["coupled"] else EXCITATION if row["exciting"] >= 0.5 else INHIBITION
         width = 4.0 * share / largest
         if sender == receiver:
             x, y = place[sender]
@@ -110,8 +111,9 @@ def _network(axes: Axes, own: pd.DataFrame, largest: float) -> None:
         ends = place[sender], place[receiver]
         if row["coupled"]:
             style = f"-|>,head_width={1.5 + width},head_length={2.5 + width}"
-            look: dict[str, Any] = {"connectionstyle": f"arc3,rad={BEND}", "lw": width, "color": colour, "alpha": 0.8}
-            look |= {"shrinkA": _radius(area[sender]), "shrinkB": _radius(area[receiver]) + 3, "mutation_scale": 1.0}
+            look: dict[str, Any] = {"connectionstyle": f"arc3,rad={BEND}", "lw": width, "color": colour}
+            look |= {"joinstyle": "miter", "capstyle": "butt", "mutation_scale": 1.0}
+            look |= {"shrinkA": _radius(area[sender]), "shrinkB": _radius(area[receiver]) + 3}
             axes.add_patch(FancyArrowPatch(*ends, arrowstyle=style, **look))
         if numbered:
             across, up = ends[1] - ends[0]

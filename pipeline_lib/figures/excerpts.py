@@ -1,11 +1,14 @@
 """What of a large recording a figure shows: some units, and not every bin."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.clock import TICKS_PER_SECOND
+from pipeline_lib.clock import TICKS_PER_SECOND, to_ticks
+from pipeline_lib.evaluation.truth import window_means
+from pipeline_lib.recording import Truth
 
 if TYPE_CHECKING:
     from pipeline_lib.trains.splits import Split
@@ -18,6 +21,28 @@ def describe_units(trains: "Trains", split: "Split") -> tuple[np.ndarray, np.nda
     heldout[split.heldout.get(trains.session, [])] = True
     rates = np.bincount(trains.unit, minlength=trains.n_units) / (trains.duration_ticks / TICKS_PER_SECOND)
     return trains.units["region"].astype(str).to_numpy(), heldout, rates
+
+
+def true_rates(recording: Path | str, start: int, bins: int, bin_ticks: int) -> np.ndarray | None:
+    """True rates [bins, unit] of the window from the tick `start` on, spikes/s; None where the recording has none.
+
+    NaN outside of the trials that were simulated. Of the truth, one trial is read.
+    """
+    import zarr
+
+    path = Path(recording) / "truth.zarr"
+    if not path.is_dir():
+        return None
+    group = zarr.open_group(str(path), mode="r")
+    if "rates" not in group:
+        return None
+    rates, about = group["rates"], dict(group.attrs)
+    assert isinstance(rates, zarr.Array)
+    trial_starts = np.asarray(about["trial_start"], dtype=np.float64)
+    trial = max(int(np.searchsorted(to_ticks(trial_starts), start, side="right")) - 1, 0)
+    own = Truth({"rates": np.asarray(rates[trial : trial + 1])}, about | {"trial_start": trial_starts[[trial]]})
+    means = window_means(own, "rates", np.array([start]), bins, bin_ticks)[0]
+    return means if np.isfinite(means).any() else None
 
 
 def time_label(event: object) -> str:

@@ -13,8 +13,8 @@ from pipeline_lib.figures.style import INK, QUIET, new_figure, panel_title, styl
 
 CAPTION = (
     "Test score against the share of the training windows that was used, of fits that started from random weights and "
-    "of fits that started from those of another one (pretrained); a dot a fit, lines through the means. Where the "
-    "lines part, pretraining was worth as much data as lies between them."
+    "of fits that started from those of another one (pretrained); a dot a fit, thin lines a seed, thick ones means. "
+    "Where the thick lines part, pretraining was worth as much data as lies between them."
 )
 
 METRICS = {
@@ -59,15 +59,21 @@ def draw(table: pd.DataFrame) -> Figure:
     scores = list(table["score"].unique())[:4]
     figure = new_figure("single" if len(scores) == 1 else "double" if len(scores) > 2 else "wide", 55)
     grid = figure.subplots(1, len(scores), squeeze=False)[0]
-    looks = {"scratch": (QUIET, "--", "From scratch"), "pretrained": (INK, "-", "Pretrained")}
+    # A little to each side, so that dots of the same height are both seen.
+    looks = {"scratch": (QUIET, "--", "From scratch", 97), "pretrained": (INK, "-", "Pretrained", 103)}
     for letter, score, axes in zip("ABCD", scores, grid, strict=False):
-        for start, (colour, dashes, name) in looks.items():
+        for start, (colour, dashes, name, percent) in looks.items():
             rows = table[(table["score"] == score) & (table["start"] == start)]
             mean = rows.groupby("fraction")["value"].mean()
-            axes.plot(100 * rows["fraction"], rows["value"], "o", ms=2, color=colour)
-            axes.plot(100 * mean.index, mean, ls=dashes, color=colour, label=name)
+            for _, fits in rows.sort_values("fraction").groupby(["model", "cohort", "seed"]):
+                axes.plot(percent * fits["fraction"], fits["value"], "o", ms=2, color=colour, ls=dashes, lw=0.4)
+            axes.plot(percent * mean.index, mean, ls=dashes, color=colour, label=name)
         metric, _, variable = score.partition(" ")
-        panel_title(axes, letter, variable.replace("/", ": ").capitalize() or "Tokens")
+        title = variable.replace("/", ": ").capitalize() or "Tokens"
+        if len(scores) > 1:
+            panel_title(axes, letter, title)
+        else:
+            axes.set_title(title, loc="left")
         axes.set_xscale("log")
         ticks = sorted(100 * table["fraction"].unique())
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pipeline_lib.figures.fit_tables import fit_tables
 from pipeline_lib.figures.style import model_name, new_figure, styled
@@ -42,4 +43,5 @@ def draw(table: pd.DataFrame) -> Figure:
         if len(models) > 1:
             axes.set_title(model_name(str(model)))
         axes.set(xlabel="Lag (ms)", ylabel="Basis function", xlim=(0, own["lag"].max() * 1.02))
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
     return figure

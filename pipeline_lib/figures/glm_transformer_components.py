@@ -16,11 +16,12 @@ from pipeline_lib.figures.style import INK, MODEL_COLOURS, QUIET, new_figure, pa
 from pipeline_lib.recording import Truth, read_description
 
 CAPTION = (
-    "Parts of the log-rate that the GLM-Transformer infers (orange) beside the input that the simulation gave the same "
-    "unit (black), in test trials. Above, the background; below, the synaptic input from other units. Left, one trial; "
-    "middle, the mean over trials; both for the unit with most synaptic input, the fit scaled and shifted once for all "
-    "trials. Right, the correlation of part and input over all test trials and bins, a dot a unit: 1 is perfect. Where "
-    "no unit has synaptic input, nothing should be found."
+    "Parts of the log-rate that the GLM-Transformer infers (orange) beside the input that the simulation gave the "
+    "same unit (black), in test trials. Above, the background; below, the synaptic input from other units. Left, one "
+    "trial; middle, the mean over trials; both for the unit with most synaptic input. A log-rate is no current: the "
+    "fit is stretched once, for both parts and all trials alike, and each part shifted. Right, the correlation of "
+    "part and input over all test trials and bins, a dot a unit: 1 is perfect. Where synapses are next to none, the "
+    "coupling found should be flat."
 )
 
 PARTS = {"background": "background_input", "coupling": "coupling_input"}
@@ -50,11 +51,12 @@ def data(recording: Path | str, split: Path | str, fits: Sequence[Path | str]) -
     true = {part: window_means(truth, name, starts, bins, ticks) for part, name in PARTS.items()}
     strength = true["coupling"].std(axis=(0, 1))
     shown, time = int(strength.argmax()), (np.arange(bins) + 0.5) * ticks / TICKS_PER_MS
+    fits_shown = {part: windows.extras[f"log_rate_{part}"][..., shown] for part in PARTS}
+    scaled = stretched(fits_shown, {part: true[part][..., shown] for part in PARTS})
     rows = []
     for part in PARTS:
         fitted = windows.extras[f"log_rate_{part}"]
-        scaled, _ = matched(fitted[..., shown], true[part][..., shown])
-        for source, values in (("fit", scaled), ("truth", true[part][..., shown])):
+        for source, values in (("fit", scaled[part]), ("truth", true[part][..., shown])):
             for kind, curve in (("trial", values[0]), ("mean", values.mean(axis=0))):
                 names = {"kind": kind, "part": part, "source": source, "unit": shown}
                 rows.append(pd.DataFrame({**names, "time": time, "value": curve}))
@@ -65,13 +67,24 @@ def data(recording: Path | str, split: Path | str, fits: Sequence[Path | str]) -
     return pd.concat(rows, ignore_index=True)
 
 
+def stretched(fitted: dict[str, np.ndarray], true: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Parts on the scale of the true ones, by least squares: one factor for all parts, a shift for each.
+
+    A factor for each would draw a coupling that is not there as flat as one that was not found.
+    """
+    centred = {part: (fitted[part] - fitted[part].mean(), true[part] - true[part].mean()) for part in fitted}
+    power = sum(float(np.square(x).sum()) for x, _ in centred.values())
+    factor = sum(float((x * y).sum()) for x, y in centred.values()) / power if power > 0 else 0.0
+    return {part: true[part].mean() + factor * x for part, (x, _) in centred.items()}
+
+
 @styled
 def draw(table: pd.DataFrame) -> Figure:
     """A row a part: one trial, the mean, and how well all units are met."""
     figure = new_figure("double", 78)
     grid = figure.subplots(2, 3, width_ratios=(2, 2, 1))
     colour = MODEL_COLOURS["glm_transformer"]
-    letters = iter("abcdef")
+    letters, tall = iter("abcdef"), dict[str, float]()
     for row, part in zip(grid, PARTS, strict=True):
         own = table[table["part"] == part]
         for axes, kind, title in zip(row, ("trial", "mean"), ("one trial", "mean of the test trials"), strict=False):
@@ -79,14 +92,19 @@ def draw(table: pd.DataFrame) -> Figure:
                 line = own[(own["kind"] == kind) & (own["source"] == source)]
                 axes.plot(line["time"], line["value"], **look)
             panel_title(axes, next(letters), f"{NAMES[part]}, {title}")
-            axes.set(xlabel="Time (ms)", ylabel="Input (SD of the noise)", xlim=(0, None))
+            low, high = axes.get_ylim()
+            # The axis of the coupling is never shorter than that of the background: what is nothing looks like it.
+            tall[kind] = max(tall.get(kind, 0.0), high - low)
+            axes.set(xlabel="Time (ms)", ylabel="Input (SD of the noise)", xlim=(0, None), ylim=(low, low + tall[kind]))
         scores = own.loc[own["kind"] == "correlation", "value"].dropna().to_numpy()
         spread = np.linspace(-0.3, 0.3, len(scores)) if len(scores) > 1 else np.zeros(len(scores))
         row[2].scatter(spread, np.sort(scores), s=4, color=colour, linewidths=0)
         row[2].axhline(1, color=QUIET, lw=0.4, ls=(0, (2, 2)))
         summary = f"median {np.median(scores):.2f}" if len(scores) else "no input, none found"
         panel_title(row[2], next(letters), summary)
-        row[2].set(ylabel="Correlation", xlim=(-0.5, 0.5), xticks=[], ylim=(min(0, *scores, 0) - 0.02, 1.04))
+        row[2].set(
+            xlabel="Units", ylabel="Correlation", xlim=(-0.5, 0.5), xticks=[], ylim=(min(0, *scores, 0) - 0.02, 1.04)
+        )
     handles = [Line2D([], [], color=INK, label="injected"), Line2D([], [], color=colour, label="GLM-Transformer")]
     figure.legend(handles=handles, loc="outside upper right", ncols=2)
     return figure

@@ -1,5 +1,6 @@
 """How much coupling between populations the models see, session by session (Xin & Kass 2025, figure 4)."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,8 @@ def data(metrics: Path | str) -> pd.DataFrame:
 @styled
 def draw(table: pd.DataFrame) -> Figure:
     """Cohorts along the axis, models side by side."""
-    cohorts, models = sorted(table["cohort"].unique()), model_order(table["model"].unique())
+    models = model_order(table["model"].unique())
+    cohorts, ticks, what = _axis(table["cohort"].unique())
     colours, step = model_colours(models), 0.8 / len(models)
     figure = new_figure("single" if len(cohorts) * len(models) <= 18 else "double", 55)
     axes = figure.subplots()
@@ -49,13 +51,21 @@ def draw(table: pd.DataFrame) -> Figure:
             if len(values):
                 axes.bar(x, values.mean(), width=0.85 * step, color=colours[model], alpha=0.35, linewidth=0)
                 axes.scatter(np.full(len(values), x), values, s=8, color=colours[model], linewidths=0, zorder=3)
-    axes.set(xticks=range(len(cohorts)), xlabel="Cohort", ylabel="Coupling between populations\n(% of variance)")
-    axes.set_xticklabels(
-        [cohort.replace("_", " ") for cohort in cohorts],
-        rotation=0 if len(cohorts) <= 5 else 30,
-        ha="center" if len(cohorts) <= 5 else "right",
-    )
+    axes.set(xlabel=what, ylabel="Coupling between populations\n(% of variance)")
+    tilted = max(map(len, ticks)) * len(ticks) > 60
+    axes.set_xticks(range(len(cohorts)), ticks, rotation=30 if tilted else 0, ha="right" if tilted else "center")
     axes.axhline(0, color="black", lw=0.4)
     handles = [Line2D([], [], marker="o", ls="", ms=3, color=colours[each], label=model_name(each)) for each in models]
     figure.legend(handles=handles, loc="outside upper right", ncols=min(len(models), 3))
     return figure
+
+
+def _axis(cohorts: Iterable[str]) -> tuple[list[str], list[str], str]:
+    """The cohorts in order, what stands below each, and below the axis: `strength_5`, `strength_10` are numbers."""
+    known = sorted(cohorts)
+    parts = [cohort.rpartition("_") for cohort in known]
+    if len({name for name, _, _ in parts}) == 1 and parts[0][0] and all(number.isdigit() for _, _, number in parts):
+        order = sorted(known, key=lambda cohort: int(cohort.rpartition("_")[2]))
+        name = parts[0][0].replace("_", " ").capitalize()
+        return order, [cohort.rpartition("_")[2] for cohort in order], name
+    return known, [cohort.replace("_", " ") for cohort in known], "Cohort"

@@ -22,7 +22,8 @@ CAPTION = (
     "one pair of populations that is coupled, each unit's sending and receiving loadings, the coupling factor and a "
     "background factor in one test trial, and the filter of the units' own past. Loadings have norm 1, so that the "
     "filter carries the scale. Background factors are only defined up to a linear map, which is fitted over all test "
-    "trials; one is shown, r is of all. r: correlation with the truth, over all lags, units, or test trials and bins."
+    "trials; one is shown, r is of all. r: correlation with the truth, over all lags, units, or test trials and bins; "
+    "RMSE: root mean square error of the filter, in log-rate per spike."
 )
 
 TRUTHS = ("coupling", "coupling_kernel", "coupling_factor", "latents", "history_filters")
@@ -156,7 +157,11 @@ def draw(table: pd.DataFrame) -> Figure:
         own = table[table["item"] == item]
         _curves(axes, own, points=item == "loading")
         scores = own.loc[own["source"] == "correlation", "value"]
-        panel_title(axes, letter, f"{TITLES[item]}, {_said(scores.min(), scores.max())}")
+        said = _said(scores.min(), scores.max())
+        if item == "filter":
+            # A filter next to flat can still correlate with the true one.
+            said += f", RMSE {own.loc[own['source'] == 'error', 'value'].iloc[0]:.2f}"
+        panel_title(axes, letter, f"{TITLES[item]}, {said}")
         axes.set(xlabel=labels[item][0], ylabel=labels[item][1])
         axes.axhline(0, color=QUIET, lw=0.4, zorder=0)
     colour = MODEL_COLOURS["glm_transformer"]

@@ -35,16 +35,18 @@ CAPTION = (
     "What the models hold to be shared by the units, in the windows of the test part: latents where a model has them, "
     "else its log-rates, on the first three principal components (PC; share of the variance in brackets). Left, mean "
     "trajectories of the commonest conditions, a dot at their start (of continuous recordings, one window of each "
-    "third of the session); middle, the first component over time, thin lines single windows; right, t-SNE of "
-    "whole windows, a point each: near means alike, other distances mean nothing. Look for conditions that part when "
-    "the event says they should, and for single windows that are more than copies of their mean. Signs and axes "
-    "differ between models."
+    "third of the session); middle, the first component over time, thin lines single windows; right, where there are "
+    "ten windows or more, t-SNE of whole windows, a point each: near means alike, other distances mean nothing. Look "
+    "for conditions that part when the event says they should, and for single windows that are more than copies of "
+    "their mean. Signs and axes differ between models."
 )
 
 SHOWN_MODELS, SHOWN_BINS, SHOWN_CONDITIONS, SHOWN_WINDOWS, POINTS = 3, 50, 6, 12, 250
+LEAST_POINTS = 10
+"""Windows without which t-SNE shows nothing."""
 LEAST_VARIANCE = 1e-6
 """Models whose log-rates vary less than this within a window have no trajectory."""
-THIRDS = ("First third", "Second third", "Third third")
+THIRDS = ("1st third", "2nd third", "3rd third")
 ROW_HEIGHT = 47.0
 
 
@@ -126,7 +128,7 @@ def _table(
         tables.append(_trajectory("window", condition[window], window, time, scores[window]))
     full = of_conditions[np.isfinite(scores[of_conditions]).all(axis=(1, 2))][:POINTS]
     flat = scores[full].reshape(len(full), -1)
-    if len(full) > 3 and len(np.unique(flat.round(6), axis=0)) > len(full) / 2:  # not copies of a few means
+    if len(full) >= LEAST_POINTS and len(np.unique(flat.round(6), axis=0)) > len(full) / 2:  # not copies of a few means
         places = tsne(flat)
         columns = {"condition": condition[full], "window": full, "x": places[:, 0], "y": places[:, 1]}
         tables.append(pd.DataFrame({"kind": "point", **columns}))
@@ -142,31 +144,34 @@ def _trajectory(kind: str, condition: str, window: int, time: np.ndarray, scores
 
 @styled
 def draw(table: pd.DataFrame) -> Figure:
-    """A row a model: three dimensions, the first component over time, windows by t-SNE."""
+    """A row a model: three dimensions, the first component over time, windows by t-SNE where some model has them."""
     table = table.assign(condition=table["condition"].fillna(""))
     models = model_order(table["model"].unique())
     names = sorted(table.loc[table["kind"] == "condition", "condition"].unique())
     colours = {name: REGION_COLOURS[place % len(REGION_COLOURS)] for place, name in enumerate(names)}
     label = time_label(table["event"].iloc[0])
-    figure = new_figure("double", ROW_HEIGHT * len(models) + 4 + 3.2 * (len(names) > 1))
-    grid = figure.add_gridspec(len(models), 3, width_ratios=(0.85, 1, 1))
+    with_points = bool((table["kind"] == "point").any())
+    height = ROW_HEIGHT * len(models) + 4 + 3.2 * (len(names) > 1)
+    figure = new_figure("double" if with_points else "wide", height)
+    grid = figure.add_gridspec(len(models), 2 + with_points, width_ratios=(0.85, 1, 1)[: 2 + with_points])
     for place, model in enumerate(models):
         own = table[table["model"] == model]
         kinds = {str(kind): rows for kind, rows in own.groupby("kind")}
         share = kinds["share"].iloc[0]
         space: Any = figure.add_subplot(grid[place, 0], projection="3d")
-        over_time, windows = (figure.add_subplot(grid[place, column]) for column in (1, 2))
+        over_time = figure.add_subplot(grid[place, 1])
         _in_space(space, kinds["condition"], share, colours)
         title = f"{model_name(model)}, {own['source'].iloc[0]}"
         panel_title(space, "abc"[place], title)
         _over_time(over_time, kinds, colours)
         over_time.set_xlabel(label)
-        over_time.set_ylabel("PC 1")
-        over_time.set_title("First component")
-        _windows(windows, kinds.get("point", own.iloc[:0]), colours)
+        over_time.set_ylabel("PC 1 (log-rate)" if own["source"].iloc[0] == "log-rates" else "PC 1")
+        over_time.set_title("First component over time")
+        if with_points:
+            _windows(figure.add_subplot(grid[place, 2]), kinds.get("point", own.iloc[:0]), colours)
     if len(names) > 1:
         handles = [Line2D([], [], color=colours[name], label=shortened(name, 28)) for name in names]
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)))
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(6 if with_points else 4, len(handles)))
     return figure
 
 

@@ -1,7 +1,8 @@
 """Spikes of one test window beside the rates that each model inferred for it, unit by unit."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from pipeline_lib.clock import TICKS_PER_SECOND
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.excerpts import coarsen, describe_units, example_units, time_label
+from pipeline_lib.figures.excerpts import coarsen, describe_units, example_units, time_label, true_rates
 from pipeline_lib.figures.fits import first_seeds
 from pipeline_lib.figures.style import (
     HIDDEN,
@@ -41,21 +42,28 @@ from pipeline_lib.figures.units import (
 )
 
 CAPTION = (
-    "Spikes of one window of the test part, the one with the median number of spikes, beside the rates that each model "
-    "inferred for it (same units, same time; the fastest units of each region where there are many). Look for the "
-    "spikes' texture in the rates: a good model follows the changes of the whole population in a single trial, while a "
-    "mean-rate model shows only horizontal stripes. Below, single units: ticks are measured spikes, lines are rates; "
-    "units marked as held out were hidden from the models at test time. Grey: not recorded."
+    "Spikes of one window of the test part, the one with the median number of spikes, beside the rates that each "
+    "model inferred for it (same units, same time; the fastest units of each region where there are many; the title "
+    "says when time 0 was in the session). Look for the spikes' texture in the rates: a good model follows the "
+    "changes of the whole population in a single trial, while a mean-rate model shows only horizontal stripes. Below, "
+    "single units: ticks are measured spikes, lines are rates; units marked as held out were hidden from the models "
+    "at test time. Where a simulation knows the true rates, they stand beside, and are the broad grey lines below: "
+    "that is what the models should find. Grey areas: not recorded."
 )
 
 SHOWN_UNITS, SHOWN_BINS, TRACE_BINS, EXAMPLES = 80, 100, 250, 4
-PANELS_A_ROW, PANEL_HEIGHT, TRACE_HEIGHT = 5, 48.0, 27.0
-LONG_LABELS = 115
+PANELS_A_ROW, PANEL_HEIGHT, TRACE_HEIGHT = 6, 48.0, 27.0
+TRUTH = "truth"
+"""In the place of a model: the true rates of a simulation."""
+TRUE_LINE: dict[str, Any] = {"color": QUIET, "lw": 2.0, "alpha": 0.55}
+LONG_LABELS = 110
 """Characters that fit below a row of panels."""
 
 
-def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
-    """Spikes and rates of one test window.
+def data(
+    trains: Path | str, split: Path | str, fits: Sequence[Path | str], recording: Path | str | None = None
+) -> pd.DataFrame:
+    """Spikes and rates of one test window; with a simulation's `recording`, true rates as those of a model "truth".
 
     Rows by `kind`: "window" (time = its start, value = its length, s; event = what it is aligned to), "clock" (value =
     its time 0 on the session clock, s), "spike" (time of each spike of the shown units), "hidden" (time and length of
@@ -105,9 +113,10 @@ def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> p
     tables.append(pd.DataFrame({"kind": "hidden", "unit": hidden["unit"], **spans}))
     examples = example_units(rates, regions, heldout, shown, EXAMPLES)
     sample = test.index.to_numpy()[[chosen]]
-    for model, fit in first_seeds(fits).items():
-        prediction = fit.prediction(store.session)
-        in_window = prediction.of(sample)[0, :bins] / bin_seconds
+    inferred = {model: fit.prediction(store.session).of(sample)[0, :bins] for model, fit in first_seeds(fits).items()}
+    every = {model: rates / bin_seconds for model, rates in inferred.items()}
+    true = true_rates(recording, start, bins, parts.bin_ticks) if recording is not None else None
+    for model, in_window in (every if true is None else {TRUTH: true, **every}).items():
         for kind, units, count in (("rate", shown, SHOWN_BINS), ("trace", examples, TRACE_BINS)):
             rates_of_kind = _rates_table(kind, model, in_window, units, bin_seconds, count)
             tables.append(rates_of_kind.assign(time=rates_of_kind["time"] - parts.before))
@@ -143,7 +152,7 @@ def draw(table: pd.DataFrame) -> Figure:
     first, last = float(window["time"]), float(window["time"] + window["value"])
     label = time_label(window["event"])
     rates = kinds.get("rate", table.iloc[:0])
-    models = model_order(rates["model"].unique())
+    models = _truth_first(rates["model"].unique())
     units = pd.concat([spikes, rates]).drop_duplicates("unit").sort_values("row")
     panels = 1 + len(models)
     map_rows = -(-panels // PANELS_A_ROW)
@@ -164,14 +173,14 @@ def draw(table: pd.DataFrame) -> Figure:
     hidden = kinds.get("hidden", table.iloc[:0])
     draw_hidden(grid[0, 0], hidden)
     clock = kinds["clock"]["value"].iloc[0]
-    panel_title(grid[0, 0], "a", f"Spikes, 0 at {clock:.2f} s")
+    panel_title(grid[0, 0], "a", f"Spikes, {clock:.1f} s")
     image = None
     top = float(rates["value"].quantile(0.995)) if len(rates) else 1.0
     for model, axes in zip(models, grid.ravel()[1:], strict=False):
         pivot = rates[rates["model"] == model].pivot(index="row", columns="time", values="value")
         norm = PowerNorm(0.5, vmin=0, vmax=max(top, 1e-3))
         image = axes.imshow(pivot, aspect="auto", extent=extent, cmap=rate_map(), norm=norm, interpolation="nearest")
-        axes.set_title(model_name(model))
+        axes.set_title(_name(model))
     for place, axes in enumerate(grid.ravel()[:panels]):
         if first < 0:
             axes.axvline(0, color=QUIET, lw=0.4, ls=(0, (2, 2)))
@@ -192,6 +201,14 @@ def draw(table: pd.DataFrame) -> Figure:
     if trace_rows:
         _traces(parts[1], kinds["trace"], spikes, hidden, (first, last), label)
     return figure
+
+
+def _truth_first(models: Iterable[str]) -> list[str]:
+    return sorted(model_order(models), key=lambda model: model != TRUTH)
+
+
+def _name(model: str) -> str:
+    return "True rates" if model == TRUTH else model_name(model)
 
 
 def _blocks(units: pd.DataFrame) -> list[Block]:
@@ -217,8 +234,9 @@ def _traces(
     label: str,
 ) -> None:
     units = traces.drop_duplicates("unit")
-    models = model_order(traces["model"].unique())
-    colours = model_colours(models)
+    models = _truth_first(traces["model"].unique())
+    colours = model_colours(model for model in models if model != TRUTH)
+    lines = {model: TRUE_LINE if model == TRUTH else model_line(model, colours[model]) for model in models}
     grid = part.subplots(-(-len(units) // 2), 2, sharex=True, squeeze=False)
     for place, axes in enumerate(grid.ravel()):
         axes.set_visible(place < len(units))
@@ -231,7 +249,7 @@ def _traces(
         axes.vlines(times, -0.24 * top, -0.08 * top, color=INK, lw=0.6)
         for model in models:
             line = own[own["model"] == model]
-            axes.plot(line["time"], line["value"], **model_line(model, colours[model]))
+            axes.plot(line["time"], line["value"], **lines[model])
         about = unit_title(unit.unit, unit.region, unit.heldout)
         if place == 0:
             panel_title(axes, "b", about)
@@ -242,6 +260,6 @@ def _traces(
         if place + 2 >= len(units):
             axes.tick_params(axis="x", labelbottom=True)
             axes.set_xlabel(label)
-    handles = [Line2D([], [], label=model_name(model), **model_line(model, colours[model])) for model in models]
+    handles = [Line2D([], [], label=_name(model), **lines[model]) for model in models]
     ticks = Line2D([], [], color=INK, marker="|", ls="", ms=SMALL_SIZE, mew=0.6, label="Measured spikes")
     part.legend(handles=[ticks, *handles], loc="outside lower center", ncols=min(7, 1 + len(handles)))

@@ -28,38 +28,44 @@ CAPTION = (
     "a little below 0). Points are seeds, bars their 95 % bootstrap intervals over test windows. Held-in units are "
     "those whose spikes the models were given; held-out units were hidden at test time, so that only shared activity "
     "can predict them. Compare models that see the same (legend): one that reads a bin's own future or its condition "
-    "has an advantage that is not skill."
+    "has an advantage that is not skill. Rows called likelihood (open) are of models that write spikes one after the "
+    "other: the exact probability of the very spikes measured, in the same unit and against the same null; the model's "
+    "other row is of its rates one bin ahead."
 )
 
 METRIC, AGGREGATION, NULL = "bits_per_spike", "pooled", "evaluated mean"
 """The score of the Neural Latents Benchmark; against the training mean it stands in the metrics table, too."""
+TOKENS = "token_bits_per_spike"
+"""That of the likelihood of whole sequences of spikes, of models that have one."""
 NULL_NAME = "each unit's mean in the test part"
 PANELS = {"heldin": "Held-in units", "heldout": "Held-out units (co-smoothing)"}
 MOST_COHORTS = 8
 """With more cohorts than these, a row is a model and a point a cohort."""
-COLUMNS = ["cohort", "session", "model", "seed", "units", "value", "ci_low", "ci_high", "n", "null", "sees"]
+COLUMNS = ["cohort", "session", "model", "seed", "units", "metric", "value", "ci_low", "ci_high", "n", "null", "sees"]
 
 
 def data(metrics: Path | str) -> pd.DataFrame:
-    """Rows of the metrics table that are pooled bits/spike of the test part, for held-in and held-out units.
+    """Rows of the metrics table that are pooled bits/spike of the test part, for held-in and held-out units, of rates
+    and, where a model has one, of its likelihood of sequences of spikes.
 
-    Columns as in the metrics table: cohort, session, model, seed, units, value, ci_low, ci_high (bits/spike), n, null,
-    sees. Raises NothingToDrawError where no such row is finite.
+    Columns as in the metrics table: cohort, session, model, seed, units, metric, value, ci_low, ci_high (bits/spike),
+    n, null, sees. Raises NothingToDrawError where no such row is finite.
     """
-    scores = primary_rows(pd.read_parquet(metrics))
+    table = pd.read_parquet(metrics)
+    scores = pd.concat([primary_rows(table), primary_rows(table, TOKENS)])
     scores = scores.loc[scores["units"].isin(list(PANELS)), COLUMNS]
     if scores.empty:
         raise NothingToDrawError("No model has a finite bits/spike on a test part.")
-    return scores.sort_values(["cohort", "session", "units", "model", "seed"], ignore_index=True)
+    return scores.sort_values(["cohort", "session", "units", "model", "metric", "seed"], ignore_index=True)
 
 
-def primary_rows(table: pd.DataFrame) -> pd.DataFrame:
+def primary_rows(table: pd.DataFrame, metric: str = METRIC) -> pd.DataFrame:
     """Rows of the metrics table by which models are ranked: finite, pooled bits/spike of the test part.
 
     Their null model is the mean of the very data that is scored, which is hard on every model: a constant rate learned
     from the training part scores below 0.
     """
-    chosen = (table["metric"] == METRIC) & (table["split"] == "test") & table["value"].notna()
+    chosen = (table["metric"] == metric) & (table["split"] == "test") & table["value"].notna()
     return table[chosen & (table["aggregation"] == AGGREGATION) & (table["null"] == NULL)]
 
 
@@ -68,14 +74,18 @@ def draw(table: pd.DataFrame) -> Figure:
     """A panel for held-in units, one for held-out; rows are models within each session, points are seeds."""
     models = model_order(table["model"].unique())
     colours = model_colours(models)
+    sees = table.drop_duplicates("model").set_index("model")["sees"]
+    written = table["metric"] == TOKENS
+    table = table.assign(model=table["model"].where(~written, table["model"] + LIKELIHOOD))
+    shown = [row for model in models for row in (model, model + LIKELIHOOD) if (table["model"] == row).any()]
+    colours |= {model + LIKELIHOOD: colour for model, colour in colours.items()}
     panels = [units for units in PANELS if (table["units"] == units).any()]
     headings = _headings(table)
     if headings.nunique() <= MOST_COHORTS:
         table = table.assign(session=headings)
     sessions = table["session"].astype(str).drop_duplicates().tolist()
-    rows = _rows_of_sessions(sessions, models) if len(sessions) <= MOST_COHORTS else _rows_of_models(models)
+    rows = _rows_of_sessions(sessions, shown) if len(sessions) <= MOST_COHORTS else _rows_of_models(shown)
     last = max(place for _, _, place in rows)
-    sees = table.drop_duplicates("model").set_index("model")["sees"]
     legend_rows = -(-len(models) // 2)
     figure = new_figure("double", last * 3.7 + 16 + legend_rows * 3.2)
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -110,6 +120,8 @@ def _headings(table: pd.DataFrame) -> pd.Series:
     return session.where(alone, session + ", " + cohort)
 
 
+LIKELIHOOD = ": likelihood"
+"""What follows the name of a model in the row of its `TOKENS`."""
 Row = tuple[str, str, float]
 """Session, model ("" for the session's heading), place on the axis."""
 
@@ -127,6 +139,8 @@ def _rows_of_models(models: list[str]) -> list[Row]:
 
 
 def _row_name(session: str, model: str) -> str:
+    if model.endswith(LIKELIHOOD):
+        return model_name(model.removesuffix(LIKELIHOOD)) + ", likelihood"
     if model:
         return model_name(model)
     return session if len(session) <= 32 else f"{session[:20]}\u2026{session[-11:]}"
@@ -143,7 +157,8 @@ def _seed_points(axes: Axes, table: pd.DataFrame, rows: list[Row], colours: dict
         low = seeds["ci_low"].fillna(seeds["value"]).clip(lower=floor).to_numpy()
         high = seeds["ci_high"].fillna(seeds["value"]).clip(lower=floor).to_numpy()
         axes.hlines(place[inside], low[inside], high[inside], color=colour, lw=1.0)
-        axes.plot(values[inside], place[inside], "o", ms=3.0, color=colour, mec="white", mew=0.3)
+        look = {"mfc": "white", "mec": colour} if str(model).endswith(LIKELIHOOD) else {"mec": "white", "mew": 0.3}
+        axes.plot(values[inside], place[inside], "o", ms=3.0, color=colour, **look)
         axes.plot(np.full((~inside).sum(), floor), place[~inside], "<", ms=3.5, color=colour)
         for value, at in zip(values[~inside], place[~inside], strict=True):
             text = f"{value:.2g}".replace("-", "\u2212")

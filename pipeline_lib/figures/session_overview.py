@@ -1,6 +1,7 @@
 """What a session holds: its spikes, its rates by region, its course, and what the selection kept."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,30 +24,34 @@ from pipeline_lib.figures.style import (
 from pipeline_lib.figures.unit_quality import LEAST_RATE, QUALITIES, draw_quality, quality_histograms
 from pipeline_lib.figures.units import draw_hidden, name_regions, region_blocks, unit_order
 from pipeline_lib.recording import read_description
+from pipeline_lib.sources.candidates import EXCERPT, excerpt
 
 CAPTION = (
     "The session as the models see it. (a) Spikes of a few seconds from the middle of the session, units grouped by "
-    "region. (b) Mean rate of every unit; the bar is the region's median. Silent or absurdly fast units point to a "
-    "selection that is too loose. (c) Mean rate over units through the session, trials as ticks above; grey where "
-    "nothing was recorded: look for drifts and drop-outs. (d) What the selection kept. (e-g) Where it left units out, "
-    "the quality of all units of the regions shown, kept ones in blue, the others in grey: mean rate, share of the "
-    "session in which they fired, share of intervals in which no neuron can fire. Look for good units that were lost."
+    "region; grey rows are units that the selection left out. (b) Mean rate of every unit; the bar is the region's "
+    "median. Silent or absurdly fast units point to a selection that is too loose. (c) Mean rate over units through "
+    "the session, trials as ticks above; grey where nothing was recorded: look for drifts and drop-outs. (d) What the "
+    "selection kept. (e-g) Where it left units out, the quality of all units of the regions shown, kept ones in blue, "
+    "the others in grey: mean rate, share of the session in which they fired, share of intervals in which no neuron "
+    "can fire. Look for good units that were lost."
 )
 
-STRETCH, SHOWN_UNITS, SHOWN_SPIKES, COURSE_BINS, SHOWN_REGIONS = 10.0, 120, 15_000, 120, 10
+SHOWN_UNITS, SHOWN_SPIKES, COURSE_BINS, SHOWN_REGIONS = 120, 15_000, 120, 10
 FEW_REGIONS = 3
+LEFT_OUT = "#9A9A9A"
 
 
 def data(recording: Path | str) -> pd.DataFrame:
     """What the panels show.
 
     Rows by `panel`: "raster" (time in s on the session clock, unit, region, row of the raster, -1 for a unit not in
-    it), "hidden" (time and value = start and length of what was not observed of a unit), "rate" (unit, region, value
-    in spikes/s while it was observed), "course" (time = bin centre, s; value = mean rate over the units observed,
-    spikes/s; NaN where the bin was observed for less than half as long as others), "trial" (time = start, s), "count"
-    (region = what is counted, value = kept, of = before the selection) and, where the selection left units out,
-    "rate before", "presence before" and "violations before" (value = middle of a bin of a histogram, spikes/s or %,
-    kept and of = units kept, and all units, in the regions of which some were kept).
+    it), "hidden" (time and value = start and length of what was not observed of a unit), "left out" (time, region and
+    row of the raster: spikes of a unit that the selection left out, and one row without a time for each such unit, with
+    its rate as value), "rate" (unit, region, value in spikes/s while it was observed), "course" (time = bin centre, s;
+    value = mean rate over the units observed, spikes/s; NaN where the bin was observed for less than half as long as
+    others), "trial" (time = start, s), "count" (region = what is counted, value = kept, of = before the selection) and,
+    where the selection left units out, "rate before", "presence before" and "violations before" (value = middle of a
+    bin of a histogram, spikes/s or %, kept and of = units kept, and all units, in the regions of which some were kept).
 
     Raises
     ------
@@ -56,22 +61,30 @@ def data(recording: Path | str) -> pd.DataFrame:
     about = read_description(recording)
     spikes = pd.read_parquet(recording / "spikes.parquet", columns=["time", "unit"])
     times, unit = spikes["time"].to_numpy(), spikes["unit"].to_numpy()
-    regions = pd.read_parquet(recording / "units.parquet", columns=["region"])["region"].astype(str).to_numpy()
+    regions = pd.read_parquet(recording / "units.parquet", columns=["region"])["region"].to_numpy(dtype=object)
     trials = pd.read_parquet(recording / "trials.parquet", columns=["start"])["start"].to_numpy(dtype=float)
     observed = np.array(about["observed"], dtype=float)
 
     present = _present(recording, observed, len(regions))
     seconds = np.array([np.diff(intervals).sum() for intervals in present])
     rates = np.bincount(unit, minlength=len(regions)) / np.where(seconds > 0, seconds, np.nan)
-    shown = unit_order(regions, rates, SHOWN_UNITS)
-    row = np.full(len(regions), -1)
-    row[shown] = np.arange(len(shown))
-    start, stop = _stretch(times, trials, observed, np.nansum(rates[shown]))
+    others = _left_out(recording, regions)
+    # Those left out of a region follow those that were kept of it.
+    groups = np.concatenate([regions, others["region"].to_numpy() + " left out"])
+    order = unit_order(groups, np.concatenate([rates, others["value"]]), SHOWN_UNITS)
+    place = np.full(len(groups), -1)
+    place[order] = np.arange(len(order))
+    row, others["row"] = place[: len(regions)], place[len(regions) :]
+    others = others[others["row"] >= 0]
+    shown = np.flatnonzero(row >= 0)
+    rate = np.nansum(rates[shown]) + others["value"].sum()
+    start, stop = excerpt(trials, observed, min(EXCERPT, SHOWN_SPIKES / max(rate, 1e-9)))
     first, last = np.searchsorted(times, [start, stop])
     kept = np.flatnonzero(row[unit[first:last]] >= 0) + first
     tables = [
         pd.DataFrame({"panel": "raster", "time": times[kept], "unit": unit[kept]}),
         _hidden(present, shown, start, stop),
+        _spikes_left_out(others, start, stop),
         pd.DataFrame({"panel": "rate", "unit": np.arange(len(regions)), "value": rates}),
         _course(times, observed, present, float(about["duration"])),
         pd.DataFrame({"panel": "trial", "time": trials}),
@@ -85,14 +98,21 @@ def data(recording: Path | str) -> pd.DataFrame:
     return table.reindex(columns=["panel", "time", "unit", "region", "row", "value", "kept", "of"])
 
 
-def _stretch(times: np.ndarray, trials: np.ndarray, observed: np.ndarray, rate: float) -> tuple[float, float]:
-    """Start and end (s) of the spikes to show: from the middle trial, or the middle spike where there is no trial."""
-    start = float(np.sort(trials)[len(trials) // 2]) if len(trials) else float(times[len(times) // 2])
-    length = min(STRETCH, SHOWN_SPIKES / max(rate, 1e-9))
-    inside = observed[(observed[:, 0] <= start) & (start < observed[:, 1])]
-    low, high = inside[0] if len(inside) else (times[0], times[-1])
-    start = max(float(low), min(start, float(high) - length))
-    return start, min(start + length, float(high))
+def _left_out(recording: Path, regions: np.ndarray) -> pd.DataFrame:
+    """Units that the selection left out of the regions of which it kept some: region, value (spikes/s), excerpt."""
+    path = recording / "candidates.parquet"
+    if not path.exists():
+        return pd.DataFrame({"region": np.empty(0, object), "value": np.empty(0), "excerpt": np.empty(0, object)})
+    units = pd.read_parquet(path, columns=["region", "kept", "rate", "excerpt"]).rename(columns={"rate": "value"})
+    return units[~units["kept"] & units["region"].isin(regions)].drop(columns="kept").astype({"region": object})
+
+
+def _spikes_left_out(units: pd.DataFrame, start: float, stop: float) -> pd.DataFrame:
+    """The units and, below, their spikes from `start` to `stop`, a row each."""
+    spikes = units[["region", "row", "excerpt"]].explode("excerpt").rename(columns={"excerpt": "time"})
+    spikes = spikes.astype({"time": float})
+    table = pd.concat([units.drop(columns="excerpt"), spikes[spikes["time"].between(start, stop)]], ignore_index=True)
+    return table.assign(panel="left out")
 
 
 def _present(recording: Path, observed: np.ndarray, units: int) -> list[np.ndarray]:
@@ -150,7 +170,7 @@ def draw(table: pd.DataFrame) -> Figure:
     figure = new_figure("double", 102 + 36 * bool(qualities))
     parts = stacked(figure, (102, 36)) if qualities else [figure]
     grid = parts[0].subplots(2, 2, width_ratios=(2.3, 1), height_ratios=(2.2, 1))
-    _raster(grid[0, 0], panels["raster"], panels["rate"])
+    _raster(grid[0, 0], panels["raster"], panels["rate"], panels.get("left out", table.iloc[:0]))
     draw_hidden(grid[0, 0], panels.get("hidden", table.iloc[:0]))
     _rates(grid[0, 1], panels["rate"], sorted(largest), regions)
     _draw_course(grid[1, 0], panels["course"], panels.get("trial", table.iloc[:0]))
@@ -165,16 +185,17 @@ def draw(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _raster(axes: Axes, spikes: pd.DataFrame, units: pd.DataFrame) -> None:
+def _raster(axes: Axes, spikes: pd.DataFrame, units: pd.DataFrame, left_out: pd.DataFrame) -> None:
     colours = region_colours(units["region"].astype(str))
+    look: dict[str, Any] = {"lw": 0.4, "rasterized": True}
     for region, rows in spikes.groupby("region"):
-        colour = colours[str(region)]
-        axes.vlines(rows["time"], rows["row"] - 0.45, rows["row"] + 0.45, color=colour, lw=0.4, rasterized=True)
-    shown = units[units["row"] >= 0].sort_values("row")
+        axes.vlines(rows["time"], rows["row"] - 0.45, rows["row"] + 0.45, color=colours[str(region)], **look)
+    axes.vlines(left_out["time"], left_out["row"] - 0.45, left_out["row"] + 0.45, color=LEFT_OUT, **look)
+    shown = pd.concat([units[units["row"] >= 0], left_out[left_out["time"].isna()]]).sort_values("row")
     axes.set(ylim=(len(shown) - 0.5, -0.5), xlabel="Time in session (s)", ylabel="Units by region")
     name_regions(axes, region_blocks(shown["region"].to_numpy()), 55)
     axes.margins(x=0.005)
-    panel_title(axes, "a", "Spikes")
+    panel_title(axes, "a", "Spikes" if left_out.empty else "Spikes; grey: units left out")
 
 
 def _rates(axes: Axes, rates: pd.DataFrame, shown: list[str], regions: pd.Series) -> None:

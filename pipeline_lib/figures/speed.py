@@ -27,11 +27,13 @@ from pipeline_lib.figures.style import (
 )
 
 CAPTION = (
-    "What the run cost, stage by stage: a point a job, bars the medians. (a) Time from start to end, which other work "
-    "on the machine makes longer. (b) Memory at its highest; diamonds are memory of the GPU. (c) Processor time of all "
-    "jobs of the stage together: where a faster machine, or less of something, would help most; stages that ran on a "
-    "GPU say so. Fits are measured by themselves, other stages by Snakemake, which sees nothing below a second. A fit "
-    "that was resumed counts only its last stretch."
+    "What the run cost, stage by stage: a point a job, bars the medians, jobs in brackets. (a) Time from start to "
+    "end, which other work on the machine makes longer. (b) Memory at its highest; diamonds are memory of the GPU. "
+    "(c) Processor time of all jobs of the stage together: where a faster machine, or less of something, would help "
+    "most; stages that ran on a GPU say so. (d) Where a fit ran on a GPU: the share of the time in which the GPU was "
+    "at work, for it or for others. Far below 100 %, the GPU waits for the processor, and several fits may share it. "
+    "Fits are measured by themselves, other stages by Snakemake, which looks twice a second: it can miss a peak, or a "
+    "short job. A fit that was resumed counts only its last stretch."
 )
 
 STAGES = {
@@ -49,14 +51,14 @@ STAGES = {
     "report": "Report",
 }
 """Stages by the folder of their measurements, in the order in which they run; others have their folder's name."""
-MEASURED = ("wall", "cpu", "memory", "gpu_memory")
+MEASURED = ("wall", "cpu", "memory", "gpu_memory", "gpu_use")
 
 
 def data(fits: Sequence[Path | str], benchmarks: Path | str) -> pd.DataFrame:
     """A row a job.
 
     Columns: stage ("fit" or a rule), model ("" but for fits), job, wall (s), cpu (s), memory (MB), device ("cpu",
-    "cuda", or "" where it is not known) and gpu_memory (MB; NaN where there was no GPU).
+    "cuda", or "" where it is not known), gpu_memory (MB) and gpu_use (per cent of the time), NaN without a GPU.
 
     Raises
     ------
@@ -72,6 +74,7 @@ def data(fits: Sequence[Path | str], benchmarks: Path | str) -> pd.DataFrame:
                 "cpu": about.get("cpu_seconds"),
                 "memory": about.get("peak_memory_mb"),
                 "gpu_memory": about.get("gpu_peak_memory_mb"),
+                "gpu_use": about.get("gpu_use_percent"),
             }
             job = f"{fit.cohort}/{fit.model}/seed{fit.seed}"
             rows.append({"stage": "fit", "model": fit.model, "job": job, **cost, "device": about.get("device", "")})
@@ -90,14 +93,15 @@ def data(fits: Sequence[Path | str], benchmarks: Path | str) -> pd.DataFrame:
 
 @styled
 def draw(table: pd.DataFrame) -> Figure:
-    """A row a stage, and a model of the fits; panels for time, memory and the sum."""
+    """A row a stage, and a model of the fits; panels for time, memory and the sum, and for GPUs if there were any."""
     table = table.fillna({"model": "", "device": ""})
     models = model_order(table.loc[table["stage"] == "fit", "model"].unique())
     found = set(table["stage"])
     stages = [*(stage for stage in STAGES if stage in found), *sorted(found - set(STAGES))]
     rows = [(stage, model) for stage in stages for model in (models if stage == "fit" else [""])]
     figure = new_figure("double", 4.6 * len(rows) + 16)
-    grid = figure.subplots(1, 3, sharey=True, width_ratios=(1.25, 1, 1))
+    used = bool(table["gpu_use"].notna().any())
+    grid = figure.subplots(1, 3 + used, sharey=True, width_ratios=(1.25, 1, 1) + (0.8,) * used)
     colours = model_colours(models)
     groups = dict(iter(table.groupby(["stage", "model"])))
     for place, row in enumerate(rows):
@@ -106,18 +110,22 @@ def draw(table: pd.DataFrame) -> Figure:
         _jobs(grid[1], jobs["memory"], place, colour)
         gpu = jobs["gpu_memory"].dropna()
         grid[1].plot(gpu, np.full(len(gpu), place), "D", ms=3.0, mew=0.6, mfc="none", color=colour)
+        if used:
+            _jobs(grid[3], jobs["gpu_use"], place, colour)
     log_axis(grid[0].xaxis, table["wall"].clip(lower=0.01))
     log_axis(grid[1].xaxis, pd.concat([table["memory"], table["gpu_memory"].dropna()]).clip(lower=1))
     _totals(grid[2], [float(groups[row]["cpu"].sum()) for row in rows], [groups[row] for row in rows])
+    if used:
+        grid[3].set_xlim(0, 100)
     labels = [f"{_name(*row)} ({len(groups[row])})" for row in rows]
     grid[0].set_yticks(range(len(rows)), labels)
     grid[0].set_ylim(len(rows) - 0.4, -0.6)
     for axes, letter, title, label in zip(
         grid,
-        "abc",
-        ("Time of a job", "Memory of a job", "Processor time of all jobs"),
-        ("Time (s)", "Peak memory (MB)", "Processor time (s)"),
-        strict=True,
+        "abcd",
+        ("Time of a job", "Memory of a job", "Processor time, summed", "GPU use"),
+        ("Time (s)", "Peak memory (MB)", "Processor time (s)", "GPU at work (%)"),
+        strict=False,
     ):
         axes.set_xlabel(label)
         axes.tick_params(axis="y", length=0)

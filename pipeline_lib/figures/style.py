@@ -5,6 +5,7 @@ is written. The same data gives the same bytes in every format.
 """
 
 import functools
+import textwrap
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -31,6 +32,8 @@ COLUMN_WIDTHS = {"single": 85.0, "wide": 120.0, "double": 178.0}
 """Journal columns, mm: one, one and a half, two."""
 PRINT_DPI = 300
 FONT_SIZE, SMALL_SIZE = 7.0, 6.0
+NOTICE_LETTERS = 58
+"""Letters in a line of a figure that has nothing to draw."""
 
 INK, QUIET, FAINT, HIDDEN = "#1A1A1A", "#6E6E6E", "#D9D9D9", "#EDEDED"
 """Measured data and the truth; secondary text; separators and what was not fitted; what was not observed."""
@@ -227,14 +230,14 @@ def log_axis(axis: Axis, values: Iterable[float]) -> None:
 
 def panel_title(axes: Axes, letter: str, title: str, pad: float | None = None) -> None:
     """Title at the left, after a bold panel letter; `pad` is its distance from the axes in points."""
-    axes.set_title(rf"$\mathbf{{{letter}}}$   {title}", pad=pad)
+    axes.set_title(rf"$\mathbf{{{letter}}}$   {title}", loc="left", pad=pad)  # of themselves, 3-D axes centre it
 
 
 @styled
 def notice(text: str) -> Figure:
     """A figure that only says why there is nothing to draw."""
     figure = new_figure("single", 20)
-    figure.text(0.5, 0.5, text, ha="center", va="center", color=QUIET, wrap=True)
+    figure.text(0.5, 0.5, textwrap.fill(text, NOTICE_LETTERS), ha="center", va="center", color=QUIET)
     return figure
 
 

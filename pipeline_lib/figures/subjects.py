@@ -50,8 +50,10 @@ class FigureFiles:
 
     @cached_property
     def of_all(self) -> list[str]:
-        """The figures of all results; without those of searches or decoding where the configuration names none."""
-        asked = {"search": self.plan.searched, "decoding": self.plan.config.evaluation.decoding}
+        """The figures of all results; without those of searches, decoding, simulations where there are none of them."""
+        config = self.plan.config
+        asked: dict[str, object] = {"search": self.plan.searched, "truth_recovery": config.simulations}
+        asked["decoding"] = config.evaluation.decoding
         fitted = {model.implementation for cohort in self.plan.cohorts.values() for model in cohort.models.values()}
         return [name for name in self._chosen("all") if asked.get(name, True) and FIGURES[name].model in {"", *fitted}]
 

@@ -14,9 +14,11 @@ from pipeline_lib.figures.style import QUIET, SMALL_SIZE, model_colours, model_n
 
 CAPTION = (
     "Loss of every fit as training went on, a panel a model, a line a session and seed; full lines are the training "
-    "part, dashed ones the validation part where the model evaluates it. Look for curves that have flattened (one that "
-    "still falls was stopped early) and for validation curves that turn up (overfitting). Losses of different models "
-    "are in different units: compare shapes here, and scores in the model comparison."
+    "part, dashed ones the validation part where the model evaluates it. Look for curves that have flattened (one "
+    "that still falls was stopped early) and for validation curves that turn up (overfitting). Losses of different "
+    "models are in different units: compare shapes here, and scores in the model comparison. A GLM's curve falls in "
+    "steps, one a penalty, and ends with the penalty that the validation part chose, whose training loss may be "
+    "higher."
 )
 
 SHOWN_STEPS, SHOWN_POINTS = 400, 40_000
@@ -102,11 +104,12 @@ def draw(table: pd.DataFrame) -> Figure:
 
 def _name_cohorts(axes: Axes, curves: pd.DataFrame) -> None:
     """Each cohort's name above the end of its curve, where there are few and their ends lie apart."""
-    ends = curves.sort_values("step").groupby("cohort").tail(1).sort_values("loss")
+    # Of the curves of the training and of the validation part, the upper one.
+    ends = curves.sort_values(["step", "loss"]).groupby("cohort").tail(1).sort_values("loss")
     low, high = axes.get_ylim()
     if not 1 < len(ends) <= NAMED_COHORTS or ends["loss"].diff().min() < LEAST_GAP * (high - low):
         return
     for end in ends.itertuples():
         axes.annotate(
-            str(end.cohort), (end.step, end.loss), (0, 2), textcoords="offset points", ha="right", fontsize=SMALL_SIZE
+            str(end.cohort), (end.step, end.loss), (0, 3), textcoords="offset points", ha="right", fontsize=SMALL_SIZE
         )

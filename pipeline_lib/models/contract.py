@@ -29,7 +29,19 @@ TEST = "test"
 
 
 class LeakageError(RuntimeError):
-    """A model asked for data that would make its score worthless; a fault of the model's code, not of the user."""
+    """A model asked for data that would make its score worthless; a fault of the model's code, not of the user.
+
+    >>> from pipeline_lib.sources.simulate import simulate
+    >>> from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+    >>> from pipeline_lib.trains.splits import make_split
+    >>> from pipeline_lib.trains.store import Trains
+    >>> trains = Trains.from_recording(simulate("lorenz", {"conditions": 2, "repeats": 10}, seed=0, session="demo"))
+    >>> split = make_split([trains], WindowSettings(bin_size=20), SplitSettings(), cohort="demo")
+    >>> FitData({"demo": trains}, split, fitting=True).counts("demo", "test")
+    Traceback (most recent call last):
+        ...
+    pipeline_lib.models.contract.LeakageError: session demo: a model may not read test windows while it is fitted
+    """
 
 
 @dataclass(frozen=True)
@@ -174,6 +186,7 @@ class Model(ABC):
     sees : what the prediction of a bin may look at, in words that stand beside every score: "nothing", "the trial's
         condition", "past of held-in units", "held-in units, past and future" ...
     uses_gpu : ask the engine for a GPU slot.
+    random : whether anything depends on the seed. Where nothing does, the first seed is fitted and the others copied.
     device : where tensors live, "cpu" or "cuda"; the engine sets it before `fit`, `load_state` and `predict`.
 
     Examples
@@ -192,6 +205,7 @@ class Model(ABC):
     Config: ClassVar[type]
     sees: ClassVar[str]
     uses_gpu: ClassVar[bool] = False
+    random: ClassVar[bool] = True
     device: str = "cpu"
 
     def __init__(self, config: Any, seed: int) -> None:

@@ -25,6 +25,7 @@ class MeanRate(Model):
 
     Config = Config
     sees = "nothing"
+    random = False
 
     def fit(self, data: FitData, run: Run) -> None:
         """Average over the training windows."""

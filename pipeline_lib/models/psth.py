@@ -46,6 +46,7 @@ class Psth(Model):
 
     Config = Config
     sees = "the trial's condition"
+    random = False
 
     def fit(self, data: FitData, run: Run) -> None:
         """Average the training trials; choose smoothing and shrinkage on the validation trials."""

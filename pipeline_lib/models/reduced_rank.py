@@ -58,6 +58,7 @@ class ReducedRank(Model):
 
     Config = Config
     sees = "held-in units outside its own group, past and future"
+    random = False
 
     def fit(self, data: FitData, run: Run) -> None:
         """Choose rank and penalty on the validation part; one pair for all groups of a session."""

@@ -48,6 +48,7 @@ class Smoothing(Model):
 
     Config = Config
     sees = "held-in units other than itself, past and future"
+    random = False
 
     def fit(self, data: FitData, run: Run) -> None:
         """Choose the kernel at the middle penalty, then the penalty; then fit the readout to all units."""

@@ -11,7 +11,12 @@ SPARE_BYTES = 150_000
 """Room for what is not known while images are sized: the tags around them."""
 
 
-def build_report(results_dir: Path | str, out_html: Path | str, config: dict[str, Any] | None = None) -> None:
+def build_report(
+    results_dir: Path | str,
+    out_html: Path | str,
+    config: dict[str, Any] | None = None,
+    metrics: Path | str | None = None,
+) -> None:
     """Write the report of `results_dir`, whole or not at all, under `PAGE_BYTES`.
 
     The page needs nothing outside itself (images are inside, no font or script is fetched); only its links to the PDF
@@ -22,6 +27,7 @@ def build_report(results_dir: Path | str, out_html: Path | str, config: dict[str
     results_dir : the folder of `pipeline_lib.paths.Paths`; what is missing in it is left out or reported as failed.
     out_html : the file to write.
     config : the configuration that made the results: which fits were expected, and shown under "Provenance".
+    metrics : the table of scores; None: `metrics.parquet` of the results.
 
     Raises
     ------
@@ -41,7 +47,7 @@ def build_report(results_dir: Path | str, out_html: Path | str, config: dict[str
     from pipeline_lib.report.images import embed
 
     results, page = Path(results_dir), Path(out_html)
-    contents = limits.collect(results, config or {})
+    contents = limits.collect(results, config or {}, Path(metrics or results / "metrics.parquet"))
     environment = Environment(
         loader=PackageLoader("pipeline_lib.report", "."),
         autoescape=True,

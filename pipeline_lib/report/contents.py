@@ -23,6 +23,7 @@ RUN_COLUMNS = {
     "peak_memory_mb": "Peak memory (MB)",
     "gpu_name": "GPU",
     "gpu_peak_memory_mb": "GPU memory (MB)",
+    "gpu_use_percent": "GPU use (%)",
 }
 
 
@@ -129,8 +130,8 @@ class Contents:
         return list(dict.fromkeys((figure.name, figure.spec.title) for figure in self.figures))
 
 
-def collect(results: Path, config: dict[str, Any]) -> Contents:
-    """Read what a results folder holds; whatever is missing is left out or becomes a failure.
+def collect(results: Path, config: dict[str, Any], metrics: Path) -> Contents:
+    """Read what a results folder holds, and its scores; whatever is missing is left out or becomes a failure.
 
     Raises InputError where the folder does not exist.
     """
@@ -145,7 +146,7 @@ def collect(results: Path, config: dict[str, Any]) -> Contents:
     return Contents(
         version=__version__,
         sessions=_sessions(results),
-        scores=read_scores(results / "metrics.parquet"),
+        scores=read_scores(metrics),
         figures=_figures(results / "figures"),
         runs=runs,
         expected=expected,

@@ -48,7 +48,8 @@ def find_failures(
         for cohort, model, seed in plan.fits:
             of = f"{cohort}, {model}, seed {seed}"
             yield "fit", of, paths.fit(cohort, model, seed), paths.log("fit", cohort, model, f"seed{seed}")
-            yield "scores", of, paths.scores(cohort, model, seed), paths.log("evaluate", cohort, model)
+        for cohort in plan.scored:
+            yield "scores", cohort, paths.scores(cohort), paths.log("evaluate", cohort)
 
     missing = [
         Failure(stage, of, _state(Path(path), Path(log)), _tail(Path(log)))

@@ -13,6 +13,8 @@ REFRACTORY = 1.5e-3
 """Seconds in which a neuron does not fire twice, as the Allen Institute counts violations."""
 PARTS = 100
 """Parts of a session in which a unit is present or not, as the Allen Institute counts presence."""
+EXCERPT = 10.0
+"""Seconds from which the spikes of units that are left out are kept, to be seen beside those of the others."""
 
 
 def candidates(recording: "Recording", seconds: np.ndarray, kept: np.ndarray) -> "pd.DataFrame":
@@ -27,7 +29,8 @@ def candidates(recording: "Recording", seconds: np.ndarray, kept: np.ndarray) ->
     Returns
     -------
     Columns unit_id, region, kept, rate (spikes/s), presence (share of `PARTS` equal parts of the session in which the
-    unit fired) and violations (share of its intervals below `REFRACTORY`; NaN for fewer than two spikes).
+    unit fired), violations (share of its intervals below `REFRACTORY`; NaN for fewer than two spikes) and excerpt (the
+    times, s, of its spikes in `excerpt`; none for a unit that stays, whose spikes are all in the recording).
 
     Examples
     --------
@@ -37,9 +40,12 @@ def candidates(recording: "Recording", seconds: np.ndarray, kept: np.ndarray) ->
     >>> times, observed = np.array([0.5, 0.501, 2.0, 9.0]), np.array([[0.0, 10.0]])
     >>> trials = pd.DataFrame({"start": [], "stop": [], "condition": []})
     >>> session = Recording("s", times, np.array([0, 0, 0, 1]), units, trials, 10.0, observed, Provenance("", ""))
-    >>> candidates(session, np.array([10.0, 10.0]), np.array([True, False])).round(3).to_dict("list")
+    >>> found = candidates(session, np.array([10.0, 10.0]), np.array([True, False]))
+    >>> found.drop(columns="excerpt").round(3).to_dict("list")
     {'unit_id': ['a', 'b'], 'region': ['CA1', 'CA1'], 'kept': [True, False], 'rate': [0.3, 0.1],
      'presence': [0.02, 0.01], 'violations': [0.5, nan]}
+    >>> [times.tolist() for times in found["excerpt"]]
+    [[], [9.0]]
     """
     import pandas as pd
 
@@ -50,6 +56,8 @@ def candidates(recording: "Recording", seconds: np.ndarray, kept: np.ndarray) ->
     grouped = bool((units[1:] >= units[:-1]).all())
     order = None if grouped else np.argsort(units.astype(np.uint16) if len(kept) < 2**16 else units, kind="stable")
     presence, violations = np.zeros(len(kept)), np.full(len(kept), np.nan)
+    excerpts = [np.empty(0)] * len(kept)
+    stretch = excerpt(recording.trials["start"].to_numpy(dtype=float), recording.observed)
     with np.errstate(all="ignore"):  # a recording is validated after this: times that are no numbers are refused there
         for unit in np.flatnonzero(counts):
             own = slice(edges[unit], edges[unit + 1])
@@ -58,6 +66,8 @@ def candidates(recording: "Recording", seconds: np.ndarray, kept: np.ndarray) ->
             presence[unit] = (1 + np.count_nonzero(np.diff(part))) / PARTS
             if len(times) > 1:
                 violations[unit] = np.mean(np.diff(times) < REFRACTORY)
+            if not kept[unit]:
+                excerpts[unit] = times[slice(*np.searchsorted(times, stretch))]
     return pd.DataFrame(
         {
             "unit_id": recording.units["unit_id"].to_numpy(),
@@ -66,5 +76,37 @@ def candidates(recording: "Recording", seconds: np.ndarray, kept: np.ndarray) ->
             "rate": counts / seconds,
             "presence": presence,
             "violations": violations,
+            "excerpt": excerpts,
         }
     )
+
+
+def excerpt(trials: np.ndarray, observed: np.ndarray, length: float = EXCERPT) -> tuple[float, float]:
+    """Start and end (s) of the stretch of a session that shows its spikes.
+
+    From the start of the middle trial on, or from the middle of what was observed where there is no trial; earlier,
+    where otherwise less than `length` of the same observed interval would be left.
+
+    Parameters
+    ----------
+    trials : starts of the trials (trials,), s, in any order.
+    observed : intervals (k, 2), s, in order.
+
+    Examples
+    --------
+    >>> excerpt(np.array([30.0, 10.0, 50.0]), np.array([[0.0, 60.0]]))
+    (30.0, 40.0)
+    >>> excerpt(np.array([]), np.array([[0.0, 4.0], [20.0, 32.0]]))
+    (22.0, 32.0)
+    """
+    if len(trials):
+        start = float(np.sort(trials)[len(trials) // 2])
+    else:
+        lengths = np.diff(observed, axis=1).ravel()
+        before = np.cumsum(lengths) - lengths
+        row = int(np.searchsorted(np.cumsum(lengths), lengths.sum() / 2))
+        start = float(observed[row, 0] + lengths.sum() / 2 - before[row])
+    inside = observed[(observed[:, 0] <= start) & (start < observed[:, 1])]
+    low, high = inside[0] if len(inside) else (start, start + length)
+    start = max(float(low), min(start, float(high) - length))
+    return start, min(start + length, float(high))

@@ -14,7 +14,12 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pipeline_lib.errors import InputError
+
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+JOBS_PER_GPU = "TRAINYARD_JOBS_PER_GPU"
+"""Environment variable: how many fits may share a GPU."""
+JOB = "SLURM_JOB_ID"
 POLL_SECONDS = 0.5
 
 
@@ -36,7 +41,7 @@ def candidates(configured: Sequence[int | str] | None = None, devices: Path = Pa
 
 @contextlib.contextmanager
 def slot(
-    configured: Sequence[int | str] | None = None, jobs_per_gpu: int = 1, directory: Path | str | None = None
+    configured: Sequence[int | str] | None = None, jobs_per_gpu: int | None = None, directory: Path | str | None = None
 ) -> Iterator[str]:
     """Hold a GPU, waiting for a free one, and make it the only one that CUDA shows to this process.
 
@@ -44,13 +49,19 @@ def slot(
 
     Parameters
     ----------
-    configured, jobs_per_gpu, directory : as for `slots`.
+    configured, directory : as for `slots`.
+    jobs_per_gpu : how many jobs may share a GPU; None: what the environment variable says, by default 1.
 
     Yields
     ------
     "cuda", or "cpu" where there is no GPU.
+
+    Raises
+    ------
+    InputError : the environment variable is no such number.
     """
-    with slots(min(1, len(candidates(configured))), configured, jobs_per_gpu, directory) as held:
+    shared = _jobs_per_gpu() if jobs_per_gpu is None else jobs_per_gpu
+    with slots(min(1, len(candidates(configured))), configured, shared, directory) as held:
         if not held:
             yield "cpu"
             return
@@ -77,12 +88,13 @@ def slots(
     ----------
     configured : ids to choose from; None: all (see `candidates`).
     jobs_per_gpu : how many jobs may share a GPU.
-    directory : where the lock files lie; default: a folder of the user's in the machine's temporary directory.
+    directory : where the lock files lie; default: a folder of the user's in the machine's temporary directory, in a
+        SLURM job of the job's: each job may call the GPUs that it was given 0, 1, ..., whatever others call theirs.
     """
     if not count:
         yield []
         return
-    default = Path(tempfile.gettempdir()) / f"trainyard-gpu-{os.getuid()}"
+    default = Path(tempfile.gettempdir()) / f"trainyard-gpu-{os.getuid()}" / os.environ.get(JOB, "")
     folder = Path(directory) if directory is not None else default
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Every GPU's first slot before any second one: jobs spread out before they share.
@@ -93,6 +105,13 @@ def slots(
     ]
     with contextlib.ExitStack() as held:
         yield _take(named, count, held)
+
+
+def _jobs_per_gpu() -> int:
+    text = os.environ.get(JOBS_PER_GPU, "1")
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError("environment", JOBS_PER_GPU, repr(text), "a whole number from 1")
+    return int(text)
 
 
 def _take(slots: list[tuple[str, Path]], count: int, held: contextlib.ExitStack) -> list[str]:

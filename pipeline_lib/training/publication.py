@@ -23,6 +23,8 @@ from pipeline_lib.trains.sessions import Sessions
 from pipeline_lib.trains.splits import Split
 
 FORMAT_VERSION = 1
+IDENTITY = ("format_version", "implementation", "config", "seed", "trains", "split", "code")
+"""Keys of a manifest that say what the fit depends on."""
 
 
 def identity(
@@ -38,7 +40,12 @@ def identity(
         "split": sha256_file(split_path),
         "code": code,
     }
-    return made | {"key": hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()}
+    return made | {"key": key_of(made)}
+
+
+def key_of(made: dict[str, Any]) -> str:
+    """Hash of what a fit depends on: everything in `made`, whose names are those of `IDENTITY`."""
+    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
 
 
 def is_made(out_dir: Path, made: dict[str, Any]) -> bool:
@@ -86,7 +93,7 @@ def publish(
         (writing / "history.csv").write_text(run.history_csv())
         settings = yaml.safe_dump(made["config"], sort_keys=False, default_flow_style=None, width=100)
         (writing / "config.yaml").write_text(settings)
-        facts |= gpu_facts(model.device)
+        facts |= gpu_facts(model.device) | run.gpu_use.facts()
         told = watch.provenance(device=model.device, seed=model.seed, code=made["code"], **facts)
         write_json(writing / "run.json", told)
         hashes = {"model.safetensors": sha256_file(weights), "predictions.zarr": sha256_tree(predictions)}

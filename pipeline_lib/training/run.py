@@ -31,6 +31,7 @@ import numpy as np
 
 from pipeline_lib.errors import Failure
 from pipeline_lib.files import atomic_file, write_json
+from pipeline_lib.training.gpu_use import use_of
 from pipeline_lib.trains.settings import MEMORY_BUDGET
 
 RESUME = ".resume"
@@ -77,6 +78,7 @@ class Run:
         self.memory_budget = memory_budget
         self.directory = Path(directory) / RESUME
         self.key, self.labels, self.device = key, labels or {}, device
+        self.gpu_use = use_of(device)
         self.rows: list[dict[str, Any]] = []
         self._checkpoint_seconds = checkpoint_seconds
         self._started = time.time()  # for people; intervals are measured on a clock that nobody can set
@@ -102,6 +104,8 @@ class Run:
         if now - self._shown < PROGRESS_SECONDS and step != total:
             return
         self._shown = now
+        if step:  # before the first step, nothing has been asked of the GPU
+            self.gpu_use.sample()
         left = None
         if self._first is not None and total is not None and step > self._first[0]:
             left = (now - self._first[1]) / (step - self._first[0]) * (total - step)

@@ -113,7 +113,9 @@ def left_out(regions: np.ndarray, rates: np.ndarray, others: int = 15) -> pd.Dat
     rate = np.concatenate([rates, np.linspace(0, 0.5, others)])
     unit_id = [f"u{k}" for k in range(len(kept))]
     quality = {"rate": rate, "presence": np.where(kept, 0.97, 0.4), "violations": np.where(kept, 0.002, np.nan)}
-    return pd.DataFrame({"unit_id": unit_id, "region": region, "kept": kept, **quality})
+    # A spike every two seconds of those in VISp; those in CA1, of which none was kept, have some too.
+    excerpt = [np.empty(0) if each else np.arange(0.25, 80, 2.0) for each in kept]
+    return pd.DataFrame({"unit_id": unit_id, "region": region, "kept": kept, **quality, "excerpt": excerpt})
 
 
 def write_results(

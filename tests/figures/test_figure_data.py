@@ -1,6 +1,7 @@
 """The table behind each figure, against values worked out another way."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 import zarr
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 
 from pipeline_lib.errors import InputError
@@ -66,6 +68,29 @@ def test_raster_holds_the_spikes_and_rates_of_the_median_test_window(mode: str, 
             means = [row[start : start + bins, int(unit)].mean() / 0.005 for start in range(0, len(row), bins)]
             assert np.allclose(cells.sort_values("time")["value"], means, rtol=1e-5)
     assert list(table.loc[table["kind"] == "rate", "model"].unique()) == ["mean_rate", "psth", "smoothing", "glm"]
+
+
+def test_true_rates_stand_before_those_of_the_models(trials: Results, tmp_path: Path) -> None:
+    of_models = raster_rates.data(trials.trains, trials.split, trials.fits)
+    table = raster_rates.data(trials.trains, trials.split, trials.fits, trials.recording)
+    own = table["model"] == "truth"
+    pd.testing.assert_frame_equal(table[~own].reset_index(drop=True), of_models)
+    clock = table.loc[table["kind"] == "clock", "value"].item()
+    recording = Recording.read(trials.recording)
+    assert recording.truth is not None
+    trial = int(np.flatnonzero(np.isclose(recording.truth.attributes["trial_start"], clock))[0])
+    rates = recording.truth.arrays["rates"][trial]  # 200 bins of 5 ms, as the window has
+    for kind, bins in (("rate", 2), ("trace", 1)):
+        for unit, cells in table[own & (table["kind"] == kind)].groupby("unit"):
+            means = rates[:, int(unit)].reshape(-1, bins).mean(axis=1)
+            np.testing.assert_allclose(cells.sort_values("time")["value"], means, rtol=1e-5)
+    titles_of_maps = [axes.get_title() or axes.get_title(loc="left") for axes in raster_rates.draw(table).findobj(Axes)]
+    assert titles_of_maps[1] == "True rates"
+
+    recording.truth = None
+    recording.write(tmp_path / "unknown")
+    without = raster_rates.data(trials.trains, trials.split, trials.fits, tmp_path / "unknown")
+    pd.testing.assert_frame_equal(without, of_models)
 
 
 def test_raster_shows_at_least_one_heldout_unit_and_a_limited_number(continuous: Results) -> None:
@@ -260,6 +285,11 @@ def test_session_overview_counts_what_is_there(trials: Results) -> None:
     assert (table["panel"] == "trial").sum() == 60
 
 
+def titles(figure: Figure) -> list[str]:
+    """Titles of panels, without their letters."""
+    return [axes.get_title(loc="left").partition("   ")[2] for axes in figure.findobj(Axes)]
+
+
 def test_what_the_selection_left_out_is_shown_beside_what_it_kept(trials: Results, tmp_path: Path) -> None:
     table = session_overview.data(trials.recording)
     rates = table[table["panel"] == "rate before"]
@@ -273,12 +303,28 @@ def test_what_the_selection_left_out_is_shown_beside_what_it_kept(trials: Result
     assert violations["of"].sum() == 40, "a unit without intervals has no share of short ones"
     assert "Present in the session (%)" in [axes.get_xlabel() for axes in session_overview.draw(table).findobj(Axes)]
 
+    # Grey rows of the raster: the ten of VISp below those that were kept of it, in the seconds that are shown.
+    left_out, raster = table[table["panel"] == "left out"], table[table["panel"] == "raster"]
+    rows, spikes = left_out[left_out["time"].isna()], left_out[left_out["time"].notna()]
+    kept = table[(table["panel"] == "rate") & (table["region"] == "VISp")]["row"]
+    assert set(rows["region"]) == {"VISp"} and rows["row"].nunique() == 10 and rows["row"].min() == kept.max() + 1
+    assert sorted([*table[table["panel"] == "rate"]["row"], *rows["row"]]) == list(range(50))
+    assert set(spikes["time"] % 2) == {0.25} and len(spikes) == 5 * 10 and set(spikes["row"]) == set(rows["row"])
+    assert raster["time"].min() - 0.1 <= spikes["time"].min() and spikes["time"].max() <= raster["time"].max() + 0.1
+    assert "Spikes; grey: units left out" in titles(session_overview.draw(table))
+
     recording = Recording.read(trials.recording)
     assert recording.candidates is not None and recording.candidates["kept"].sum() == 40
+    fast = recording.candidates.assign(rate=recording.candidates["rate"] + 500 * ~recording.candidates["kept"])
+    replace(recording, candidates=fast).write(tmp_path / "fast")
+    faster = session_overview.data(tmp_path / "fast").query("panel == 'left out' and time.isna()")
+    assert sorted(faster["row"]) == sorted(rows["row"]), "below those that were kept, however fast"
     recording.candidates = None
     recording.write(tmp_path / "all_kept")
     alone = session_overview.data(tmp_path / "all_kept")
-    assert not alone["panel"].str.endswith("before").any() and len(session_overview.draw(alone).axes) == 4
+    assert not alone["panel"].str.contains("before|left out").any()
+    figure = session_overview.draw(alone)
+    assert len(figure.axes) == 4 and "Spikes" in titles(figure)
 
 
 def test_a_session_observed_in_pieces_has_a_course_and_a_gap_where_it_is_long(trials: Results, tmp_path: Path) -> None:

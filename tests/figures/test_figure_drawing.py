@@ -174,6 +174,24 @@ def test_a_session_of_several_cohorts_has_a_block_for_each() -> None:
     assert {"one", "two, two", "two, both"} <= {text for text, _ in words(figure)}
 
 
+def test_the_likelihood_of_written_spikes_has_a_row_of_its_own(trials: Results, tmp_path: Path) -> None:
+    table = pd.read_parquet(trials.metrics)
+    rows = table[(table["metric"] == "bits_per_spike") & (table["model"] == "glm") & (table["units"] == "heldin")]
+    more = rows.assign(metric="token_bits_per_spike", value=rows["value"] + 0.1)
+    pd.concat([table, more]).to_parquet(tmp_path / "metrics.parquet")
+    found = score_table.data(tmp_path / "metrics.parquet")
+    assert len(found.query("metric == 'token_bits_per_spike'")) == 2, "two seeds, one null, pooled, of the test part"
+    figure = score_table.draw(found)
+    assert_readable(figure)
+    axes = figure.axes[0]
+    places = {label.get_text(): at for label, at in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True)}
+    points = [line for line in axes.lines if line.get_marker() == "o"]
+    drawn = {float(np.mean(line.get_ydata())): sorted(line.get_xdata()) for line in points}
+    values = found.query("metric == 'token_bits_per_spike'")["value"]
+    assert drawn[places["GLM, likelihood"]] == pytest.approx(sorted(values))
+    assert places["GLM, likelihood"] == places["GLM"] + 1
+
+
 def test_a_truth_in_a_unit_of_its_own_has_a_scale_of_its_own(trials: Results) -> None:
     table = coupling.data(trials.recording, trials.fits)
     table = table[~((table["kind"] == "filter") & (table["source"] == "truth"))].copy()

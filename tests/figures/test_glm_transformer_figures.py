@@ -10,6 +10,7 @@ import zarr
 from pipeline_lib.evaluation.truth import window_means
 from pipeline_lib.figures import (
     NothingToDrawError,
+    glm_transformer_ablation,
     glm_transformer_areas,
     glm_transformer_components,
     glm_transformer_false_coupling,
@@ -109,7 +110,7 @@ def test_a_coupling_that_was_dropped_is_said_to_be(factors: Made) -> None:
     own = table[table["item"] == "filter"]
     assert (own.loc[own["source"] == "fit", "value"] == 0).all()
     titles = [axes.get_title(loc="left") for axes in glm_transformer_recovery.draw(table).axes]
-    assert titles[0].endswith("not found") and "r = 1.00" in titles[1]
+    assert "not found, RMSE 0." in titles[0] and "r = 1.00" in titles[1]
 
 
 def test_every_pair_has_its_panel_and_significance(factors: Made) -> None:
@@ -144,17 +145,47 @@ def test_parts_on_the_scale_of_the_true_inputs(tmp_path: Path) -> None:
     extras = made.group.create_group("extras")
     with pytest.raises(NothingToDrawError, match="components: true"):
         glm_transformer_components.data(made.recording, made.split, [made.fit])
-    for part, name in (("background", "background_input"), ("coupling", "coupling_input")):
-        extras.create_array(f"log_rate_{part}", data=(3 * made.true(name) - 2).astype(np.float32))
+    for part, name, shift in (("background", "background_input", -2), ("coupling", "coupling_input", 1)):
+        extras.create_array(f"log_rate_{part}", data=(3 * made.true(name) + shift).astype(np.float32))
     table = glm_transformer_components.data(made.recording, made.split, [made.fit])
     assert np.allclose(table.loc[table["kind"] == "correlation", "value"], 1, atol=1e-5)
     curves = table[table["kind"] == "trial"]
     fit, truth = (curves.loc[curves["source"] == source, "value"].to_numpy() for source in ("fit", "truth"))
     assert np.allclose(fit, truth, atol=1e-5) and fit.std() > 0
     assert table.loc[table["kind"] == "trial", "unit"].isin([6, 7, 8]).all()
-    assert len(glm_transformer_components.draw(table).axes) == 6
+    axes = glm_transformer_components.draw(table).axes
+    assert len(axes) == 6
+    heights = [np.ptp(each.get_ylim()) for each in axes]
+    assert heights[3] >= heights[0] and heights[4] >= heights[1]
     with pytest.raises(NothingToDrawError, match="own form"):
         glm_transformer_recovery.data(made.recording, made.split, [made.fit])
+
+
+def test_a_coupling_that_is_not_there_is_not_drawn_flat() -> None:
+    time = np.linspace(0, 6, 100)
+    true = {"background": np.sin(time), "coupling": np.zeros(100)}
+    drawn = glm_transformer_components.stretched(
+        {"background": 2 * np.sin(time) + 1, "coupling": np.cos(9 * time)}, true
+    )
+    assert np.corrcoef(drawn["background"], true["background"])[0, 1] == pytest.approx(1)
+    assert np.ptp(drawn["coupling"]) / np.ptp(drawn["background"]) == pytest.approx(
+        np.ptp(np.cos(9 * time)) / 4, rel=0.01
+    )
+    exact = glm_transformer_components.stretched({"background": 2 * np.sin(time), "coupling": true["coupling"]}, true)
+    assert np.allclose(exact["background"], true["background"]) and (exact["coupling"] == 0).all()
+
+
+def test_numbered_cohorts_make_an_axis(tmp_path: Path) -> None:
+    rows = pd.DataFrame(
+        [
+            {"cohort": f"shared_input_{share}", "session": "s", "model": "glm", "seed": 0, "value": share / 100}
+            for share in (20, 5, 100)
+        ]
+    )
+    axes = glm_transformer_false_coupling.draw(rows).axes[0]
+    assert axes.get_xlabel() == "Shared input"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["5", "20", "100"]
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx([5, 20, 100])
 
 
 def test_false_coupling_by_cohort_and_model(tmp_path: Path) -> None:
@@ -181,6 +212,30 @@ def test_false_coupling_by_cohort_and_model(tmp_path: Path) -> None:
     pd.DataFrame(rows[1::2]).to_parquet(tmp_path / "none.parquet")
     with pytest.raises(NothingToDrawError):
         glm_transformer_false_coupling.data(tmp_path / "none.parquet")
+
+
+def test_ablations_are_compared_with_the_whole_model_of_their_session(tmp_path: Path) -> None:
+    scores = {("full", "a"): 0.5, ("no_coupling", "a"): 0.4, ("full", "b"): 0.2, ("no_coupling", "b"): 0.25}
+    scores |= {("gain", "a"): 0.6, ("elsewhere", "c"): 9.0}
+    fixed = {"split": "test", "aggregation": "pooled", "null": "evaluated mean", "metric": "bits_per_spike"}
+    rows = [
+        {"cohort": cohort, "session": session, "seed": seed, "model": model, "units": "heldin", **fixed}
+        | {"value": value + 0.01 * seed + (model == "psth")}
+        for (cohort, session), value in scores.items()
+        for seed in (0, 1)
+        for model in ("glm_transformer", "psth")
+    ]
+    pd.DataFrame(rows).to_parquet(tmp_path / "metrics.parquet")
+    table = glm_transformer_ablation.data(tmp_path / "metrics.parquet")
+    assert table["cohort"].drop_duplicates().tolist() == ["gain", "full", "no_coupling"]
+    means = table.groupby(["cohort", "session"])["difference"].mean()
+    assert means["no_coupling", "a"] == pytest.approx(-0.1) and means["no_coupling", "b"] == pytest.approx(0.05)
+    assert table.loc[table["cohort"] == "full", "difference"].tolist() == pytest.approx([-0.005, 0.005] * 2)
+    axes = glm_transformer_ablation.draw(table).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["gain", "full", "no coupling"]
+    pd.DataFrame(rows[2:]).query("cohort != 'full'").to_parquet(tmp_path / "none.parquet")
+    with pytest.raises(NothingToDrawError):
+        glm_transformer_ablation.data(tmp_path / "none.parquet")
 
 
 def test_a_constant_matches_nothing() -> None:

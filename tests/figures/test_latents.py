@@ -43,10 +43,11 @@ def test_a_mean_trajectory_is_the_mean_of_the_windows_of_its_condition(trials: R
         assert np.allclose(np.abs(path["pc1"]), np.abs(mean), rtol=1e-4, atol=1e-5)
 
 
-def test_continuous_windows_show_a_window_of_each_third(continuous: Results) -> None:
+def test_continuous_windows_show_a_window_of_each_third(continuous: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latents, "LEAST_POINTS", 4)
     table = latents.data(continuous.split, continuous.trains, continuous.fits)
     paths = table[(table["kind"] == "condition") & (table["model"] == "smoothing")]
-    assert sorted(paths["condition"].unique()) == ["First third", "Second third", "Third third"]
+    assert sorted(paths["condition"].unique()) == ["1st third", "2nd third", "3rd third"]
     fit = next(fit for fit in continuous.fits if fit.parent.name == "smoothing")
     group = zarr.open_group(str(fit / "predictions.zarr"), mode="r")[continuous.session]
     test = Split.read(continuous.split).part(continuous.session, "test")
@@ -54,9 +55,19 @@ def test_continuous_windows_show_a_window_of_each_third(continuous: Results) -> 
     coarse, _ = coarsen_trials(np.log(np.maximum(rates, 1e-4)), latents.SHOWN_BINS)
     scores = principal_components(coarse.reshape(-1, coarse.shape[2]))[0].reshape(*coarse.shape[:2], 3)
     first = np.flatnonzero(test["start_tick"].rank() <= len(test) / 3)
-    path = paths[paths["condition"] == "First third"]
+    path = paths[paths["condition"] == "1st third"]
     assert np.allclose(path["pc1"], scores[first[len(first) // 2], :, 0]), "one window, not their mean"
     points = table[(table["kind"] == "point") & (table["model"] == "smoothing")]
+    assert len(points) == len(test)
     starts = pd.Series(test["start_tick"].to_numpy()).loc[points["window"].astype(int)].to_numpy()
     order = points.assign(start=starts).groupby("condition")["start"].agg(["min", "max"])
     assert (order["max"].to_numpy()[:-1] < order["min"].to_numpy()[1:]).all()
+
+
+@pytest.mark.parametrize(("enough", "columns"), [(4, 3), (10, 2)])
+def test_windows_are_set_beside_each_other_where_there_are_enough(
+    continuous: Results, monkeypatch: pytest.MonkeyPatch, enough: int, columns: int
+) -> None:
+    monkeypatch.setattr(latents, "LEAST_POINTS", enough)
+    table = latents.data(continuous.split, continuous.trains, continuous.fits)
+    assert len(latents.draw(table).axes) == columns * table["model"].nunique()

@@ -85,6 +85,11 @@ def test_traces_carry_the_scores_of_the_fit(fitted: Fitted) -> None:
     assert speed["r2"] == scores["decoding_r2 running/speed"] and speed["r"] == scores["decoding_r running/speed"]
     moving = table[table["variable"] == "state/moving"].iloc[0]
     assert moving["accuracy"] == scores["decoding_balanced_accuracy state/moving"] and np.isnan(moving["r2"])
+    strips = FIGURES["behaviour_traces"].load().draw(table).axes[1]
+    heights = [np.concatenate([path.vertices[:, 1] for path in each.get_paths()]) for each in strips.collections]
+    assert heights[0].min() >= 1 and heights[1].max() < 1, "measured labels above those read out, neither hides any"
+    measured = table.loc[table["variable"] == "state/moving", "true"].dropna()
+    assert heights[0].max() == pytest.approx(1.8 if measured.nunique() > 1 else 1.0)
 
 
 def test_attention_is_scored_against_the_true_couplings(fitted: Fitted) -> None:

@@ -1,5 +1,7 @@
 """Figures of all results: pairs of models, scores against data, cost."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -112,14 +114,28 @@ def test_cost_is_that_of_the_fits_and_of_what_snakemake_measured(several: Result
     assert len(fits) == 15 and set(fits["wall"]) == {12.5} and set(fits["cpu"]) == {9.75}
     convert = table[table["stage"] == "convert"]
     assert len(convert) == 3 and set(convert["cpu"]) == {0.75} and set(convert["memory"]) == {140.5}
-    on_gpu = table["model"] == "glm"
-    gpu = table.assign(device=np.where(on_gpu, "cuda", table["device"]), gpu_memory=np.where(on_gpu, 5000.0, np.nan))
-    figure = speed.draw(gpu)
-    texts = [text for text, _ in words(figure)]
-    assert "58.5, GPU" in texts and "2.2" in texts
-    diamonds = [line.get_xdata().tolist() for line in figure.axes[1].lines if line.get_marker() == "D"]
-    assert (
-        sorted(map(len, diamonds))[-1] == 6 == sum(map(len, diamonds)) and max(map(max, filter(None, diamonds))) == 5000
-    )
     with pytest.raises(NothingToDrawError):
         speed.data([], several.directory / "nothing")
+
+
+def test_what_a_gpu_did_stands_beside_time_and_memory(several: Results, tmp_path: Path) -> None:
+    paths = several.of("all")
+    assert len(speed.draw(speed.data(paths["fits"], paths["benchmarks"])).axes) == 3, "no empty panel without a GPU"
+    fits = []
+    for fit in paths["fits"]:
+        fits.append(tmp_path / fit.relative_to(several.directory))
+        shutil.copytree(fit, fits[-1], ignore=shutil.ignore_patterns("predictions.zarr"))
+        about = json.loads((fit / "run.json").read_text())
+        if fit.parent.name == "glm":
+            about |= {"device": "cuda", "gpu_peak_memory_mb": 5000.0, "gpu_use_percent": 87.5}
+        (fits[-1] / "run.json").write_text(json.dumps(about))
+    table = speed.data(fits, paths["benchmarks"])
+    assert set(table.loc[table["model"] == "glm", "gpu_use"]) == {87.5}
+    assert table.loc[table["model"] != "glm", "gpu_use"].isna().all()
+    figure = speed.draw(table)
+    texts = [text for text, _ in words(figure)]
+    assert "58.5, GPU" in texts and "2.2" in texts and "GPU at work (%)" in texts
+    assert figure.axes[3].get_xlim() == (0, 100)
+    for panel, marker, value in ((1, "D", 5000.0), (3, "o", 87.5)):
+        drawn = [line.get_xdata().tolist() for line in figure.axes[panel].lines if line.get_marker() == marker]
+        assert [points for points in drawn if points and max(points) == value] == [[value] * 6]

@@ -50,10 +50,8 @@ def configuration(root: Path, results: Path) -> dict[str, Any]:
     (root / "models").mkdir()
     for model in MODELS:
         (root / "models" / f"{model}.yaml").write_text("{}\n")
-    for session, model, seed in (("demo", model, seed) for model in MODELS for seed in (0, 1)):
-        scores = results / "scores" / session / model / f"seed{seed}"
-        scores.mkdir(parents=True)
-        shutil.copy(results / "metrics.parquet", scores / "metrics.parquet")
+    (results / "scores" / "demo").mkdir(parents=True)
+    shutil.copy(results / "metrics.parquet", results / "scores" / "demo")
     log = results / "logs" / "fit" / "demo" / "psth" / "seed1.log"
     log.parent.mkdir(parents=True)
     log.write_text("".join(f"line {k}\n" for k in range(40)) + "FitError: rates of unit 3 & <b>are not finite</b>\n")

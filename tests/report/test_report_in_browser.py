@@ -21,9 +21,10 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--enable-logging=stderr"]
 
 
-def browse(page: Path, profile: Path) -> tuple[str, str]:
-    """The document after its scripts ran, and what the browser had to say."""
-    command = [str(BROWSER), *FLAGS, f"--user-data-dir={profile}", "--virtual-time-budget=3000", "--dump-dom"]
+def browse(page: Path, profile: Path, milliseconds: int = 3000) -> tuple[str, str]:
+    """The document after its scripts ran so long, and what the browser had to say."""
+    time = f"--virtual-time-budget={milliseconds}"
+    command = [str(BROWSER), *FLAGS, f"--user-data-dir={profile}", time, "--dump-dom"]
     done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout, done.stderr

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.slurm.cluster import Cluster, why_not
-from tests.workflow.project import SMALL, Project
+from tests.workflow.project import REPOSITORY, SMALL, Project
 
 HERE = Path(__file__).parent
 NDT = {"steps": 40, "evaluate_every": 20, "layers": 1, "heads": 1, "hidden": 16, "read_in": 8}
@@ -28,15 +28,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 class Submitted(Project):
-    """A project with a deep model of three seeds, whose runs go through the slurm profile."""
+    """A project whose runs go through the slurm profile."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        shutil.copy(HERE / "slow_model.py", folder / "slow_model.py")
-        (folder / "config/models/slow.yaml").write_text("implementation: slow_model.py\n")
-        self.config = SMALL | {"models": ["mean_rate", "ndt"], "seeds": [0, 1, 2]}
-        self.config["cohorts"] = {"pair": SMALL["cohorts"]["pair"] | {"model_settings": {"ndt": NDT}}}
-        self.write_config(self.config)
         profile = folder / "workflow/profiles/slurm/profile.v9+.yaml"
         settings = yaml.safe_load(profile.read_text())
         # Only what costs a test time: how often the queue is asked, and how long a file may take to show.
@@ -47,3 +42,26 @@ class Submitted(Project):
         command = self.command(*arguments)
         at = command.index("--cores")
         return [*command[:at], "--workflow-profile", "workflow/profiles/slurm", *command[at + 2 :]]
+
+
+class Small(Submitted):
+    """A session, a model that asks for a GPU and one that does not: a SLURM job costs eight CPU-seconds."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        shutil.copy(HERE / "slow_model.py", folder / "slow_model.py")
+        (folder / "config/models/slow.yaml").write_text("implementation: slow_model.py\n")
+        self.config = SMALL | {"models": ["mean_rate", "ndt"]}
+        self.config["cohorts"] = {"pair": SMALL["cohorts"]["pair"] | {"model_settings": {"ndt": NDT}}}
+        self.write_config(self.config)
+
+
+class Demo(Submitted):
+    """The demo as it is shipped."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        for name in ("config.yaml", "sessions.tsv"):
+            shutil.copy(REPOSITORY / "config" / name, folder / "config" / name)
+        shipped = yaml.safe_load((folder / "config/config.yaml").read_text())
+        self.splits = [f"results/splits/{cohort}.parquet" for cohort in shipped["cohorts"]]

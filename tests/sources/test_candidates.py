@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pipeline_lib.recording import Recording
-from pipeline_lib.sources.candidates import candidates
+from pipeline_lib.sources.candidates import candidates, excerpt
 from pipeline_lib.sources.selection import UnitSelection, select
 
 WHERE = Path("file.nwb")
@@ -52,6 +52,32 @@ def test_a_selection_remembers_what_it_left_out_and_only_then(recording: Recordi
     replace(chosen, truth=None).write(path)
     again = Recording.read(path).candidates
     pd.testing.assert_frame_equal(again, chosen.candidates, check_dtype=False)
+
+
+def test_some_spikes_of_units_left_out_are_kept_and_only_of_those(recording: Recording) -> None:
+    region = str(recording.units["region"].iloc[0])
+    chosen = select(recording, UnitSelection(regions=(region,)), WHERE)
+    assert chosen.candidates is not None
+    start, stop = excerpt(chosen.trials["start"].to_numpy(), chosen.observed)
+    for unit, candidate in enumerate(chosen.candidates.itertuples()):
+        times = np.sort(recording.spike_times[recording.spike_units == unit])
+        expected = times[(start <= times) & (times < stop)] if not candidate.kept else []
+        np.testing.assert_array_equal(candidate.excerpt, expected)
+    assert sum(map(len, chosen.candidates["excerpt"])) > 0
+
+
+@pytest.mark.parametrize(
+    ("trials", "observed", "expected"),
+    [
+        ([50.0, 10.0, 30.0], [[0, 100]], (30, 40)),
+        ([10.0, 96.0, 97.0], [[0, 100]], (90, 100)),  # the whole length, up to the end
+        ([5.0, 52.0, 95.0], [[0, 20], [50, 55], [90, 100]], (50, 55)),  # no more than was observed at a stretch
+        ([30.0], [[0, 20], [50, 55]], (30, 40)),  # a trial outside of what was observed
+        ([], [[0, 10], [50, 70]], (55, 65)),  # the middle of 30 s observed
+    ],
+)
+def test_the_excerpt_begins_with_the_middle_trial(trials: list, observed: list, expected: tuple) -> None:
+    assert excerpt(np.array(trials), np.array(observed, dtype=float)) == expected
 
 
 @pytest.mark.filterwarnings("error")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline_lib.errors import InputError
 from pipeline_lib.training.gpu import candidates, slot
 
 JOB = """
@@ -89,3 +90,32 @@ def test_the_slot_is_the_only_gpu_shown(tmp_path: Path, monkeypatch: pytest.Monk
     with slot(directory=tmp_path) as device:
         assert device == "cuda" and os.environ["CUDA_VISIBLE_DEVICES"] == "4"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,5"
+
+
+def test_slurm_jobs_that_each_call_their_gpu_0_do_not_wait_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    code = "from pipeline_lib.training.gpu import slot\nwith slot() as device: print(device, flush=True)"
+
+    def another(job: str) -> subprocess.Popen:
+        environment = os.environ | {"SLURM_JOB_ID": job, "TMPDIR": str(tmp_path)}
+        return subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=-1, stderr=-1, text=True)
+
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with slot():
+        other, same = another("8"), another("7")
+        assert other.communicate(timeout=20) == ("cuda\n", "")
+        assert "waiting for a GPU" in same.stderr.readline()
+    assert same.communicate(timeout=20)[0] == "cuda\n"
+
+
+def test_fits_share_a_gpu_where_the_environment_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("TRAINYARD_JOBS_PER_GPU", "2")
+    with slot(directory=tmp_path), slot(directory=tmp_path):
+        assert len(list(tmp_path.iterdir())) == 2
+    monkeypatch.setenv("TRAINYARD_JOBS_PER_GPU", "many")
+    with pytest.raises(InputError, match=r"TRAINYARD_JOBS_PER_GPU.*'many'"), slot(directory=tmp_path):
+        pass

@@ -40,17 +40,18 @@ def arguments(verb: str, project: Project, out: Path) -> list[str]:
     """The command that made a result of the finished project, written somewhere else."""
     results = project.folder / "results"
     paths = {
+        "recording": str(results / "recordings/pair"),
         "trains": str(results / "trains/pair"),
         "split": str(results / "splits/pair.parquet"),
         "fits": [str(results / "fits/pair/glm/seed0")],
     }
-    of_fit = ["--trains", paths["trains"], "--split", paths["split"], "--model", "glm"]
+    of_data = ["--trains", paths["trains"], "--split", paths["split"]]
     recording = str(results / "recordings/pair")
     return {
         "convert": ["convert", "--recording", recording, "--out", str(out)],
-        "fit": ["fit", *of_fit, "--out", str(out)],
+        "fit": ["fit", *of_data, "--model", "glm", "--out", str(out)],
         "evaluate": [
-            *["evaluate", *of_fit, "--fit", paths["fits"][0], "--recordings", recording, "--cohort", "pair"],
+            *["evaluate", *of_data, "--fit", paths["fits"][0], "--recordings", recording],
             *["--resamples", "10", "--out", str(out / "metrics.parquet")],
         ],
         "figure": ["figure", "raster_rates", "--paths", json.dumps(paths), "--out", str(out)],

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 
+import pandas as pd
 import pytest
 
 from tests.workflow.project import SHEET, SMALL, Project
@@ -82,12 +83,14 @@ def test_a_broken_session_stops_no_other_and_is_named_in_the_report(copy_of_fini
     recording.write_bytes(recording.read_bytes()[:5000])
     result = project.snakemake()
     assert result.returncode != 0
-    for model in SMALL["models"]:
-        assert (project.folder / f"results/scores/pair/{model}/seed1/metrics.parquet").is_file()
+    scores = pd.read_parquet(project.folder / "results/scores/pair/metrics.parquet")
+    cells = set(zip(scores["model"], scores["seed"], strict=True))
+    assert cells == {(model, seed) for model in SMALL["models"] for seed in (0, 1)}
     log = (project.folder / "results/logs/record/broken.log").read_text()
     assert [line for line in log.splitlines() if line.startswith("error:")] and "Traceback" not in log
     assert not (project.folder / "results/recordings/broken/recording.json").exists()
-    report = html.unescape((project.folder / "results/report.html").read_text())
+    report = html.unescape((project.folder / "results/report_unfinished.html").read_text())
     assert log.splitlines()[-1] in report
+    assert {"record", "collect", "report_page"} <= project.planned().keys()  # what failed is not taken for done
     listed = project.verb("list").stdout
     assert next(line.split()[2:] for line in listed.splitlines() if line.startswith("broken")) == ["-", "-"]

@@ -52,6 +52,7 @@ def test_results_in_a_bucket_are_those_of_the_disk(
         assert stored(client, "lab") == finished.made()
         report = client.get_object(Bucket="lab", Key="run/results/report.html")["Body"].read()
         local = (finished.folder / "results/report.html").read_bytes()
+        assert secret.encode() not in report
         assert report.count(b"<figure") == local.count(b"<figure") > 10
         trains = Trains.open("s3://lab/run/results/trains/pair", verify=True)
         assert trains.content_hash == Trains.open(finished.folder / "results/trains/pair").content_hash

@@ -59,7 +59,7 @@ def test_download_to_figures(remote: Project, server: FileServer) -> None:
         for known in ("release", "licence", "citation", "source_id"):
             assert f">{description[known]}<" in report or f", {description[known]}<" in report, known
         assert (remote.folder / f"results/figures/{session}/raster_rates.png").exists()
-        assert (remote.folder / f"results/scores/{session}/glm/seed0/metrics.parquet").exists()
+        assert (remote.folder / f"results/scores/{session}/metrics.parquet").exists()
     asked = len(server.requests)
     again = remote.snakemake()
     assert "Nothing to be done" in again.stdout + again.stderr

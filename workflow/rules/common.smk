@@ -27,7 +27,7 @@ from pipeline_lib.training.code_id import code_id
 CONFIG_NAME = ", ".join(str(path) for path in workflow.configfiles) or "config"
 try:
     PLAN = resolve(config, CONFIG_NAME)
-    ON_GPU = preflight(PLAN, CONFIG_NAME)
+    ABLE = preflight(PLAN, CONFIG_NAME)
 except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     raise SystemExit(2)
@@ -41,14 +41,20 @@ if not workflow.deployment_settings.deployment_method:
 # folder of a stage is declared, not the file that completes it.
 STORED = bool(workflow.storage_settings.default_storage_provider)
 PATHS = Paths(PLAN.config.results, PLAN.config.data, folders=STORED)
+# So it is with downloads that Snakemake keeps for other projects (`--cache`).
+CACHED = workflow.workflow_settings.cache is not None
+DOWNLOADS = Paths(PLAN.config.results, PLAN.config.data, folders=STORED or CACHED)
 SEEDS = PLAN.config.seeds
+# What no seed changes is fitted for the first and copied for the others.
+COPIED = PLAN.copied(ABLE["random"])
 SIMULATION = PATHS.simulation("{simulation}")
 RECORDING = PATHS.recording("{session}")
 TRAINS = PATHS.trains("{session}")
 SPLIT = PATHS.split("{cohort}")
 FIT = PATHS.fit("{cohort}", "{model}", "{seed}")
 PREDICTIONS = PATHS.predictions("{cohort}", "{model}", "{seed}")
-SCORES = PATHS.scores("{cohort}", "{model}", "{seed}")
+SCORES = PATHS.scores("{cohort}")
+SCORES_OF_FIT = PATHS.scores_of_fit("{cohort}", "{model}", "{seed}")
 TRIAL = PATHS.trial("{search}", "{cohort}", "{generation}", "{member}")
 SEARCH = PATHS.search("{search}", "{cohort}")
 SEARCHES = [PATHS.search(search, cohort) for search, cohort in PLAN.searched]
@@ -56,7 +62,7 @@ FITS = [PATHS.fit(*fit) for fit in PLAN.fits]
 METRICS = PATHS.metrics
 RESULTS = PLAN.config.results
 ONERROR = PATHS.log("onerror")
-DECODING = json.dumps({name: asdict(target) for name, target in PLAN.config.evaluation.decoding.items()})
+UNFINISHED = PATHS.unfinished
 REPORT = PATHS.report
 REPORT_TEMPLATES = sorted(Path(pipeline_lib.report.__file__).parent.glob("*.html"))
 CONFIG = shlex.quote(json.dumps(PLAN.config.model_dump(mode="json")))
@@ -78,9 +84,9 @@ wildcard_constraints:
     member=r"\d\d",
 
 
-def whole(path):
+def whole(path, paths=PATHS):
     """As the output of a rule: the file that declares a stage complete, or its folder in an object store."""
-    return directory(path) if STORED else path
+    return directory(path) if paths.folders else path
 
 
 def named(kind, name, known):
@@ -140,7 +146,7 @@ def source_files(wildcards):
     if session.simulation:
         return PATHS.simulation(session.simulation)
     if session.remote:
-        return PATHS.fetched(session.remote.folder(""))
+        return DOWNLOADS.fetched(session.remote.folder(""))
     return local(session.location)
 
 
@@ -186,7 +192,7 @@ def _fit_of(module, implementation, settings):
 def gpus_of(wildcards):
     """One for each process of a fit, where its model can use one."""
     model = model_of(wildcards)
-    return model.settings.get("processes", 1) if model.implementation in ON_GPU else 0
+    return model.settings.get("processes", 1) if model.implementation in ABLE["uses_gpu"] else 0
 
 
 def per_session(pattern):
@@ -194,9 +200,24 @@ def per_session(pattern):
     return often(lambda wildcards: [pattern.format(session=session) for session in cohort_of(wildcards).sessions])
 
 
-def per_seed(pattern):
+def per_fit(path):
+    """Input function: `path` for every fit of the cohort."""
+    return often(
+        lambda wildcards: [
+            path(wildcards.cohort, model, seed) for model in cohort_of(wildcards).models for seed in SEEDS
+        ]
+    )
+
+
+def per_seed(pattern, seeds=SEEDS):
     """`pattern` for every seed; the other wildcards stay."""
-    return [pattern.replace("{seed}", str(seed)) for seed in SEEDS]
+    return [pattern.replace("{seed}", str(seed)) for seed in seeds]
+
+
+def no(models, seed=""):
+    """Look-ahead, before a model's name in a path: none of these, or none of them with another seed than this one."""
+    names = "|".join(map(re.escape, models))
+    return f"(?!(?:{names})/seed(?!{seed}(?:/|$)))" if models else ""
 
 
 def megabytes(base, per_input=0.0):
@@ -206,10 +227,21 @@ def megabytes(base, per_input=0.0):
     return lambda wildcards, input, attempt: int((base + per_input * input.size_mb) * attempt)
 
 
-def sized(estimate, kind):
+def scoring():
+    """Arguments of the verb `evaluate` that every job has; what is decoded from follows them."""
+    settings = PLAN.config.evaluation
+    arguments = f"--resamples {settings.resamples} --few-shot {' '.join(map(str, settings.few_shot))}"
+    if not settings.decoding:
+        return arguments
+    targets = json.dumps({name: asdict(target) for name, target in settings.decoding.items()})
+    return f"{arguments} --decoding {shlex.quote(targets)} --train"
+
+
+def sized(estimate, kind, times=lambda wildcards: 1):
     """Memory or run time of a job by the size of its cohort's trains; more with every attempt."""
     return often(
-        lambda wildcards, input, attempt: estimate(kind, input.trains, cohort_of(wildcards).windows.bin_size, attempt)
+        lambda wildcards, input, attempt: times(wildcards)
+        * estimate(kind, input.trains, cohort_of(wildcards).windows.bin_size, attempt)
     )
 
 

@@ -1,4 +1,4 @@
-# fit -> scores: the metrics of the fits of one model, then one tidy table of all.
+# fits -> scores: the metrics of the fits of a cohort, then one tidy table of all.
 # What the model expects in the training part, which readouts of behaviour are fitted to, is predicted only for them.
 
 
@@ -24,23 +24,23 @@ rule predict:
         code=code_of("pipeline_lib.training.predict"),
     shell:
         "python -m pipeline_lib predict --fit {input.fit:q} --trains {input.trains:q} --split {input.split:q}"
-        " --implementation {params.implementation:q} --out {output:q} > {log} 2>&1"
+        " --implementation {params.implementation:q} --out {output:q} > {log:q} 2>&1"
 
 
-# All seeds in one job: scoring one takes less time than starting Python.
+# All fits of a cohort in one job: scoring one takes less time than starting Python.
 rule evaluate:
     input:
-        fits=per_seed(FIT),
-        training=per_seed(PREDICTIONS) if PLAN.config.evaluation.decoding else [],
+        fits=per_fit(PATHS.fit),
+        training=per_fit(PATHS.predictions) if PLAN.config.evaluation.decoding else [],
         trains=per_session(TRAINS),
         recordings=per_session(RECORDING),
         split=SPLIT,
     output:
-        per_seed(SCORES),
+        SCORES,
     log:
-        PATHS.log("evaluate", "{cohort}", "{model}"),
+        PATHS.log("evaluate", "{cohort}"),
     benchmark:
-        PATHS.benchmark("evaluate", "{cohort}", "{model}")
+        PATHS.benchmark("evaluate", "{cohort}")
     group:
         "evaluate"
     conda:
@@ -48,23 +48,39 @@ rule evaluate:
     threads: 1
     resources:
         mem_mb=sized(pipeline_lib.resources.megabytes, "evaluate"),
-        runtime=sized(pipeline_lib.resources.minutes, "evaluate"),
+        runtime=sized(
+            pipeline_lib.resources.minutes, "evaluate", times=lambda wildcards: len(cohort_of(wildcards).models)
+        ),
     params:
-        seeds=SEEDS,
-        resamples=PLAN.config.evaluation.resamples,
-        few_shot=PLAN.config.evaluation.few_shot,
-        decoding=f"--decoding {shlex.quote(DECODING)} --train" if PLAN.config.evaluation.decoding else "",
-        code=code_of("pipeline_lib.evaluation.evaluate"),
+        how=scoring(),
+        code=code_of("pipeline_lib.evaluation.cohort"),
     shell:
         "python -m pipeline_lib evaluate --fit {input.fits:q} --trains {input.trains:q} --split {input.split:q}"
-        " --recordings {input.recordings:q} --cohort {wildcards.cohort} --model {wildcards.model} --seed {params.seeds}"
-        " --resamples {params.resamples} --few-shot {params.few_shot} {params.decoding} {input.training:q}"
-        " --out {output:q} > {log} 2>&1"
+        " --recordings {input.recordings:q} {params.how} {input.training:q} --out {output:q} > {log:q} 2>&1"
+
+
+# One fit, for who asks for that cell alone, or for what a model that fails leaves of its cohorts (`snakemake scores`).
+use rule evaluate as evaluate_fit with:
+    input:
+        fits=FIT,
+        training=PREDICTIONS if PLAN.config.evaluation.decoding else [],
+        trains=per_session(TRAINS),
+        recordings=per_session(RECORDING),
+        split=SPLIT,
+    output:
+        SCORES_OF_FIT,
+    log:
+        PATHS.log("evaluate", "{cohort}", "{model}", "seed{seed}"),
+    benchmark:
+        PATHS.benchmark("evaluate", "{cohort}", "{model}", "seed{seed}")
+    resources:
+        mem_mb=sized(pipeline_lib.resources.megabytes, "evaluate"),
+        runtime=sized(pipeline_lib.resources.minutes, "evaluate"),
 
 
 rule collect:
     input:
-        listed(PATHS.scores(*fit) for fit in PLAN.fits),
+        listed(map(PATHS.scores, PLAN.scored)),
     output:
         METRICS,
     log:
@@ -83,4 +99,4 @@ rule collect:
         results=lambda wildcards, output: dirname(output[0]),
         code=code_of("pipeline_lib.evaluation.evaluate"),
     shell:
-        "python -m pipeline_lib collect --config {params.config} --results {params.results:q} --out {output:q} > {log} 2>&1"
+        "python -m pipeline_lib collect --config {params.config} --results {params.results:q} --out {output:q} > {log:q} 2>&1"

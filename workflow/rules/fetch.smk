@@ -25,16 +25,18 @@ rule simulate:
         ),
     shell:
         "python -m pipeline_lib simulate --simulator {params.simulation[simulator]} --layout {params.simulation[layout]}"
-        " --seed {params.simulation[seed]} --settings {params.settings:q} --out {output:q} > {log} 2>&1"
+        " --seed {params.simulation[seed]} --settings {params.settings:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule fetch:
     output:
-        whole(PATHS.fetched("{remote}")),
+        whole(DOWNLOADS.fetched("{remote}"), DOWNLOADS),
     log:
         PATHS.log("fetch", "{remote}"),
     wildcard_constraints:
         remote="|".join(map(re.escape, REMOTE)) or "none",
+    # Where Snakemake is told to keep downloads for other projects. Else it would remind of that at every start.
+    cache: "omit-software" if CACHED else False
     # Compute nodes often have no way out.
     localrule: True
     conda:
@@ -48,7 +50,7 @@ rule fetch:
         location=lambda wildcards: REMOTE[wildcards.remote][0].remote.text,
         source=lambda wildcards: REMOTE[wildcards.remote][0].source,
         options=lambda wildcards: [json.dumps(session.options) for session in REMOTE[wildcards.remote]],
-        data=lambda wildcards, output: output[0].removesuffix(PATHS.fetched(wildcards.remote)) + PLAN.config.data,
+        data=lambda wildcards, output: output[0].removesuffix(DOWNLOADS.fetched(wildcards.remote)) + PLAN.config.data,
         ledger=f"--ledger {shlex.quote(PLAN.config.downloads.ledger)}" if PLAN.config.downloads.ledger else "",
         accept=PLAN.config.downloads.accept,
         sdk="--sdk" if PLAN.config.downloads.sdk else "",
@@ -57,7 +59,7 @@ rule fetch:
     shell:
         "python -m pipeline_lib fetch --location {params.location:q} --source {params.source}"
         " --options {params.options:q} --data {params.data:q} {params.ledger} --accept {params.accept:q}"
-        " {params.sdk} --parallel {params.parallel} {params.cache} > {log} 2>&1"
+        " {params.sdk} --parallel {params.parallel} {params.cache} > {log:q} 2>&1"
 
 
 rule record:
@@ -85,4 +87,4 @@ rule record:
         ),
     shell:
         "python -m pipeline_lib record --session {wildcards.session} --source {params.source} --location {params.location:q}"
-        " --options {params.options:q} --out {output:q} > {log} 2>&1"
+        " --options {params.options:q} --out {output:q} > {log:q} 2>&1"

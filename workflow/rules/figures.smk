@@ -32,7 +32,7 @@ rule figure:
         caption=lambda wildcards: FIGURE_SPECS[wildcards.figure].caption,
         code=lambda wildcards: code_of_figures([wildcards.figure])(wildcards),
     shell:
-        "python -m pipeline_lib figure {wildcards.figure} --config {params.config} --out {params.out:q} > {log} 2>&1"
+        "python -m pipeline_lib figure {wildcards.figure} --config {params.config} --out {params.out:q} > {log:q} 2>&1"
 
 
 for figures in FIGURE_FILES.sets:
@@ -66,7 +66,7 @@ for figures in FIGURE_FILES.sets:
             code=code_of_figures(figures.names),
         shell:
             "python -m pipeline_lib figure {params.names} --of {wildcards.of} --config {params.config} --out {params.out:q}"
-            " > {log} 2>&1"
+            " > {log:q} 2>&1"
 
 
 rule report_page:
@@ -94,4 +94,4 @@ rule report_page:
         config=CONFIG,
         page=[sha256_file(template) for template in REPORT_TEMPLATES],
     shell:
-        "python -m pipeline_lib report --config {params.config} --results {params.results:q} --out {output:q} > {log} 2>&1"
+        "python -m pipeline_lib report --config {params.config} --results {params.results:q} --out {output:q} > {log:q} 2>&1"

@@ -12,6 +12,8 @@ rule fit:
         PATHS.log("fit", "{cohort}", "{model}", "seed{seed}"),
     benchmark:
         PATHS.benchmark("fit", "{cohort}", "{model}", "seed{seed}")
+    wildcard_constraints:
+        model=no(PLAN.ensembles) + no(COPIED, SEEDS[0]) + NAME.pattern,
     conda:
         "../envs/main.yaml"
     threads: PLAN.config.threads
@@ -25,14 +27,38 @@ rule fit:
     shell:
         "python -m pipeline_lib fit --trains {input.trains:q} --split {input.split:q} --model {wildcards.model}"
         " --implementation {params.fit[implementation]:q} --settings {params.fit[settings]:q} --seed {wildcards.seed}"
-        " --code {params.fit[code]} --out {output:q} > {log} 2>&1"
+        " --code {params.fit[code]} --out {output:q} > {log:q} 2>&1"
+
+
+# Nothing in these models depends on the seed: it is the same fit again.
+if COPIED:
+
+    rule copy_fit:
+        input:
+            FIT.replace("{seed}", str(SEEDS[0])),
+        output:
+            [whole(path) for path in per_seed(FIT, SEEDS[1:])],
+        log:
+            PATHS.log("fit", "{cohort}", "{model}", "copies"),
+        wildcard_constraints:
+            model="|".join(map(re.escape, COPIED)),
+        group:
+            "copies"
+        conda:
+            "../envs/main.yaml"
+        threads: 1
+        resources:
+            mem_mb=megabytes(500),
+            runtime=10,
+        params:
+            seeds=SEEDS[1:],
+            code=code_of("pipeline_lib.training.copy"),
+        shell:
+            "python -m pipeline_lib copy --fit {input:q} --seed {params.seeds} --out {output:q} > {log:q} 2>&1"
 
 
 # All seeds of a model in one process, where the configuration says so of it (`ensemble: true`).
 if PLAN.ensembles:
-    fit_minutes = sized(pipeline_lib.resources.minutes, "fit")
-
-    ruleorder: fit_ensemble > fit
 
     rule fit_ensemble:
         input:
@@ -52,7 +78,7 @@ if PLAN.ensembles:
         resources:
             mem_mb=sized(pipeline_lib.resources.megabytes, "fit"),
             # On a CPU seeds take as long together as one after the other.
-            runtime=lambda wildcards, input, attempt: len(SEEDS) * fit_minutes(wildcards, input, attempt),
+            runtime=sized(pipeline_lib.resources.minutes, "fit", times=lambda wildcards: len(SEEDS)),
             gpu=gpus_of,
         params:
             fit=ensemble_of,
@@ -60,4 +86,4 @@ if PLAN.ensembles:
         shell:
             "python -m pipeline_lib fit --trains {input.trains:q} --split {input.split:q} --model {wildcards.model}"
             " --implementation {params.fit[implementation]:q} --settings {params.fit[settings]:q}"
-            " --seed {params.seeds} --code {params.fit[code]} --out {output:q} > {log} 2>&1"
+            " --seed {params.seeds} --code {params.fit[code]} --out {output:q} > {log:q} 2>&1"

@@ -18,7 +18,7 @@ rule search_trial:
     resources:
         mem_mb=sized(pipeline_lib.resources.megabytes, "fit"),
         runtime=sized(pipeline_lib.resources.minutes, "fit"),
-        gpu=lambda wildcards: int(search_of(wildcards).model in ON_GPU),
+        gpu=lambda wildcards: int(search_of(wildcards).model in ABLE["uses_gpu"]),
     params:
         out=lambda wildcards, output: output[0].rpartition(f"/generation{wildcards.generation}/")[0],
         code=lambda wildcards: code_id(
@@ -29,7 +29,7 @@ rule search_trial:
         ),
     shell:
         "python -m pipeline_lib search --trains {input.trains:q} --split {input.split:q} --search {input.search:q}"
-        " --trial {wildcards.generation} {wildcards.member} --out {params.out:q} > {log} 2>&1"
+        " --trial {wildcards.generation} {wildcards.member} --out {params.out:q} > {log:q} 2>&1"
 
 
 rule search:
@@ -52,4 +52,4 @@ rule search:
         out=lambda wildcards, output: dirname(output[0]),
     shell:
         "python -m pipeline_lib search --trains {input.trains:q} --split {input.split:q} --search {input.search:q}"
-        " --out {params.out:q} > {log} 2>&1"
+        " --out {params.out:q} > {log:q} 2>&1"

@@ -20,7 +20,7 @@ rule convert:
         counts=PLAN.config.counts,
         code=code_of("pipeline_lib.trains.store"),
     shell:
-        "python -m pipeline_lib convert --recording {input:q} --counts {params.counts} --out {output:q} > {log} 2>&1"
+        "python -m pipeline_lib convert --recording {input:q} --counts {params.counts} --out {output:q} > {log:q} 2>&1"
 
 
 rule split:
@@ -45,4 +45,4 @@ rule split:
         code=code_of("pipeline_lib.trains.splits"),
     shell:
         "python -m pipeline_lib split --trains {input.trains:q} --cohort {wildcards.cohort} --windows {params.windows:q}"
-        " --splits {params.splits:q} --out {output:q} > {log} 2>&1"
+        " --splits {params.splits:q} --out {output:q} > {log:q} 2>&1"

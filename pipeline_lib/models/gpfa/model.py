@@ -36,6 +36,7 @@ class Gpfa(Model):
     Config = Settings
     config: Settings
     sees = "held-in units other than itself, past and future"
+    random = False
 
     def fit(self, data: FitData, run: Run) -> None:
         """Fit the latents for every number of them; choose it, and the readout's penalty, on the validation part."""

@@ -1,0 +1,64 @@
+"""Scores of what a failed run leaves: the fits that are there, of cohorts that could not be scored as a whole."""
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline_lib.errors import Failure, InputError
+from pipeline_lib.evaluation.cohort import Scoring
+from pipeline_lib.paths import Paths
+from pipeline_lib.plan import Plan
+
+PATIENCE = 60.0
+"""Seconds that this may take after a failed run."""
+
+Fit = tuple[str, str, int]
+
+
+def leftover_scores(plan: Plan, paths: Paths, folder: Path, patience: float = PATIENCE) -> Iterator[Path]:
+    """Tables of the finished fits of cohorts that have no table because a fit, or scoring one, failed.
+
+    A cohort is scored in one job, so that a model that fails would take the scores of the others with it. They are
+    scored here, one by one, into `folder`; a fit that was scored alone before (`snakemake scores`) is taken as it is.
+    What takes longer than `patience` (seconds) is left out, and it is said how to get it.
+    """
+    until, left = time.monotonic() + patience, 0
+    for cohort in plan.scored:
+        fits = [(cohort, model, seed) for model in plan.cohorts[cohort].models for seed in plan.config.seeds]
+        if Path(paths.scores(cohort)).exists() or not _failed(cohort, fits, paths):
+            continue
+        scoring = _scoring(plan, paths, cohort)
+        for fit in fits:
+            alone, made = Path(paths.scores_of_fit(*fit)), Path(paths.fit(*fit))
+            if alone.exists():
+                yield alone
+            elif made.exists() and time.monotonic() > until:
+                left += 1
+            elif made.exists():
+                training, table = Path(paths.predictions(*fit)), folder / "-".join(map(str, (*fit, "scores.parquet")))
+                try:
+                    scoring.write(made.parent, training.parent if training.exists() else None, table)
+                except (InputError, Failure) as error:
+                    print(f"not scored: {error}", file=sys.stderr)
+                else:
+                    yield table
+    if left:
+        print(f"{left} finished fits are not scored yet: snakemake --cores all scores", file=sys.stderr)
+
+
+def _failed(cohort: str, fits: list[Fit], paths: Paths) -> bool:
+    """Whether a fit of the cohort, or its scoring, was begun and is not there, rather than never begun."""
+    unmade = [fit for fit in fits if not Path(paths.fit(*fit)).exists()]
+    logs = [
+        paths.log("fit", cohort, model, name)
+        for _, model, seed in unmade
+        for name in (f"seed{seed}", "copies", "ensemble")
+    ]
+    return any(Path(log).exists() for log in [*logs, paths.log("evaluate", cohort)])
+
+
+def _scoring(plan: Plan, paths: Paths, cohort: str) -> Scoring:
+    sessions, how = plan.cohorts[cohort].sessions, plan.config.evaluation
+    trains, recordings = ([Path(of(each)).parent for each in sessions] for of in (paths.trains, paths.recording))
+    return Scoring(trains, Path(paths.split(cohort)), recordings, how.resamples, how.decoding, how.few_shot)

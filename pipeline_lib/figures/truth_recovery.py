@@ -1,0 +1,110 @@
+"""How near the models of simulated sessions come to the truth: to its rates, and to the latents behind them."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.figures.style import (
+    FAINT,
+    QUIET,
+    model_colours,
+    model_name,
+    model_order,
+    new_figure,
+    panel_title,
+    styled,
+)
+from pipeline_lib.figures.units import shortened
+
+CAPTION = (
+    "Where a simulation knows the truth: which share of its variance (R\u00b2) each model explains, in the windows of "
+    "the test part. Rates are compared as they are, unit by unit, and averaged over units; held-out units were hidden "
+    "from the models. Latents are compared after the affine map that fits one half of the windows best, on the other "
+    "half; a model without latents has no point. Points are seeds, bars 95 % bootstrap intervals. 1 is the truth, 0 as "
+    "good as its mean: look for models that know more of single trials than smoothing shows."
+)
+
+PANELS = {
+    ("rate_r2", "heldin"): "Rates, held-in units",
+    ("rate_r2", "heldout"): "Rates, held-out units",
+    ("latent_r2", "all"): "Latents",
+}
+MOST_SESSIONS = 6
+"""With more sessions than these, a row is a model and a point a session."""
+FLOOR = -0.25
+"""Least R2 on the axis; below it, a point is an arrow at the edge."""
+COLUMNS = ["session", "model", "seed", "metric", "units", "value", "ci_low", "ci_high"]
+
+
+def data(metrics: Path | str) -> pd.DataFrame:
+    """Rows of the metrics table that compare with a simulation's truth: session (with its cohort, where that has
+    another name), model, seed, metric ("rate_r2" or "latent_r2"), units, value, ci_low, ci_high.
+
+    Raises NothingToDrawError where no session knows its truth.
+    """
+    table = pd.read_parquet(metrics)
+    kinds = table["metric"] + " " + table["units"]
+    chosen = (table["split"] == "test") & table["value"].notna() & kinds.isin([" ".join(kind) for kind in PANELS])
+    found = table[chosen]
+    if found.empty:
+        raise NothingToDrawError("No session of these results knows its true rates or latents.")
+    session, cohort = found["session"].astype(str), found["cohort"].astype(str)
+    found = found.assign(session=session.where(session == cohort, session + ", " + cohort))
+    return found[COLUMNS].sort_values(["session", "metric", "units", "model", "seed"], ignore_index=True)
+
+
+@styled
+def draw(table: pd.DataFrame) -> Figure:
+    """A panel for rates of held-in units, of held-out units, and for latents; a row a session and model."""
+    models = model_order(table["model"].unique())
+    sessions = table["session"].drop_duplicates().tolist()
+    blocks = sessions if len(sessions) <= MOST_SESSIONS else [""]
+    heading = len(blocks) > 1 or blocks != [""]
+    places = {
+        (block, model): (k + heading) + number * (len(models) + 1.5)
+        for number, block in enumerate(blocks)
+        for k, model in enumerate(models)
+    }
+    names = {place: model_name(model) for (_, model), place in places.items()}
+    if heading:
+        names |= {number * (len(models) + 1.5): shortened(block, 24) for number, block in enumerate(blocks)}
+    panels = [kind for kind in PANELS if ((table["metric"] == kind[0]) & (table["units"] == kind[1])).any()]
+    figure = new_figure("double" if len(panels) > 1 else "wide", 3.7 * max(names) + 18)
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    colours = model_colours(models)
+    for axes, letter, (metric, units) in zip(grid, "abc", panels, strict=False):
+        own = table[(table["metric"] == metric) & (table["units"] == units)]
+        for (block, model), place in places.items():
+            chosen = own[(own["model"] == model) & ((own["session"] == block) | (block == ""))]
+            _scores(axes, chosen, place, colours[model])
+        panel_title(axes, letter, PANELS[metric, units])
+        axes.set(xlabel="R\u00b2 with the truth", xlim=(min(0.0, *_shown(table)) - 0.02, 1.0))
+        axes.axvline(0, color=QUIET, lw=0.6, zorder=0)
+        axes.grid(axis="x", color=FAINT, lw=0.4)
+        axes.set_axisbelow(True)
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    grid[0].set_yticks(list(names), list(names.values()))
+    grid[0].set_ylim(max(names) + 0.7, -0.7)
+    for place, label in zip(names, grid[0].get_yticklabels(), strict=True):
+        label.set_fontweight("normal" if place in places.values() else "bold")
+    return figure
+
+
+def _shown(table: pd.DataFrame) -> np.ndarray:
+    return table[["value", "ci_low"]].min(axis=1).clip(lower=FLOOR).to_numpy()
+
+
+def _scores(axes: Axes, scores: pd.DataFrame, place: float, colour: str) -> None:
+    """Points side by side, each with its interval; those below `FLOOR` as arrows."""
+    values = scores["value"].to_numpy()
+    heights = place + ((np.arange(len(values)) * 0.618) % 1 - 0.5) * 0.5 * (len(values) > 1)
+    inside = values >= FLOOR
+    low, high = (scores[end].fillna(scores["value"]).clip(lower=FLOOR).to_numpy() for end in ("ci_low", "ci_high"))
+    axes.hlines(heights[inside], low[inside], high[inside], color=colour, lw=1.0)
+    axes.plot(values[inside], heights[inside], "o", ms=3.0, color=colour, mec="white", mew=0.3)
+    axes.plot(np.full((~inside).sum(), FLOOR), heights[~inside], "<", ms=3.5, color=colour)
