@@ -1,6 +1,7 @@
 """The Neuroformer: tokens, a training step and generation at the size of the published recording, and what it learns.
 
     python benchmarks/neuroformer.py                     tokens, step, generation
+    python benchmarks/neuroformer.py --trained 300       generation by a network that has learned for so many steps
     python benchmarks/neuroformer.py --gpu               training step and generation on a GPU, by the clock
 
 Size: 2,023 units, 40 spikes a window of 50 ms, 3 frames of 30 x 100, width 256, 6 layers each (25 M weights). The
@@ -15,9 +16,13 @@ import os
 import platform
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # before torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -25,15 +30,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
+from pipeline_lib.models.contract import FitData
+from pipeline_lib.models.neuroformer import drafts
 from pipeline_lib.models.neuroformer.generation import AHEAD, write
+from pipeline_lib.models.neuroformer.model import NeuroformerModel
 from pipeline_lib.models.neuroformer.network import Neuroformer, Shapes
 from pipeline_lib.models.neuroformer.public import PublicNeuroformer, PublicSizes, public_rows
+from pipeline_lib.models.neuroformer.report import token_tables
 from pipeline_lib.models.neuroformer.sampling import Sampling
 from pipeline_lib.models.neuroformer.settings import Config
 from pipeline_lib.models.neuroformer.tokens import Tokens, tokens_of_trains
 from pipeline_lib.models.torch_model import Layout
+from pipeline_lib.sources.simulate import simulate
 from pipeline_lib.training.batches import Batch
+from pipeline_lib.training.run import Run
+from pipeline_lib.trains.splits import SplitSettings, make_split
 from pipeline_lib.trains.store import Trains
+from pipeline_lib.trains.windows import WindowSettings
 
 UNITS, SPIKES, WINDOWS = 2023, 40, 4
 FRAME = (30, 100)
@@ -147,6 +160,76 @@ def generation(
     return total / (clock() - start)
 
 
+@contextmanager
+def drafts_counted() -> Iterator[list[int]]:
+    """How many drafted tokens have stayed and how many were judged, one after the other, while this is open."""
+    found, original = [0, 0], drafts.judged
+
+    def counted(draft: drafts.Draft, *laws: Any) -> tuple[int, bool]:
+        stay, bin_stays = original(draft, *laws)
+        found[0] += stay
+        found[1] += min(stay + 1, len(draft.bin))
+        return stay, bin_stays
+
+    drafts.judged = counted  # type: ignore[assignment]
+    try:
+        yield found
+    finally:
+        drafts.judged = original
+
+
+def lateral_film(seconds: float) -> FitData:
+    """A simulated recording of the published size: 2,023 units that see, run and drive one another, 800 spikes/s."""
+    size = {"height": FRAME[0], "width": FRAME[1], "duration": seconds, "hubs": 100, "targets": 40}
+    recording = simulate("video", {"units": UNITS, "base_rate": 20 * SPIKES / UNITS * 0.67} | size, 0, "a")
+    trains = Trains.from_recording(recording)
+    windows = WindowSettings(bin_size=10, mode="continuous", length=0.2, history=0.05)
+    split = SplitSettings(block=3.0, gap=0.1, fractions=(0.9, 0.03, 0.07))
+    return FitData({"a": trains}, make_split([trains], windows, split, "film"))
+
+
+def trained(steps: int, seconds: float = 240, windows: int = 12) -> None:
+    """Generation by a trained network, one test window after the other, beside the public one."""
+    data, start = lateral_film(seconds), time.process_time()
+    settings = {"steps": steps, "batch": 1, "warmup": steps // 10, "learning_rate": 5e-4, "evaluate_every": steps // 3}
+    model = NeuroformerModel(replace(LATERAL, **settings, average=0.9, patience=None, probes=0), 0)
+    with tempfile.TemporaryDirectory() as folder:
+        model.fit(replace(data, fitting=True), Run(Path(folder)))
+    print(f"trained in {time.process_time() - start:.0f} CPU-s", flush=True)
+    scores, tokens = token_tables(model, data, ["test"])
+    bits = scores.query("null == 'train mean'")["value"].iloc[0]
+    print(f"{tokens['spikes'].iloc[0]} test spikes, {bits:+.3f} bits/spike against the training means", flush=True)
+    measure_trained(model, data, windows)
+
+
+@torch.inference_mode()
+def measure_trained(model: NeuroformerModel, data: FitData, windows: int) -> None:
+    """A row of the table for each length of drafts."""
+    network, batch = model.network, next(model.batches(data, "a", "test"))
+    head, cut = network.head("a"), network.windows(batch)
+    others, _ = network.modalities(batch, cut.cut)
+    context = network.context(head, cut.past, others)
+    rows = torch.arange(windows).split(1)
+    public = public_tokens()
+    print("\n| generation, trained | tokens/s | x | drafts that stay |\n|---|---|---|---|")
+    print(f"| public network | {public:.1f} | 1 | |", flush=True)
+    for ahead in (0, 2, 3, 4, AHEAD, 8):
+        generator = torch.Generator().manual_seed(0)
+        total, start = 0, time.process_time()
+        with drafts_counted() as counts:
+            for row in rows:
+                own, width = context.rows(row), cut.cut.width[row]
+                total += int(write(network, head, own, width, Sampling(), generator, ahead=ahead).count.sum())
+        speed = total / (time.process_time() - start)
+        stay = f"{100 * counts[0] / counts[1]:.0f} %" if counts[1] else ""
+        print(f"| drafts of {ahead} | {speed:.0f} | {speed / public:.1f} | {stay} |", flush=True)
+    greedy = Sampling(temperature=0.0, most=60)
+    for row in rows[:2]:
+        own, width = context.rows(row), cut.cut.width[row]
+        kept, plain = (write(network, head, own, width, greedy, keep=keep) for keep in (True, False))
+        print(f"greedy: {int(kept.count)} tokens, same as uncached: {torch.equal(kept.unit, plain.unit)}", flush=True)
+
+
 def on_gpu() -> None:
     """Training steps and generation on a GPU, seconds by the clock."""
     print(f"torch {torch.__version__}, {torch.cuda.get_device_name()}\n")
@@ -174,11 +257,15 @@ def on_gpu() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gpu", action="store_true", help="on a GPU instead")
+    parser.add_argument("--trained", type=int, metavar="STEPS", help="generation after so many steps of training")
     options = parser.parse_args()
     if options.gpu:
         on_gpu()
         return
     torch.set_num_threads(1)
+    if options.trained:
+        trained(options.trained)
+        return
     print(f"torch {torch.__version__}, {platform.processor() or platform.machine()}, one thread\n")
     print("| tokens of a whole session | million spikes/s | public code |\n|---|---|---|")
     print(f"| 200 units x 5 Hz x 1,200 s | {tokenising(200, 5, 1200) / 1e6:.1f} | 0.046 |")

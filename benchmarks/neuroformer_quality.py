@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # before torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -28,10 +28,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from benchmarks.neuroformer import drafts_counted
 from pipeline_lib.evaluation.coupling import auc
 from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.glm import MODEL as GLM
-from pipeline_lib.models.neuroformer import drafts
 from pipeline_lib.models.neuroformer.connectivity import attention
 from pipeline_lib.models.neuroformer.generation import write
 from pipeline_lib.models.neuroformer.independent import IndependentNeuroformer
@@ -39,6 +39,7 @@ from pipeline_lib.models.neuroformer.model import NeuroformerModel
 from pipeline_lib.models.neuroformer.network import Neuroformer, Shapes
 from pipeline_lib.models.neuroformer.report import decoding_table, token_tables
 from pipeline_lib.models.neuroformer.sampling import Sampling
+from pipeline_lib.models.neuroformer.session import ReadOut
 from pipeline_lib.models.neuroformer.settings import Config
 from pipeline_lib.models.neuroformer.tokens import tokens_of_counts
 from pipeline_lib.models.torch_model import Layout
@@ -58,11 +59,14 @@ DECODING = Config(
     loss_terms=(SPEED,),
     select=SPEED,
     probes=0,
-    batch=32,
-    steps=1200,
+    batch=8,
+    steps=100,
+    warmup=20,
     patience=None,
-    evaluate_every=100,
+    evaluate_every=25,
 )
+BLOCK = 30.0
+"""Seconds of the blocks that recordings are split by."""
 FRACTIONS = (0.02, 0.1, 0.3, 1.0)
 PENALTIES = 10.0 ** np.arange(0, 6, 0.5)
 Rows = Iterable[dict[str, Any]]
@@ -122,14 +126,14 @@ def cohort(counts: np.ndarray, directory: Path) -> FitData:
     write_store(directory / "trains", "made", times, len(counts) * 0.01)
     trains = Trains.open(directory / "trains")
     windows = WindowSettings(bin_size=10, mode="continuous", length=1.0, history=0.15)
-    return FitData({"made": trains}, make_split([trains], windows, SplitSettings(block=30.0), "made"))
+    return FitData({"made": trains}, make_split([trains], windows, SplitSettings(block=BLOCK), "made"))
 
 
 def film(seed: int, minutes: float) -> FitData:
     """The stand-in `video` of 40 units as a cohort of 1-s windows in contiguous blocks of 30 s."""
     trains = Trains.from_recording(simulate("video", {"duration": 60.0 * minutes}, seed, "film"))
     windows = WindowSettings(bin_size=10, mode="continuous", length=1.0, history=DECODING.past)
-    return FitData({"film": trains}, make_split([trains], windows, SplitSettings(block=30.0, gap=1.0), "film"))
+    return FitData({"film": trains}, make_split([trains], windows, SplitSettings(block=BLOCK, gap=1.0), "film"))
 
 
 def fitted(config: Config, data: FitData, seed: int, device: str) -> tuple[NeuroformerModel, float]:
@@ -173,24 +177,15 @@ def fit_hubs(options: argparse.Namespace) -> Rows:
 
 def drafts_kept(network: Neuroformer, spikes_ahead: int = 3) -> float:
     """Share of drafted tokens that a trained network keeps, judged one after the other, over windows of one past."""
-    head, kept, judgements = network.head("made"), 0, 0
+    head = network.head("made")
     past = tokens_of_counts(torch.poisson(head.expected.expand(network.past, -1)[None]).long())
     with torch.inference_mode():
         context = network.context(head, past)
-    original = drafts.judged
-
-    def counted(draft: drafts.Draft, *laws: Any) -> tuple[int, bool]:
-        nonlocal kept, judgements
-        stay, bin_stays = original(draft, *laws)
-        kept, judgements = kept + stay, judgements + min(stay + 1, len(draft.bin))
-        return stay, bin_stays
-
-    drafts.judged = counted
     width, generator = torch.tensor([network.bins]), torch.Generator().manual_seed(0)
-    for _ in range(200):
-        write(network, head, context, width, Sampling(), generator, ahead=spikes_ahead)
-    drafts.judged = original
-    return kept / max(judgements, 1)
+    with drafts_counted() as counts:
+        for _ in range(200):
+            write(network, head, context, width, Sampling(), generator, ahead=spikes_ahead)
+    return counts[0] / max(counts[1], 1)
 
 
 def heads_cost(options: argparse.Namespace) -> Rows:
@@ -265,7 +260,8 @@ def r2_of(table: pd.DataFrame, column: str) -> float:
 
 
 def fit_decoding(options: argparse.Namespace) -> Rows:
-    """Test R2 of speed, ours and ridge, on the same windows; only that of validation with `--part validation`."""
+    """Test R2 of speed on the same windows: ours, the regression that it starts from alone, and ridge; of validation
+    windows with `--part validation`."""
     data = film(options.seed, options.minutes or 60)
     given = {
         "decode_hidden": options.hidden,
@@ -275,18 +271,25 @@ def fit_decoding(options: argparse.Namespace) -> Rows:
     }
     config = replace(DECODING, **given)
     if options.steps:
-        config = replace(config, steps=options.steps, evaluate_every=min(100, options.steps))
+        config = replace(config, steps=options.steps, evaluate_every=min(50, options.steps))
     linear, how = ridge(data, config)
     model, spent = fitted(config, data, options.seed, options.device)
     ours, _ = decoding_table(model, data, [options.part])
+    read_out = cast(ReadOut, model.network.head("film").decode["running/speed"])
+    with torch.no_grad():
+        for weight in cast(torch.nn.Linear, read_out.map[-1]).parameters():
+            weight.zero_()
+    start, _ = decoding_table(model, data, [options.part])
     linear = linear[linear["split"] == options.part].reset_index(drop=True)
-    table = linear.assign(ours=ours["predicted"], ours_true=ours["true"])
+    table = linear.assign(ours=ours["predicted"], start=start["predicted"], ours_true=ours["true"])
     table = table[table["known"] & table["ours_true"].notna()]
     assert len(ours) == len(linear) and np.corrcoef(table["true"], table["ours_true"])[0, 1] > 0.99
     table = table.assign(true=table["ours_true"])
-    found = {"ours": r2_of(table, "ours"), "ridge": r2_of(table, "ridge")}
-    squares = [((table["true"] - table[name]) ** 2).groupby(table["sample"]).sum() for name in ("ridge", "ours")]
-    whole = ((table["true"] - table["true"].mean()) ** 2).groupby(table["sample"]).sum()
+    found = {name: r2_of(table, name) for name in ("ours", "start", "ridge")}
+    # Speed lasts for seconds, so that what is drawn anew are blocks of the split, not windows.
+    block = data.split.samples["start_tick"].loc[table["sample"]].to_numpy() // round(BLOCK * 1e5)
+    squares = [((table["true"] - table[name]) ** 2).groupby(block).sum() for name in ("ridge", "ours")]
+    whole = ((table["true"] - table["true"].mean()) ** 2).groupby(block).sum()
     drawn = np.random.default_rng(0).multinomial(len(whole), np.full(len(whole), 1 / len(whole)), 2000)
     gains = drawn @ (squares[0] - squares[1]).to_numpy() / (drawn @ whole.to_numpy())
     low, high = np.percentile(gains, [2.5, 97.5])
@@ -297,19 +300,25 @@ def fit_decoding(options: argparse.Namespace) -> Rows:
 
 
 def fit_finetuning(options: argparse.Namespace) -> Rows:
-    """R2 of speed learned from a share of the windows, from scratch and after learning the spikes of all windows."""
+    """R2 of speed learned from a share of the windows, from scratch and after learning the spikes of all windows.
+
+    Without the regression that read-outs start from, unless `--regression`: it needs no network. Pretraining has no
+    read-out, so that it cannot have seen the speed of a window that is left out.
+    """
     data = film(options.seed, options.minutes or 30)
-    config = replace(DECODING, steps=options.steps or 250, evaluate_every=50, batch=16)
+    given = {"steps": options.steps or 100, "width": options.width, "batch": options.batch}
+    config = replace(DECODING, evaluate_every=20, decode_linear=options.regression, **given)
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "pretrained.safetensors"
-        spikes = replace(config, loss_terms=("time", "id"), select=None, steps=2 * config.steps)
+        spikes = replace(config, decode={}, loss_terms=("time", "id"), select=None, steps=3 * config.steps)
         write_arrays(path, fitted(spikes, data, options.seed, options.device)[0].state())
         for fraction in FRACTIONS:
             for start, initial in (("scratch", None), ("pretrained", str(path))):
                 share = replace(config, fraction=fraction, initial=initial)
                 model, _ = fitted(share, data, options.seed, options.device)
                 score = decoding_table(model, data, ["test"])[1].set_index("metric")["value"]
-                row = {"seed": options.seed, "fraction": fraction, "start": start}
+                row = {"seed": options.seed, "regression": options.regression, "fraction": fraction, "start": start}
+                row |= given
                 yield row | {"r2": score["decoding_r2 running/speed"], "r": score["decoding_r running/speed"]}
 
 
@@ -360,6 +369,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compat", action="store_true")
+    parser.add_argument("--regression", action="store_true", help="finetuning: read-outs start from a regression")
     parser.add_argument("--hidden", type=int, default=DECODING.decode_hidden)
     parser.add_argument("--dropout", type=float, default=DECODING.dropout)
     parser.add_argument("--width", type=int, default=DECODING.width)

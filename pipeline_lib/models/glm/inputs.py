@@ -13,6 +13,7 @@ import numpy as np
 from pipeline_lib.bases import BSpline, basis_by_name
 from pipeline_lib.clock import to_seconds, to_ticks
 from pipeline_lib.errors import InputError
+from pipeline_lib.models.glm.gain import gain_columns, populations
 from pipeline_lib.models.glm.settings import EVENTS, Signal
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ Learned = dict[str, np.ndarray]
 
 
 class Inputs:
-    """Columns of one session: baseline splines, those of the conditions, then every signal's.
+    """Columns of one session: gains of the trial, baseline splines, those of the conditions, then every signal's.
 
     Parameters
     ----------
@@ -42,6 +43,8 @@ class Inputs:
         """Values (frames, columns) float32 at some frames of a layout, 0 in the history; None without columns."""
         window, position = layout.places(frames)
         found = []
+        if "usual" in self.learned:
+            found.append(gain_columns(self.data, self.session, layout.windows, window, self.learned["usual"]))
         splines = int(self.learned["splines"][0])
         if splines:
             baseline = time_splines(position, int(self.learned["window"][0]), splines)
@@ -56,7 +59,9 @@ class Inputs:
 
     def names(self) -> list[str]:
         """A name a column, in their order."""
-        splines, names = int(self.learned["splines"][0]), []
+        splines, names = int(self.learned["splines"][0]), list[str]()
+        if "usual" in self.learned:
+            names += [f"gain of {name}" for name in populations(self.data, self.session)[0]]
         names += [f"baseline[{number}]" for number in range(1, splines)]
         names += [f"baseline[{number}], {name}" for name in self.conditions[1:] for number in range(splines)]
         for number, signal in enumerate(self.signals):

@@ -30,12 +30,13 @@ if TYPE_CHECKING:
 class CoupledGLM(Model):
     """See the module. What is learned, per session, float64 unless said:
 
-    `coefficients` (units, 1 + features + senders x basis) intercept, baseline splines, signals, couplings;
-    `kernel` (history bins, basis); `senders` int64; `allowed` (senders, units) bool; `splines` and `window` int64 (1,),
-    number of baseline splines and bins of the window they span; `conditions` and `signal{k}_...` see `inputs`;
-    `refractory` (1,) bins of the last kernel, which is a unit's own, 0: none; `bin_size` ms (1,); `strength` (1,) of
-    the penalty; `dispersion` (units,) where it was estimated; `decrement` (units,) nats a bin that the objective may be
-    above its minimum (with a `rank`: of the full fit that is reduced); with `rank`, `channels`, `readout` and `share`,
+    `coefficients` (units, 1 + features + senders x basis) intercept, gains, baseline splines, signals, couplings;
+    `kernel` (history bins, basis); `senders` int64; `allowed` (senders, units) bool; `splines` and `window` int64
+    (1,), number of baseline splines and bins of the window they span; `conditions` and `signal{k}_...` see
+    `inputs`; `refractory` (1,) bins of the last kernel, which is a unit's own, 0: none; `bin_size` ms (1,);
+    `strength` (1,) of the penalty; `usual` (populations,) and `gained` (units, populations) see `gain`;
+    `dispersion` (units,) where it was estimated; `decrement` (units,) nats a bin that the objective may be above
+    its minimum (with a `rank`: of the full fit that is reduced); with `rank`, `channels`, `readout` and `share`,
     see `low_rank.LowRank`; with `inference`, `standard_errors` as `coefficients`, `filter_errors` (senders, units,
     lags) float32 and `p` (senders, units) of "no coupling" (1 where there is none).
     """
@@ -43,6 +44,7 @@ class CoupledGLM(Model):
     Config = Config
     sees = "past of held-in units"
     uses_gpu = True
+    random = False
 
     def __init__(self, config: Any, seed: int) -> None:
         super().__init__(config, seed)
@@ -50,7 +52,8 @@ class CoupledGLM(Model):
         extras = ["the trial's condition"] if config.condition_baselines else []
         if config.signals:
             extras.append("signals " + ", ".join(signal.name for signal in config.inputs))
-        self.sees = "; ".join([type(self).sees, *extras])  # type: ignore[misc]
+        past = "held-in units, past and future" if config.trial_gain else type(self).sees
+        self.sees = "; ".join([past, *extras])  # type: ignore[misc]
 
     def fit(self, data: FitData, run: Run) -> None:
         """Session after session; a restart goes on in the middle of a strength."""

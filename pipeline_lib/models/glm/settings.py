@@ -75,6 +75,8 @@ class Config:
     """B-splines of the time in the window, added to the log rate; 0: a constant; null: 10 where windows are trials."""
     condition_baselines: bool = False
     """Every condition of the trials has a baseline of its own."""
+    trial_gain: bool = False
+    """A gain of the trial: how much a unit's population fires in the whole window is an input."""
     signals: tuple[str | Signal, ...] = ()
     """Behaviour, stimuli and events as inputs: names, or settings (see `Signal`)."""
     observation: Literal["poisson", "bernoulli", "negative_binomial", "gaussian"] = "poisson"
@@ -130,7 +132,14 @@ class Config:
         self._require(self.distance is None or self.distance > 0, "distance", "null, or more than 0")
         self._require(self.rank is None or self.rank >= 1, "rank", "null, or at least 1")
         whole = self.coupling == "all" and self.self_history and self.distance is None and not self.uncoupled
-        fits = whole and not self.refractory and ridge and not self.inference and self.memory != "stream"
+        fits = (
+            whole
+            and not self.refractory
+            and not self.trial_gain
+            and ridge
+            and not self.inference
+            and self.memory != "stream"
+        )
         self._require(self.rank is None or fits, "rank", "null with masks, a sparse penalty, inference or streaming")
         self._require(self.folds >= 2, "folds", "at least 2")
         self._require(not self.condition_baselines or self.baseline != 0, "condition_baselines", "false: baseline is 0")

@@ -17,6 +17,7 @@ from pipeline_lib.models.glm.design import Design
 from pipeline_lib.models.glm.dispersion import estimate_dispersion
 from pipeline_lib.models.glm.engine import Problem, Solution
 from pipeline_lib.models.glm.frames import lay_frames
+from pipeline_lib.models.glm.gain import own_gains, usual_activity
 from pipeline_lib.models.glm.inference import infer
 from pipeline_lib.models.glm.inputs import learn, learn_conditions
 from pipeline_lib.models.glm.low_rank import low_rank
@@ -123,6 +124,8 @@ def _describe(model: CoupledGLM, data: FitData, session: str) -> dict[str, np.nd
     }
     if config.condition_baselines:
         learned["conditions"] = learn_conditions(train)
+    if config.trial_gain:
+        learned |= {"usual": usual_activity(data, session), "gained": own_gains(data, session)}
     return learned | learn(data, session, config.inputs, lay_frames(data, train, 0, merge=True))
 
 
@@ -202,6 +205,8 @@ def _penalised(model: CoupledGLM, learned: dict[str, np.ndarray], design: Design
         couplings[:, :, -1] &= np.arange(design.n_receivers)[:, None] == learned["senders"]
     couplings = couplings.reshape(design.n_receivers, -1)
     features = np.ones((design.n_receivers, design.n_features), dtype=bool)
+    if "gained" in learned:
+        features[:, : learned["gained"].shape[1]] = learned["gained"]
     scale = np.ones(design.columns - 1)
     scale[: design.n_features] = model.config.feature_penalty
     return torch.from_numpy(np.concatenate([features, couplings], axis=1)), torch.from_numpy(scale)

@@ -167,7 +167,7 @@ class GLMTransformerModel(TorchModel):
         return np.concatenate(means), np.concatenate(deviations)
 
     def tables(self, data: FitData) -> dict[str, pd.DataFrame]:
-        """`couplings`, a row a pair of units; `area_couplings`, of populations; `loadings`, a row a unit."""
+        """`couplings`, a row a pair of units; `area_couplings`, of populations; `loadings`, a row a unit; and more."""
         from pipeline_lib.models.glm_transformer.tables import coupling_tables
 
         return coupling_tables(self, data)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline_lib.evaluation.rows import score_row
+from pipeline_lib.models.glm_transformer.unit_scores import unit_scores
 from pipeline_lib.models.torch_model import PREDICTED
 
 AGGREGATION = "variance over windows, bins, units"
@@ -28,6 +29,7 @@ def coupling_tables(model: GLMTransformerModel, data: FitData) -> dict[str, pd.D
     random) and its p, which common input makes small too; z and p_timing of the test that it does not
     (`timing.timing_test`, test trials), and q, their false-discovery rate over the pairs of the session.
     `area_filters`, a row a lag (ms) of these filters; `history_filters`, a row a unit and lag: log-rate per spike.
+    `unit_scores`, a row a held-in unit: see `unit_scores.unit_scores`.
     `couplings`, a row a pair of units: as `coupling_table` of the GLM, p and q of "no coupling" there.
     `scores`, `coupling_share` of the test windows: see `coupling_share`.
     """
@@ -48,7 +50,7 @@ def _session_tables(model: GLMTransformerModel, data: FitData, session: str) -> 
     loadings["bias"] = head.bias.detach().cpu().numpy()
     readout = head.readout.detach().cpu().numpy()
     loadings = loadings.assign(**{f"background_{k}": readout[:, k] for k in range(readout.shape[1])})
-    own = {"loadings": loadings}
+    own = {"loadings": loadings, "unit_scores": unit_scores(model, data, session)}
     if model.config.history != "none":
         own["history_filters"] = _history_table(model, session, units["unit_id"].to_numpy())
     if model.config.coupling == "none":

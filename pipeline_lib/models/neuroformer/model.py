@@ -69,6 +69,15 @@ class NeuroformerModel(TorchModel):
         for session, each in windows.items():
             self.network.head(session).start_at(each.mean_counts(), each.inputs)
 
+    def start(self, data: FitData, windows: dict[str, Windows]) -> None:
+        """Start as every network, from other weights, too; then the read-outs that are trained, from these windows."""
+        from pipeline_lib.models.neuroformer.regression import start_read_outs
+
+        super().start(data, windows)
+        names = [name for name in self.config.decode if f"decode:{name}" in self.config.trained]
+        for session, each in windows.items() if names else ():
+            start_read_outs(self.network, session, each, names)
+
     def fit(self, data: FitData, run: Run) -> None:
         """Train as every network, on a share of the training windows if the settings say so."""
         self._check_data(data)

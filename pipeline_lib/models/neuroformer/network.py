@@ -95,14 +95,15 @@ class Neuroformer(Network):
                     len(config.signals),
                     shapes.classes[session],
                     config.decode_hidden,
+                    self.bins if config.decode_linear else None,
+                    config.dropout,
                 )
                 for session, units in layout.units.items()
             }
         )
         # Of a single term the engine knows only the sum.
-        wanted = config.terms if config.loss_terms is None else config.loss_terms
         heldout = any(len(self.head(session).heldout) for session in layout.units)
-        several = sum(name != "heldout" or heldout for name in wanted) > 1
+        several = sum(name != "heldout" or heldout for name in config.trained) > 1
         self.selects = config.select if several else None  # type: ignore[misc]
 
     def head(self, session: str) -> Head:
@@ -253,7 +254,7 @@ class Neuroformer(Network):
     def forward(self, batch: Batch, step: int | None = None) -> dict[str, Tensor]:
         """Terms of the loss: `time` and `id`, nats a spike, of bins and units of tokens; `heldout`, nats a spike of the
         held-out units (without log y!); `contrastive`; `decode:{variable}`."""
-        wanted = self.config.terms if self.config.loss_terms is None else self.config.loss_terms
+        wanted = self.config.trained
         jitter = step is not None and self.config.jitter
         windows = self.windows(batch, int(torch.randint(self.bins, ())) if jitter else 0)
         head, reading = self.head(batch.session), self.read(batch, windows)
@@ -288,7 +289,7 @@ class Neuroformer(Network):
         return window_targets(batch.inputs["targets"], cut, self.bins, last)
 
     def window_features(self, head: Head, windows: Windows, reading: Reading) -> Tensor:
-        """What variables are read from [M, 2 width]; see `Head.features`."""
+        """What variables are read from [M, 2 width + counts]; see `Head.features`."""
         return head.features(windows, pooled(reading.states, reading.window, reading.rows.sequences))
 
     def decoded(self, batch: Batch) -> dict[str, Tensor]:

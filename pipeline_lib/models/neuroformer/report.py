@@ -117,10 +117,10 @@ def _decoding_scores(table: pd.DataFrame, kinds: dict[str, Any]) -> pd.DataFrame
 
 
 def weighted_r(true: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Pearson's correlation, one value a row of `weights` [rows, windows]."""
+    """Pearson's correlation, one value a row of `weights` [rows, windows]; NaN where nothing varies."""
     share = weights / weights.sum(1, keepdims=True)
     x, y = share @ true, share @ predicted
-    spread = np.sqrt((share @ true**2 - x**2) * (share @ predicted**2 - y**2))
+    spread = np.sqrt(np.maximum(share @ true**2 - x**2, 0) * np.maximum(share @ predicted**2 - y**2, 0))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray((share @ (true * predicted) - x * y) / spread)
 

@@ -10,43 +10,69 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline_lib.models.ndt.layers import Dropout
 from pipeline_lib.models.neuroformer.layers import initialise
+from pipeline_lib.models.neuroformer.regression import Regression, Steps, mean_and_spread
 from pipeline_lib.models.neuroformer.tokens import Tokens
 from pipeline_lib.models.neuroformer.windows import Windows
 
+LEAST_PROBABLE = 0.01
+"""What a regression may say of the probability of a class."""
+
 
 class ReadOut(nn.Module):
-    """Reads one variable: a standardised number, or the logits of `classes`, from `width` features.
+    """Reads one variable: a standardised number, or the logits of `classes`, from `width` features and `counts` others.
 
-    By one linear map, or with `hidden` units between two: what adds up over spikes is the logarithm of a posterior, and
-    the best guess bends with it.
+    What a regression on the counts says (`regression`, in closed form), and what the network adds to it: by one linear
+    map, or with `hidden` units between two.
     """
 
     scale: Tensor
 
-    def __init__(self, width: int, classes: int, hidden: int) -> None:
+    def __init__(self, width: int, counts: int, classes: int, hidden: int, dropout: float) -> None:
         super().__init__()
-        self.classes = classes
-        layers = [nn.Linear(width, hidden), nn.GELU()] if hidden else []
-        self.map = nn.Sequential(*layers, nn.Linear(hidden or width, max(classes, 1)))
+        self.width, self.classes, self.dropout = width, classes, Dropout(dropout)
+        outputs = max(classes, 1)
+        self.regression = Regression(counts, outputs) if counts else None
+        inputs = width + (outputs if counts else 0)
+        layers = [nn.Linear(inputs, hidden), nn.GELU()] if hidden else []
+        self.map = nn.Sequential(*layers, nn.Linear(hidden or inputs, outputs))
+        for each in cast(nn.Linear, self.map[-1]).parameters():
+            nn.init.zeros_(each)
         self.register_buffer("scale", torch.tensor([0.0, 1.0]))
+
+    def standard(self, target: Tensor) -> Tensor:
+        """What is to be predicted [M, outputs]: standard deviations from the mean, or 1 for the class; NaN: unknown."""
+        if not self.classes:
+            return ((target - self.scale[0]) / self.scale[1])[:, None]
+        each = functional.one_hot(target.nan_to_num().long(), self.classes).to(target)
+        return each.masked_fill(~target.isfinite()[:, None], torch.nan)
+
+    def outputs(self, features: Tensor) -> Tensor:
+        """Standardised numbers or logits [M, outputs] of `features` [M, width + counts]."""
+        own = self.dropout(features[:, : self.width])
+        if self.regression is None:
+            return cast(Tensor, self.map(own))
+        expected = self.regression(features[:, self.width :])
+        first = expected.clamp(min=LEAST_PROBABLE).log() if self.classes else expected
+        return first + cast(Tensor, self.map(torch.cat([own, expected], 1)))
 
     def loss(self, features: Tensor, target: Tensor) -> Tensor:
         """Squared error in standard deviations, or cross-entropy in nats, mean over the windows that are known.
 
-        `features` [M, width]; `target` [M], values or class numbers, NaN where unknown.
+        `features` [M, width + counts]; `target` [M], values or class numbers, NaN where unknown.
         """
         known = target.isfinite()
-        output, true = self.map(features[known]), target[known]
+        output, true = self.outputs(features[known]), target[known]
         if self.classes:
             error = functional.cross_entropy(output, true.long(), reduction="sum")
         else:
-            error = (output[:, 0] - (true - self.scale[0]) / self.scale[1]).square().sum()
+            error = (output - self.standard(true)).square().sum()
         return error / known.sum().clamp(min=1)
 
     def forward(self, features: Tensor) -> Tensor:
         """Values [M], or probabilities of the classes [M, classes]."""
-        output = self.map(features)
+        output = self.outputs(features)
         return output.softmax(-1) if self.classes else output[:, 0] * self.scale[1] + self.scale[0]
 
 
@@ -77,6 +103,8 @@ class Head(nn.Module):
     signals : how many signals are inputs.
     decode : classes of every variable that is read out; 0: a number is regressed.
     decode_hidden : hidden units of each read-out; 0: linear.
+    decode_from : bins of a window, if read-outs start from a regression on its counts and those of its past; None: not.
+    dropout : of what read-outs read from the network.
     """
 
     heldin: Tensor
@@ -86,7 +114,7 @@ class Head(nn.Module):
 
     def __init__(
         self, width: int, heldin: Sequence[int], units: int, bins: int, signals: int, decode: Mapping[str, int],
-        decode_hidden: int,
+        decode_hidden: int, decode_from: int | None, dropout: float,
     ) -> None:  # fmt: skip
         super().__init__()
         inside = torch.zeros(units, dtype=torch.bool)
@@ -102,11 +130,15 @@ class Head(nn.Module):
         self.register_buffer("signal_scale", torch.tensor([[0.0], [1.0]]).repeat(1, signals))
         self.bins = bins
         self.evidence = Evidence(len(self.heldin), bins, width) if decode else None
+        self.steps = None if decode_from is None or not decode else Steps.of(len(self.heldin), bins, decode_from)
+        counts = 0 if self.steps is None else self.steps.number * self.steps.units
         self.decode = nn.ModuleDict(
-            {name: ReadOut(2 * width, classes, decode_hidden) for name, classes in decode.items()}
+            {name: ReadOut(2 * width, counts, classes, decode_hidden, dropout) for name, classes in decode.items()}
         )
         self.classes = dict(decode)
-        initialise(self)
+        for part in (self.unit, self.logits, self.log_rates, self.evidence):
+            if part is not None:
+                initialise(part)
         if self.evidence is not None:
             nn.init.normal_(self.evidence.unit.weight)
         nn.init.zeros_(self.logits.weight)
@@ -115,26 +147,24 @@ class Head(nn.Module):
 
     @torch.no_grad()
     def start_at(self, mean: Tensor, inputs: Mapping[str, Tensor]) -> None:
-        """Start as independent Poisson units of `mean` spikes a bin [units]; standardise signals by the training."""
+        """Start as independent Poisson units of `mean` spikes a bin [units]; standardise the signals of `inputs`."""
         self.expected.copy_(mean[self.heldin])
         if self.log_rates is not None:
             self.log_rates.bias.copy_(mean[self.heldout].log())
         if "signals" in inputs:
             self.signal_scale.copy_(mean_and_spread(inputs["signals"].flatten(0, 1)))
-        for place, (name, classes) in enumerate(self.classes.items()):
-            if not classes:
-                scale = mean_and_spread(inputs["targets"][..., place].flatten()[:, None])[:, 0]
-                cast(ReadOut, self.decode[name]).scale.copy_(scale)
 
     def features(self, windows: Windows, mean: Tensor) -> Tensor:
-        """What variables are read from [M, 2 width]: the `mean` [M, width] over a window's states, and the evidence."""
+        """What variables are read from [M, 2 width + counts]: the `mean` [M, width] over a window's states, the
+        evidence, and roots of counts."""
         assert self.evidence is not None
         past = self.bins - windows.counts.shape[1]
         total = self.evidence(windows.past, 0) + self.evidence(windows.now, past)
-        return torch.cat([mean, total / (self.expected.sum() * self.bins).sqrt()], 1)
+        found = [mean, total / (self.expected.sum() * self.bins).sqrt()]
+        return torch.cat(found if self.steps is None else [*found, self.steps.roots(windows)], 1)
 
     def decode_losses(self, features: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """The loss of every variable, of `features` [M, 2 width] and `targets` [M, variables]; see `ReadOut.loss`."""
+        """The loss of every variable, of what `features` gives and `targets` [M, variables]; see `ReadOut.loss`."""
         return {
             f"decode:{name}": cast(ReadOut, self.decode[name]).loss(features, targets[:, place])
             for place, name in enumerate(self.classes)
@@ -143,11 +173,3 @@ class Head(nn.Module):
     def decoded(self, features: Tensor) -> dict[str, Tensor]:
         """Values [M], or probabilities of the classes [M, classes], of each variable."""
         return {name: self.decode[name](features) for name in self.classes}
-
-
-def mean_and_spread(values: Tensor) -> Tensor:
-    """Mean and standard deviation [2, C] of values [S, C], NaN left out; 0 and 1 where there is nothing to see."""
-    values = values.double()
-    centre = values.nanmean(0).nan_to_num()
-    spread = (values - centre).square().nanmean(0).sqrt().nan_to_num()
-    return torch.stack([centre, torch.where(spread > 0, spread, 1.0)])

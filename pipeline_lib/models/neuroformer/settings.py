@@ -55,6 +55,8 @@ class Config(TrainingSettings):
     """What is read out of every window: `signal/column`, its mean (regression) or its last value (classification)."""
     decode_hidden: int = 64
     """Hidden units of each read-out; 0: linear."""
+    decode_linear: bool = True
+    """Start each read-out from a ridge regression on counts in steps of a window's length, in closed form."""
     contrastive: tuple[Literal["spikes", "frames", "signals"], ...] = ()
     """Features, each before it has attended to another, that are drawn together for the same window."""
     contrastive_width: int = 64
@@ -107,9 +109,14 @@ class Config(TrainingSettings):
         for name in self.loss_terms or ():
             self.require(name in self.terms, "loss_terms", f"some of {', '.join(self.terms)}")
         self.require(self.loss_terms is None or len(self.loss_terms) > 0, "loss_terms", "null or at least one term")
-        chosen = self.terms if self.loss_terms is None else self.loss_terms
+        chosen = self.trained
         self.require(self.select is None or self.select in chosen, "select", f"null or one of {', '.join(chosen)}")
         self.require(set(self.objectives) <= set(chosen), "objectives", f"some of {', '.join(chosen)}")
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The terms that train."""
+        return self.terms if self.loss_terms is None else self.loss_terms
 
     @property
     def terms(self) -> tuple[str, ...]:

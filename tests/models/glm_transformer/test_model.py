@@ -15,6 +15,7 @@ from pipeline_lib.models.glm_transformer.network import weight_group
 from pipeline_lib.models.glm_transformer.settings import Config
 from pipeline_lib.models.glm_transformer.stages import stages
 from pipeline_lib.models.glm_transformer.tables import coupling_share
+from pipeline_lib.models.glm_transformer.unit_scores import unit_scores
 from pipeline_lib.recording import Recording
 from pipeline_lib.training.fit import fit, load_fit
 from pipeline_lib.training.run import Run, State, read_arrays
@@ -151,12 +152,30 @@ def test_a_fit_publishes_components_that_make_up_its_rates(tmp_path: Path) -> No
         without.predict(data, "small0", samples), np.exp(parts["background"] + parts["coupling"]), rtol=1e-5
     )
     tables = {path.stem: pd.read_parquet(path) for path in (tmp_path / "fit" / "tables").iterdir()}
-    known = {"couplings", "area_couplings", "area_filters", "history_filters", "loadings", "scores"}
+    known = {"couplings", "area_couplings", "area_filters", "history_filters", "loadings", "scores", "unit_scores"}
     assert tables.keys() == known
     assert len(tables["area_couplings"]) == 4 and tables["area_couplings"]["p"].between(0, 1).all()
     heldout = data.trains["small0"].units["unit_id"].iloc[data.heldout("small0")]
     assert not tables["couplings"]["sender"].isin(heldout).any()
     assert tables["couplings"]["receiver"].isin(heldout).any()
+
+
+def test_units_are_scored_with_and_without_a_part(data: FitData, tmp_path: Path) -> None:
+    model = fitted(data, tmp_path)
+    samples, heldin = data.samples("small0", "test"), data.heldin("small0")
+    found = unit_scores(model, data, "small0")
+    counts, mask = (each[:, data.split.history_bins :, heldin] for each in data.read("small0", samples))
+    rates = model.predict(data, "small0", samples)[:, :, heldin]
+    past = model.components(data, "small0", samples)["history"][:, :, heldin]
+    for row in (0, len(heldin) - 1):
+        y, seen = counts[..., row][mask[..., row]].astype(float), mask[..., row]
+        for column, predicted in (("bits_per_spike", rates), ("without_history", rates / np.exp(past))):
+            r = predicted[..., row][seen].astype(float)
+            gain = (y * np.log(r) - r).sum() - (y * np.log(y.mean()) - y.mean()).sum()
+            assert found[column].iloc[row] == pytest.approx(gain / y.sum() / np.log(2), rel=1e-5), column
+        assert found["spikes"].iloc[row] == y.sum() > 0
+    ids = data.trains["small0"].units["unit_id"]
+    assert found["unit_id"].tolist() == ids.iloc[heldin].tolist() and len(found) < len(ids)
 
 
 def test_the_share_of_coupling_counts_populations_that_drive_others(data: FitData, tmp_path: Path) -> None:

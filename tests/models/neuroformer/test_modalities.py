@@ -177,7 +177,8 @@ def test_what_is_read_from_adds_up_spikes_and_no_padding(film: FitData, model: N
     together = features(samples)
     assert torch.allclose(features(samples.iloc[3:4]), together[15:20], atol=1e-4)
     width = model.config.width
-    steps = [features(samples, more)[::5, width:] - together[::5, width:] for more in (1, 2, 4)]
+    evidence = slice(width, 2 * width)
+    steps = [features(samples, more)[::5, evidence] - together[::5, evidence] for more in (1, 2, 4)]
     assert steps[0].abs().min(1).values.max() > 0
     assert torch.allclose(steps[1], 2 * steps[0], atol=1e-3) and torch.allclose(steps[2], 4 * steps[0], atol=1e-3)
 
