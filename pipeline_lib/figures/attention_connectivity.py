@@ -89,7 +89,7 @@ def draw(table: pd.DataFrame) -> Figure:
         limit = np.nanpercentile(np.abs(matrix), 99.5) or 1.0
         image = axes.imshow(matrix, cmap=diverging_map(), vmin=-limit, vmax=limit, interpolation="nearest")
         area = rows_of["auc"].iloc[0]
-        panel_title(axes, "ABCDEF"[place], source + (f"\nAUC {area:.2f}" if np.isfinite(area) else "\n"))
+        panel_title(axes, "abcdef"[place], source + (f"\nAUC {area:.2f}" if np.isfinite(area) else "\n"))
         axes.set_xlabel("Receiver")
         axes.tick_params(labelbottom=True)
         if place % columns == 0:

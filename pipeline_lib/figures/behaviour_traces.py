@@ -70,7 +70,7 @@ def draw(table: pd.DataFrame) -> Figure:
     colours = {"true": INK, "predicted": model_colours([model])[model]}
     figure = new_figure("wide", 8 + ROW_HEIGHT * len(variables))
     grid = figure.subplots(len(variables), 1, sharex=True, squeeze=False)[:, 0]
-    for letter, variable, axes in zip("ABCDEFGH", variables, grid, strict=False):
+    for letter, variable, axes in zip("abcdefgh", variables, grid, strict=False):
         rows = table[table["variable"] == variable]
         first = rows.iloc[0]
         scored = f"R² = {first['r2']:.2f}, r = {first['r']:.2f}"

@@ -87,7 +87,7 @@ def draw(table: pd.DataFrame) -> Figure:
     features = list(table["feature"].unique())
     figure = new_figure("wide" if len(features) < 3 else "double", 60)
     grid = figure.subplots(1, len(features), squeeze=False)[0]
-    for letter, feature, axes in zip("ABC", features, grid, strict=False):
+    for letter, feature, axes in zip("abc", features, grid, strict=False):
         rows = table[table["feature"] == feature]
         dots = axes.scatter(rows["x"], rows["y"], c=rows["value"], cmap=rate_map(), s=3, lw=0.1, edgecolors="#6E6E6E")
         panel_title(axes, letter, f"{feature.capitalize()} ({100 * rows['share'].iloc[0]:.0f} % of variance)")

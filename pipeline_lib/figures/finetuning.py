@@ -61,7 +61,7 @@ def draw(table: pd.DataFrame) -> Figure:
     grid = figure.subplots(1, len(scores), squeeze=False)[0]
     # A little to each side, so that dots of the same height are both seen.
     looks = {"scratch": (QUIET, "--", "From scratch", 97), "pretrained": (INK, "-", "Pretrained", 103)}
-    for letter, score, axes in zip("ABCD", scores, grid, strict=False):
+    for letter, score, axes in zip("abcd", scores, grid, strict=False):
         for start, (colour, dashes, name, percent) in looks.items():
             rows = table[(table["score"] == score) & (table["start"] == start)]
             mean = rows.groupby("fraction")["value"].mean()
