@@ -19,6 +19,7 @@ from pipeline_lib.models.registry import check_config
 from pipeline_lib.models.torch_model import Layout
 from pipeline_lib.training.batches import Batch, Windows
 from pipeline_lib.training.run import Run
+from tests.models.leaks import HIDDEN, check_heldout_counts_of_other_parts, check_hidden_counts, check_other_windows
 from tests.models.ndt.plain import PlainNDT, SinusoidPosition
 from tests.small_cohort import SPLITS, WINDOWS, open_cohort, recording, write_cohort
 
@@ -55,55 +56,16 @@ def test_the_shipped_settings_are_the_defaults() -> None:
 
 
 def test_other_windows_change_no_prediction(ragged: FitData, model: NDT) -> None:
-    samples = ragged.samples("two", "test")
-    rates = model.predict(ragged, "two", samples)
-    order = np.random.default_rng(0).permutation(len(samples))
-    permuted = model.predict(ragged, "two", samples.iloc[order])
-    for row, (sample, bins) in enumerate(zip(samples.index, samples["bins"], strict=True)):
-        alone = model.predict(ragged, "two", samples.loc[[sample]])[0]
-        assert np.allclose(alone, rates[row, :bins], rtol=0, atol=1e-6)
-        assert np.allclose(permuted[order == row][0, :bins], rates[row, :bins], rtol=0, atol=1e-6)
+    check_other_windows(model, ragged, "two")
 
 
-@pytest.mark.parametrize("hidden", ["held-out unit", "forward bin", "past the end"])
+@pytest.mark.parametrize("hidden", HIDDEN)
 def test_hidden_counts_change_no_prediction(ragged: FitData, model: NDT, hidden: str) -> None:
-    windows = Windows(ragged, "two", "train")
-    batch = windows.batch(torch.argsort(windows.bins)[:6])
-    model.network.eval()
-    with torch.inference_mode():
-        before = model.network.rates(batch)
-        if hidden == "held-out unit":
-            batch.counts[:, :, ragged.heldout("two")] += 7
-        elif hidden == "forward bin":
-            for row, bins in enumerate(batch.bins):
-                batch.counts[row, bins - ragged.split.forward_bins : bins] += 7
-        else:
-            for row, bins in enumerate(batch.bins):
-                batch.counts[row, bins:] += 7
-        assert torch.equal(model.network.rates(batch), before)
-        batch.counts[:, batch.history, ragged.heldin("two")] += 7
-        assert not torch.allclose(model.network.rates(batch), before)
+    check_hidden_counts(model.network, Windows(ragged, "two", "train"), ragged, "two", hidden)
 
 
 def test_heldout_counts_of_other_parts_do_not_touch_the_fit(tmp_path: Path) -> None:
-    """Scrambled held-out spikes in validation and test windows: the same weights and history."""
-    states = []
-    for scramble in (False, True):
-        made = recording(trials=30)
-        data = open_cohort(*write_cohort(tmp_path / str(scramble), made=[made]), fitting=True)
-        if scramble:
-            trains = data.trains["small0"]
-            heldout = np.isin(trains.unit, data.heldout("small0"))
-            inside = np.zeros(len(trains.ticks), bool)
-            for _, row in data.split.samples.query("split != 'train'").iterrows():
-                inside |= (trains.ticks >= row["start_tick"]) & (trains.ticks < row["start_tick"] + row["bins"] * 2000)
-            assert (heldout & inside).sum() > 50
-            trains.unit[heldout & inside] = data.heldout("small0")[0]
-        model, run = NDT(SMALL, 0), Run(tmp_path / f"run{scramble}")
-        model.fit(data, run)
-        states.append((model.state(), run.history_csv()))
-    assert states[0][1] == states[1][1]
-    assert all(np.array_equal(states[0][0][name], states[1][0][name]) for name in states[0][0])
+    check_heldout_counts_of_other_parts(lambda: NDT(SMALL, 0), tmp_path)
 
 
 # Shapes
