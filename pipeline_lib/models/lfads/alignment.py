@@ -7,7 +7,7 @@ its read-out starts to write. Where sessions have no condition in common, each s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,15 +27,14 @@ class Responses:
     Attributes
     ----------
     spikes, seen : by condition, [L, N]: spikes, and how many windows were observed.
-    counts, mask : some of the windows, [S, L, N].
+    some : reads counts and mask of some of the windows, [S, L, N], which are held for one session at a time.
     heldin : rows of the held-in units [H].
     history : see above.
     """
 
     spikes: dict[int, np.ndarray]
     seen: dict[int, np.ndarray]
-    counts: np.ndarray
-    mask: np.ndarray
+    some: Callable[[], tuple[np.ndarray, np.ndarray]]
     heldin: np.ndarray
     history: int
 
@@ -81,8 +80,9 @@ def _averages(session: Responses, conditions: list[int], sd: float) -> np.ndarra
 
 def _trials(session: Responses, sd: float) -> np.ndarray:
     """Smoothed counts of the bins of some windows in which every unit was observed, [bins, N]."""
-    smoothed = smooth(session.counts.astype(np.float32), session.mask, sd, session.history)
-    return smoothed[session.mask[:, session.history :].all(axis=2)]
+    counts, mask = session.some()
+    smoothed = smooth(counts.astype(np.float32), mask, sd, session.history)
+    return smoothed[mask[:, session.history :].all(axis=2)]
 
 
 def _components(x: np.ndarray, width: int) -> np.ndarray:

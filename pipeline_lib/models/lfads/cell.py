@@ -48,35 +48,50 @@ class Parts(NamedTuple):
         return Parts(*(weight.transpose(-1, -2).to(dtype).contiguous() for weight in self))
 
 
-class Room(NamedTuple):
-    """Float32 of a single bin: gates `zr` [D, B, 2 H], candidates `n`, states `h`, and `spare`, each [D, B, H]."""
+class Gates(NamedTuple):
+    """Gates `zr` [..., 2 H], each of them, and candidates `n`, [..., H]: views."""
 
     zr: Tensor
+    z: Tensor
+    r: Tensor
     n: Tensor
-    h: Tensor
-    spare: Tensor
 
     @classmethod
-    def like(cls, state: Tensor) -> Room:
-        """For states such as `state`."""
-        n, h, spare = (torch.empty_like(state) for _ in range(3))
-        return cls(torch.cat([n, n], -1), n, h, spare)
+    def of(cls, zr: Tensor, n: Tensor) -> Gates:
+        """Of `zr` and `n`."""
+        z, r = zr.chunk(2, -1)
+        return cls(zr, z, r, n)
+
+    @classmethod
+    def bins(cls, zr: Tensor, n: Tensor, dim: int) -> list[Gates]:
+        """Of each bin; all at once, as one by one they would take as long as what is done with them."""
+        return [cls(*views) for views in zip(*(each.unbind(dim) for each in cls.of(zr, n)), strict=True)]
 
 
-def exact(stored: Tensor, room: Tensor) -> Tensor:
-    """`stored` in the type of `room`: itself, or its copy in there."""
-    return stored if stored.dtype == room.dtype else room.copy_(stored)
+class Room(NamedTuple):
+    """Float32 of a single bin: gates and their gradients; states `h`, `spare` and `carried`, each [D, B, H]; `d_vh`,
+    the gradient of what enters and of the state, [D, B, K + H], and `d_state`, its last columns; at first 0."""
+
+    gates: Gates
+    d_gates: Gates
+    h: Tensor
+    spare: Tensor
+    carried: Tensor
+    d_vh: Tensor
+    d_state: Tensor
+
+    @classmethod
+    def like(cls, state: Tensor, entering: int = 0) -> Room:
+        """For states such as `state`, and K numbers that enter."""
+        n, d_n, h, spare, carried = (torch.empty_like(state) for _ in range(5))
+        d_vh = state.new_zeros(*state.shape[:2], entering + state.shape[2])
+        gates, d_gates = (Gates.of(torch.cat([each, each], -1), each) for each in (n, d_n))
+        return cls(gates, d_gates, h, spare, carried, d_vh, d_vh[..., entering:])
 
 
-def place(stored: Tensor, room: Tensor) -> Tensor:
-    """Where to compute what is to be stored: right there if it has the type of `room`, else in `room`."""
-    return stored if stored.dtype == room.dtype else room
-
-
-def keep(made: Tensor, stored: Tensor) -> None:
-    """Store what was made at its `place`."""
-    if made is not stored:
-        stored.copy_(made)
+def move(source: Tensor, target: Tensor) -> Tensor:
+    """Copy `source` into `target` unless it is that; `target`."""
+    return target if source is target else target.copy_(source)
 
 
 def storage(half: bool, state: Tensor) -> torch.dtype:
@@ -92,15 +107,15 @@ def blocks(bins: int, width: int, device: torch.device) -> Iterator[tuple[int, i
 
 
 def forward(
-    zr: Tensor, n: Tensor, vh: Tensor, vrh: Tensor, state: Tensor, weights: Parts, room: Room, after: Tensor
+    stored: Gates, vh: Tensor, vrh: Tensor, rh: Tensor, state: Tensor, weights: Parts, room: Room, after: Tensor
 ) -> Tensor:
     """Make gates and candidate of their projections, and the state after this bin.
 
     Parameters
     ----------
-    zr, n : stored; p of `Parts.prepared` weights on entry, gates and candidate on return; [D, B, 2 H], [D, B, H].
+    stored : p of `Parts.prepared` weights on entry, gates and candidate on return.
     vh : stored; what enters and the state before, [D, B, K + H].
-    vrh : stored; of the same shape and with the same first K columns, the others are written.
+    vrh, rh : stored; of the same shape and with the same first K columns; the others, `rh`, are written.
     state : the state before, float32 [D, B, H].
     weights : recurrent ones, prepared.
     room : to work in.
@@ -110,59 +125,53 @@ def forward(
     -------
     The state after this bin, float32 [D, B, H]: `after`, or `room.h`.
     """
-    hidden = n.shape[2]
-    gates = exact(zr.baddbmm_(vh, weights.zr), room.zr).sigmoid_()
-    keep(gates, zr)
-    rh = vrh[..., -hidden:]
-    keep(torch.mul(gates[..., hidden:], state, out=place(rh, room.spare)), rh)
-    candidate = exact(n.baddbmm_(vrh, weights.n), room.n).sigmoid_().mul_(2).sub_(1)
-    keep(candidate, n)
-    state = torch.lerp(candidate, state, gates[..., :hidden], out=place(after, room.h))
-    keep(state, after)
+    same = after.dtype == room.h.dtype
+    gates = stored if same else room.gates
+    move(stored.zr.baddbmm_(vh, weights.zr), gates.zr).sigmoid_()
+    move(gates.zr, stored.zr)
+    move(torch.mul(gates.r, state, out=rh if same else room.spare), rh)
+    move(stored.n.baddbmm_(vrh, weights.n), gates.n).sigmoid_().mul_(2).sub_(1)
+    move(gates.n, stored.n)
+    state = torch.lerp(gates.n, state, gates.z, out=after if same else room.h)
+    move(state, after)
     return state
 
 
-def backward(
-    d_state: Tensor,
-    before: Tensor,
-    zr: Tensor,
-    n: Tensor,
-    weights: Parts,
-    room: Room,
-    d_room: Room,
-    d_zr: Tensor,
-    d_n: Tensor,
-) -> Tensor | None:
+def backward(before: Tensor, stored: Gates, weights: Parts, room: Room, d_stored: Gates) -> None:
     """Go back over a bin.
+
+    The gradient of the state after it is taken from `room.d_state`, and `room.d_vh` becomes that of what entered and of
+    the state before.
 
     Parameters
     ----------
-    d_state : gradient of the state after it, float32 [D, B, H]; on return of the state before.
-    before, zr, n : stored; state before, gates, candidate: [D, B, H], [D, B, 2 H], [D, B, H].
+    before, stored : state before [D, B, H]; gates and candidate.
     weights : recurrent ones, transposed.
-    room, d_room : to work in.
-    d_zr, d_n : stored; to be written: gradients of the preactivations, [D, B, 2 H] and [D, B, H].
-
-    Returns
-    -------
-    The gradient of v [D, B, K], None where K = 0.
+    room : to work in.
+    d_stored : to be written: gradients of the preactivations.
     """
-    hidden = n.shape[2]
-    z, r = exact(zr, room.zr).chunk(2, -1)
-    before, n = exact(before, room.h), exact(n, room.n)
-    gates = place(d_zr, d_room.zr)
-    spare, carried = room.spare, d_room.spare
-    torch.mul(d_state, z, out=carried)
-    candidate = place(d_n, d_room.n)
-    torch.ops.aten.tanh_backward.grad_input(torch.sub(d_state, carried, out=spare), n, grad_input=candidate)
-    keep(candidate, d_n)
-    torch.sub(before, n, out=spare).mul_(d_state)
-    torch.ops.aten.sigmoid_backward.grad_input(spare, z, grad_input=gates[..., :hidden])
-    d_vrh = torch.bmm(d_n, weights.n)
-    d_rh = exact(d_vrh[..., -hidden:], d_room.h)
-    carried.addcmul_(d_rh, r)
-    torch.ops.aten.sigmoid_backward.grad_input(torch.mul(d_rh, before, out=spare), r, grad_input=gates[..., hidden:])
-    keep(gates, d_zr)
-    d_vh = torch.bmm(d_zr, weights.zr)
-    torch.add(carried, exact(d_vh[..., -hidden:], d_room.h), out=d_state)
-    return d_vrh[..., :-hidden] + d_vh[..., :-hidden] if d_vh.shape[2] > hidden else None
+    same = before.dtype == room.h.dtype
+    gates, d_gates, h = (stored, d_stored, before) if same else (room.gates, room.d_gates, room.h)
+    for source, target in ((stored.zr, gates.zr), (stored.n, gates.n), (before, h)):
+        move(source, target)
+    d_state, spare = room.d_state, room.spare
+    carried = torch.mul(d_state, gates.z, out=room.carried)
+    d_state -= carried
+    torch.ops.aten.tanh_backward.grad_input(d_state, gates.n, grad_input=d_gates.n)
+    move(d_gates.n, d_stored.n)
+    torch.mul(torch.sub(h, gates.n, out=spare).mul_(d_state), gates.z, out=d_gates.z)
+    add_product(room.d_vh, d_stored.n, weights.n, 0)
+    torch.ops.aten.sigmoid_backward.grad_input(torch.mul(d_state, h, out=spare), gates.r, grad_input=d_gates.r)
+    torch.addcmul(carried, d_state, gates.r, out=d_state)
+    move(d_gates.zr, d_stored.zr)
+    add_product(room.d_vh, d_stored.zr, weights.zr, 1)
+
+
+def add_product(total: Tensor, a: Tensor, b: Tensor, beta: int) -> None:
+    """Make `total` beta (0 or 1) times itself plus the products of `a` and `b`, which may be of another type."""
+    if a.dtype == total.dtype:
+        total.baddbmm_(a, b, beta=beta)
+    elif beta:
+        total.add_(torch.bmm(a, b).to(total.dtype))
+    else:
+        total.copy_(torch.bmm(a, b))

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline_lib.models.lfads.cell import Parts, Room, backward, blocks, forward, storage
+from pipeline_lib.models.lfads.cell import Gates, Parts, Room, backward, blocks, forward, storage
 from pipeline_lib.models.lfads.products import product
 from pipeline_lib.models.lfads.sequence import accumulate, project
 
@@ -88,34 +88,28 @@ def each_bin(x: Tensor | None, bins: int) -> Sequence[Tensor | None]:
 class Cells:
     """What is stored of a network with one direction, bin by bin: views."""
 
-    zr: Sequence[Tensor]
-    n: Sequence[Tensor]
+    gates: Sequence[Gates]
     vh: Sequence[Tensor]
     vrh: Sequence[Tensor]
     v: Sequence[Sequence[Tensor]]
     """The first columns of both."""
     h: Sequence[Tensor]
     """The others of `vh`: states before each bin, and after the last."""
+    rh: Sequence[Tensor]
+    """The others of `vrh`."""
 
     @classmethod
     def of(cls, zr: Tensor, n: Tensor, vh: Tensor, vrh: Tensor, entering: int) -> Cells:
         """Of stored tensors [T, 1, B, ...], given how many columns are what enters."""
         v = [each[:, 0, :, :entering].unbind(0) for each in (vh, vrh)]
-        return cls(zr.unbind(0), n.unbind(0), vh.unbind(0), vrh.unbind(0), v, vh[..., entering:].unbind(0))
+        h, rh = (each[..., entering:].unbind(0) for each in (vh, vrh))
+        return cls(Gates.bins(zr, n, 0), vh.unbind(0), vrh.unbind(0), v, h, rh)
 
     def forward(self, t: int, entering: Tensor, state: Tensor, weights: Parts, room: Room) -> Tensor:
         """The state after bin t, given what enters [B, K] and the state before, as `cell.forward`."""
         for each in self.v:
             each[t].copy_(entering)
-        return forward(self.zr[t], self.n[t], self.vh[t], self.vrh[t], state, weights, room, self.h[t + 1])
-
-    def backward(
-        self, t: int, d_state: Tensor, weights: Parts, rooms: tuple[Room, Room], d_zr: Tensor, d_n: Tensor
-    ) -> Tensor:
-        """Go back over bin t, as `cell.backward`; the gradient of what entered [B, K]."""
-        d_entering = backward(d_state, self.h[t], self.zr[t], self.n[t], weights, *rooms, d_zr, d_n)
-        assert d_entering is not None
-        return d_entering[0]
+        return forward(self.gates[t], self.vh[t], self.vrh[t], self.rh[t], state, weights, room, self.h[t + 1])
 
 
 class _Decode(torch.autograd.Function):
@@ -148,7 +142,6 @@ class _Decode(torch.autograd.Function):
         posterior, read = new(bins, windows, 2 * inputs), new(bins, windows, factors)
         sample = new(bins, windows, inputs)
         spread = None if noise is None else torch.empty_like(noise)
-        dropped = None if kept_states is None else new(bins, windows, generated, dtype=stored)
         controller, generator = (
             Parts.of(each[None]).prepared(stored) for each in (weights.controller, weights.generator)
         )
@@ -164,15 +157,14 @@ class _Decode(torch.autograd.Function):
         c_room, g_room = Room.like(c), Room.like(g)
         to_factors = weights.factors.t().contiguous()
         last = generator_start @ to_factors
-        # Views are taken for all bins at once: one by one they would take as long as what is done with them.
         c_at, g_at = (Cells.of(*each) for each in ((c_zr, c_n, fc, frc, factors), (g_zr, g_n, ug, urg, inputs)))
         posterior_at, sample_at, read_at = (each.unbind(0) for each in (posterior, sample, read))
         mean_at, log_at = (each.unbind(0) for each in posterior.split(inputs, -1))
         noise_at, spread_at, factors_kept, states_kept = (
             each_bin(each, bins) for each in (noise, spread, kept_factors, kept_states)
         )
-        width = 3 * (controlled + generated)
-        for first, stop in blocks(bins, width * windows, codes.device):
+        width = 3 * (controlled + generated) * windows
+        for first, stop in blocks(bins, 4 * width, codes.device):  # short: p is needed at once
             for x, weight, bias, target in known:
                 shown = None if x is None else x[first:stop]
                 project(shown, weight, bias, Parts(*(part[first:stop] for part in target)), half)
@@ -188,15 +180,12 @@ class _Decode(torch.autograd.Function):
                 kept = states_kept[t]
                 output = g[0] if kept is None else g[0] * kept
                 last = torch.mm(output, to_factors, out=read_at[t])
-                if dropped is not None:
-                    dropped[t] = output
         ctx.save_for_backward(
             codes,
             external,
             spread,
             kept_factors,
             kept_states,
-            dropped,
             fc,
             frc,
             ug,
@@ -213,7 +202,7 @@ class _Decode(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor | None) -> tuple[Tensor | None, ...]:
-        codes, external, spread, kept_factors, kept_states, dropped, *stored = ctx.saved_tensors
+        codes, external, spread, kept_factors, kept_states, *stored = ctx.saved_tensors
         (fc, frc, ug, urg, c_zr, c_n, g_zr, g_n), given = stored[:8], stored[8:]
         weights, half = Weights(*given), ctx.half
         bins, windows, _ = codes.shape
@@ -226,8 +215,9 @@ class _Decode(torch.autograd.Function):
         to_inputs = weights.inputs.t().contiguous()
         d_codes = torch.empty_like(codes) if ctx.needs_input_grad[0] else None
         grads = Weights(*(torch.zeros_like(weight) for weight in weights))
-        d_c, d_g = new(1, windows, controlled).zero_(), new(1, windows, generated).zero_()
-        c_rooms, g_rooms = ((Room.like(each), Room.like(each)) for each in (d_c, d_g))
+        c_room, g_room = Room.like(new(1, windows, controlled), factors), Room.like(new(1, windows, generated), inputs)
+        d_f, d_c = c_room.d_vh[0].split([factors, controlled], -1)
+        d_u, d_g = g_room.d_vh[0].split([inputs, generated], -1)
         d_next = new(windows, factors).zero_()
         c_at, g_at = (Cells.of(*each) for each in ((c_zr, c_n, fc, frc, factors), (g_zr, g_n, ug, urg, inputs)))
         drawn_at, spread_at, factors_kept, states_kept = (
@@ -239,24 +229,23 @@ class _Decode(torch.autograd.Function):
             d_read = new(count, windows, factors).zero_() if outer[0] is None else outer[0][block].clone()
             d_means = [new(count, windows, inputs).zero_() if each is None else each[block] for each in outer[1:3]]
             d_posterior = torch.cat(d_means, -1)
-            d_read_at, d_posterior_at, dc_zr_at, dc_n_at, dg_zr_at, dg_n_at = (
-                each.unbind(0) for each in (d_read, d_posterior, dc_zr, dc_n, dg_zr, dg_n)
-            )
+            d_read_at, d_posterior_at = d_read.unbind(0), d_posterior.unbind(0)
+            dc_at, dg_at = Gates.bins(dc_zr, dc_n, 0), Gates.bins(dg_zr, dg_n, 0)
             d_mean_at, d_log_at = (each.unbind(0) for each in d_posterior.split(inputs, -1))
             for t in reversed(range(first, stop)):
                 at, d_drawn, spread_t = t - first, drawn_at[t], spread_at[t]
                 d_output = d_read_at[at].add_(d_next) @ weights.factors
                 kept = states_kept[t]
-                d_g[0].add_(d_output) if kept is None else d_g[0].addcmul_(d_output, kept)
-                d_u = g_at.backward(t, d_g, generator, g_rooms, dg_zr_at[at], dg_n_at[at])
+                d_g.add_(d_output) if kept is None else d_g.addcmul_(d_output, kept)
+                backward(g_at.h[t], g_at.gates[t], generator, g_room, dg_at[at])
                 d_sample = d_u if d_drawn is None else d_u + d_drawn
                 d_mean_at[at].add_(d_sample)
                 if spread_t is not None:
                     d_log_at[at].addcmul_(d_sample, spread_t, value=0.5)
-                d_c[0].addmm_(d_posterior_at[at], to_inputs)
-                d_next = c_at.backward(t, d_c, controller, c_rooms, dc_zr_at[at], dc_n_at[at])
+                d_c.addmm_(d_posterior_at[at], to_inputs)
+                backward(c_at.h[t], c_at.gates[t], controller, c_room, dc_at[at])
                 kept = factors_kept[t]
-                d_next = d_next if kept is None else d_next * kept
+                d_next = d_f if kept is None else d_f * kept
             d_shown = accumulate(
                 Parts(dc_zr.flatten(0, 2), dc_n.flatten(0, 2)),
                 Parts(fc[block, 0], frc[block, 0]),
@@ -283,10 +272,12 @@ class _Decode(torch.autograd.Function):
             c_after = fc[first + 1 : stop + 1, 0, :, factors:].flatten(0, 1)
             grads.inputs.add_(product(c_after.t(), d_posterior, half))
             grads.inputs_bias.add_(d_posterior.sum(0))
-            output = ug[first + 1 : stop + 1, 0, :, inputs:] if dropped is None else dropped[block]
+            output = ug[first + 1 : stop + 1, 0, :, inputs:]
+            if kept_states is not None:
+                output = output.to(kept_states.dtype) * kept_states[block]
             grads.factors.add_(product(d_read.flatten(0, 1).t(), output.flatten(0, 1), half))
         # The first bin saw the factors of the initial state.
         before = ug[0, 0, :, inputs:].to(d_next.dtype)
         grads.factors.addmm_(d_next.t(), before)
-        d_g[0].addmm_(d_next, weights.factors)
-        return d_codes, None, None, d_c[0], d_g[0], None, None, None, *grads
+        d_g.addmm_(d_next, weights.factors)
+        return d_codes, None, None, d_c, d_g, None, None, None, *grads

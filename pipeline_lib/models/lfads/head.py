@@ -11,7 +11,7 @@ from pipeline_lib.models.lfads.settings import Config
 
 if TYPE_CHECKING:
     from pipeline_lib.models.lfads.alignment import Alignment
-    from pipeline_lib.training.batches import Windows
+    from pipeline_lib.training.batches import Batch, Windows
 
 
 def linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
@@ -53,7 +53,7 @@ class Head(nn.Module):
             self.read_out.bias.copy_(mean)
             self.log_variance.copy_(mean.log())
         if signals is not None:
-            known = [_known(batch.inputs[signals]) for batch in windows.pieces()]
+            known = [_known(batch, signals) for batch in windows.pieces()]
             number, total, squares = (sum(each) for each in zip(*known, strict=True))
             self.signal_mean.copy_(total / number.clamp(min=1))
             variance = squares / number.clamp(min=1) - self.signal_mean.double().square()
@@ -75,9 +75,10 @@ class Head(nn.Module):
         return None if self.all else self.heldin
 
 
-def _known(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of values [..., E]: how many are known, their sum and the sum of their squares, each [E]."""
-    flat = values.double().flatten(0, -2)
-    known = torch.isfinite(flat)
-    flat = flat.nan_to_num()
-    return known.sum(0), flat.sum(0), flat.square().sum(0)
+def _known(batch: Batch, signals: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Of signals [B, L, E] inside the windows: how many are known, their sum and the sum of their squares, each [E]."""
+    values = batch.inputs[signals].double()
+    inside = torch.arange(values.shape[1], device=values.device) < batch.bins[:, None]
+    known = torch.isfinite(values) & inside[:, :, None]
+    values = torch.where(known, values, 0.0)
+    return known.sum((0, 1)), values.sum((0, 1)), values.square().sum((0, 1))

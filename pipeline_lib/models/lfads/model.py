@@ -69,8 +69,8 @@ class LFADS(TorchModel):
             names = data.split.samples["condition"].fillna("").astype(str)
             known = {name: code for code, name in enumerate(sorted(set(names) - {""}))}
             made[CONDITION] = names.loc[samples.index].map(known).fillna(-1).to_numpy(dtype=np.int64, copy=True)
-        if data.fitting and self.config.sample_validation:
-            made[HIDDEN] = self._kept(data, session, samples)
+            if self.config.sample_validation and (data.split.samples["split"].loc[samples.index] == TRAIN).all():
+                made[HIDDEN] = self._kept(data, session, samples)
         return made
 
     def _signals(self, data: FitData, session: str, samples: pd.DataFrame) -> np.ndarray:
@@ -90,17 +90,12 @@ class LFADS(TorchModel):
 
     def _kept(self, data: FitData, session: str, samples: pd.DataFrame) -> np.ndarray:
         """Bool [S, L, N]: held-in counts of training windows that are kept for validation, the same in every epoch."""
-        from pipeline_lib.models.contract import TRAIN
-
-        split, share = data.split, self.config.sample_validation
-        shape = (split.history_bins + int(samples["bins"].max()), data.trains[session].n_units)
-        kept = np.zeros((len(samples), *shape), dtype=bool)
-        heldin = data.heldin(session)
-        parts = split.samples["split"].loc[samples.index]
-        for row, (sample, part) in enumerate(zip(samples.index.to_numpy(), parts, strict=True)):
-            if part == TRAIN:
-                draw = np.random.default_rng([self.seed, 1, int(sample)])
-                kept[row, :, heldin] = draw.random((len(heldin), shape[0])) < share
+        share, heldin = self.config.sample_validation, data.heldin(session)
+        bins = data.split.history_bins + int(samples["bins"].max())
+        kept = np.zeros((len(samples), bins, data.trains[session].n_units), dtype=bool)
+        for row, sample in enumerate(samples.index.to_numpy()):
+            draw = np.random.default_rng([self.seed, 1, int(sample)])
+            kept[row, :, heldin] = draw.random((len(heldin), bins)) < share
         return kept
 
     def start(self, data: FitData, windows: dict[str, Windows]) -> None:
@@ -137,17 +132,19 @@ class LFADS(TorchModel):
         shape = (int(windows.bins.max()), self.layout.units[session])
         spikes: dict[int, np.ndarray] = {}
         seen: dict[int, np.ndarray] = {}
-        some: list[np.ndarray] = []
+
+        def arrays(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+            return batch.counts.cpu().numpy(), batch.observed.cpu().numpy()
+
         for batch in windows.pieces():
-            counts, mask = batch.counts.cpu().numpy(), batch.observed.cpu().numpy()
-            some = some or [counts, mask]
+            counts, mask = arrays(batch)
             codes = batch.inputs[CONDITION].cpu().numpy()
             for code in np.unique(codes[codes >= 0]).tolist():
                 for total, array in ((spikes, counts), (seen, mask)):
                     target = total.setdefault(code, np.zeros(shape))
                     target[: array.shape[1]] += array[codes == code].sum(axis=0)
-        counts, mask = some
-        return Responses(spikes, seen, counts, mask, np.array(self.layout.heldin[session]), windows.history)
+        heldin = np.array(self.layout.heldin[session])
+        return Responses(spikes, seen, lambda: arrays(next(windows.pieces())), heldin, windows.history)
 
     def tables(self, data: FitData) -> dict[str, pd.DataFrame]:
         """With sample validation, "scores": how well the training counts that were kept from the fit are predicted."""

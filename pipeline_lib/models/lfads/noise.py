@@ -31,8 +31,9 @@ def _draw(target: Tensor, probability: float) -> Tensor:
         return target.bernoulli_(probability)
     words = torch.empty(-(-target.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     draws = words.view(torch.int16)[: target.numel()].view(target.shape)
+    most = max(round(probability * DRAWS), 1) - DRAWS // 2 - 1  # fits in 16 bits, where a probability of 1 must, too
     # Via bool it would take twice as long.
-    return target.copy_(torch.lt(draws, round(probability * DRAWS) - DRAWS // 2, out=torch.empty_like(draws)))
+    return target.copy_(torch.le(draws, most, out=torch.empty_like(draws)))
 
 
 def standard_normal(seed: int, samples: Tensor, draw: int, size: int) -> Tensor:

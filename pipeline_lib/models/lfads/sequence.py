@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline_lib.models.lfads.cell import Parts, Room, backward, blocks, forward, storage
+from pipeline_lib.models.lfads.cell import Gates, Parts, Room, backward, blocks, forward, storage
 from pipeline_lib.models.lfads.products import product, rounded
 from pipeline_lib.models.lfads.spikes import Spikes
 
@@ -63,8 +63,7 @@ def ordered(x: Inputs, direction: int, first: int, stop: int) -> Inputs:
     """Bins of `x` [T, ...] that a direction meets as its first-th to stop-th; None of None."""
     if x is None or direction == 0:
         return None if x is None else x[first:stop]
-    part = x[len(x) - stop : len(x) - first]
-    return part.reversed() if isinstance(part, Spikes) else part.flip(0)
+    return x.reversed[first:stop] if isinstance(x, Spikes) else x[len(x) - stop : len(x) - first].flip(0)
 
 
 def project(x: Inputs, weights: Parts, bias: Parts, target: Parts, half: bool) -> None:
@@ -102,9 +101,9 @@ class _Walk(torch.autograd.Function):
         states = start.new_empty(directions, bins + 1, windows, hidden, dtype=stored)
         states[:, 0] = start
         zr, n, rh = (states.new_empty(directions, bins, windows, k * hidden) for k in (2, 1, 1))
-        at, zr_at, n_at, rh_at = (each.unbind(1) for each in (states, zr, n, rh))
+        at, rh_at, gates_at = states.unbind(1), rh.unbind(1), Gates.bins(zr, n, 1)
         room, state = Room.like(start), start
-        for first, stop in blocks(bins, bias.numel() * windows, start.device):
+        for first, stop in blocks(bins, 4 * bias.numel() * windows, start.device):  # short: p is needed at once
             for each in range(directions):
                 target = Parts(zr[each, first:stop], n[each, first:stop])
                 shown = ordered(x, each, first, stop)
@@ -114,7 +113,7 @@ class _Walk(torch.autograd.Function):
                     assert isinstance(gone, Tensor)
                     target.zr[..., :hidden].masked_fill_(gone[..., None], HELD)
             for t in range(first, stop):
-                state = forward(zr_at[t], n_at[t], at[t], rh_at[t], state, inner, room, at[t + 1])
+                state = forward(gates_at[t], at[t], rh_at[t], rh_at[t], state, inner, room, at[t + 1])
         ctx.spikes = x if isinstance(x, Spikes) else None
         ctx.save_for_backward(None if isinstance(x, Spikes) else x, weight, recurrent, states, zr, n, rh)
         ctx.half = half
@@ -131,19 +130,19 @@ class _Walk(torch.autograd.Function):
         d_x = torch.zeros_like(x) if x is not None and ctx.needs_input_grad[0] else None
         d_weight, d_recurrent = torch.zeros_like(weight), torch.zeros_like(recurrent)
         d_bias = weight.new_zeros(directions, 3 * hidden)
-        d_state = recurrent.new_zeros(directions, windows, hidden) if d_last is None else d_last.clone()
-        room, d_room = Room.like(d_state), Room.like(d_state)
+        room = Room.like(recurrent.new_empty(directions, windows, hidden))
+        d_state = room.d_state if d_last is None else room.d_state.copy_(d_last)
         d_outer = None if d_states is None else d_states.unbind(1)
-        at, zr_at, n_at = (each.unbind(1) for each in (states, zr, n))
-        for first, stop in reversed(list(blocks(bins, d_bias.numel() * windows, n.device))):
+        at, gates_at = states.unbind(1), Gates.bins(zr, n, 1)
+        width = (4 if shown is None else 1) * d_bias.numel() * windows  # short where no inputs ask for long products
+        for first, stop in reversed(list(blocks(bins, width, n.device))):
             block = slice(first, stop)
             d_p = Parts(torch.empty_like(zr[:, block]), torch.empty_like(n[:, block]))
-            d_zr_at, d_n_at = d_p.zr.unbind(1), d_p.n.unbind(1)
+            d_gates_at = Gates.bins(*d_p, 1)
             for t in reversed(range(first, stop)):
                 if d_outer is not None:
                     d_state += d_outer[t]
-                made = d_zr_at[t - first], d_n_at[t - first]
-                backward(d_state, at[t], zr_at[t], n_at[t], inner, room, d_room, *made)
+                backward(at[t], gates_at[t], inner, room, d_gates_at[t - first])
             for each in range(directions):
                 d_shown = accumulate(
                     Parts(*(part[each].flatten(0, 1) for part in d_p)),
@@ -202,5 +201,5 @@ def accumulate(
             target += product(shown.flatten(0, 1).t(), part, half)
     if weight is None:
         return None
-    first, second = (product(part, each.t(), half) for part, each in zip(small, Parts.of(weight), strict=True))
-    return first + second
+    first, second = (rounded(each.t(), half) for each in Parts.of(weight))
+    return torch.addmm(small.zr @ first, small.n, second)

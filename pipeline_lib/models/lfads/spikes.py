@@ -7,6 +7,7 @@ product with all of them on a processor, in the gradient of the matrix as well.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -63,6 +64,7 @@ class Spikes:
         inside = slice(starts[0], starts[-1])
         return Spikes(starts - starts[0], self.columns[inside], self.values[inside], self.windows, self.units)
 
+    @cached_property
     def reversed(self) -> Spikes:
         """The last bin first."""
         begins = self.starts[:: self.windows]
@@ -78,10 +80,14 @@ class Spikes:
 
     def transposed_times(self, matrix: Tensor) -> Tensor:
         """The product of the transpose with `matrix` [T B, M]: [N, M]."""
+        return _sums(matrix, *self._by_unit)
+
+    @cached_property
+    def _by_unit(self) -> tuple[np.ndarray, Tensor, np.ndarray]:
+        """Rows and values of the entries in order of the units, and where those of each unit begin and end."""
         order = np.argsort(self.columns.astype(np.min_scalar_type(self.units)), kind="stable")  # small: a radix sort
         rows = np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))[order]
-        ends = _ends(np.bincount(self.columns, minlength=self.units))
-        return _sums(matrix, rows, self.values[torch.from_numpy(order)], ends)
+        return rows, self.values[torch.from_numpy(order)], _ends(np.bincount(self.columns, minlength=self.units))
 
 
 def _ends(sizes: np.ndarray) -> np.ndarray:

@@ -1,5 +1,8 @@
 """Sessions that see the same latents through different units start out reading the same latents."""
 
+import weakref
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -20,7 +23,8 @@ def session(seed: int, units: int, conditions: list[int], heldout: int = 0) -> t
     spikes = {c: counts[k].sum(axis=0).astype(float) for k, c in enumerate(conditions)}
     seen = {c: np.full((BINS, units), float(TRIALS)) for c in conditions}
     some = counts[:, :10].reshape(-1, BINS, units)
-    made = Responses(spikes, seen, some, np.ones(some.shape, bool), np.arange(heldout, units), history=0)
+    mask = np.ones(some.shape, bool)
+    made = Responses(spikes, seen, lambda: (some, mask), np.arange(heldout, units), history=0)
     return made, logs, latents
 
 
@@ -45,6 +49,27 @@ def test_shared_conditions_give_shared_latents() -> None:
     assert r2(latents[1:], fitted.reshape(latents[1:].shape)) > 0.9
     for alignment, own, latent in ((made["a"], logs[1:], one), (made["b"], other_logs[:3], two)):
         assert r2(own - own.mean(axis=(0, 1)), latent @ alignment.read_out) > 0.85
+
+
+def test_windows_of_one_session_at_a_time_are_held() -> None:
+    """A hundred sessions' windows would be larger than all that training needs."""
+    read: list[weakref.ref] = []
+
+    def windows(made: Responses) -> tuple[np.ndarray, np.ndarray]:
+        assert all(before() is None for before in read)
+        counts, mask = (each.copy() for each in made.some())
+        read.append(weakref.ref(counts))
+        return counts, mask
+
+    def watched(made: Responses) -> Responses:
+        return replace(made, some=lambda: windows(made))
+
+    apart = {str(number): watched(session(number, 12, [number])[0]) for number in range(3)}
+    align(apart, LATENTS, sd=2.0)
+    assert len(read) == 3
+    shared = {str(number): watched(session(number, 12, [0, 1])[0]) for number in range(3)}
+    align(shared, LATENTS, sd=2.0)
+    assert len(read) == 3, "with conditions in common they are not even read"
 
 
 def test_without_a_common_condition_each_reads_its_own_components() -> None:

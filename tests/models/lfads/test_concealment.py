@@ -91,6 +91,8 @@ def test_masks_have_their_share() -> None:
         drawn = chosen((301, 803), probability, torch.device("cpu")).float()
         assert float(drawn.mean()) == pytest.approx(probability, abs=0.003)
         assert drawn.mean(0).std() < 0.04 and drawn.mean(1).std() < 0.03
+    assert chosen((50, 50), 1.0, torch.device("cpu")).all()
+    assert not chosen((50, 50), 1e-9, torch.device("cpu")).all()
     mask = dropout_mask((500, 500), 0.2, torch.zeros(1))
     assert float(mask.mean()) == pytest.approx(1, abs=0.01) and set(mask.unique().tolist()) == {0.0, 1.25}
 

@@ -14,7 +14,8 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.metrics import bits_per_spike
 from pipeline_lib.evaluation.sums import poisson_sums
 from pipeline_lib.models.contract import FitData
-from pipeline_lib.models.lfads.concealment import conceal
+from pipeline_lib.models.lfads.concealment import HIDDEN, conceal
+from pipeline_lib.models.lfads.head import Head
 from pipeline_lib.models.lfads.model import LFADS
 from pipeline_lib.models.lfads.noise import standard_normal
 from pipeline_lib.models.lfads.settings import Config
@@ -141,7 +142,8 @@ def test_sample_validation_is_scored_at_every_evaluation(ragged: FitData, tmp_pa
         def read(session: str, samples: object, model: LFADS = model, more: int = more) -> tuple:
             rows = ragged.samples(session, samples) if isinstance(samples, str) else samples
             counts, mask = ragged.read(session, samples)
-            return counts + more * (model._kept(ragged, session, rows) & mask).astype(counts.dtype), mask
+            kept = model._kept(ragged, session, rows) & mask & rows["split"].eq("train").to_numpy()[:, None, None]
+            return counts + more * kept.astype(counts.dtype), mask
 
         object.__setattr__(data, "read", read)
         model.fit(data, run)
@@ -174,6 +176,28 @@ def test_sample_validation_is_the_likelihood_of_what_was_kept(ragged: FitData, t
     assert run.rows[-1]["sample_validation_nll"] == pytest.approx(total / number, rel=1e-5)
 
 
+def test_sample_validation_hides_nothing_of_validation_windows(ragged: FitData) -> None:
+    """Nor are their counts scaled up in the place of some that were hidden: the loss that selects is of all of them."""
+    data, model = replace(ragged, fitting=True), LFADS(replace(SMALL, sample_validation=0.5), 0)
+    inputs = {part: model.inputs(data, "one", data.samples("one", part)) for part in ("train", "validation")}
+    assert HIDDEN in inputs["train"] and HIDDEN not in inputs["validation"]
+    batch = Windows(ragged, "one", "validation", inputs=inputs["validation"]).batch(slice(None))
+    shown = conceal(batch, model.config, None, torch.zeros(9), 0, 0, drop=False).inputs
+    assert torch.equal(shown, (batch.counts * batch.visible).transpose(0, 1).float())
+
+
+def test_signals_are_scaled_by_what_is_inside_the_windows(ragged: FitData) -> None:
+    """So the padding of a batch, which depends on its other windows, does not count."""
+    windows = Windows(ragged, "one", "train")
+    inside = torch.arange(windows.counts.shape[1]) < windows.bins[:, None]
+    values = torch.randn(*inside.shape, 1)
+    windows.inputs["signals"] = torch.where(inside[:, :, None], values, 100.0)
+    head = Head(9, [0, 1], replace(SMALL, signals=("running",)), None)
+    head.start_at(windows, "signals")
+    assert torch.allclose(head.signal_mean, values[inside].mean(0), atol=1e-6)
+    assert torch.allclose(head.signal_sd, values[inside].std(0, correction=0), atol=1e-6)
+
+
 def test_a_final_fit_learns_from_the_validation_part_too(ragged: FitData, tmp_path: Path) -> None:
     config = replace(SMALL, learn_validation=True, batch=1000)
     model, run = LFADS(config, 0), Run(tmp_path)
@@ -194,8 +218,10 @@ def test_signals_drive_the_rates_and_gaps_are_their_mean(ragged: FitData, model:
     middle = samples["start_tick"].to_numpy()[0] / 1e5 - ragged.split.history_bins * 0.02 + 0.01
     assert float(batch.inputs["signals"][0, 0, 0]) == pytest.approx(np.sin(middle), abs=1e-3)
     head = model.network.head("two")
-    train = model.inputs(ragged, "two", ragged.samples("two", "train"))["signals"]
-    assert float(head.signal_mean) == pytest.approx(np.nanmean(train), abs=0.05)
+    training = ragged.samples("two", "train")
+    train = model.inputs(ragged, "two", training)["signals"]
+    inside = np.arange(train.shape[1]) < training["bins"].to_numpy()[:, None] + ragged.split.history_bins
+    assert float(head.signal_mean) == pytest.approx(np.nanmean(train[inside]), abs=1e-5)
     with torch.inference_mode():
         unknown, mean, other = (
             model.network.eval().rates(replace(batch, inputs=batch.inputs | {"signals": values}))

@@ -31,7 +31,7 @@ def test_products_are_those_of_all_counts(bins: slice) -> None:
     counts = few()
     spikes, x = Spikes.of(counts, 1.5, torch.float64), 1.5 * counts.double()
     assert spikes is not None and spikes.shape == x.shape
-    for part, whole in ((spikes[bins], x[bins]), (spikes[bins].reversed(), x[bins].flip(0))):
+    for part, whole in ((spikes[bins], x[bins]), (spikes[bins].reversed, x[bins].flip(0))):
         assert part.shape == whole.shape
         rows = whole.flatten(0, 1)
         first, second = torch.randn(UNITS, 6).double(), torch.randn(len(rows), 6).double()
@@ -42,7 +42,7 @@ def test_products_are_those_of_all_counts(bins: slice) -> None:
 def test_no_spike_at_all_gives_zeros() -> None:
     spikes = Spikes.of(torch.zeros(3, 2, 5, dtype=torch.uint8), 1.0, torch.float32)
     assert spikes is not None
-    assert torch.equal(spikes.reversed().times(torch.ones(5, 4)), torch.zeros(6, 4))
+    assert torch.equal(spikes.reversed.times(torch.ones(5, 4)), torch.zeros(6, 4))
     assert torch.equal(spikes.transposed_times(torch.ones(6, 4)), torch.zeros(5, 4))
 
 
