@@ -7,9 +7,11 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from pipeline_lib.errors import InputError
 
 WRITING = ".writing"
 LOCK = ".lock"
@@ -40,21 +42,37 @@ def exclusive(path: Path | str) -> Iterator[None]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting: another process is writing {path.parent}", file=sys.stderr, flush=True)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        lock(handle, f"waiting: another process is writing {path.parent}")
         yield
 
 
+def lock(handle: IO[Any], busy: str) -> bool:
+    """Lock an open file for this process; say `busy` and wait while another process holds it. Whether it waited.
+
+    Raises
+    ------
+    InputError : the file system has no locks.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(busy, file=sys.stderr, flush=True)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        return True
+    except OSError as error:
+        accepted = "a file system with locks (NFS with its lock service; Lustre mounted with the option flock)"
+        raise InputError(handle.name, "lock", error.strerror, accepted) from None
+    return False
+
+
 @contextlib.contextmanager
-def whole_directory(path: Path | str, final: str = "manifest.json") -> Iterator[Path]:
+def whole_directory(path: Path | str, final: str = "manifest.json", optional: Iterable[str] = ()) -> Iterator[Path]:
     """Write several files as one result: yield an empty directory; on success its entries move into `path`.
 
     `final` is the file that declares the result complete (the one Snakemake waits for). It is taken away first and
-    moved in last, so that a directory which has it is whole, whenever the process was killed. The caller must hold
-    the lock of `path` (see `exclusive`) where two processes may write it.
+    moved in last, so that a directory which has it is whole, whenever the process was killed. `optional` names the
+    entries that only some results have: those of an earlier result go. The caller must hold the lock of `path` (see
+    `exclusive`) where two processes may write it.
     """
     path = Path(path)
     writing = path / WRITING
@@ -69,14 +87,21 @@ def whole_directory(path: Path | str, final: str = "manifest.json") -> Iterator[
             if file.is_file():
                 sync(file)
         (path / final).unlink(missing_ok=True)
+        for name in optional:
+            _remove(path / name)
         entries = sorted(writing.iterdir(), key=lambda entry: entry.name == final)
         for entry in entries:
-            target = path / entry.name
-            if target.is_dir():
-                shutil.rmtree(target)
-            os.replace(entry, target)
+            _remove(path / entry.name)
+            os.replace(entry, path / entry.name)
     finally:
         shutil.rmtree(writing, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

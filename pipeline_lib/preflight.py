@@ -13,6 +13,7 @@ from typing import Any
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import write_json
 from pipeline_lib.plan import Cohort, Plan, Session
+from pipeline_lib.sources import session_files
 
 REMEMBERED = Path(".snakemake") / "trainyard_checked.json"
 ABILITIES = ("uses_gpu", "random")
@@ -107,9 +108,7 @@ def _split_in_memory(sessions: list[Session], cohort: Cohort, where: str) -> Non
 
 
 def _files(session: Session) -> list[tuple[str, int, int]]:
-    path = Path(session.location)
-    listed = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    return [_describe(file) for file in listed]
+    return [_describe(file) for file in session_files(session.source, session.location, session.options)]
 
 
 def _describe(file: Path) -> tuple[str, int, int]:

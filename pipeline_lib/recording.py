@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 UNIT_COLUMNS = ("unit_id", "region", "population")
 TRIAL_COLUMNS = ("start", "stop", "condition")
+OPTIONAL = ("unit_intervals.parquet", "candidates.parquet", "signals", "stimulus.zarr", "truth.zarr")
+"""What only some recordings have beside their tables."""
 
 
 @dataclass
@@ -161,22 +163,15 @@ class Recording:
         pipeline_lib.errors.InputError: recording day1: spikes.time, row 2: found 0.1 s after 0.7 s...
         """
         place = str(where or f"recording {self.session}")
-        self._validate_units(place)
+        require_units(place, self.units)
         self._validate_spikes(place)
-        self._validate_trials(place)
-        self._validate_intervals(place)
+        require_trials(place, self.trials)
+        require_intervals(place, self.observed)
+        self._validate_unit_intervals(place)
         for name, signal in self.signals.items():
             if "time" not in signal.columns or len(signal.columns) < 2:
                 raise InputError(place, f"signals/{name}", list(signal.columns), "time and at least one dimension")
-            _require_finite(place, f"signals/{name}.time", signal["time"].to_numpy())
-
-    def _validate_units(self, place: str) -> None:
-        _require_columns(place, "units", self.units, UNIT_COLUMNS)
-        if len(self.units) == 0:
-            raise InputError(place, "units", "no unit", "at least one (was every unit removed by the selection?)")
-        repeated = self.units["unit_id"][self.units["unit_id"].duplicated()]
-        if len(repeated):
-            raise InputError(place, "units.unit_id", f"{repeated.iloc[0]!r} twice", "one row a unit")
+            _require_sorted(place, f"signals/{name}.time", signal["time"].to_numpy())
 
     def _validate_spikes(self, place: str) -> None:
         times, units = self.spike_times, self.spike_units
@@ -184,15 +179,9 @@ class Recording:
             raise InputError(place, "spikes", f"{len(times)} times, {len(units)} units", "as many of both")
         if len(times) == 0:
             raise InputError(place, "spikes", "an empty recording", "at least one spike")
-        _require_finite(place, "spikes.time", times)
-        if times.min() < 0:
-            row = int(np.argmax(times < 0))
-            raise InputError(place, f"spikes.time, row {row}", f"{times[row]} s", "times from 0 s on")
-        steps = np.diff(times)
-        if len(steps) and steps.min() < 0:
-            row = int(np.argmax(steps < 0)) + 1
-            found = f"{times[row]} s after {times[row - 1]} s"
-            raise InputError(place, f"spikes.time, row {row}", found, "sorted times")
+        _require_sorted(place, "spikes.time", times)
+        if times[0] < 0:
+            raise InputError(place, "spikes.time, row 0", f"{times[0]} s", "times from 0 s on")
         if times[-1] > self.duration:
             found = f"{times[-1]} s"
             raise InputError(place, "spikes.time, last row", found, f"times in the session, 0 to {self.duration} s")
@@ -202,34 +191,19 @@ class Recording:
             accepted = f"rows of units, 0 to {len(self.units) - 1}"
             raise InputError(place, f"spikes.unit, row {row}", int(units[row]), accepted)
 
-    def _validate_trials(self, place: str) -> None:
-        _require_columns(place, "trials", self.trials, TRIAL_COLUMNS)
-        for column in ("start", "stop"):
-            _require_finite(place, f"trials.{column}", self.trials[column].to_numpy(dtype=float))
-        bad = (self.trials["stop"] < self.trials["start"]).to_numpy()
-        if bad.any():
-            row = int(np.argmax(bad))
-            found = f"{self.trials['stop'].iloc[row]} s"
-            raise InputError(place, f"trials.stop, row {row}", found, "a stop not before its start")
-
-    def _validate_intervals(self, place: str) -> None:
-        if self.observed.ndim != 2 or self.observed.shape[1:] != (2,) or len(self.observed) == 0:
-            raise InputError(place, "observed", f"shape {self.observed.shape}", "(intervals, 2), at least one")
-        _require_finite(place, "observed", self.observed.ravel())
-        flat = self.observed.ravel()
-        if (np.diff(flat) < 0).any() or flat[0] < 0:
-            raise InputError(place, "observed", self.observed.tolist()[:3], "sorted intervals that do not overlap")
-        if self.unit_intervals is not None:
-            _require_columns(place, "unit_intervals", self.unit_intervals, ("unit", "start", "stop"))
-            units = self.unit_intervals["unit"]
-            if len(units) and not units.between(0, len(self.units) - 1).all():
-                raise InputError(place, "unit_intervals.unit", int(units.max()), "rows of units")
+    def _validate_unit_intervals(self, place: str) -> None:
+        own = self.unit_intervals
+        if own is not None:
+            _require_columns(place, "unit_intervals", own, ("unit", "start", "stop"))
+            if len(own) and not own["unit"].between(0, len(self.units) - 1).all():
+                raise InputError(place, "unit_intervals.unit", int(own["unit"].max()), "rows of units")
+            _require_forward(place, "unit_intervals", own)
 
     def write(self, directory: Path | str) -> None:
         """Validate, then write the tables; the directory is complete once it holds recording.json."""
         self.validate()
         directory = Path(directory)
-        with exclusive(directory / ".lock"), whole_directory(directory, final="recording.json") as writing:
+        with exclusive(directory / ".lock"), whole_directory(directory, "recording.json", OPTIONAL) as writing:
             spikes = pd.DataFrame({"time": self.spike_times, "unit": self.spike_units.astype(np.int32)})
             spikes.to_parquet(writing / "spikes.parquet", index=False, compression="zstd")
             self.units.to_parquet(writing / "units.parquet", index=False)
@@ -265,7 +239,7 @@ class Recording:
         """
         directory = Path(directory)
         description = read_description(directory)
-        spikes = _read_table(directory / "spikes.parquet")
+        spikes = read_parquet(directory / "spikes.parquet")
         intervals, candidates = directory / "unit_intervals.parquet", directory / "candidates.parquet"
         truth, stimulus = directory / "truth.zarr", directory / "stimulus.zarr"
         names = Provenance.__dataclass_fields__
@@ -273,16 +247,16 @@ class Recording:
             session=description["session"],
             spike_times=spikes["time"].to_numpy(),
             spike_units=spikes["unit"].to_numpy(),
-            units=_read_table(directory / "units.parquet"),
-            trials=_read_table(directory / "trials.parquet"),
+            units=read_parquet(directory / "units.parquet"),
+            trials=read_parquet(directory / "trials.parquet"),
             duration=description["duration"],
             observed=np.array(description["observed"], dtype=np.float64),
             provenance=Provenance(**{name: description[name] for name in names}),
-            signals={file.stem: _read_table(file) for file in sorted((directory / "signals").glob("*.parquet"))},
-            unit_intervals=_read_table(intervals) if intervals.exists() else None,
+            signals={file.stem: read_parquet(file) for file in sorted((directory / "signals").glob("*.parquet"))},
+            unit_intervals=read_parquet(intervals) if intervals.exists() else None,
             truth=Truth.read(truth) if truth.exists() else None,
             stimulus=_read_stimulus(stimulus) if stimulus.exists() else None,
-            candidates=_read_table(candidates) if candidates.exists() else None,
+            candidates=read_parquet(candidates) if candidates.exists() else None,
         )
         recording.validate(directory)
         return recording
@@ -303,10 +277,13 @@ def read_description(directory: Path | str) -> dict[str, Any]:
     path = Path(directory) / "recording.json"
     if not path.exists():
         raise InputError(directory, "recording.json", "no such file", "a complete recording directory")
-    description = json.loads(path.read_text())
+    remedy = "make the recording again"
+    try:
+        description = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(path, "content", str(error), f"the file as it was written ({remedy})") from error
     if description.get("schema_version") != SCHEMA_VERSION:
-        found = description.get("schema_version")
-        raise InputError(path, "schema_version", found, f"{SCHEMA_VERSION} (make the recording again)")
+        raise InputError(path, "schema_version", description.get("schema_version"), f"{SCHEMA_VERSION} ({remedy})")
     return description
 
 
@@ -316,17 +293,65 @@ def _read_stimulus(path: Path) -> "Stimulus":
     return Stimulus.read(path)
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def read_parquet(path: Path) -> pd.DataFrame:
+    """A table of a recording; InputError where it is missing or damaged."""
     try:
         return pd.read_parquet(path)
     except (OSError, ValueError) as error:
         raise InputError(path, "table", str(error).splitlines()[0], "a readable Parquet file") from error
 
 
+def require_units(place: str, units: pd.DataFrame) -> None:
+    """Raise InputError where `units` is not what a recording's is: its columns, and one row a unit."""
+    _require_columns(place, "units", units, UNIT_COLUMNS)
+    if len(units) == 0:
+        raise InputError(place, "units", "no unit", "at least one (was every unit removed by the selection?)")
+    repeated = units["unit_id"][units["unit_id"].duplicated()]
+    if len(repeated):
+        raise InputError(place, "units.unit_id", f"{repeated.iloc[0]!r} twice", "one row a unit")
+
+
+def require_trials(place: str, trials: pd.DataFrame) -> None:
+    """Raise InputError where `trials` is not what a recording's is: its columns, times and a condition in each row."""
+    _require_columns(place, "trials", trials, TRIAL_COLUMNS)
+    _require_forward(place, "trials", trials)
+    missing = trials["condition"].isna().to_numpy()
+    if missing.any():
+        raise InputError(place, f"trials.condition, row {int(np.argmax(missing))}", "nothing", "text in every row")
+
+
+def require_intervals(place: str, observed: np.ndarray) -> None:
+    """Raise InputError where `observed` is not what a recording's is: (intervals, 2), finite, from 0 s on, in order."""
+    if observed.ndim != 2 or observed.shape[1:] != (2,) or len(observed) == 0:
+        raise InputError(place, "observed", f"shape {observed.shape}", "(intervals, 2), at least one")
+    flat = observed.ravel()
+    _require_finite(place, "observed", flat)
+    if (np.diff(flat) < 0).any() or flat[0] < 0:
+        raise InputError(place, "observed", observed.tolist()[:3], "sorted intervals that do not overlap")
+
+
 def _require_columns(place: str, table: str, frame: pd.DataFrame, columns: tuple[str, ...]) -> None:
     missing = [column for column in columns if column not in frame.columns]
     if missing:
         raise InputError(place, f"{table}.{missing[0]}", "no such column", f"columns {', '.join(columns)}")
+
+
+def _require_forward(place: str, table: str, frame: pd.DataFrame) -> None:
+    start, stop = (frame[column].to_numpy(dtype=float) for column in ("start", "stop"))
+    _require_finite(place, f"{table}.start", start)
+    _require_finite(place, f"{table}.stop", stop)
+    bad = stop < start
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise InputError(place, f"{table}.stop, row {row}", f"{stop[row]} s", "a stop not before its start")
+
+
+def _require_sorted(place: str, column: str, times: np.ndarray) -> None:
+    _require_finite(place, column, times)
+    steps = np.diff(times)
+    if len(steps) and steps.min() < 0:
+        row = int(np.argmax(steps < 0)) + 1
+        raise InputError(place, f"{column}, row {row}", f"{times[row]} s after {times[row - 1]} s", "sorted times")
 
 
 def _require_finite(place: str, column: str, values: np.ndarray) -> None:

@@ -123,14 +123,23 @@ class TorchModel(Model):
 
     def start(self, data: FitData, windows: dict[str, Windows]) -> None:
         """Make the network that training starts from; `windows` are those of the training part."""
+        from torch import nn
+
         from pipeline_lib.training.noise import seed_noise
 
+        for session in data.sessions:
+            if "." in session or hasattr(nn.ModuleDict(), session):
+                accepted = "an id without dots that no attribute of torch's modules has"
+                raise InputError(f"model {type(self).__name__}", "session", repr(session), accepted)
         seed_noise(self.seed)
-        self.layout = Layout.of(data, max((each.most() for each in windows.values()), default=0))
+        initial = None if self.config.initial is None else _read_initial(self.config.initial)
+        most = max((each.most() for each in windows.values()), default=0)
+        # Tables of counts are as long as those it starts from, which take larger counts for the last.
+        self.layout = Layout.of(data, most if initial is None else _layout(initial).most)
         self.network = self.build(self.layout).to(self.device)
         self.initialise(windows)
-        if self.config.initial is not None:
-            self._start_from(self.config.initial)
+        if initial is not None:
+            self._start_from(initial)
         self._freeze()
 
     def train(self, batches: Batches, validation: Iterable[Batch], run: Run) -> None:
@@ -157,7 +166,7 @@ class TorchModel(Model):
         """Build the network that `state` describes and give it its weights."""
         import torch
 
-        self.layout = Layout(**json.loads(state["layout"].tobytes()))
+        self.layout = _layout(state)
         self.network = self.build(self.layout).to(self.device)
         names = self.network.state_dict()
         self.network.load_state_dict({name: torch.as_tensor(state[public(name)]) for name in names})
@@ -194,13 +203,11 @@ class TorchModel(Model):
         if samples["bins"].max() > longest:
             raise InputError(who, "bins", samples["bins"].max(), f"windows of at most {longest} bins, as in its split")
 
-    def _start_from(self, path: str) -> None:
+    def _start_from(self, given: State) -> None:
         """Take over the weights that another fit has under the same names."""
         import torch
 
-        if not Path(path).is_file():
-            raise InputError("config", "initial", path, "model.safetensors of a finished fit")
-        given, _ = read_arrays(path)
+        path = self.config.initial
         own = self.network.state_dict()
         taken = {name: given[public(name)] for name in own if public(name) in given}
         shared = [name for name in own if not name.startswith(SESSIONS)]
@@ -224,6 +231,21 @@ class TorchModel(Model):
                 )
             for name in names:
                 weights[name].requires_grad_(False)
+
+
+def _read_initial(path: str) -> State:
+    """The state of a finished fit."""
+    accepted = "model.safetensors of a finished fit"
+    if not Path(path).is_file():
+        raise InputError("config", "initial", path, accepted)
+    state, _ = read_arrays(path)
+    if "layout" not in state:
+        raise InputError(path, "layout", "nothing", accepted)
+    return state
+
+
+def _layout(state: State) -> Layout:
+    return Layout(**json.loads(state["layout"].tobytes()))
 
 
 def public(name: str) -> str:

@@ -1,7 +1,8 @@
 """Sources: whatever a session was stored as becomes a Recording.
 
 A source is a module with a frozen dataclass `Options`, each field documented; ``locate(location)``, the file or folder
-of the session at or in a location; and ``read(session, location, options) -> Recording``.
+of the session at or in a location; and ``read(session, location, options) -> Recording``. Where options name more
+files, ``files(location, options)`` lists all that are read.
 """
 
 from pathlib import Path
@@ -72,6 +73,35 @@ def read_source(source: str, session: str, location: Path | str, options: dict[s
         with reading(truth, "truth"):
             recording.truth = Truth.read(truth).select_units(list(recording.units["unit_id"]))
     return recording
+
+
+def session_files(source: str, location: Path | str, options: dict[str, Any] | None = None) -> list[Path]:
+    """The files that `read_source` would look at: when one of them changes, the recording is another one.
+
+    Raises
+    ------
+    InputError : there is no session at `location`, or an option names a file that is not there.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> _ = Path("day2.csv").write_text("time,unit\\n0.5,7\\n"), Path("trials2.csv").write_text("start,stop\\n0,1\\n")
+    >>> [file.name for file in session_files("tables", "day2.csv", {"trials": "trials2.csv"})]
+    ['day2.csv', 'trials2.csv']
+    """
+    module, place = _module(source), _module(source).locate(Path(location))
+    folder = place if place.is_dir() else place.parent
+    if hasattr(module, "files"):
+        found = module.files(place, check_options(source, options))
+    else:
+        found = _below(place) if place.is_dir() else [place]
+    return list(dict.fromkeys([*found, *_below(folder / STIMULUS), *_below(folder / TRUTH)]))
+
+
+def _below(folder: Path) -> list[Path]:
+    """The files in a folder and in its folders but hidden ones (locks, parts of downloads), in order."""
+    found = (file for file in folder.rglob("*") if file.is_file())
+    return sorted(file for file in found if not any(part[0] == "." for part in file.relative_to(folder).parts))
 
 
 def _check_span(recording: "Recording", place: Path) -> None:

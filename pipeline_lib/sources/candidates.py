@@ -28,9 +28,10 @@ def candidates(recording: "Recording", seconds: np.ndarray, kept: np.ndarray) ->
 
     Returns
     -------
-    Columns unit_id, region, kept, rate (spikes/s), presence (share of `PARTS` equal parts of the session in which the
-    unit fired), violations (share of its intervals below `REFRACTORY`; NaN for fewer than two spikes) and excerpt (the
-    times, s, of its spikes in `excerpt`; none for a unit that stays, whose spikes are all in the recording).
+    Columns unit_id, region, kept, rate (spikes/s; 0 of a unit that was never observed), presence (share of `PARTS`
+    equal parts of the session in which the unit fired), violations (share of its intervals below `REFRACTORY`; NaN for
+    fewer than two spikes) and excerpt (the times, s, of its spikes in `excerpt`; none for a unit that stays, whose
+    spikes are all in the recording).
 
     Examples
     --------
@@ -73,7 +74,7 @@ def candidates(recording: "Recording", seconds: np.ndarray, kept: np.ndarray) ->
             "unit_id": recording.units["unit_id"].to_numpy(),
             "region": recording.units["region"].to_numpy(),
             "kept": kept,
-            "rate": counts / seconds,
+            "rate": np.divide(counts, seconds, out=np.zeros(len(kept)), where=seconds > 0),
             "presence": presence,
             "violations": violations,
             "excerpt": excerpts,

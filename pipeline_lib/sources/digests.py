@@ -6,7 +6,6 @@ from pathlib import Path
 
 from pipeline_lib.errors import InputError
 
-ALGORITHMS = ("md5", "sha256", "blake2b")
 NUMPY = b"\x93NUMPY"
 MEBIBYTE = 1 << 20
 PART_SIZES = (5, 8, 10, 15, 16, 20, 25, 32, 50, 64, 100, 128, 200, 250, 256, 500, 512, 1000, 1024)

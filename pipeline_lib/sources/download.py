@@ -167,8 +167,12 @@ class Downloader:
         return Fetched(file, count, verdict.sha256, verdict.checked, moved=0)
 
     def _ask(self, file: RemoteFile) -> tuple[str, int | None]:
-        with request(file.url, self.network, headers=file.headers) as answer:
-            return answer.tag, answer.size
+        """Version and size of the remote file, by asking for its first byte: all of it would be on its way at once."""
+        try:
+            with request(file.url, self.network, stop=1, headers=file.headers) as answer:
+                return answer.tag, answer.size
+        except Changed:  # no such byte
+            return "", 0
 
     def _judge(self, file: RemoteFile, path: Path, size: int | None, tag: str) -> Verdict:
         found = digests(path, {*file.digests, "sha256"})

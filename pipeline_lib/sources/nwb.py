@@ -40,7 +40,7 @@ class Options(UnitSelection):
     condition: Names | None = None
     """The column of the trials that is their condition, or several to join; by default `condition`, if there is one."""
     region: str | None = None
-    """The column of the units that is their region; by default the location of their electrodes."""
+    """The column of the units that is their region; by default the location of their electrodes, else `region`."""
     population: str = "region"
     """The column of the units (region, probe, or one of the file's) that is their population."""
     signals: dict[str, str] = field(default_factory=dict)
@@ -53,7 +53,8 @@ class Options(UnitSelection):
     only_selected: bool = False
     """Of a remote file, fetch only the chosen units and the small tables, by ranges."""
     time_offset: float = 0.0
-    """Seconds added to every time of the file, for files whose clock starts before 0."""
+    """Seconds added to every time of the file, for files whose clock starts before 0; of the columns of its trials, to
+    those whose name ends with `_time` or `_times`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -133,10 +134,12 @@ def read_units(file: HdfFile, count: int, options: Options) -> "pd.DataFrame":
     ids = own.pop("id") if "id" in own else np.arange(count)
     electrodes = unit_electrodes(file, own)
     table: dict[str, Any] = {"unit_id": [str(value) for value in ids]}
-    if options.region is not None:
-        _require_column(file.path, own, options.region, "region")
-        table["region"] = [region_name(value) for value in own[options.region]]
-    elif "location" in electrodes:
+    located = "location" in electrodes and bool(electrodes["location"].notna().any())
+    region = options.region or ("region" if "region" in own and not located else None)
+    if region is not None:
+        _require_column(file.path, own, region, "region")
+        table["region"] = [region_name(value) for value in own[region]]
+    elif located:
         table["region"] = [region_name(value) for value in electrodes["location"]]
     else:
         table["region"] = ["unknown"] * count

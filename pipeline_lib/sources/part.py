@@ -1,16 +1,14 @@
 """The part of a file that has arrived: beside its target, owned by one process, resumable by the next."""
 
 import contextlib
-import fcntl
 import json
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline_lib.files import sync, write_json
+from pipeline_lib.files import lock, sync, write_json
 
 
 @dataclass(frozen=True)
@@ -89,12 +87,7 @@ def owned_part(target: Path) -> Iterator[Part]:
     while True:
         handle = path.open("ab", buffering=0)
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"waiting: another process is fetching {target}", file=sys.stderr, flush=True)
-                fcntl.flock(handle, fcntl.LOCK_EX)
-                waited = True
+            waited |= lock(handle, f"waiting: another process is fetching {target}")
             # While this process waited, the holder may have renamed or removed the file that was opened here.
             if _same(handle, path):
                 yield Part(target, path, handle, waited)

@@ -31,11 +31,6 @@ class Progress:
                 self._shown = now
                 self._show(now)
 
-    def expect(self, size: int) -> None:
-        """A file whose size was not known before has `size` bytes."""
-        with self._lock:
-            self.total += size
-
     def finish(self) -> None:
         """Leave the line on the terminal as it is."""
         with self._lock:

@@ -8,9 +8,10 @@ have rows, the session opens, the ledger's checksum) before it is moved into the
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
-from pipeline_lib.files import exclusive, sha256_file
+from pipeline_lib.files import WRITING, exclusive, sha256_file
 from pipeline_lib.sources.digests import check_opens
 from pipeline_lib.sources.download import Downloader, Fetched, RemoteFile
 from pipeline_lib.sources.endpoints import Endpoints
@@ -60,9 +61,10 @@ def _run(
     session: int | None,
 ) -> None:
     """One run of the script in a folder of its own, started with the verified files that are here already."""
-    writing = cache / ".writing"
-    shutil.rmtree(writing, ignore_errors=True)
-    writing.mkdir(parents=True)
+    for left in cache.glob(f"{WRITING}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    # Of a new name each time: AllenSDK may outlive a run that was killed, and go on writing where it was told to.
+    writing = Path(tempfile.mkdtemp(prefix=WRITING, dir=cache))
     try:
         for name in names:
             if (cache / name).is_file():

@@ -74,7 +74,7 @@ def select(recording: "Recording", options: UnitSelection, where: Path, keep: np
         kept &= units["region"].isin(as_tuple(options.regions)).to_numpy()
     spikes = np.bincount(recording.spike_units, minlength=len(units))
     seconds = observed_seconds(recording)
-    rates = spikes / seconds
+    rates = np.divide(spikes, seconds, out=np.zeros(len(units)), where=seconds > 0)
     kept &= rates >= options.min_rate
     rows = np.flatnonzero(kept)
     if options.max_units is not None:
@@ -122,4 +122,4 @@ def observed_seconds(recording: "Recording") -> np.ndarray:
         own = np.bincount(intervals["unit"], intervals["stop"] - intervals["start"], minlength=len(seconds))
         listed = np.unique(intervals["unit"])
         seconds[listed] = own[listed]
-    return np.maximum(seconds, np.finfo(float).tiny)
+    return seconds

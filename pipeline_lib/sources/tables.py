@@ -97,6 +97,15 @@ def locate(location: Path) -> Path:
     return location
 
 
+def files(location: Path, options: Options) -> list[Path]:
+    """The files that `read` reads."""
+    found = _Files(locate(location))
+    for role in ("spikes", "units", "trials", "observed"):
+        found.path(role, getattr(options, role))
+    found.signals(options.signals)
+    return found.used
+
+
 def read(session: str, location: Path, options: Options) -> "Recording":
     """The recording of a user's files.
 
@@ -124,7 +133,8 @@ def read(session: str, location: Path, options: Options) -> "Recording":
         found = f"unit {ids[codes[row]]!r}"
         raise InputError(spikes, f"column {options.unit}, row {row}", found, "a unit of the table of units")
     trials, counts = read_trials(files.path("trials", options.trials), options)
-    observed = read_observed(files.path("observed", options.observed), options)
+    observing = files.path("observed", options.observed)
+    observed = read_observed(observing, options)
     signals = {}
     for name, path in files.signals(options.signals).items():
         signals[name], left_out = read_signal(name, path, options)
@@ -132,10 +142,8 @@ def read(session: str, location: Path, options: Options) -> "Recording":
 
     ends = [times.max(initial=0.0), observed.max(initial=0.0), trials["stop"].max() if len(trials) else 0.0]
     duration = options.duration or max(ends)
-    if len(times) and times.max() > duration:
-        row = int(np.argmax(times > duration))
-        accepted = f"times in the session, 0 to {duration} s"
-        raise InputError(spikes, f"column {options.time}, row {row}", f"{times[row]} s", accepted)
+    _require_before(times, duration, spikes, f"column {options.time}")
+    _require_before(observed[:, 1], duration, observing, "column stop")
     recording = Recording(
         session=session,
         spike_times=times,
@@ -148,6 +156,13 @@ def read(session: str, location: Path, options: Options) -> "Recording":
         signals=signals,
     )
     return select(recording, options, location)
+
+
+def _require_before(times: np.ndarray, end: float, path: Path | None, field: str) -> None:
+    late = times > end
+    if late.any():
+        row = int(np.argmax(late))
+        raise InputError(path, f"{field}, row {row}", f"{times[row]} s", f"times in the session, 0 to {end} s")
 
 
 class _Files:
@@ -237,7 +252,7 @@ def read_units(path: Path | None, ids: list[str], options: Options) -> "pd.DataF
         return pd.DataFrame({"unit_id": ids, "region": UNKNOWN, "population": ALL})
     columns = load_columns(path, text=(options.unit_id, options.region, options.population))
     codes, listed = unit_ids(_vector(path, columns, options.unit_id), path, f"column {options.unit_id}")
-    own = pd.DataFrame(columns)
+    own = _table(path, columns)
     table = pd.DataFrame({"unit_id": [listed[code] for code in codes], "region": UNKNOWN, "population": ALL})
     for name, source in (("region", options.region), ("population", options.population)):
         if source in own:
@@ -249,12 +264,10 @@ def read_units(path: Path | None, ids: list[str], options: Options) -> "pd.DataF
 
 def read_trials(path: Path | None, options: Options) -> "tuple[pd.DataFrame, dict[str, int]]":
     """Trials in order of their start with all columns of the file, and how many were left out for want of times."""
-    import pandas as pd
-
     if path is None:
         return no_trials(), {}
     names = as_tuple(options.condition)
-    table = pd.DataFrame(load_columns(path, text=names or ("condition",)))
+    table = _table(path, load_columns(path, text=names or ("condition",)))
     start, stop = (_times(path, table, name, options) for name in (options.start, options.stop))
     for name in as_tuple(options.events):
         table[name] = _times(path, table, name, options)
@@ -267,21 +280,18 @@ def read_observed(path: Path | None, options: Options) -> np.ndarray:
     """The observed intervals (intervals, 2) in s; none without a file."""
     if path is None:
         return np.empty((0, 2))
-    columns = load_columns(path)
-    start, stop = (_times(path, columns, name, options) for name in ("start", "stop"))
-    if len(start) != len(stop):
-        raise InputError(path, "column stop", f"{len(stop)} values, {len(start)} of start", "as many of both")
-    return np.stack([start, stop], axis=1)
+    table = _table(path, load_columns(path))
+    return np.stack([_times(path, table, name, options) for name in ("start", "stop")], axis=1)
 
 
 def read_signal(name: str, path: Path, options: Options) -> "tuple[pd.DataFrame, dict[str, int]]":
     """A signal: the column `time`, and every other column as a dimension."""
-    columns = load_columns(path)
-    time = _times(path, columns, "time", options)
-    dimensions = [column for column in columns if column != "time"]
+    table = _table(path, load_columns(path))
+    time = _times(path, table, "time", options)
+    dimensions = [str(column) for column in table if column != "time"]
     if not dimensions:
         raise InputError(path, "columns", "time alone", "time and at least one dimension")
-    values = np.stack([_vector(path, columns, column) for column in dimensions], axis=1)
+    values = np.stack([table[column].to_numpy() for column in dimensions], axis=1)
     if values.dtype.kind not in "iufb":
         raise InputError(path, f"signal {name}", f"{values.dtype}", "numbers")
     return signal_table(name, time, values, path, f"signal {name}", dimensions)
@@ -319,11 +329,32 @@ def _load_mat(path: Path) -> dict[str, np.ndarray]:
     from pipeline_lib.sources.hdf import HdfFile
 
     if not h5py.is_hdf5(path):
-        return {name: value for name, value in scipy.io.loadmat(path).items() if not name.startswith("__")}
+        return {name: _cells(value) for name, value in scipy.io.loadmat(path).items() if not name.startswith("__")}
     with HdfFile(path) as file:
-        # Version 7.3 stores matrices transposed; groups (cells, structures) are not spike tables.
-        names = [name for name in file.names("") if isinstance(file.find(name), h5py.Dataset)]
-        return {name: file.values(name).T for name in names}
+        # Version 7.3 stores matrices transposed; groups and references (structures, cells) are no columns.
+        found = {name: file.find(name) for name in file.names("")}
+        names = [name for name, each in found.items() if isinstance(each, h5py.Dataset)]
+        return {name: file.values(name).T for name in names if h5py.check_ref_dtype(found[name].dtype) is None}
+
+
+def _cells(values: np.ndarray) -> np.ndarray:
+    """What the cells of a MATLAB array hold: each is read as an array of its own, of one text or number."""
+    if values.dtype.kind != "O":
+        return values
+    held = [each.item() if each.size == 1 else str(each) if each.size else None for each in values.ravel()]
+    return np.array(held, dtype=object).reshape(values.shape)
+
+
+def _table(path: Path, columns: Any) -> "pd.DataFrame":
+    """Columns of one value a row as a table. Raises InputError where they differ in length."""
+    import pandas as pd
+
+    vectors = {name: _vector(path, columns, name) for name in columns}
+    for name, values in vectors.items():
+        first, rows = next(iter(vectors)), len(next(iter(vectors.values())))
+        if len(values) != rows:
+            raise InputError(path, f"column {name}", f"{len(values)} values, {rows} of {first}", "as many of both")
+    return pd.DataFrame(vectors)
 
 
 def _column(path: Path, columns: Any, name: str) -> np.ndarray:

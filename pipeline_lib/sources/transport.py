@@ -45,6 +45,10 @@ class Network:
     parallel: int = 4
     """Files fetched at a time by one process."""
 
+    def __post_init__(self) -> None:
+        if self.parallel < 1:
+            raise InputError("downloads", "parallel", self.parallel, "at least 1 file at a time")
+
 
 class DownloadError(InputError):
     """A file cannot be had: one line with the address, what the server said and what to do."""

@@ -25,12 +25,14 @@ from pipeline_lib.trains.splits import Split
 FORMAT_VERSION = 1
 IDENTITY = ("format_version", "implementation", "config", "seed", "trains", "split", "code")
 """Keys of a manifest that say what the fit depends on."""
+TABLES = "tables"
+"""Folder of what only some models write."""
 
 
 def identity(
     trains_dirs: Sequence[Path | str], split_path: Path | str, implementation: str, settings: Any, seed: int, code: str
 ) -> dict[str, Any]:
-    """Everything that a fit depends on, and its hash as "key"."""
+    """Everything that a fit depends on, and its hash as "key"; of weights it starts from (`initial`) the content."""
     made = {
         "format_version": FORMAT_VERSION,
         "implementation": Path(implementation).stem,
@@ -40,6 +42,9 @@ def identity(
         "split": sha256_file(split_path),
         "code": code,
     }
+    initial = getattr(settings, "initial", None)
+    if initial is not None and Path(initial).is_file():
+        made["initial"] = sha256_file(initial)
     return made | {"key": key_of(made)}
 
 
@@ -72,7 +77,7 @@ def publish(
     """
     state = model.state()
     require_finite(state, f"model {run.labels['model']}")
-    with whole_directory(out_dir) as writing:
+    with whole_directory(out_dir, optional=[TABLES]) as writing:
         weights, predictions = writing / "model.safetensors", writing / "predictions.zarr"
         write_arrays(weights, state)
         # Predict with what was written, not with the model in memory: the weights are all that others will have.
@@ -87,9 +92,9 @@ def publish(
         write_predictions(predictions, written, data, attributes, run)
         tables = written.tables(data)
         if tables:
-            (writing / "tables").mkdir()
+            (writing / TABLES).mkdir()
         for name, table in tables.items():
-            table.to_parquet(writing / "tables" / f"{name}.parquet", index=False)
+            table.to_parquet(writing / TABLES / f"{name}.parquet", index=False)
         (writing / "history.csv").write_text(run.history_csv())
         settings = yaml.safe_dump(made["config"], sort_keys=False, default_flow_style=None, width=100)
         (writing / "config.yaml").write_text(settings)
@@ -97,7 +102,7 @@ def publish(
         told = watch.provenance(device=model.device, seed=model.seed, code=made["code"], **facts)
         write_json(writing / "run.json", told)
         hashes = {"model.safetensors": sha256_file(weights), "predictions.zarr": sha256_tree(predictions)}
-        hashes |= {f"tables/{name}.parquet": sha256_file(writing / "tables" / f"{name}.parquet") for name in tables}
+        hashes |= {f"{TABLES}/{name}.parquet": sha256_file(writing / TABLES / f"{name}.parquet") for name in tables}
         manifest = made | run.labels | {"sees": model.sees, "sha256": hashes}
         write_json(writing / "manifest.json", manifest)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline_lib.errors import InputError
 from pipeline_lib.sources import download
 from pipeline_lib.sources.download import Downloader, RemoteFile
 from pipeline_lib.sources.transport import DownloadError, Network
@@ -209,7 +210,7 @@ def test_a_file_put_there_by_hand_is_taken_if_it_is_the_remote_one(
     remote.path.parent.mkdir()
     remote.path.write_bytes(CONTENT)
     assert downloader.fetch(remote).checked == "S3 ETag"
-    assert server.sent < len(CONTENT)
+    assert server.sent == 1
     assert downloader.ledger.lookup(remote.url) == SHA256
 
 
@@ -359,3 +360,8 @@ def test_no_password_or_signature_in_a_message(tmp_path: Path, downloader: Downl
         downloader.fetch(RemoteFile(url, tmp_path / "none", headers={"Authorization": "Token topsecret"}))
     assert not any(secret in str(error.value) for secret in ("secret@", "hidden", "topsecret"))
     assert "versionId=7" in str(error.value)
+
+
+def test_at_least_one_file_is_fetched_at_a_time() -> None:
+    with pytest.raises(InputError, match="parallel"):
+        Network(parallel=0)

@@ -292,3 +292,12 @@ def test_real_guo2017(shared_data):
     np.testing.assert_allclose(recording.unit_intervals[["start", "stop"]], expected, atol=0.05)
     assert recording.provenance.counts["trials_before"] == 412
     assert "type=non-performing response=N/A" in set(recording.trials["condition"])
+
+
+def test_the_units_own_region_where_no_electrode_has_one(path):
+    """As `trains.export.to_nwb` writes it."""
+    with h5py.File(path, "r+") as file:
+        del file["units/electrodes"], file["units/electrodes_index"]
+        file["units/region"] = np.array(["CA3", "CA3", "", "V1"], dtype=object)
+    units = read_source("nwb", "s", path).units
+    assert list(units["region"]) == list(units["population"]) == ["CA3", "CA3", "unknown", "V1"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.sources import read_source
+from pipeline_lib.sources import read_source, sdk
 from pipeline_lib.sources.download import Downloader
 from pipeline_lib.sources.endpoints import Endpoints
 from pipeline_lib.sources.isolated import environment, run_watched
@@ -145,3 +145,30 @@ def test_a_requirement_whose_hash_is_wrong_is_not_installed(tmp_path: Path) -> N
     with pytest.raises(InputError, match="environment"):
         environment(listed, tmp_path)
     assert not list(tmp_path.glob("wrong-*/complete"))
+
+
+def test_a_program_that_outlived_its_killed_run_has_a_folder_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may go on writing: into the folder that it was given, which the next run must not take its files from."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import json, sys\nfrom pathlib import Path\n"
+        "place = Path(sys.argv[2])\n"
+        "for name in ('sessions', 'probes', 'channels', 'units'):\n"
+        "    (place / f'{name}.csv').write_text('id\\n1\\n')\n"
+        "(place / 'manifest.json').write_text('{}')\n"
+        "(place.parent / 'given').open('a').write(f'{place}\\n')\n"
+        "print(json.dumps({'sessions': 1}))\n"
+    )
+    monkeypatch.setattr(sdk, "SCRIPT", script)
+    monkeypatch.setattr(sdk, "environment", lambda *_: Path(sys.executable))
+    cache, downloader = tmp_path / "cache", Downloader(tmp_path / "ledger.tsv", PATIENT)
+    for _ in range(2):
+        fetched = fetch_with_sdk(cache, tmp_path, downloader, Endpoints(allen_warehouse="http://nowhere"))
+        assert [each.file.path.read_text() for each in fetched] == ["id\n1\n"] * 4
+        folders = (cache / "given").read_text().split()
+        Path(folders[-1]).mkdir()  # as if that program still were there
+        (cache / "sessions.csv").unlink()
+    assert len(set(folders)) == 2
+    assert not Path(folders[0]).exists(), "what an earlier run left is removed"

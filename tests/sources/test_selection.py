@@ -79,3 +79,14 @@ def test_a_selection_that_leaves_nothing_says_what_there_is(shuffled):
         select(shuffled, UnitSelection(query={"snr": ">1"}), WHERE)
     with refuses("option query", "'region'"):
         select(shuffled, UnitSelection(query={"region": ">1"}), WHERE)
+
+
+def test_a_unit_that_was_never_observed_has_no_rate(shuffled):
+    """A probe that was invalid all along, or a single spike that is all of its unit's range."""
+    best = int(np.argmax(np.bincount(shuffled.spike_units)))
+    shuffled.unit_intervals = pd.DataFrame({"unit": [best], "start": [0.0], "stop": [0.0]})
+    ids = shuffled.units["unit_id"]
+    for options in (UnitSelection(max_units=5), UnitSelection(min_rate=0.01)):
+        result = select(shuffled, options, WHERE)
+        assert list(result.units["unit_id"]) == list(ids.drop(best))
+        assert result.candidates["rate"][best] == 0

@@ -236,3 +236,55 @@ def test_samples_taken_for_seconds_are_refused(tmp_path):
         read_source("tables", "s", path)
     samples = {"time_unit": "samples", "sampling_rate": 30_000}
     assert read_source("tables", "s", path, samples).duration == 1.5 * 3600
+
+
+@pytest.mark.parametrize("kind", ["mat", "npz"])
+def test_tables_of_trials_and_units_in_arrays(tmp_path, kind):
+    """MATLAB knows no vectors, and keeps texts in cells."""
+    write_spikes(tmp_path / "spikes.csv")
+    save = scipy.io.savemat if kind == "mat" else lambda path, arrays: np.savez(path, **arrays)
+    text = object if kind == "mat" else "U5"
+    save(tmp_path / f"units.{kind}", {"unit_id": np.array([2, 10, 1]), "region": np.array(["CA1", "V1", "V1"], text)})
+    sides = np.array(["left", "right"], text)
+    save(tmp_path / f"trials.{kind}", {"start": np.arange(2.0), "stop": np.arange(2.0) + 0.5, "condition": sides})
+    recording = read_source("tables", "s", tmp_path)
+    assert recording.units[["unit_id", "region"]].to_numpy().tolist() == [["2", "CA1"], ["10", "V1"], ["1", "V1"]]
+    assert recording.trials.to_numpy().tolist() == [[0.0, 0.5, "left"], [1.0, 1.5, "right"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "arrays", "words"),
+    [
+        ("trials", {"start": [0.0, 1.0], "stop": [0.5]}, ("column stop", "1 values")),
+        ("units", {"unit_id": [1, 2, 10], "region": ["CA1"]}, ("column region", "1 values")),
+        ("units", {"unit_id": [1, 2, 10], "waveform": np.zeros((3, 5))}, ("column waveform", "(3, 5)")),
+        ("observed", {"start": [0.0], "stop": [1.0, 2.0]}, ("column stop", "2 values")),
+        ("signals/running", {"time": [0.0, 1.0], "x": [1.0], "y": [1.0, 2.0]}, ("column x", "1 values")),
+    ],
+)
+def test_arrays_of_different_lengths_are_no_table(tmp_path, name, arrays, words):
+    write_spikes(tmp_path / "spikes.csv")
+    (tmp_path / "signals").mkdir()
+    np.savez(tmp_path / f"{name}.npz", **arrays)
+    with refuses(f"{name}.npz", *words):
+        read_source("tables", "s", tmp_path)
+
+
+def test_nothing_is_observed_after_the_end_of_the_session(tmp_path):
+    write_spikes(tmp_path / "spikes.csv")
+    (tmp_path / "observed.csv").write_text("start,stop\n0,1\n1.2,90\n")
+    assert read_source("tables", "s", tmp_path).duration == 90
+    with refuses("observed.csv", "column stop, row 1", "90.0 s", "0 to 2.0 s"):
+        read_source("tables", "s", tmp_path, {"duration": 2.0})
+
+
+def test_cells_of_a_new_matlab_file_are_no_conditions(tmp_path):
+    """Version 7.3 keeps in a cell array where each text is; that text of a reference is the same for every trial."""
+    write_spikes(tmp_path / "spikes.csv")
+    with h5py.File(tmp_path / "trials.mat", "w") as file:
+        file["start"], file["stop"] = np.array([[0.0, 1.0]]), np.array([[0.5, 1.5]])
+        cells = [file.create_dataset(f"#refs#/{side}", data=[[ord(letter) for letter in side]]) for side in "ab"]
+        file["condition"] = np.array([[cell.ref for cell in cells]], dtype=h5py.ref_dtype)
+    assert read_source("tables", "s", tmp_path).trials["condition"].tolist() == ["all", "all"]
+    with refuses("trials.mat", "no column 'condition'"):
+        read_source("tables", "s", tmp_path, {"condition": "condition"})

@@ -50,3 +50,15 @@ def test_what_is_no_fit_or_has_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"1 given"):
         copy_fit(tmp_path, [1, 2], [tmp_path / "copy"])
     assert not (tmp_path / "copy").exists()
+
+
+def test_tables_of_an_earlier_fit_do_not_stay(tmp_path: Path) -> None:
+    """Only some models and settings write tables; what is scored must be of the fit that is there."""
+    cohort = write_cohort(tmp_path / "cohort", made=[recording(trials=30)])
+    stale = [tmp_path / seed / "tables" / "scores.parquet" for seed in ("seed0", "seed1")]
+    for table in stale:
+        table.parent.mkdir(parents=True)
+        table.write_text("of an earlier fit")
+    fit(*cohort, "mean_rate", "mean_rate", {}, 0, tmp_path / "seed0", code="some")
+    copy_fit(tmp_path / "seed0", [1], [tmp_path / "seed1"])
+    assert not any(table.parent.exists() for table in stale)

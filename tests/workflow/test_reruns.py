@@ -92,3 +92,30 @@ def test_adding_a_model_is_one_python_file_and_one_yaml(copy_of_finished: Projec
     _edit(folder / "twice.py", "2 *", "3 *")
     listed = copy_of_finished.snakemake("--dry-run", "fits")
     assert "model=twice" in listed.stdout + listed.stderr
+
+
+def test_every_file_of_a_users_session_counts(project: Project) -> None:
+    """Files that options name, and files of a folder, whatever the time of the folder itself says."""
+    spikes = "time,unit\n" + "".join(f"{0.05 * k:.2f},{k % 3}\n" for k in range(1200))
+    trials = "start,stop,condition\n" + "".join(f"{k},{k + 0.8},go\n" for k in range(50))
+    lab, folder = project.folder / "data/lab", project.folder / "data/a folder"
+    for path, text in {lab / "day1.csv": spikes, lab / "day1 trials.csv": trials}.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    folder.mkdir()
+    (folder / "spikes.csv").write_text(spikes)
+    (folder / "trials.csv").write_text(trials)
+    rows = ["named\ttables\tlab/day1.csv\ttrials: day1 trials.csv", "folder\ttables\ta folder\t"]
+    project.write_sheet("\n".join(["session\tsource\tlocation\toptions", *rows, ""]))
+    project.write_config(SMALL | {"models": ["mean_rate"], "simulations": {}, "cohorts": {}})
+    wanted = [f"results/recordings/{session}/recording.json" for session in ("named", "folder")]
+    assert project.snakemake(*wanted).returncode == 0
+    (lab / "another day.csv").write_text(spikes)
+    (folder / "notes.txt").write_text("nothing that is read")
+    assert project.planned(*wanted) == {}
+    with (lab / "day1 trials.csv").open("a") as file:
+        file.write("55,55.8,go\n")
+    assert project.planned(*wanted) == {"record": 1}
+    with (folder / "trials.csv").open("a") as file:
+        file.write("55,55.8,go\n")
+    assert project.planned(*wanted) == {"record": 2}

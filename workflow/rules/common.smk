@@ -22,6 +22,7 @@ from pipeline_lib.models.registry import model_source
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import resolve
 from pipeline_lib.preflight import preflight
+from pipeline_lib.sources import session_files
 from pipeline_lib.training.code_id import code_id
 
 CONFIG_NAME = ", ".join(str(path) for path in workflow.configfiles) or "config"
@@ -59,6 +60,7 @@ TRIAL = PATHS.trial("{search}", "{cohort}", "{generation}", "{member}")
 SEARCH = PATHS.search("{search}", "{cohort}")
 SEARCHES = [PATHS.search(search, cohort) for search, cohort in PLAN.searched]
 FITS = [PATHS.fit(*fit) for fit in PLAN.fits]
+KNOWN_FITS = set(FITS)
 METRICS = PATHS.metrics
 RESULTS = PLAN.config.results
 ONERROR = PATHS.log("onerror")
@@ -141,13 +143,19 @@ for each in PLAN.sessions.values():
 
 
 def source_files(wildcards):
-    """What the recording is made from: the manifest of a simulation or a download, or the user's file itself."""
+    """What the recording is made from: the manifest of a simulation or a download, or the user's files themselves."""
     session = session_of(wildcards)
     if session.simulation:
         return PATHS.simulation(session.simulation)
     if session.remote:
         return DOWNLOADS.fetched(session.remote.folder(""))
-    return local(session.location)
+    return users_files(session.session)
+
+
+@cache
+def users_files(name):
+    session = PLAN.sessions[name]
+    return [local(str(file)) for file in session_files(session.source, session.location, session.options)]
 
 
 def location_of(wildcards, input):
@@ -166,6 +174,16 @@ def split_file(wildcards):
 
 def search_file(wildcards):
     return local(f"{PLAN.config.search_directory}/{wildcards.search}.yaml")
+
+
+@often
+def initial_of(wildcards):
+    """The weights that a fit starts from, if any; where a fit of this configuration makes them, that fit."""
+    initial = model_of(wildcards).settings.get("initial")
+    if not initial:
+        return []
+    fit = initial.replace("model.safetensors", "manifest.json")
+    return fit if fit in KNOWN_FITS else local(initial)
 
 
 @often

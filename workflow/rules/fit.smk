@@ -6,6 +6,7 @@ rule fit:
     input:
         trains=per_session(TRAINS),
         split=SPLIT,
+        initial=initial_of,
     output:
         whole(FIT),
     log:
@@ -64,6 +65,7 @@ if PLAN.ensembles:
         input:
             trains=per_session(TRAINS),
             split=SPLIT,
+            initial=initial_of,
         output:
             [whole(path) for path in per_seed(FIT)],
         log:

@@ -98,7 +98,8 @@ class Transformer(Network):
         if config.position == "learned":
             self.position = nn.Parameter(torch.randn(layout.bins, width))
         else:
-            self.register_buffer("position", sinusoids(layout.bins, width))
+            fixed = sinusoids(layout.bins, width) if config.position == "sinusoid" else torch.zeros(layout.bins, width)
+            self.register_buffer("position", fixed)
         self.embedding_dropout = Dropout(config.dropout_embedding)
         self.rates_dropout = Dropout(config.dropout_rates)
         layers = [

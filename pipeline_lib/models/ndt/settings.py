@@ -33,7 +33,8 @@ class Config(TrainingSettings):
     final_norm: Literal["layer", "scale"] = "layer"
     fixup: bool = True
     """Small residual branches at the start."""
-    position: Literal["learned", "sinusoid"] = "learned"
+    position: Literal["learned", "sinusoid", "none"] = "learned"
+    """What is added to a bin by its place in the window; none where the place means nothing: continuous time."""
     context_backward: float | None = 0.16
     """Seconds that a layer looks back; null: no limit."""
     context_forward: float | None = 0.08

@@ -29,6 +29,8 @@ def simulate(name: str, settings: dict[str, Any], seed: int, session: str) -> "R
     >>> len(session.units), sorted(session.truth.arrays)[:2]
     (4, ['coupling', 'coupling_filters'])
     """
+    if seed < 0:
+        raise InputError("config", "seed", seed, "a whole number from 0 on")
     recording: Recording = _module(name).simulate(check_settings(name, settings), seed, session)
     return recording
 

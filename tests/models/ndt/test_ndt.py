@@ -12,13 +12,13 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.ndt.layers import Dropout
 from pipeline_lib.models.ndt.model import NDT
-from pipeline_lib.models.ndt.network import sinusoids
+from pipeline_lib.models.ndt.network import SPARE_COUNTS, sinusoids
 from pipeline_lib.models.ndt.published import load_published
 from pipeline_lib.models.ndt.settings import Config
 from pipeline_lib.models.registry import check_config
 from pipeline_lib.models.torch_model import Layout
 from pipeline_lib.training.batches import Batch, Windows
-from pipeline_lib.training.run import Run
+from pipeline_lib.training.run import Run, write_arrays
 from tests.models.leaks import HIDDEN, check_heldout_counts_of_other_parts, check_hidden_counts, check_other_windows
 from tests.models.ndt.plain import PlainNDT, SinusoidPosition
 from tests.small_cohort import SPLITS, WINDOWS, open_cohort, recording, write_cohort
@@ -108,6 +108,23 @@ def test_every_variant_fits_and_predicts(ragged: FitData, tmp_path: Path, settin
     assert model.sees == ("held-in units, past and present" if settings.get("context_forward") == 0 else NDT.sees)
 
 
+def test_a_session_of_larger_counts_starts_from_the_table_of_another(ragged: FitData, tmp_path: Path) -> None:
+    settings = replace(SMALL, embedding=2, read_in=10)
+    first = NDT(settings, 0)
+    first.fit(replace(ragged, fitting=True), Run(tmp_path / "first"))
+    write_arrays(tmp_path / "model.safetensors", first.state())
+    busy = recording("one", 0, units=9, trials=30)
+    order = np.argsort(times := np.concatenate([busy.spike_times + 0.001 * k for k in range(9)]), kind="stable")
+    busy.spike_times, busy.spike_units = times[order], np.tile(busy.spike_units, 9)[order]
+    busy.duration = busy.observed[-1, 1] = 60.0
+    data = open_cohort(*write_cohort(tmp_path / "busy", replace(WINDOWS, after=1.2), made=[busy]))
+    second = NDT(replace(settings, initial=str(tmp_path / "model.safetensors"), freeze=("*/table.*",)), 0)
+    second.fit(replace(data, fitting=True), Run(tmp_path / "second"))
+    assert data.counts("one", "train").max() > first.layout.most + SPARE_COUNTS
+    assert np.array_equal(second.state()["one/table.weight"], first.state()["one/table.weight"])
+    assert np.isfinite(second.predict(data, "one", data.samples("one", "test"))).all()
+
+
 def test_nothing_ahead_of_a_causal_context_is_seen(ragged: FitData) -> None:
     model = NDT(replace(SMALL, context_forward=0.0), 0)
     model.layout = Layout.of(ragged, 5)
@@ -119,6 +136,17 @@ def test_nothing_ahead_of_a_causal_context_is_seen(ragged: FitData) -> None:
         first, second = network.outputs("one", counts), network.outputs("one", changed)
     assert torch.allclose(first[:, :31], second[:, :31], atol=1e-6)
     assert not torch.allclose(first[:, 31:], second[:, 31:])
+
+
+def test_without_positions_shifted_spikes_shift_the_rates(ragged: FitData) -> None:
+    """Bins whose whole context, of 2 layers of 8 and 4 bins, is inside both windows."""
+    for position, shifts in (("none", True), ("learned", False)):
+        model = NDT(replace(SMALL, position=position), 0)
+        network = model.build(Layout.of(ragged, 5)).eval()
+        counts = torch.poisson(torch.ones(2, 60, 9)).to(torch.uint8)
+        with torch.inference_mode():
+            rates, later = network.outputs("one", counts[:, :50]), network.outputs("one", counts[:, 10:])
+        assert torch.allclose(rates[:, 26:42], later[:, 16:32], atol=1e-5) == shifts
 
 
 def test_masked_predictions_see_what_their_mode_allows(ragged: FitData, model: NDT) -> None:

@@ -1,0 +1,99 @@
+"""What a recording refuses, and what is left of an earlier one in its folder."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline_lib.recording import Provenance, Recording, Truth
+from pipeline_lib.sources.stimulus import Stimulus
+from pipeline_lib.trains.binning import observed_windows
+from pipeline_lib.trains.store import Trains, convert
+from tests.sources.conftest import refuses
+
+DAMAGES = {"cut": lambda path: path.write_bytes(path.read_bytes()[:60]), "removed": Path.unlink}
+
+
+@pytest.fixture
+def plain() -> Recording:
+    """Two units, two trials, nothing else."""
+    return Recording(
+        session="day1",
+        spike_times=np.array([0.2, 0.7, 2.1]),
+        spike_units=np.array([0, 1, 0], np.int32),
+        units=pd.DataFrame({"unit_id": ["a", "b"], "region": "CA1", "population": "CA1"}),
+        trials=pd.DataFrame({"start": [0.0, 2.0], "stop": [1.0, 3.0], "condition": ["left", "right"]}),
+        duration=3.0,
+        observed=np.array([[0.0, 3.0]]),
+        provenance=Provenance("mine", "day1"),
+    )
+
+
+def test_nothing_of_an_earlier_recording_stays_in_the_folder(plain: Recording, tmp_path: Path) -> None:
+    """Reading a session again with other options makes it anew: what the options took away must not be found there."""
+    full = replace(
+        plain,
+        unit_intervals=pd.DataFrame({"unit": [0], "start": [0.0], "stop": [1.0]}),
+        candidates=plain.units.assign(kept=True),
+        signals={"running": pd.DataFrame({"time": [0.0], "running": [1.0]})},
+        truth=Truth({"coupling": np.zeros((2, 2))}, {"unit_id": ["a", "b"]}),
+        stimulus=Stimulus(np.zeros((1, 2, 2), np.uint8), np.zeros(1), np.zeros(1, np.int32)),
+    )
+    plain.write(tmp_path / "alone")
+    full.write(tmp_path / "again")
+    (tmp_path / "again" / "notes.txt").write_text("the user's own")
+    plain.write(tmp_path / "again")
+    found = {path.name for path in (tmp_path / "again").iterdir()}
+    assert found == {path.name for path in (tmp_path / "alone").iterdir()} | {"notes.txt"}
+    read = Recording.read(tmp_path / "again")
+    assert (read.unit_intervals, read.candidates, read.truth, read.stimulus, read.signals) == (None,) * 4 + ({},)
+
+
+@pytest.mark.parametrize(("column", "value"), [("start", np.nan), ("stop", np.inf), ("stop", 0.5)])
+def test_intervals_of_units_are_finite_and_forward(plain: Recording, column: str, value: float) -> None:
+    own = pd.DataFrame({"unit": [0, 1], "start": [0.0, 1.0], "stop": [1.0, 2.0]})
+    replace(plain, unit_intervals=own).validate()
+    own.loc[1, column] = value
+    with refuses(f"unit_intervals.{column}, row 1", str(value)):
+        replace(plain, unit_intervals=own).validate()
+
+
+def test_a_trial_without_a_condition_is_named(plain: Recording) -> None:
+    plain.trials["condition"] = ["left", None]
+    with refuses("trials.condition, row 1", "text"):
+        plain.validate()
+
+
+@pytest.mark.parametrize("name", ["recording.json", "spikes.parquet", "units.parquet", "trials.parquet"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_recording_is_named_where_it_is_read_and_converted(
+    plain: Recording, name: str, damage: str, tmp_path: Path
+) -> None:
+    plain.write(tmp_path / "recording")
+    DAMAGES[damage](tmp_path / "recording" / name)
+    with refuses(name):
+        Recording.read(tmp_path / "recording")
+    with refuses(name):
+        convert(tmp_path / "recording", tmp_path / "trains")
+    assert not (tmp_path / "trains" / "manifest.json").exists()
+
+
+def test_a_unit_that_was_never_there_is_never_observed(plain: Recording, tmp_path: Path) -> None:
+    """An empty interval says so (a probe that was invalid all along); a unit without a row is always observed."""
+    own = pd.DataFrame({"unit": [1], "start": [0.0], "stop": [0.0]})
+    recording = replace(plain, unit_intervals=own)
+    recording.write(tmp_path / "recording")
+    convert(tmp_path / "recording", tmp_path / "trains")
+    for trains in (Trains.open(tmp_path / "trains"), Trains.from_recording(recording)):
+        seen = observed_windows(trains, np.array([0, 100_000]), bins=10, bin_ticks=10_000)
+        assert seen[:, :, 0].all()
+        assert not seen[:, :, 1].any()
+
+
+def test_a_signal_goes_forward_in_time(plain: Recording) -> None:
+    """Between samples out of order anything would be interpolated."""
+    plain.signals["running"] = pd.DataFrame({"time": [0.0, 2.0, 1.0], "running": [1.0, 2.0, 3.0]})
+    with refuses("signals/running.time, row 2", "1.0 s after 2.0 s", "sorted"):
+        plain.validate()
