@@ -104,7 +104,8 @@ class _Regression:
     def __init__(self, config: Config, data: FitData, session: str) -> None:
         samples, history = data.samples(session, "train"), data.split.history_bins
         counts, observed = (read(session, samples)[:, history:] for read in (data.counts, data.mask))
-        kept = observed.any(axis=2)
+        kept, self.seen = observed.any(axis=2), observed.any(axis=(0, 1))
+        self.usual = np.log(max(float(counts.sum(dtype=np.int64)), 0.5) / observed.sum())
         self.config, self.units, self.heldin = config, counts.shape[2], data.heldin(session)
         self.counts, self.observed = counts[kept], None if observed.all() else observed[kept]
         self.inputs = _inputs(config, data, session, samples)[kept]
@@ -116,15 +117,18 @@ class _Regression:
         self.cross = self.inputs.T @ targets - len(self.inputs) * np.outer(mean, targets.mean(axis=0, dtype=np.float64))
 
     def solutions(self, ridge: float, run: Run) -> list[tuple[int, np.ndarray, np.ndarray]]:
-        """Rank, weights [inputs, N] and bias [N], by rank; a unit has weight 0 on every unit of its own group."""
+        """Rank, weights [inputs, N] and bias [N], by rank; a unit has weight 0 on every unit of its own group.
+
+        One that was never observed has the mean rate of all.
+        """
         ranks = sorted(self.config.rank)
-        found = [(rank, np.zeros((len(self.gram), self.units)), np.zeros(self.units)) for rank in ranks]
+        found = [(rank, np.zeros((len(self.gram), self.units)), np.full(self.units, self.usual)) for rank in ranks]
         group = np.full(self.units, -1)
         group[self.heldin] = np.arange(len(self.heldin)) % self.config.groups
         kernels = len(self.config.smoothing)
-        for left_out in np.unique(group):
+        for left_out in np.unique(group[self.seen]):
             run.stop_if_asked()
-            targets = np.flatnonzero(group == left_out)
+            targets = np.flatnonzero((group == left_out) & self.seen)
             chosen = np.flatnonzero(np.tile(group[self.heldin] != left_out, kernels))
             directions = self._directions(chosen, ridge)
             for rank, weights, bias in found:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pipeline_lib.training.batches import Batch, Batches
 from pipeline_lib.training.checkpoint import Progress, Tensors, pack, read_about, unpack
-from pipeline_lib.training.memory import keep_freed_memory
+from pipeline_lib.training.memory import give_back_freed_memory, keep_freed_memory
 from pipeline_lib.training.network import Network
 from pipeline_lib.training.noise import seed_noise
 from pipeline_lib.training.run import FitError, Run, State
@@ -28,6 +28,8 @@ from pipeline_lib.training.steps import Steps
 
 EVALUATION = 2**31
 """Seeds the noise of every evaluation: the same, so that losses differ by the weights alone."""
+UNJUDGED = "the validation loss was never a finite number; lower the learning_rate"
+"""Of a training none of whose weights could be called the best."""
 
 
 class Training:
@@ -63,7 +65,7 @@ class Training:
 
         Raises
         ------
-        FitError : the loss was not finite before there was anything to keep.
+        FitError : the loss was not finite before there was anything to keep, or that of the validation part never was.
         Interrupted : the process was asked to end; the training is checkpointed.
         """
         settings = self.settings
@@ -82,6 +84,8 @@ class Training:
                 self._evaluate()
             self.run.progress(progress.step, settings.steps, loss)
             self.run.checkpoint(self._state)
+        if settings.keep == "best" and math.isinf(progress.best):
+            raise FitError(UNJUDGED)
         self.network.load_state_dict(self.best)
 
     def _evaluate(self) -> None:
@@ -94,6 +98,8 @@ class Training:
             if progress.judge(terms, self.network.selects, settings) or settings.keep == "last":
                 self.best = copied(self.network.state_dict())
         self.run.log(progress.row(terms, rate) | more)
+        if self.run.device == "cpu":
+            give_back_freed_memory()
 
     @torch.no_grad()
     def _validation_losses(self) -> dict[str, float]:

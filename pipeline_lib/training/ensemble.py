@@ -19,7 +19,7 @@ from torch.func import functional_call
 
 from pipeline_lib.training.batches import Batch, Batches
 from pipeline_lib.training.checkpoint import Progress, Tensors, pack, read_about, unpack
-from pipeline_lib.training.engine import EVALUATION
+from pipeline_lib.training.engine import EVALUATION, UNJUDGED
 from pipeline_lib.training.graphs import Recordings, put_gradients
 from pipeline_lib.training.groups import Group, Source, prepared
 from pipeline_lib.training.memory import keep_freed_memory
@@ -108,6 +108,9 @@ class Ensemble:
                 self._keep([row for row, member in enumerate(self._active) if member.progress.stale < patience])
             self.run.progress(step + 1, settings.steps, math.fsum(losses) / max(len(losses), 1))
             self.run.checkpoint(self._state)
+        for member in self.members:
+            if settings.keep == "best" and math.isinf(member.progress.best) and not member.problem:
+                member.problem = f"seed {member.seed}: {UNJUDGED}"
         if sum(member.progress.step for member in self.members) > before:
             self.run.checkpoint(self._state, force=True)  # publishing may be interrupted, too
         for number, network in enumerate(self.networks):

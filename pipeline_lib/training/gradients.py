@@ -94,10 +94,17 @@ class Gradients:
         return mean.item()
 
     def total(self, terms: Callable[..., dict[str, Tensor]], *arguments: object) -> Tensor:
-        """The sum of the terms of a loss, computed in the precision that was asked for."""
+        """The sum of the terms of a loss, computed in the precision that was asked for.
+
+        InputError where nothing that it depends on is trained.
+        """
         half = self.settings.precision == "bfloat16"
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=half):
-            return torch.stack(list(terms(*arguments).values())).sum()
+            total = torch.stack(list(terms(*arguments).values())).sum()
+        if not total.requires_grad:
+            accepted = "patterns that leave something to train for the loss of every session"
+            raise InputError("config", "freeze", list(self.settings.freeze), accepted)
+        return total
 
     def _halve(self, progress: Progress, problem: str) -> None:
         """Cut batches into twice as many pieces, and say so."""

@@ -253,6 +253,27 @@ def test_a_target_that_was_never_observed_gets_the_mean_of_all() -> None:
     assert np.exp(bias[2]) == pytest.approx(counts[:, :2].mean())
 
 
+@pytest.mark.parametrize("role", ["heldin", "heldout"])
+@pytest.mark.parametrize("name", [*BASELINES, "glm"])
+def test_a_unit_that_training_never_saw_has_the_mean_rate_of_all(tmp_path: Path, name: str, role: str) -> None:
+    """One unit in four, and the only held-out one: in a group of its own there is no other to take a mean of."""
+    import pandas as pd
+
+    splits, made = replace(SPLITS, heldout_units=1, forward=0.0), recording("small0", units=4, trials=30)
+    whole = open_cohort(*write_cohort(tmp_path / "whole", WINDOWS, splits, [made]))
+    unit = int(getattr(whole, role)("small0")[0])
+    made.unit_intervals = pd.DataFrame({"unit": [unit], "start": [44.9], "stop": [45.0]})
+    keep = made.spike_units != unit
+    made.spike_times, made.spike_units = made.spike_times[keep], made.spike_units[keep]
+    cohort = write_cohort(tmp_path / "part", WINDOWS, splits, [made])
+    model, _ = fitted(cohort, name, tmp_path / "run", **SMALL.get(name, {}))
+    data = open_cohort(*cohort)
+    counts, mask = (each[:, data.split.history_bins :] for each in data.read("small0", "train"))
+    assert not mask[:, :, unit].any()
+    rates = model.predict(data, "small0", data.samples("small0", "test"))
+    np.testing.assert_allclose(rates[:, :, unit], counts.sum() / mask.sum(), rtol=1e-5)
+
+
 def test_each_baseline_beats_the_one_below(cohort: Cohort, models: dict[str, Model]) -> None:
     data = open_cohort(*cohort)
     samples = data.samples("small0", "test")

@@ -224,6 +224,29 @@ def test_a_loss_that_never_was_a_number_publishes_nothing(data: FitData, tmp_pat
         model.fit(data, Run(tmp_path))
 
 
+class Unjudged(Tiny):
+    """Whose validation loss is no finite number."""
+
+    def forward(self, batch: Batch, step: int | None = None) -> dict[str, Tensor]:
+        losses = super().forward(batch, step)
+        return losses if step is not None else {name: value + math.inf for name, value in losses.items()}
+
+
+class UnjudgedModel(TinyModel):
+    def build(self, layout: Layout) -> Tiny:
+        return Unjudged(self.config, layout)
+
+
+def test_without_a_finite_validation_loss_no_weights_are_the_best(data: FitData, tmp_path: Path) -> None:
+    """The weights of the start would be published, which nothing was learned by."""
+    with pytest.raises(FitError, match="the validation loss was never a finite number"):
+        UnjudgedModel(Config(), 0).fit(data, Run(tmp_path / "best"))
+    last, judged = UnjudgedModel(Config(keep="last"), 0), TinyModel(Config(keep="last"), 0)
+    last.fit(data, Run(tmp_path / "last"))
+    judged.fit(data, Run(tmp_path / "judged"))
+    assert same(last.state(), judged.state())
+
+
 def test_patience_stops_and_the_best_weights_are_kept(data: FitData, tmp_path: Path) -> None:
     run = Run(tmp_path / "a")
     config = Config(learning_rate=0.3, schedule="constant", steps=200, patience=3)
@@ -234,6 +257,15 @@ def test_patience_stops_and_the_best_weights_are_kept(data: FitData, tmp_path: P
     again = TinyModel(replace(config, patience=None, steps=3 * (len(losses) - 3), keep="last"), 0)
     again.fit(data, Run(tmp_path / "b"))
     assert same(model.state(), again.state())
+
+
+def test_every_evaluation_gives_back_the_memory_that_was_freed(
+    data: FitData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+    monkeypatch.setattr("pipeline_lib.training.engine.give_back_freed_memory", lambda: given.append(True))
+    trained(data, tmp_path, Config(steps=6, evaluate_every=2))
+    assert len(given) == 3
 
 
 def test_training_lowers_the_loss_of_windows_it_has_not_seen(data: FitData, tmp_path: Path) -> None:
@@ -280,6 +312,30 @@ def test_fine_tuning_starts_from_the_given_weights_and_leaves_the_frozen_ones(co
 def test_settings_that_make_no_sense_are_refused(data: FitData, tmp_path: Path, settings: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         TinyModel(Config(**settings), 0).fit(data, Run(tmp_path))
+
+
+def test_a_fit_is_made_again_when_what_it_starts_from_has_changed(cohort: Cohort, tmp_path: Path) -> None:
+    weights, out = tmp_path / "cohort" / "model.safetensors", tmp_path / "fine"
+    for seed, code in ((0, "first"), (0, "first"), (3, "second")):
+        fit(*cohort, "tiny", TINY, {"steps": 2}, seed, tmp_path / "cohort", code=code)
+        fit(*cohort, "tiny", TINY, {"steps": 2, "initial": str(weights)}, 1, out, code="same")
+        made = json.loads((out / "manifest.json").read_text())
+        assert made["initial"] == sha256_file(weights)
+
+
+@pytest.mark.parametrize("freeze", [("*",), ("shared.*", "one/*")])
+def test_a_session_of_which_nothing_is_left_to_train_is_refused_in_a_line(
+    data: FitData, tmp_path: Path, freeze: tuple[str, ...]
+) -> None:
+    with pytest.raises(InputError, match=r"freeze: found .*; accepted: patterns that leave something to train"):
+        TinyModel(Config(freeze=freeze), 0).fit(data, Run(tmp_path))
+
+
+@pytest.mark.parametrize("session", ["train", "items", "day.1"])
+def test_a_session_that_torch_cannot_name_is_refused_in_a_line(tmp_path: Path, session: str) -> None:
+    made = open_cohort(*write_cohort(tmp_path, made=[recording(session, trials=12)]), fitting=True)
+    with pytest.raises(InputError, match=f"session: found '{session}'"):
+        TinyModel(Config(), 0).fit(made, Run(tmp_path / "run"))
 
 
 def test_weights_of_another_shape_are_refused(data: FitData, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.ndt.model import NDT
 from pipeline_lib.models.ndt.settings import Config
 from pipeline_lib.training.batches import Batch, InOrder
+from pipeline_lib.training.checkpoint import Tensors
 from pipeline_lib.training.ensemble import Ensemble
 from pipeline_lib.training.fit import fit
 from pipeline_lib.training.fit_ensemble import fit_ensemble
@@ -192,6 +193,23 @@ def test_a_loss_that_is_not_a_number_ends_one_member(
             together.networks[number].named_parameters(), undisturbed.networks[0].parameters(), strict=True
         ):
             torch.testing.assert_close(kept, other, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_a_member_without_a_finite_validation_loss_has_nothing_to_keep(
+    data: FitData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = ensemble(data, Run(tmp_path), SMALL, [0, 3])
+    judged = together._validation_losses
+
+    def unjudged(weights: Tensors) -> dict[str, list[float]]:
+        return {name: [math.inf, values[1]] for name, values in judged(weights).items()}
+
+    monkeypatch.setattr(together, "_validation_losses", unjudged)
+    together.train()
+    assert [member.problem for member in together.members] == [
+        "seed 0: the validation loss was never a finite number; lower the learning_rate",
+        "",
+    ]
 
 
 def until(made: Ensemble, last: int) -> None:

@@ -256,9 +256,12 @@ class Problem:
             counts, weights = design.targets(first, last, units), design.weights(first, last, units)
             self.spikes += weighted_sum(observed(counts), weights)
             self.most = max(self.most, int(counts.max()))
-        # A unit that never fired, or was never seen, has no finite best fit; it gets a floor instead (see `_floored`).
+        # A unit that never fired has no finite best fit; it gets a floor instead (see `_floored`). One that was never
+        # seen is expected to fire like the others: half a spike in a single bin would be a high rate.
         self.fitted = (self.spikes > 0) & (self.total > 0)
+        usual = self.spikes.sum().clamp(min=0.5) / self.total.sum().clamp(min=1.0)
         mean = torch.where(self.fitted, self.spikes, 0.5) / self.total.clamp(min=1.0)
+        mean = torch.where(self.total > 0, mean, usual)
         if observation.link == "logistic":
             mean = mean.clamp(max=1 - 0.5 / self.total.clamp(min=1.0))
         self.start_eta = observation.inverse_mean(mean)

@@ -215,11 +215,14 @@ def _penalised(model: CoupledGLM, learned: dict[str, np.ndarray], design: Design
 def oddities(problem: Problem, learned: dict[str, np.ndarray], given_history: int) -> list[str]:
     """What is unusual about these data and how it was treated, a sentence each."""
     design, notes = problem.design, []
-    silent = (~problem.fitted).nonzero()[:, 0].tolist()
+    seen = problem.total > 0
+    silent, unseen = (units.nonzero()[:, 0].tolist() for units in (seen & ~problem.fitted, ~seen))
     if silent:
         notes.append(
             f"units {silent}: no spike in the training part; no coupling, rate held at half a spike in all of it"
         )
+    if unseen:
+        notes.append(f"units {unseen}: not observed in the training part; no coupling, rate held at the mean of all")
     constant = problem.constant.nonzero()[:, 0].tolist()
     senders = sorted(
         {

@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline_lib.bases import BSpline
 from pipeline_lib.bases.lags import raised_cosines
+from pipeline_lib.errors import InputError
 
 if TYPE_CHECKING:
     from pipeline_lib.models.glm_transformer.settings import Config
@@ -18,15 +19,25 @@ DEGREE = 2
 
 
 def bases(config: Config, layout: Layout) -> dict[str, np.ndarray]:
-    """`splines` [T, splines + 1], `coupling_basis` and `history_basis` [lags, functions]: the buffers of a network."""
+    """`splines` [T, splines + 1], `coupling_basis` and `history_basis` [lags, functions]: the buffers of a network.
+
+    Raises
+    ------
+    InputError : filters that are over before the next bin begins.
+    """
     bin_size = layout.bin_size / 1000
     coupling = config.coupling_basis, config.coupling_peak / bin_size, COUPLING_STRETCH
     history = config.history_basis, config.history_peak / bin_size, config.history_stretch
-    return {
+    made = {
         "splines": time_splines(layout.bins - layout.history, config.splines),
         "coupling_basis": raised_cosines(*coupling),
         "history_basis": raised_cosines(*history),
     }
+    for term in ("coupling", "history"):
+        if getattr(config, term) != "none" and not len(made[f"{term}_basis"]):
+            accepted = f"more: no function reaches the next bin, of {layout.bin_size:g} ms"
+            raise InputError("config", f"{term}_peak", getattr(config, f"{term}_peak"), accepted)
+    return made
 
 
 def time_splines(bins: int, number: int) -> np.ndarray:

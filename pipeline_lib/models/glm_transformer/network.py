@@ -63,7 +63,8 @@ class GLMTransformer(Network):
             one = (config.factors, config.splines + 1)
             streams, shape = (len(self.areas), one) if config.area_specific else (1, (len(self.areas), *one))
             latents = config.latents * len(self.areas) // streams
-            self.posterior = Posterior(config, latents)
+            tokens = -(-(layout.bins - layout.history) // self.token_bins)
+            self.posterior = Posterior(config, latents, tokens)
             # Recurrent layers read windows of several lengths by their values.
             self.vectorises = config.encoder != "gru"  # type: ignore[misc]
             decoders = [Decoder(latents, config.decoder * latents, shape) for _ in range(streams)]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SLOWEST = 1000.0
 """The longest wave of the positions, tokens times 2 pi; 10,000 elsewhere."""
 TOKENS = 500
-"""Positions that there are."""
+"""Positions that there are at least, as published."""
 SMALL = 1e-3
 """Share of their usual size with which the last weights of a decoder start."""
 
@@ -30,7 +30,7 @@ class Posterior(nn.Module):
 
     position: Tensor
 
-    def __init__(self, config: Config, latents: int) -> None:
+    def __init__(self, config: Config, latents: int, tokens: int = TOKENS) -> None:
         super().__init__()
         self.over_trials = config.compat
         self.recurrent = config.encoder == "gru"
@@ -44,7 +44,7 @@ class Posterior(nn.Module):
             ]
             self.encoder = Encoder(layers, nn.Identity())
         self.to_latent = nn.Linear(config.width, 2 * latents)
-        self.register_buffer("position", sinusoids(TOKENS, config.width))
+        self.register_buffer("position", sinusoids(max(tokens, TOKENS), config.width))
 
     def forward(self, tokens: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
         """Encode streams of tokens, each on its own.

@@ -82,14 +82,17 @@ class Gpfa(Model):
         known, unseen = ([values[:, history:] for values in data.read(session, samples)] for samples in parts)
         train, test = (_Latents(data, session, samples, parameters) for samples in parts)
         units, latents = parameters.loadings.shape
-        weights, bias = np.zeros((len(self.config.ridge), latents, units)), np.zeros((len(self.config.ridge), units))
+        weights = np.zeros((len(self.config.ridge), latents, units))
+        # What a unit keeps that was never observed: the mean of all.
+        usual = max(float(known[0].sum(dtype=np.int64)), 0.5) / known[1].sum()
+        bias = np.full((len(self.config.ridge), units), np.log(usual))
         losses, scale = np.zeros(len(self.config.ridge)), np.maximum(train.whole.std(axis=(0, 1)), 1e-9)
         order = np.argsort(self.config.ridge)[::-1]  # from the strongest to the weakest: each starts near its solution
         for unit in range(units):
             run.stop_if_asked()
             inputs, counts = _at(known, unit, train)
             solution = None
-            for place in order:
+            for place in order if len(counts) else ():
                 solution = fit_readout(inputs / scale, counts, self.config.ridge[place], solution)
                 weights[place, :, unit], bias[place, unit] = solution[:-1] / scale, solution[-1]
             if unit in heldin:

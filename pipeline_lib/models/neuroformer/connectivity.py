@@ -7,7 +7,7 @@ another is predicted. Sums of attention, as in the public code, mostly say who f
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pipeline_lib.training.batches import Batch
 
 AT_ONCE = 1024
+FEW = 8
+"""Samples whose attention is held at a time: several tables with a number for every two spikes of a window."""
 
 
 @torch.inference_mode()
@@ -85,7 +87,7 @@ def attention(network: Neuroformer, batches: Iterable[Batch]) -> np.ndarray:
     """
     network.eval()
     total: Tensor | None = None
-    for batch in batches:
+    for batch in _few_at_a_time(batches):
         head, windows = network.head(batch.session), network.windows(batch)
         units = len(head.heldin) + len(head.heldout)
         if total is None:
@@ -103,6 +105,12 @@ def attention(network: Neuroformer, batches: Iterable[Batch]) -> np.ndarray:
     assert total is not None
     mean = torch.where(total[1] > 0, total[0] / total[1], torch.nan)
     return mean.view(units, units).float().numpy()
+
+
+def _few_at_a_time(batches: Iterable[Batch]) -> Iterator[Batch]:
+    for batch in batches:
+        for rows in torch.arange(len(batch.counts)).split(FEW):
+            yield batch.windows(rows)
 
 
 def _attended(network: Neuroformer, batch: Batch, head: Head, windows: Windows) -> Tensor:

@@ -18,6 +18,7 @@ from pipeline_lib.models.torch_model import PREDICTED, Layout, TorchModel, publi
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
     from pipeline_lib.models.contract import FitData
     from pipeline_lib.models.neuroformer.network import Neuroformer
@@ -67,7 +68,8 @@ class NeuroformerModel(TorchModel):
     def initialise(self, windows: dict[str, Windows]) -> None:
         """Start as independent Poisson units at their mean rates, with signals standardised."""
         for session, each in windows.items():
-            self.network.head(session).start_at(each.mean_counts(), each.inputs)
+            signals = {"signals": _in_windows(each, "signals")} if self.config.signals else {}
+            self.network.head(session).start_at(each.mean_counts(), signals)
 
     def start(self, data: FitData, windows: dict[str, Windows]) -> None:
         """Start as every network, from other weights, too; then the read-outs that are trained, from these windows."""
@@ -253,6 +255,17 @@ class NeuroformerModel(TorchModel):
             order = np.random.default_rng([self.seed, 7]).permutation(len(train))
             left_out += train[order[max(1, round(self.config.fraction * len(train))) :]].tolist()
         return replace(data, split=replace(data.split, samples=rows.drop(index=left_out)))
+
+
+def _in_windows(windows: Windows, name: str) -> Tensor:
+    """An input [S, L, ...] of all windows in their bins, history included, one after the other: [bins, ...]."""
+    import torch
+
+    parts = []
+    for batch in windows.pieces():
+        values = batch.inputs[name]
+        parts.append(values[torch.arange(values.shape[1], device=values.device) < batch.bins[:, None]])
+    return torch.cat(parts)
 
 
 def _longer(values: np.ndarray, windows: int) -> np.ndarray:

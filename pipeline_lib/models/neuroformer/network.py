@@ -146,7 +146,9 @@ class Neuroformer(Network):
             yield "frames", frames, frames.new_ones(frames.shape[:2], dtype=torch.bool)
         if self.config.signals:
             centre, spread = self.head(batch.session).signal_scale
-            tokens, real = self.signals((batch.inputs["signals"] - centre) / spread, cut)
+            values = (batch.inputs["signals"] - centre) / spread
+            after = torch.arange(values.shape[1], device=values.device) >= batch.bins[:, None]
+            tokens, real = self.signals(values.masked_fill(after[..., None], torch.nan), cut)
             # Attention needs something to look at: where nothing is known, tokens of the mean.
             yield "signals", tokens, real | ~real.any(1, keepdim=True)
 
@@ -346,7 +348,9 @@ class Neuroformer(Network):
         now = times.masked_fill(~later, -torch.inf).log_softmax(1).gather(1, asked.bin[:, None])
         first = self.unit_log_probabilities(head, queried, last, torch.zeros_like(last.unit, dtype=torch.bool))
         rates = first.new_zeros(len(first), len(head.heldin) + len(head.heldout))
-        rates[:, head.heldin] = rates_of_first((now + first).exp())
+        told = rates_of_first((now + first).exp())
+        # A unit that was not observed in the whole window has no tokens there, and no probability: it has its mean.
+        rates[:, head.heldin] = told if last.seen is None else torch.where(last.seen, told, head.expected)
         if head.log_rates is not None:
             rates[:, head.heldout] = head.log_rates(queried).exp()
         return rates.view(-1, self.bins, rates.shape[1])

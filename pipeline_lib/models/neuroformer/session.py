@@ -152,7 +152,7 @@ class Head(nn.Module):
         if self.log_rates is not None:
             self.log_rates.bias.copy_(mean[self.heldout].log())
         if "signals" in inputs:
-            self.signal_scale.copy_(mean_and_spread(inputs["signals"].flatten(0, 1)))
+            self.signal_scale.copy_(mean_and_spread(inputs["signals"].flatten(0, -2)))
 
     def features(self, windows: Windows, mean: Tensor) -> Tensor:
         """What variables are read from [M, 2 width + counts]: the `mean` [M, width] over a window's states, the

@@ -228,6 +228,24 @@ def test_a_coupling_that_trials_do_not_bear_out_is_dropped(data: FitData, tmp_pa
     assert len(pruned.tables(data)["area_couplings"]) == 0
 
 
+@pytest.mark.parametrize("term", ["coupling", "history"])
+def test_filters_that_end_within_a_bin_are_refused_in_a_line(data: FitData, tmp_path: Path, term: str) -> None:
+    """The published settings are for bins of 2 ms; here are 20."""
+    config = replace(SMALL, **{f"{term}_peak": 0.001})
+    with pytest.raises(InputError, match=f"{term}_peak: found 0.001; accepted: more: no function .* 20 ms"):
+        fitted(data, tmp_path / "refused", config)
+    fitted(data, tmp_path / "without", replace(config, **{term: "none"}))
+
+
+def test_windows_may_be_longer_than_the_published_positions(tmp_path: Path) -> None:
+    windows = replace(small_cohort.WINDOWS, mode="continuous", bin_size=5.0, length=3.0)
+    splits = replace(small_cohort.SPLITS, block=3.5)
+    long = small_cohort.open_cohort(*small_cohort.write_cohort(tmp_path / "long", windows, splits))
+    model = fitted(long, tmp_path / "run", replace(SMALL, token=0.005, layers=1, permutations=0))
+    samples = long.samples("small0", "test")
+    assert np.isfinite(model.predict(long, "small0", samples)).all()
+
+
 def test_a_setting_that_makes_no_sense_is_refused_in_a_line() -> None:
     for field, value in {"splines": 2, "rank": 0, "parts": ("coupling",), "width": 7, "coupling_basis": 1}.items():
         with pytest.raises(InputError, match=field):

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from pipeline_lib.models.neuroformer.connectivity import cross_correlation
+from pipeline_lib.models.neuroformer import connectivity
+from pipeline_lib.models.neuroformer.connectivity import attention, cross_correlation
+from tests.models.neuroformer.small import batch, network, poisson
 
 
 def followers() -> np.ndarray:
@@ -22,3 +24,14 @@ def test_who_follows_within_the_lags_is_found(lags: int, seen: list[int]) -> Non
     others[0, seen] = others[1, 2] = False
     assert found[others].max() < 0.15 and (found[3] == 0).all()
     assert (found[1, 2] > 0.9) == (lags >= 3)
+
+
+def test_attention_is_held_for_a_few_samples_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, samples = network(), batch(poisson(20))
+    seen = []
+    windows = made.windows
+    monkeypatch.setattr(made, "windows", lambda each: seen.append(len(each.counts)) or windows(each))
+    found = attention(made, [samples])
+    assert seen == [8, 8, 4]
+    monkeypatch.setattr(connectivity, "FEW", 20)
+    assert np.allclose(found, attention(made, [samples]), rtol=1e-5)

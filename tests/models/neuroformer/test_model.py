@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -13,9 +14,11 @@ from pipeline_lib.models.neuroformer.connectivity import cross_correlation
 from pipeline_lib.models.neuroformer.model import NeuroformerModel
 from pipeline_lib.models.neuroformer.settings import Config
 from pipeline_lib.models.registry import check_config
+from pipeline_lib.recording import Recording
 from pipeline_lib.training.run import Run
 from tests.models.neuroformer.small import with_settings
 from tests.small_cohort import SPLITS, WINDOWS, open_cohort, recording, write_cohort
+from tests.training.test_engine import same
 
 HERE = with_settings(window=0.1, past=0.1, rollouts=1, probes=2)
 NO_FORWARD = replace(SPLITS, forward=0.0)
@@ -129,6 +132,61 @@ def test_a_share_of_the_windows_is_part_of_a_larger_share(ragged: FitData) -> No
 def test_what_cannot_be_is_refused(ragged: FitData, tmp_path: Path, changes: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         NeuroformerModel(replace(HERE, **changes), 0).fit(replace(ragged, fitting=True), Run(tmp_path))
+
+
+def test_a_window_that_was_not_wholly_observed_has_rates_and_unseen_units_their_mean(tmp_path: Path) -> None:
+    """A gap in every trial, and a unit that comes back in the middle of a window."""
+    made = recording(trials=20)
+    start = made.trials["start"].to_numpy()
+    gaps = np.stack([start + 0.43, start + 0.66], 1)
+    outside = (made.spike_times[:, None] < gaps[:, 0]) | (made.spike_times[:, None] >= gaps[:, 1])
+    away = (made.spike_units == 1) & (made.spike_times % 1.5 < 0.24)
+    keep = outside.all(1) & ~away
+    made.spike_times, made.spike_units = made.spike_times[keep], made.spike_units[keep]
+    made.observed = np.stack([np.append(0.0, gaps[:, 1]), np.append(gaps[:, 0], made.duration)], 1)
+    made.unit_intervals = pd.DataFrame({"unit": 1, "start": start + 0.24, "stop": start + 1.5})
+    data = open_cohort(*write_cohort(tmp_path, splits=NO_FORWARD, made=[made]))
+    model = NeuroformerModel(HERE, 0)
+    model.fit(replace(data, fitting=True), Run(tmp_path / "run"))
+    rates = model.predict(data, "small0", data.samples("small0", "test"))
+    assert np.isfinite(rates).all() and (rates > 0).all()
+    unit, expected = data.heldin("small0"), model.network.head("small0").expected.numpy()
+    assert 1 in unit
+    np.testing.assert_array_equal(rates[:, 12:15, 1], np.full((len(rates), 3), expected[unit == 1]))
+    np.testing.assert_array_equal(rates[:, 22:25, unit], np.broadcast_to(expected, (len(rates), 3, len(unit))))
+
+
+def running() -> Recording:
+    """Trials of different length, and how fast the animal runs."""
+    made = recording(trials=24)
+    made.trials["stop"] = made.trials["start"] + np.linspace(0.4, 1.2, 24)
+    time = np.arange(0, made.duration, 0.05)
+    speed, angle = 3 * np.sin(9 * time), np.cos(3 * time)
+    return replace(made, signals={"running": pd.DataFrame({"time": time, "speed": speed, "angle": angle})})
+
+
+@pytest.mark.parametrize("changes", [{}, {"signals": ("running/speed",), "decode": {"running/angle": "regression"}}])
+def test_weights_are_the_same_bytes_resident_or_streamed(tmp_path: Path, changes: dict) -> None:
+    made = running()
+    data = open_cohort(*write_cohort(tmp_path, replace(WINDOWS, after=None), NO_FORWARD, [made]), fitting=True)
+    states = []
+    for budget in (2**40, 0):
+        model = NeuroformerModel(replace(HERE, **changes), 0)
+        model.fit(data, Run(tmp_path / f"run{budget}", memory_budget=budget))
+        states.append(model.state())
+    assert same(*states)
+
+
+def test_signals_after_the_end_of_a_trial_are_not_looked_at(tmp_path: Path) -> None:
+    """However long the others of its batch are: they do not change what a trial is predicted."""
+    data = open_cohort(*write_cohort(tmp_path, replace(WINDOWS, after=None), NO_FORWARD, [running()]))
+    model = NeuroformerModel(replace(HERE, signals=("running/speed",)), 0)
+    model.fit(replace(data, fitting=True), Run(tmp_path / "run"))
+    samples = data.samples("small0", "test").sort_values("bins")
+    together = model.predict(data, "small0", samples)
+    for number, bins in enumerate(samples["bins"]):
+        alone = model.predict(data, "small0", samples.iloc[[number]])[0]
+        np.testing.assert_allclose(alone, together[number, :bins], atol=1e-6)
 
 
 def test_forward_bins_are_refused(tmp_path: Path) -> None:
