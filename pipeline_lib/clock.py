@@ -5,6 +5,8 @@ bin. Here a time is rounded to a tick once, and every later step is integer arit
 one bin and five 1-ms bins sum to a 5-ms bin.
 """
 
+import math
+
 import numpy as np
 
 from pipeline_lib.errors import InputError
@@ -30,7 +32,7 @@ def bin_ticks(bin_size: float) -> int:
     ------
     InputError : the bin size is not a positive multiple of 0.01 ms.
     """
-    ticks = round(bin_size * TICKS_PER_MS)
+    ticks = round(bin_size * TICKS_PER_MS) if math.isfinite(bin_size) else 0
     if ticks <= 0 or abs(ticks - bin_size * TICKS_PER_MS) > 1e-6:
         raise InputError("config", "bin_size", bin_size, "a positive multiple of 0.01 (milliseconds)")
     return ticks

@@ -26,7 +26,7 @@ class Simulation(BaseModel):
     `chaotic_rnn` (Poisson units of a chaotic rate network)."""
     layout: Literal["allen", "ibl", "tables"] = "tables"
     """On-disk layout: an Allen ecephys NWB, an IBL ALF folder, or plain tables."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     settings: dict[str, Any] = {}
     """Settings of the simulator, as in `pipeline_lib/sources/simulate/`."""
 

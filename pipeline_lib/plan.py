@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from pipeline_lib.clock import bin_ticks
 from pipeline_lib.config import CohortConfig, Config, Simulation, check_name
 from pipeline_lib.errors import InputError, suggest
 from pipeline_lib.parsing import parse
@@ -124,8 +125,13 @@ def resolve(content: Any, where: str = "config") -> Plan:
         unknown session, an unknown source, simulator, model, option or hyper-parameter.
     """
     config = parse(Config, content, where)
-    if not config.seeds or len(set(config.seeds)) < len(config.seeds):
-        raise InputError(where, "seeds", config.seeds, "at least one seed, each once")
+    if not config.seeds or len(set(config.seeds)) < len(config.seeds) or min(config.seeds) < 0:
+        raise InputError(where, "seeds", config.seeds, "at least one seed, from 0 on, each once")
+    for bin_size in config.counts:
+        try:
+            bin_ticks(bin_size)
+        except InputError as error:
+            raise InputError(where, "counts", error.found, error.accepted) from None
     sessions = _read_sessions(config, where)
     for name, simulation in config.simulations.items():
         _check_simulation(name, simulation, where)
@@ -148,6 +154,8 @@ def _cohort(
     for session in members:
         if session not in sessions:
             raise InputError(where, "sessions", repr(session), suggest(session, sessions))
+        if members.count(session) > 1:
+            raise InputError(where, "sessions", f"{session!r} twice", "every session once")
     for key, names in (("models", entry.models or []), ("model_settings", entry.model_settings)):
         for model in names:
             if model not in models:
@@ -173,8 +181,11 @@ def _read_sessions(config: Config, where: str) -> dict[str, Session]:
     path = Path(config.sessions)
     if not path.is_file():
         raise InputError(where, "sessions", f"no file {path}", "a tab-separated session sheet")
-    with path.open(newline="") as handle:
-        lines = [line for line in handle if line.strip() and not line.startswith("#")]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as handle:
+            lines = [line for line in handle if line.strip() and not line.startswith("#")]
+    except UnicodeDecodeError as error:
+        raise InputError(path, "text", str(error), "a tab-separated file in UTF-8") from None
     rows = csv.DictReader(lines, delimiter="\t")
     columns = rows.fieldnames or []
     for column in columns:
@@ -187,6 +198,8 @@ def _read_sessions(config: Config, where: str) -> dict[str, Session]:
     checked = set()  # a thousand sessions have the same few options
     for number, row in enumerate(rows, start=1):
         place, session = f"{path}: row {number}", (row["session"] or "").strip()
+        if more := [cell for cell in row.get(None, []) if cell.strip()]:
+            raise InputError(place, "columns", f"{more[0]!r} beyond the last column", "a cell a column")
         check_name(session, place, "session")
         if session in sessions:
             raise InputError(place, "session", f"{session!r} a second time", "every session once")

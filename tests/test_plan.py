@@ -70,10 +70,15 @@ def test_a_cohort_changes_only_what_it_names(folder: Path) -> None:
         ({"models": ["gml"]}, ["models", "'gml'", "'glm'"]),
         ({"seeds": []}, ["seeds", "at least one"]),
         ({"seeds": [1, 1]}, ["seeds", "[1, 1]"]),
+        ({"seeds": [-1]}, ["seeds", "[-1]"]),
+        ({"counts": [5, 0.005]}, ["counts", "0.005"]),
+        ({"counts": [float("nan")]}, ["counts", "nan"]),
+        ({"cohorts": {"x": {"sessions": ["a", "b", "a"]}}}, ["cohorts.x", "'a' twice"]),
         ({"cohorts": {"x": {"sessions": ["aa"]}}}, ["cohorts.x", "'aa'"]),
         ({"cohorts": {"a": {"windows": {"lenght": 1}}}}, ["cohorts.a", "'length'"]),
         ({"cohorts": {"../x": {"sessions": ["a"]}}}, ["'../x'", "letters"]),
         ({"simulations": {"s": {"simulator": "eif", "layuot": "allen"}}}, ["layuot", "'layout'"]),
+        ({"simulations": {"s": {"simulator": "glm", "seed": -1}}}, ["simulations.s.seed", "-1"]),
         ({"simulations": {"s": {"simulator": "lorentz"}}}, ["'lorentz'", "'lorenz'"]),
         ({"sources": {"tables": {"srot": True}}}, ["srot", "'sort'"]),
         ({"sessions": "no.tsv"}, ["no.tsv"]),
@@ -96,12 +101,21 @@ def test_a_mistake_in_the_config_is_one_line(folder: Path, content: dict, parts:
         ("session\tsource\na\ttables\n", ["location"]),
         ("session\tsource\tlocation\n", ["no session"]),
         ("session\tsource\tlocation\toptions\na\ttables\ta.npz\t[1\n", ["row 1", "options"]),
+        ("session\tsource\tlocation\toptions\na\ttables\ta.npz\tsort: true,\ttime: t\n", ["row 1", "'time: t'"]),
+        ("session\tsource\tlocation\na\ttables\té.npz\n".encode("latin-1"), ["sheet.tsv", "UTF-8"]),
+        ("session\tsource\tlocation\na\ttables\ta.npz\n".encode("utf-16"), ["sheet.tsv", "UTF-8"]),
     ],
 )
-def test_a_mistake_in_the_sheet_is_one_line(folder: Path, sheet: str, parts: list[str]) -> None:
-    (folder / "sheet.tsv").write_text(sheet)
+def test_a_mistake_in_the_sheet_is_one_line(folder: Path, sheet: str | bytes, parts: list[str]) -> None:
+    (folder / "sheet.tsv").write_bytes(sheet if isinstance(sheet, bytes) else sheet.encode())
     text = _error(_config())
     assert all(part in text for part in parts), text
+
+
+def test_a_sheet_as_spreadsheets_save_it(folder: Path) -> None:
+    """With a byte-order mark, the line ends of Windows, and empty cells after the last."""
+    (folder / "sheet.tsv").write_bytes(b"\xef\xbb\xbfsession\tsource\tlocation\r\na\ttables\ta.npz\t\t\r\n")
+    assert list(resolve(_config()).sessions) == ["a"]
 
 
 def test_the_schemas_are_those_of_the_definitions() -> None:

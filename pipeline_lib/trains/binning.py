@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _BLOCK = 2**15
 """Events binned at a time: few enough for the cache, many enough to hide the cost of a numpy call."""
+_FEW = 2**16
+"""Events below which indexed additions are faster: a sparse array saves a tenth of the time and takes 30 us to make."""
 _WIDEST_SPAN = 2**30
 """Ticks of windows binned at a time, and cells of their counts, so that sums of either fit in 32 bits."""
 
@@ -47,8 +49,6 @@ def bin_windows(
 
 def count_events(counts: np.ndarray, ticks: np.ndarray, unit: np.ndarray, starts: np.ndarray, bin_ticks: int) -> None:
     """Fill `counts` [window, bin, unit], C-contiguous and wide enough (see `count_type`), from sorted events."""
-    from scipy.sparse import coo_array  # takes a while to import, and not every user of a store bins
-
     if not len(ticks) or not counts.size:
         counts.fill(0)
         return
@@ -60,13 +60,13 @@ def count_events(counts: np.ndarray, ticks: np.ndarray, unit: np.ndarray, starts
     bin_step = min(bins, max(1, span // bin_ticks))
     narrow = ticks.dtype.itemsize == 4 and max(span, bin_ticks) < 2**32
     wide = np.dtype(np.uint32 if narrow else np.int64)
-    width, signed = wide.type(bin_ticks), np.int32 if narrow else np.int64
+    width = wide.type(bin_ticks)
     edges = np.minimum(np.arange(0, bins + bin_step, bin_step), bins)
     bounds = (starts[:, None] + edges * bin_ticks).clip(0, duration)
     bounds = np.searchsorted(ticks, bounds.astype(ticks.dtype))
     # Only distances within a block matter, and those fit: unsigned 32-bit ticks may wrap, and nothing is cast.
     ticks = ticks.view(wide) if narrow else ticks.astype(wide, copy=False)
-    sparse, ones = None, np.ones(0, counts.dtype)
+    add = _add_few if (bounds[:, -1] - bounds[:, 0]).sum() < _FEW else _Sparse(counts.dtype)
     for window in range(0, len(starts), window_step):
         windows = slice(window, window + window_step)
         group = starts[windows]
@@ -82,13 +82,35 @@ def count_events(counts: np.ndarray, ticks: np.ndarray, unit: np.ndarray, starts
                 origin = np.repeat(origin, within[:, 1] - within[:, 0])
             row = _joined(ticks, slices) - origin
             row //= width
-            if sparse is None or block.shape != sparse.shape:
-                sparse = coo_array(block.shape, dtype=counts.dtype)
-            if len(row) > len(ones):
-                ones = np.ones(len(row), counts.dtype)
-            # Set, not given to a new array: that would look for the largest of each, which costs a tenth of all.
-            sparse.coords, sparse.data = (row.view(signed), _joined(unit, slices).astype(signed)), ones[: len(row)]
-            sparse.toarray(out=block)  # clears the block, which brings it into the cache, and adds the spikes
+            add(block, row, _joined(unit, slices))
+
+
+def _add_few(block: np.ndarray, row: np.ndarray, column: np.ndarray) -> None:
+    """Count events in the cells (row, column) of a `block`, whatever it holds; overwrites `row`."""
+    block.fill(0)
+    row *= row.dtype.type(block.shape[1])
+    row += column
+    np.add.at(block.reshape(-1), row.astype(np.intp), block.dtype.type(1))
+
+
+class _Sparse:
+    """The same, for many events and block after block."""
+
+    def __init__(self, dtype: np.dtype) -> None:
+        from scipy.sparse import coo_array  # takes a while to import, and not every user of a store bins
+
+        self._new, self._ones = coo_array, np.ones(0, dtype)
+        self._sparse = coo_array((0, 0), dtype=dtype)
+
+    def __call__(self, block: np.ndarray, row: np.ndarray, column: np.ndarray) -> None:
+        if self._sparse.shape != block.shape:
+            self._sparse = self._new(block.shape, dtype=block.dtype)
+        if len(row) > len(self._ones):
+            self._ones = np.ones(len(row), block.dtype)
+        # Set, not given to a new array: that would look for the largest of each, which costs a tenth of all.
+        signed = np.dtype(f"i{row.itemsize}")
+        self._sparse.coords, self._sparse.data = (row.view(signed), column.astype(signed)), self._ones[: len(row)]
+        self._sparse.toarray(out=block)  # clears the block, which brings it into the cache, and adds the spikes
 
 
 def _joined(array: np.ndarray, slices: list[slice]) -> np.ndarray:

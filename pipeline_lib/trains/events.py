@@ -85,34 +85,44 @@ def keys_of_parquet(path: Path, units: int, duration: float, batch_rows: int) ->
 
     Raises
     ------
-    InputError : a time is not finite, negative, out of order or after `duration`; a unit is not a row of `units`.
+    InputError : a time is not finite, negative, out of order or after `duration`; a unit is not a row of `units`; the
+        file is missing or damaged.
     """
-    import pyarrow.parquet as parquet
-
     held = np.empty(0, np.uint64)
     row, latest = 0, 0.0
-    with parquet.ParquetFile(path, pre_buffer=False) as file:
-        for batch in file.iter_batches(batch_size=batch_rows, columns=["time", "unit"], use_threads=False):
-            times, unit = batch["time"].to_numpy(zero_copy_only=False), batch["unit"].to_numpy(zero_copy_only=False)
-            where = f"{path}, rows from {row}"
-            _require_times(times, latest, duration, where)
-            if (np.diff(times) < 0).any():
-                raise InputError(where, "time", "times out of order", "sorted times")
-            if len(unit) and (unit.min() < 0 or unit.max() >= units):
-                raise InputError(where, "unit", f"{unit.min()} to {unit.max()}", f"rows of units, 0 to {units - 1}")
-            if not len(times):
-                continue
-            ticks = to_ticks(times)
-            keys = np.concatenate([held, pack(ticks, unit)])
-            keys.sort(kind="stable")
-            # The last tick may go on in the next batch, with a lower unit.
-            complete = np.searchsorted(keys, pack(ticks[-1:], 0)[0])
-            held = keys[complete:]
-            if complete:
-                yield keys[:complete]
-            row, latest = row + len(times), float(times[-1])
+    for times, unit in _batches(path, batch_rows):
+        where = f"{path}, rows from {row}"
+        _require_times(times, latest, duration, where)
+        if (np.diff(times) < 0).any():
+            raise InputError(where, "time", "times out of order", "sorted times")
+        if len(unit) and (unit.min() < 0 or unit.max() >= units):
+            raise InputError(where, "unit", f"{unit.min()} to {unit.max()}", f"rows of units, 0 to {units - 1}")
+        if not len(times):
+            continue
+        ticks = to_ticks(times)
+        keys = np.concatenate([held, pack(ticks, unit)])
+        keys.sort(kind="stable")
+        # The last tick may go on in the next batch, with a lower unit.
+        complete = np.searchsorted(keys, pack(ticks[-1:], 0)[0])
+        held = keys[complete:]
+        if complete:
+            yield keys[:complete]
+        row, latest = row + len(times), float(times[-1])
     if len(held):
         yield held
+
+
+def _batches(path: Path, rows: int) -> Iterator[list[np.ndarray]]:
+    """Times and units of a recording's spikes, `rows` of them at a time."""
+    import pyarrow.parquet as parquet
+
+    columns = ["time", "unit"]
+    try:
+        with parquet.ParquetFile(path, pre_buffer=False) as file:
+            for batch in file.iter_batches(batch_size=rows, columns=columns, use_threads=False):
+                yield [batch[name].to_numpy(zero_copy_only=False) for name in columns]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(path, "table", str(error).splitlines()[0], "a readable table of time and unit") from error
 
 
 def pack(ticks: np.ndarray, unit: np.ndarray | int) -> np.ndarray:

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from pipeline_lib.clock import bin_ticks, duration_bins
+from pipeline_lib.clock import TICKS_PER_SECOND, bin_ticks, duration_bins
 from pipeline_lib.errors import InputError
 
 MEMORY_BUDGET = 4 * 2**30
@@ -49,9 +49,10 @@ class WindowSettings:
     """Only the trials of these conditions; null: all."""
 
     def __post_init__(self) -> None:
+        unread = {"trials": ("length",), "continuous": ("before", "after")}[self.mode]
         for name in ("before", "after", "length", "history"):
             seconds = getattr(self, name)
-            if seconds is None:
+            if seconds is None or (name in unread and seconds == self.__dataclass_fields__[name].default):
                 continue
             if not math.isfinite(seconds):
                 raise InputError("config", f"windows.{name}", seconds, "a finite number of seconds")
@@ -104,19 +105,24 @@ class SplitSettings:
     forward: float = 0.0
     """Seconds at the end of every window that are predicted but never seen (forward prediction)."""
     file: str | None = None
-    """Parquet or CSV with a column `split` and either `trial` or `start` and `stop` (scheme `file`)."""
+    """Parquet or CSV with a column `split` and either `trial` (a row of the recording's trials, from 0) or `start` and
+    `stop` (s, which hold a window whole); of several sessions, `session` too (scheme `file`)."""
     train_share: float = 1.0
     """Share of the training windows that is used; the others are left out. Validation and test stay as they are, and
     what a smaller share uses a larger one uses too: cohorts that differ in it alone make a scaling curve."""
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            values = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(each, float) and not math.isfinite(each) for each in values):
+                raise InputError("config", f"splits.{name}", value, "finite numbers")
         train, validation, test = self.fractions
         if min(self.fractions) < 0 or train <= 0 or abs(train + validation + test - 1) > 1e-6:
             fractions = list(self.fractions)
             raise InputError("config", "splits.fractions", fractions, "train, validation, test; sum 1, train above 0")
-        if self.block <= 0:
-            raise InputError("config", "splits.block", self.block, "more than 0 s")
+        if self.block * TICKS_PER_SECOND < 1:
+            raise InputError("config", "splits.block", self.block, f"at least {1 / TICKS_PER_SECOND:.5f} s")
         if self.gap is not None and self.gap < 0:
             raise InputError("config", "splits.gap", self.gap, "seconds, not negative")
         share = 0 if isinstance(self.heldout_units, str) else self.heldout_units
@@ -124,6 +130,8 @@ class SplitSettings:
             raise InputError("config", "splits.heldout_units", share, "a fraction below 1 or a whole number of units")
         if self.forward < 0:
             raise InputError("config", "splits.forward", self.forward, "seconds, not negative")
+        if self.seed < 0:
+            raise InputError("config", "splits.seed", self.seed, "a whole number from 0 on")
         if not 0 < self.train_share <= 1:
             raise InputError("config", "splits.train_share", self.train_share, "a share above 0, at most 1")
         if (self.scheme == "file") != (self.file is not None):

@@ -125,6 +125,10 @@ def make_split(trains: Sequence["Trains"], windows: WindowSettings, settings: Sp
     >>> split.samples["split"].value_counts().to_dict(), len(split.heldout["demo"])
     ({'train': 14, 'test': 4, 'validation': 2}, 5)
     """
+    names = [session.session for session in trains]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"cohort {cohort}", "sessions", f"{name} twice", "every session once")
     frames = [_split_session(session, windows, settings) for session in trains]
     heldout = {session.session: _heldout_units(session, settings) for session in trains}
     aligned = windows.mode == "trials"
@@ -243,19 +247,20 @@ def _by_file(frame: pd.DataFrame, trains: "Trains", settings: WindowSettings, sp
     table = _read_split_file(path)
     if "session" in table.columns:
         table = table[table["session"].astype(str) == trains.session]
-    unknown = sorted(set(table["split"]) - set(PARTS))
+    unknown = sorted(map(str, set(table["split"]) - set(PARTS)))
     if unknown:
         raise InputError(path, "split", unknown[0], f"one of {', '.join(PARTS)}")
     names = table["split"].to_numpy(dtype=object)
     parts = np.full(len(frame), "", dtype=object)
     if "trial" in table.columns:
-        repeated = table["trial"][table["trial"].duplicated()]
-        if len(repeated):
-            raise InputError(path, "trial", f"trial {repeated.iloc[0]} twice", "one row a trial")
-        return frame["trial"].map(dict(zip(table["trial"], names, strict=True))).fillna("").to_numpy(dtype=object)
+        trial = _numbers(path, table, "trial")
+        known, count = np.unique(trial, return_counts=True)
+        if (count > 1).any():
+            raise InputError(path, "trial", f"trial {known[count > 1][0]:g} twice", "one row a trial")
+        return frame["trial"].map(dict(zip(trial, names, strict=True))).fillna("").to_numpy(dtype=object)
     begin = frame["start_tick"].to_numpy()
     stop = begin + frame["bins"].to_numpy() * settings.bin_ticks
-    first, last = (clock.to_ticks(table[column].to_numpy(dtype=float)) for column in ("start", "stop"))
+    first, last = (clock.to_ticks(_numbers(path, table, column)) for column in ("start", "stop"))
     for from_tick, to_tick, name in zip(first, last, names, strict=True):
         parts[(begin >= from_tick) & (stop <= to_tick)] = name
     return parts
@@ -270,6 +275,15 @@ def _read_split_file(path: Path) -> pd.DataFrame:
         accepted = "a column split, and either trial or start and stop"
         raise InputError(path, "columns", list(table.columns), accepted)
     return table
+
+
+def _numbers(path: Path, table: pd.DataFrame, column: str) -> np.ndarray:
+    values = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=float)
+    bad = ~np.isfinite(values)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise InputError(path, f"{column}, row {row}", table[column].iloc[row], "a number in every row")
+    return values
 
 
 def _heldout_units(trains: "Trains", split: SplitSettings) -> np.ndarray:

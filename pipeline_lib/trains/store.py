@@ -34,7 +34,14 @@ import pandas as pd
 from pipeline_lib.clock import to_ticks
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import exclusive, whole_directory
-from pipeline_lib.recording import Recording, read_description
+from pipeline_lib.recording import (
+    Recording,
+    read_description,
+    read_parquet,
+    require_intervals,
+    require_trials,
+    require_units,
+)
 from pipeline_lib.trains.binning import count_type
 from pipeline_lib.trains.dense import write_counts
 from pipeline_lib.trains.events import (
@@ -87,7 +94,7 @@ def convert(
         raise InputError("convert", "memory_budget", f"{budget} bytes", "at least 40 MiB (41943040)")
     recording_dir = Path(recording_dir)
     description = read_description(recording_dir)
-    units = pd.read_parquet(recording_dir / "units.parquet")
+    units = read_parquet(recording_dir / "units.parquet")
     intervals, stimulus = recording_dir / "unit_intervals.parquet", recording_dir / "stimulus.zarr"
     rows = min((budget - _FIXED_BYTES) // _BYTES_PER_ROW, 2**21)
     blocks = keys_of_parquet(recording_dir / "spikes.parquet", len(units), description["duration"], rows)
@@ -98,8 +105,8 @@ def convert(
         units=units,
         duration=description["duration"],
         observed=np.array(description["observed"], dtype=np.float64),
-        trials=pd.read_parquet(recording_dir / "trials.parquet"),
-        unit_intervals=pd.read_parquet(intervals) if intervals.exists() else None,
+        trials=read_parquet(recording_dir / "trials.parquet"),
+        unit_intervals=read_parquet(intervals) if intervals.exists() else None,
         signals={file.stem: file for file in sorted((recording_dir / "signals").glob("*.parquet"))},
         stimulus=stimulus if stimulus.exists() else None,
         bin_sizes=bin_sizes,
@@ -127,7 +134,7 @@ def write_store(
 
     Raises
     ------
-    InputError : a time outside the session, no spike at all, or more than 65,534 units.
+    InputError : a time outside the session, no spike at all, more than 65,534 units, or a table that no recording has.
 
     Examples
     --------
@@ -141,14 +148,21 @@ def write_store(
         units = pd.DataFrame({"unit_id": names, "region": "", "population": ""})
     if len(units) != len(spike_times):
         raise InputError(session, "units", f"{len(units)} rows, {len(spike_times)} spike trains", "a row a train")
+    if not np.isfinite(duration):
+        raise InputError(session, "duration", f"{duration} s", "the end of the session, s")
+    trials = pd.DataFrame({"start": [], "stop": [], "condition": []}) if trials is None else trials
+    observed = np.array([[0.0, duration]]) if observed is None else np.asarray(observed, dtype=np.float64)
+    require_units(session, units)
+    require_trials(session, trials)
+    require_intervals(session, observed)
     _write(
         out_dir,
         session,
         keys_of_units(spike_times, duration),
         units=units,
         duration=duration,
-        observed=np.array([[0.0, duration]]) if observed is None else np.asarray(observed, dtype=np.float64),
-        trials=pd.DataFrame({"start": [], "stop": [], "condition": []}) if trials is None else trials,
+        observed=observed,
+        trials=trials,
         bin_sizes=bin_sizes,
     )
 
@@ -190,7 +204,7 @@ def _write(
         write_table(root, "trials", trials, "trial")
         tables = root.create_group("signals")
         for name, file in (signals or {}).items():
-            write_table(tables, name, pd.read_parquet(file), f"{name}_sample")
+            write_table(tables, name, read_parquet(file), f"{name}_sample")
         if stimulus is not None:
             shutil.copytree(stimulus, store / "stimulus")
         for bin_size in sorted(set(bin_sizes)):
@@ -216,11 +230,12 @@ def _merged(intervals: np.ndarray) -> np.ndarray:
 
 def _unit_intervals(frame: pd.DataFrame) -> np.ndarray:
     """The recording's unit intervals as (interval, 3) ticks, merged within each unit."""
-    merged = [
-        np.insert(_merged(to_ticks(frame.loc[frame["unit"] == unit, ["start", "stop"]].to_numpy())), 0, unit, axis=1)
-        for unit in np.unique(frame["unit"])
-    ]
-    return np.concatenate(merged) if merged else np.empty((0, 3), np.int64)
+    tables = [np.empty((0, 3), np.int64)]
+    for unit in np.unique(frame["unit"]):
+        own = _merged(to_ticks(frame.loc[frame["unit"] == unit, ["start", "stop"]].to_numpy()))
+        # A unit that was never there keeps an empty interval: one without any was always observed.
+        tables.append(np.insert(own if len(own) else np.zeros((1, 2), np.int64), 0, unit, axis=1))
+    return np.concatenate(tables)
 
 
 class StoredTables(Mapping[str, pd.DataFrame]):

@@ -88,6 +88,8 @@ def _touches(begin: np.ndarray, stop: np.ndarray, intervals: np.ndarray) -> np.n
 def _frame(
     session: str, starts: np.ndarray, bins: np.ndarray | int, trial: np.ndarray | int, condition: object
 ) -> pd.DataFrame:
+    if np.max(bins, initial=0) > np.iinfo(np.int32).max:
+        raise InputError(f"session {session}", "windows", f"{np.max(bins)} bins", "shorter windows")
     columns = {"session": session, "start_tick": starts, "bins": bins, "trial": trial, "condition": condition}
     types = {"session": "str", "start_tick": "int64", "bins": "int32", "trial": "int32", "condition": "str"}
     return pd.DataFrame(columns, columns=list(COLUMNS)).astype(types)

@@ -72,6 +72,8 @@ def test_an_unknown_simulator_or_setting_names_the_nearest() -> None:
         check_settings("lorentz", {})
     with pytest.raises(InputError, match=r"connections.*'connection'"):
         check_settings("eif", {"connections": 0.1})
+    with pytest.raises(InputError, match="seed: found -1"):
+        simulate("glm", SMALL["glm"], -1, "s")
 
 
 @pytest.mark.parametrize(

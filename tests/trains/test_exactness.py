@@ -9,12 +9,19 @@ from hypothesis import strategies as some
 
 from pipeline_lib.clock import bin_ticks
 from pipeline_lib.recording import Recording
+from pipeline_lib.trains import binning
 from pipeline_lib.trains.binning import bin_windows, count_events, count_type, observed_windows
 from pipeline_lib.trains.store import Trains
 
 BIN_SIZES = (1.0, 2.0, 5.0, 10.0, 20.0)
 DURATION = 40
 UNITS = 3
+
+
+@pytest.fixture(autouse=True, params=[2**62, 0], ids=["indexed", "sparse"])
+def way(request, monkeypatch):
+    """Few events are added one way, many another: everything here, both ways."""
+    monkeypatch.setattr(binning, "_FEW", request.param)
 
 
 def _counted(exact: list[Fraction], bin_size: float) -> np.ndarray:

@@ -195,6 +195,12 @@ def test_the_users_own_times(trains, tmp_path):
         ({"trial": [0, 0], "split": ["train", "test"]}, "twice"),
         ({"row": [0, 1], "split": ["train", "test"]}, "trial or start and stop"),
         ({"trial": [0, 1], "split": ["train", "test"]}, "validation"),
+        ({"trial": [0, 1], "split": ["train", None]}, "split: found nan"),
+        ({"trial": [0, 1, 2], "split": ["exam", None, "train"]}, "split: found exam"),
+        ({"trial": [0, None, 2], "split": list(PARTS)}, "trial, row 1: found nan"),
+        ({"trial": ["a", "b", "c"], "split": list(PARTS)}, "trial, row 0: found a"),
+        ({"start": [0.0, 40.0, None], "stop": [40.0, 50.0, 60.0], "split": list(PARTS)}, "start, row 2: found nan"),
+        ({"start": [0.0, 40.0, 50.0], "stop": [40.0, "x", 60.0], "split": list(PARTS)}, "stop, row 1: found x"),
     ],
 )
 def test_a_split_file_that_makes_no_sense(trains, table, match, tmp_path):
@@ -203,6 +209,31 @@ def test_a_split_file_that_makes_no_sense(trains, table, match, tmp_path):
         make_split([trains], TRIALS, SplitSettings(scheme="file", file=str(tmp_path / "mine.csv")), "c")
     with pytest.raises(InputError, match="readable"):
         make_split([trains], TRIALS, SplitSettings(scheme="file", file=str(tmp_path / "none.csv")), "c")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("fractions", (np.nan, 0.5, 0.5)),
+        ("fractions", (0.5, np.nan, 0.5)),
+        ("block", np.inf),
+        ("block", 1e-6),
+        ("gap", np.nan),
+        ("forward", np.inf),
+        ("heldout_units", np.nan),
+        ("heldout_units", np.inf),
+        ("train_share", np.nan),
+        ("seed", -1),
+    ],
+)
+def test_settings_that_are_no_numbers_are_refused(name, value):
+    with pytest.raises(InputError, match=f"splits.{name}"):
+        SplitSettings(**{name: value})
+
+
+def test_a_session_is_in_a_cohort_once(trains):
+    with pytest.raises(InputError, match="s1 twice"):
+        make_split([trains, trains], TRIALS, SplitSettings(), "c")
 
 
 def test_what_is_written_is_read(trains, tmp_path):

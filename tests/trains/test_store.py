@@ -366,3 +366,20 @@ def test_conversion_stays_within_its_budget(recording, tmp_path):
     arguments = [sys.executable, "-c", PEAK, *(str(tmp_path / name) for name in ("tiny", "large", "out")), str(budget)]
     run = subprocess.run(arguments, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
     assert int(run.stdout) < budget, f"{int(run.stdout) / 2**20:.0f} MiB"
+
+
+@pytest.mark.parametrize(
+    ("more", "match"),
+    [
+        ({"duration": np.inf}, "duration"),
+        ({"observed": np.array([[np.nan, 2.0]])}, "observed"),
+        ({"observed": np.array([0.0, 2.0])}, "observed"),
+        ({"units": pd.DataFrame({"unit_id": ["a", "a"], "region": "", "population": ""})}, "'a' twice"),
+        ({"units": pd.DataFrame({"unit_id": ["a", "b"]})}, "units.region"),
+        ({"trials": pd.DataFrame({"start": [0.0], "stop": [1.0]})}, "trials.condition"),
+    ],
+)
+def test_a_store_made_by_hand_keeps_to_the_contract_of_a_recording(more, match, tmp_path):
+    with pytest.raises(InputError, match=match):
+        write_store(tmp_path / "x", "x", [np.array([1.0]), np.array([2.0])], **{"duration": 3.0} | more)
+    assert not (tmp_path / "x").exists()

@@ -80,3 +80,23 @@ def test_no_window_at_all(trains):
     trains.tables = {"units": trains.units, "trials": pd.DataFrame({"start": [], "stop": [], "condition": []})}
     with pytest.raises(InputError, match="no window"):
         windows(trains, WindowSettings())
+
+
+@pytest.mark.parametrize("bin_size", [np.nan, np.inf, -1.0, 0.0, 0.005, 1.001])
+def test_a_bin_is_a_whole_number_of_ticks(bin_size):
+    with pytest.raises(InputError, match="bin_size"):
+        WindowSettings(bin_size=bin_size)
+
+
+def test_only_what_the_mode_reads_must_be_whole_bins():
+    """A bin of 30 ms does not divide the default second of the other mode."""
+    assert WindowSettings(bin_size=30, before=0.3, after=0.6).bin_ticks == 3000
+    assert WindowSettings(bin_size=30, mode="continuous", length=0.9).history_bins == 0
+    for wrong in ({"length": 0.5}, {"after": 0.5}, {"history": 0.5}, {"mode": "continuous"}):
+        with pytest.raises(InputError, match="whole number of 30-ms bins"):
+            WindowSettings(**{"bin_size": 30, "before": 0.3, "after": 0.6} | wrong)
+
+
+def test_a_window_of_more_bins_than_can_be_counted(trains):
+    with pytest.raises(InputError, match="20000000000 bins"):
+        windows(trains, WindowSettings(after=1e8))
