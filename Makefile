@@ -100,7 +100,8 @@ figures: setup  ## the figures only
 	$(SNAKEMAKE) figures
 
 status: setup  ## the running fits: step, loss, time left
-	@$(BIN)/python -m pipeline_lib status --watch
+	@report=$$($(BIN)/python -m pipeline_lib where report --config $(CONFIG)) && \
+		$(BIN)/python -m pipeline_lib status --watch --results $$(dirname $$report)
 
 clean:  ## remove what was made (not the downloads)
 	rm -rf results/* .snakemake data/simulated

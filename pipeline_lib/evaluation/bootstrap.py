@@ -7,7 +7,11 @@ LEVELS = (2.5, 97.5)
 
 
 def resampling_weights(samples: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each sample is counted (1 + resamples, samples): row 0 once each, the others drawn with replacement."""
+    """How often each sample is counted (1 + resamples, samples): row 0 once each, the others drawn with replacement.
+
+    Of a single sample no others are drawn: each would be that sample again, and the interval seem to be exact.
+    """
+    resamples = resamples if samples > 1 else 0
     drawn = np.random.default_rng(seed).multinomial(samples, np.full(samples, 1 / max(samples, 1)), size=resamples)
     return np.concatenate([np.ones((1, samples)), drawn]).astype(np.float64)
 

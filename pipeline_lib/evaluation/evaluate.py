@@ -39,10 +39,15 @@ if TYPE_CHECKING:
 
 __all__ = ["COLUMNS", "collect", "evaluate", "train_means"]
 
-COLUMNS = [
-    *("cohort", "session", "model", "seed", "split", "units", "metric"),
-    *("value", "ci_low", "ci_high", "n", "null", "aggregation", "sees"),
-]
+TYPES = {
+    **dict.fromkeys(("cohort", "session", "model"), "str"),
+    "seed": "int64",
+    **dict.fromkeys(("split", "units", "metric"), "str"),
+    **dict.fromkeys(("value", "ci_low", "ci_high"), "float64"),
+    "n": "int64",
+    **dict.fromkeys(("null", "aggregation", "sees"), "str"),
+}
+COLUMNS = list(TYPES)
 PARTS = ("validation", "test")
 PSTH_SMOOTHING, NLB_PSTH_SMOOTHING = 20.0, 70.0  # ms
 TRUTHS = ("rates", "latents", "coupling", "coupling_filters", "synapse")
@@ -120,7 +125,7 @@ def evaluate(
 
 
 def collect(paths: Sequence[Path | str], out_parquet: Path | str) -> None:
-    """Put tables of scores together in one, sorted; `out_parquet` appears whole or not at all.
+    """Put tables of scores together in one, sorted; `out_parquet` appears whole or not at all. Of none, an empty one.
 
     >>> key = {"cohort": "a", "session": "a", "seed": 0, "split": "test", "units": "heldin", "metric": "bits_per_spike"}
     >>> for model in ("psth", "glm"):
@@ -130,7 +135,8 @@ def collect(paths: Sequence[Path | str], out_parquet: Path | str) -> None:
     >>> pd.read_parquet("metrics.parquet")["model"].tolist()
     ['glm', 'psth']
     """
-    table = pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
+    none = pd.DataFrame(columns=COLUMNS).astype(TYPES)
+    table = pd.concat([pd.read_parquet(path) for path in paths] or [none], ignore_index=True)
     order = ["cohort", "session", "model", "seed", "split", "units", "metric", "aggregation", "null"]
     with atomic_file(out_parquet) as part:
         table.sort_values(order, ignore_index=True, kind="stable").to_parquet(part, index=False)
@@ -183,7 +189,7 @@ def _session(
             scores = poisson_rows(poisson_sums(part.counts, part.rates, ahead), weights, nulls, every)
             rows += [row | {"units": "all", "metric": f"forward_{row['metric']}"} for row in scores]
         for way, rates in part.masked.items():
-            known = window & np.isfinite(rates)
+            known = window & ~np.isnan(rates)
             members = np.flatnonzero(known.any(axis=(0, 1)))
             scores = poisson_rows(poisson_sums(part.counts, rates, known).units(members), weights, nulls, members)
             rows += [row | {"units": "heldin", "metric": f"{way}_{row['metric']}"} for row in scores]

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline_lib.errors import Failure, InputError
 from pipeline_lib.evaluation.cohort import Scoring
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import Plan
@@ -39,8 +38,8 @@ def leftover_scores(plan: Plan, paths: Paths, folder: Path, patience: float = PA
                 training, table = Path(paths.predictions(*fit)), folder / "-".join(map(str, (*fit, "scores.parquet")))
                 try:
                     scoring.write(made.parent, training.parent if training.exists() else None, table)
-                except (InputError, Failure) as error:
-                    print(f"not scored: {error}", file=sys.stderr)
+                except Exception as error:  # whatever it is, it must not take the scores of the others with it
+                    print(f"{', '.join(map(str, fit))}: not scored: {error!r}", file=sys.stderr)
                 else:
                     yield table
     if left:

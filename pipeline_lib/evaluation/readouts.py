@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
+from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.bootstrap import resampling_weights
 from pipeline_lib.evaluation.decoding import (
     FOLDS,
@@ -115,7 +117,11 @@ def _timing_row(name: str, target: Target, trains: Trains, split: Split, test: P
     groups = [_of_trials(trains, test, column) for column in target.within]
     if not (times != "").any() or any(not (group != "").any() for group in groups):
         return score_row(metric, NOT_DEFINED, 0, aggregation=OVER_GROUPS)
-    timing = np.array([float(value) if value else np.nan for value in times])
+    timing = pd.to_numeric(pd.Series(times), errors="coerce").to_numpy(dtype=np.float64)
+    wrong = np.isnan(timing) & (times != "")
+    if wrong.any():
+        accepted = f"a time in every trial that has one, in the column {target.timing} of {trains.session}"
+        raise InputError("evaluation", f"decoding.{name}.timing", repr(str(times[wrong][0])), accepted)
     group = np.array(["|".join(values) for values in zip(*groups, strict=True)] if groups else [""] * len(timing))
     known = window_bins(test, split.forward_bins)[0] & test.observed.any(axis=2)
     value = np.array([speed_correlation(inputs, known, timing, group)])
@@ -150,7 +156,8 @@ def few_shot_rows(
         for part in (validation, test)
     )
     features, unseen = (_features(part, heldin) for part in (validation, test))
-    centre, scale = features.mean(axis=(0, 1)), np.maximum(features.std(axis=(0, 1)), 1e-6)
+    inside = window_bins(validation, split.forward_bins)[0]
+    centre, scale = features[inside].mean(axis=0), np.maximum(features[inside].std(axis=0), 1e-6)
     weights = resampling_weights(len(test.samples), resamples, seed=0)
     random = np.random.default_rng(0)
     for count in sorted({number for number in windows if number <= len(features)}):

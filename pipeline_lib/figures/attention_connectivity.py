@@ -16,7 +16,7 @@ CAPTION = (
     "Pairs of units, sender in a row, receiver in a column. Cross-correlation: the largest of the counts of the "
     "receiver with those of the sender up to the model's past earlier, which common input makes, too. Attention: how "
     "much a spike of the sender is looked at when a spike of the receiver is predicted, 1 being an even look at all "
-    "spikes (logarithm; red more, blue less). Couplings: what a spike of the sender adds to the log-rate of the "
+    "spikes (logarithm; orange more, blue less). Couplings: what a spike of the sender adds to the log-rate of the "
     "receiver, summed over lags. Each panel has a scale of its own. The area under the curve (AUC), where the true "
     "couplings are known, is the chance that a coupled pair stands out more than an uncoupled one; 0.5 is none. "
     "Attention says what the model looks at, not what it does with it: compare the couplings."

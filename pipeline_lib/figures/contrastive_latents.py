@@ -14,15 +14,18 @@ from pipeline_lib.figures.style import new_figure, panel_title, rate_map, styled
 CAPTION = (
     "Windows of the test part by their contrastive features, on the first two principal components of each kind: what "
     "the model draws together for spikes and for what was seen or done in the same window. A dot is a window; its "
-    "colour is what the animal did, which the features were not told. Look for colours that part: there the feature "
-    "carries the behaviour. Axes of different panels are not the same."
+    "colour is what the animal did, which the features were not told. Where colours part, the feature carries the "
+    "behaviour: R² above each panel says how well the mean over the 20 nearest dots of other samples tells that of a "
+    "dot; 1 is exactly, and at 0 or below nothing parts. Axes of different panels are not the same."
 )
 
 SHOWN = 2000
+NEIGHBOURS = 20
 
 
 def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
-    """Places of test windows: feature, x, y (principal components), share (of the variance, of both), variable, value.
+    """Places of test windows: feature, x, y (principal components), share (of the variance, of both), variable, value,
+    and r2 of each feature (see `neighbour_r2`).
 
     Raises
     ------
@@ -67,8 +70,26 @@ def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> p
         tables.append(place.iloc[::step])
     table = pd.concat(tables, ignore_index=True)
     if behaviour is None:
-        return table.assign(variable="", value=np.nan).drop(columns=["sample", "window"])
-    return table.merge(behaviour, on=["sample", "window"], how="left").drop(columns=["sample", "window"])
+        return table.assign(variable="", value=np.nan, r2=np.nan).drop(columns=["sample", "window"])
+    table = table.merge(behaviour, on=["sample", "window"], how="left")
+    table["r2"] = table["feature"].map({name: neighbour_r2(rows) for name, rows in table.groupby("feature")})
+    return table.drop(columns=["sample", "window"])
+
+
+def neighbour_r2(table: pd.DataFrame) -> float:
+    """R² of the value of each dot (columns x, y, value, sample) as the mean over the nearest dots of other samples.
+
+    Windows of one sample are neighbours in time and alike for that alone. NaN where values do not differ, or where
+    there are too few dots.
+    """
+    known = table.dropna(subset=["value"])
+    value, sample, x, y = (known[name].to_numpy() for name in ("value", "sample", "x", "y"))
+    own = sample[:, None] == sample
+    if not len(known) or (~own).sum(1).min() < NEIGHBOURS or np.ptp(value) == 0:
+        return float("nan")
+    distance = np.where(own, np.inf, (x[:, None] - x) ** 2 + (y[:, None] - y) ** 2)
+    nearest = np.argpartition(distance, NEIGHBOURS - 1)[:, :NEIGHBOURS]
+    return float(1 - ((value - value[nearest].mean(1)) ** 2).sum() / ((value - value.mean()) ** 2).sum())
 
 
 def _behaviour(path: Path, session: str) -> pd.DataFrame | None:
@@ -90,7 +111,9 @@ def draw(table: pd.DataFrame) -> Figure:
     for letter, feature, axes in zip("abc", features, grid, strict=False):
         rows = table[table["feature"] == feature]
         dots = axes.scatter(rows["x"], rows["y"], c=rows["value"], cmap=rate_map(), s=3, lw=0.1, edgecolors="#6E6E6E")
-        panel_title(axes, letter, f"{feature.capitalize()} ({100 * rows['share'].iloc[0]:.0f} % of variance)")
+        share, r2 = 100 * rows["share"].iloc[0], rows["r2"].iloc[0]
+        told = f", R² {r2:.2f}".replace("-", "\N{MINUS SIGN}") if np.isfinite(r2) else ""
+        panel_title(axes, letter, f"{feature.capitalize()} ({share:.0f} % of variance{told})")
         axes.set_xlabel("First component")
         axes.set_ylabel("Second component")
     variable = str(table["variable"].dropna().iloc[0]) if table["variable"].notna().any() else ""

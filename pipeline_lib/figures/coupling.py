@@ -34,8 +34,8 @@ CAPTION = (
     "receiver (row), summed over lags. Orange excites, blue inhibits, grey was not fitted (a unit's own history is "
     "left out, and so are held-out senders). Where the truth is known it stands beside the fit: look for the same "
     "blocks and signs. AUC is the chance that a true connection is fitted stronger than a pair without one: 0.5 is "
-    "guessing, 1 perfect. Below, filters of the strongest pairs (sender \u2192 receiver) against the lag after the "
-    "sender's spike."
+    "guessing, 1 perfect. Below, filters of the pairs that are strongest (in truth, where it is known) against the lag "
+    "after the sender's spike: sender \u2192 receiver, by their rows in the units table."
 )
 
 MATRIX_CELLS = 36_000

@@ -24,9 +24,9 @@ from pipeline_lib.figures.units import shortened
 CAPTION = (
     "Filters of a coupled GLM with pointwise 95 % intervals where the fit made standard errors: how a spike of the "
     "sender changes the log-rate of the receiver as time passes. The upper row are own histories of single units (look "
-    "for the dip of refractoriness), below are the strongest couplings, exciting ones first. An interval that holds "
-    "zero at every lag says that the data do not show this coupling; q is the false-discovery rate at which it counts "
-    "as found."
+    "for the dip of refractoriness), below are the strongest couplings, exciting ones first; units are named as in "
+    "their source (unit_id). An interval that holds zero at every lag says that the data do not show this coupling; q "
+    "is the false-discovery rate at which it counts as found."
 )
 
 OWN, EACH_SIGN, A_ROW = 3, 3, 3

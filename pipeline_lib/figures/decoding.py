@@ -11,9 +11,10 @@ from pipeline_lib.figures.style import FAINT, QUIET, model_colours, model_name, 
 
 CAPTION = (
     "How well behaviour is decoded from each model's rates on the test part, by a readout fitted to the training part: "
-    "R2 of a ridge regression for signals, balanced accuracy of a logistic regression for choices (grey line: chance), "
-    "and for timing the correlation with the speed of the rates. Points are seeds of a session, bars 95 % bootstrap "
-    "intervals over test windows. A model that saw the trial's condition may owe its accuracy to that."
+    "R2 of a ridge regression for signals, balanced accuracy of a logistic regression for choices (grey line: chance; "
+    "several, where sessions have different numbers of classes), and for timing the correlation with the speed of the "
+    "rates. Points are seeds of a session, bars 95 % bootstrap intervals over test windows. A model that saw the "
+    "trial's condition may owe its accuracy to that."
 )
 
 PREFIX = "decoding_"
@@ -58,8 +59,8 @@ def draw(table: pd.DataFrame) -> Figure:
             at = row + np.linspace(-0.25, 0.25, len(points)) * (len(points) > 1)
             axes.hlines(at, points["ci_low"], points["ci_high"], color=colours[model], lw=1.0)
             axes.plot(points["value"], at, "o", ms=3.0, color=colours[model], mec="white", mew=0.3)
-        null = of["chance"].dropna()
-        axes.axvline(float(null.iloc[0]) if len(null) else 0.0, color=QUIET, lw=0.6, zorder=0)
+        for null in of["chance"].fillna(0.0).unique():  # sessions may have different numbers of classes
+            axes.axvline(float(null), color=QUIET, lw=0.6, zorder=0)
         axes.set_title(target.replace("_", " "))
         axes.set_xlabel(str(of["kind"].iloc[0]))
         axes.set_yticks(range(len(models)), [model_name(model) for model in models])

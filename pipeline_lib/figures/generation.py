@@ -14,12 +14,12 @@ from pipeline_lib.figures.style import INK, QUIET, model_colours, model_name, ne
 
 CAPTION = (
     "Spikes that the model wrote in the place of test windows, each from its history on and then from what it had "
-    "written itself. A, recorded and B, generated spikes of the same windows. C, rate of every unit, recorded and "
-    "generated. D, intervals between spikes of a unit inside a window. E, correlation of pairs of units in bins of "
-    "about 50 ms. F, where windows are trials, how well the mean responses of each unit (50 ms bins) agree with "
-    "those recorded in the test windows, of recorded training windows and of generated ones. Points on the diagonal, "
-    "and curves that cover each other, say that the model has learned how these units fire; a window need not look "
-    "like the one recorded."
+    "written itself. (a) Recorded and (b) generated spikes of the same windows. (c) Rate of every unit, recorded and "
+    "generated. (d) Intervals between spikes of a unit inside a window. (e) Correlation of pairs of units in bins of "
+    "about 50 ms. (f) Where windows are trials, how well the mean responses of each unit (50 ms bins) agree with those "
+    "recorded in the test windows, of recorded training windows and of generated ones. Points on the diagonal, and "
+    "curves that cover each other, say that the model has learned how these units fire; a window need not look like "
+    "the one recorded."
 )
 
 SHOWN_SECONDS, SHOWN_UNITS = 8.0, 60

@@ -19,6 +19,8 @@ CAPTION = (
 )
 
 METRIC = "coupling_share"
+SIGNS = {"percent": "%", "ms": "ms", "s": "s", "hz": "Hz"}
+"""Units that the name of a cohort may end in before its number, as they are written."""
 
 
 def data(metrics: Path | str) -> pd.DataFrame:
@@ -61,11 +63,15 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def _axis(cohorts: Iterable[str]) -> tuple[list[str], list[str], str]:
-    """The cohorts in order, what stands below each, and below the axis: `strength_5`, `strength_10` are numbers."""
+    """The cohorts in order, what stands below each, and below the axis.
+
+    `strength_5`, `strength_10` are numbers, and those of `shared_input_percent_5` have a unit: "Shared input (%)".
+    """
     known = sorted(cohorts)
     parts = [cohort.rpartition("_") for cohort in known]
     if len({name for name, _, _ in parts}) == 1 and parts[0][0] and all(number.isdigit() for _, _, number in parts):
         order = sorted(known, key=lambda cohort: int(cohort.rpartition("_")[2]))
-        name = parts[0][0].replace("_", " ").capitalize()
-        return order, [cohort.rpartition("_")[2] for cohort in order], name
+        words = parts[0][0].split("_")
+        unit = f" ({SIGNS[words.pop()]})" if words[-1] in SIGNS and words[1:] else ""
+        return order, [cohort.rpartition("_")[2] for cohort in order], " ".join(words).capitalize() + unit
     return known, [cohort.replace("_", " ") for cohort in known], "Cohort"

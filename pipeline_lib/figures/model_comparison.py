@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.paired import bootstrap_interval, holm, sign_flip_p
+from pipeline_lib.figures.paired import bootstrap_interval, by_session, holm, sign_flip_p
 from pipeline_lib.figures.score_table import PANELS, primary_rows
 from pipeline_lib.figures.style import (
     FAINT,
@@ -43,9 +43,10 @@ COLUMNS = ["kind", "units", "session", "model", "other", "value", "ci_low", "ci_
 def data(metrics: Path | str) -> pd.DataFrame:
     """Scores of sessions and differences between models.
 
-    Rows by `kind`: "score" (session, model, value = bits/spike, the mean over seeds and over the cohorts that the
-    session is in) and "difference" (model, other, value = mean over the n sessions that both were scored in of model
-    minus other, ci_low and ci_high from five sessions on, p, and p_holm corrected over all pairs of these `units`).
+    Rows by `kind`: "score" (session, model, value = bits/spike, the mean over seeds; see `by_session` for a session in
+    several cohorts) and "difference" (model, other, value = mean over the n sessions that both were scored in, in the
+    same cohort, of model minus other, ci_low and ci_high from five sessions on, p, and p_holm corrected over all pairs
+    of these `units`).
 
     Raises
     ------
@@ -56,11 +57,10 @@ def data(metrics: Path | str) -> pd.DataFrame:
     for units in PANELS:
         own = scores[scores["units"] == units]
         grid = own.groupby(["session", "cohort", "model"])["value"].mean().unstack("model")
-        grid = grid.groupby("session").mean()  # after models were put side by side: each pair from the same cohorts
         models = model_order(grid.columns)
         if len(models) < 2:
             continue
-        long = grid.reset_index().melt("session", var_name="model", value_name="value").dropna()
+        long = by_session(grid).reset_index().melt("session", var_name="model", value_name="value").dropna()
         tables.append(long.assign(kind="score", units=units))
         tables.append(_differences(grid, models).assign(units=units))
     if not tables:
@@ -69,9 +69,10 @@ def data(metrics: Path | str) -> pd.DataFrame:
 
 
 def _differences(grid: pd.DataFrame, models: list[str]) -> pd.DataFrame:
+    """Of scores [(session, cohort), model]; a pair is compared in the cohorts that have both."""
     rows = []
     for model, other in itertools.combinations(reversed(models), 2):
-        differences = (grid[model] - grid[other]).dropna().to_numpy()
+        differences = (grid[model] - grid[other]).groupby("session").mean().dropna().to_numpy()
         if not len(differences):
             continue
         low, high = bootstrap_interval(differences)

@@ -13,10 +13,10 @@ from pipeline_lib.figures.style import INK, QUIET, model_name, new_figure, style
 
 CAPTION = (
     "Each row is one search. Left: the validation loss of every trial in their order, the line the best so far; "
-    "trials that failed stand at the top as crosses. Right: the same losses against the settings that they depend on "
-    "most (by rank correlation, given in each title). A setting whose best trials lie at an end of its range should be "
-    "searched further that way; one without a trend may be left at its default. Losses decide on the validation part, "
-    "never on the test part."
+    "crosses at the top are trials that failed, or whose loss is too far up for the axis. Right: the same losses "
+    "against the settings that they depend on most (by rank correlation, given in each title). A setting whose best "
+    "trials lie at an end of its range should be searched further that way; one without a trend may be left at its "
+    "default. Losses decide on the validation part, never on the test part."
 )
 
 SHOWN = 3

@@ -44,7 +44,7 @@ class FigureFiles:
 
     @cached_property
     def stems(self) -> list[str]:
-        """Every figure without its ending; those of `config.figures` where it names some."""
+        """Every figure without its ending; where there is a list `config.figures`, those that it names."""
         of_one = [self.paths.figure(name, of) for each in self.sets for name in each.names for of in each.subjects]
         return of_one + [self.paths.figure(name) for name in self.of_all]
 
@@ -88,7 +88,8 @@ class FigureFiles:
         ]
 
     def _chosen(self, scope: str) -> list[str]:
-        chosen = {name: figure_spec(name) for name in self.plan.config.figures or FIGURES}
+        asked = self.plan.config.figures
+        chosen = {name: figure_spec(name) for name in (FIGURES if asked is None else asked)}
         return [name for name, spec in chosen.items() if spec.scope == scope]
 
     def subjects(self, scope: str) -> list[str]:

@@ -24,8 +24,9 @@ CAPTION = (
     "Where a simulation knows the truth: which share of its variance (R\u00b2) each model explains, in the windows of "
     "the test part. Rates are compared as they are, unit by unit, and averaged over units; held-out units were hidden "
     "from the models. Latents are compared after the affine map that fits one half of the windows best, on the other "
-    "half; a model without latents has no point. Points are seeds, bars 95 % bootstrap intervals. 1 is the truth, 0 as "
-    "good as its mean: look for models that know more of single trials than smoothing shows."
+    "half; a model without latents has no point. Points are seeds (with more than six sessions, those of all), bars 95 "
+    "% bootstrap intervals. 1 is the truth, 0 as good as its mean: look for models that know more of single trials "
+    "than smoothing shows."
 )
 
 PANELS = {

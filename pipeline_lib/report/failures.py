@@ -3,12 +3,20 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product, starmap
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline_lib.errors import InputError
 
+if TYPE_CHECKING:
+    from pipeline_lib.paths import Paths
+    from pipeline_lib.plan import Plan
+
 SHOWN_LINES = 12
+NOT_BEGUN = "not begun (something before it is missing)"
+ASIDE = ("search", "figure")
+"""Stages that nothing else waits for, and of which there may be hundreds."""
 
 
 @dataclass(frozen=True)
@@ -24,50 +32,89 @@ class Failure:
 def find_failures(
     results: Path, config: dict[str, Any], finished: set[tuple[str, str, int]]
 ) -> tuple[int, list[Failure]]:
-    """How many fits the configuration expects, and every recording, store, fit and score that is missing.
+    """How many fits the configuration expects, and every result up to the scores that is missing: first where a log
+    says why, last what was not begun. Of searches and figures only what was begun.
 
     Without a configuration nothing is known to be missing: the fits expected are those `finished`.
     """
     from pipeline_lib.paths import Paths
-    from pipeline_lib.plan import Plan, resolve
+    from pipeline_lib.plan import resolve
 
     if not config:
         return len(finished), []
     try:
-        plan: Plan = resolve(config)
+        plan = resolve(config)
     except InputError as error:
         return len(finished), [Failure("configuration", "", str(error), "")]
-    paths = Paths(str(results))
-
-    def stages() -> Iterator[tuple[str, str, str, str]]:
-        for session in plan.sessions:
-            yield "recording", session, paths.recording(session), paths.log("record", session)
-            yield "trains", session, paths.trains(session), paths.log("convert", session)
-        for cohort in plan.cohorts:
-            yield "split", cohort, paths.split(cohort), paths.log("split", cohort)
-        for cohort, model, seed in plan.fits:
-            of = f"{cohort}, {model}, seed {seed}"
-            yield "fit", of, paths.fit(cohort, model, seed), paths.log("fit", cohort, model, f"seed{seed}")
-        for cohort in plan.scored:
-            yield "scores", cohort, paths.scores(cohort), paths.log("evaluate", cohort)
-
-    missing = [
-        Failure(stage, of, _state(Path(path), Path(log)), _tail(Path(log)))
-        for stage, of, path, log in stages()
-        if not Path(path).exists()
-    ]
-    return len(plan.fits), missing
+    paths = Paths(str(results), plan.config.data)
+    # Once each: two sessions may be read from one download.
+    missing = dict.fromkeys(filter(None, starmap(_missing, _stages(plan, paths))))
+    return len(plan.fits), sorted(missing, key=lambda each: (each.state == NOT_BEGUN, not each.log))
 
 
-def _state(path: Path, log: Path) -> str:
-    """Running or stopped at some step, failed, or never begun."""
+def _stages(plan: "Plan", paths: "Paths") -> Iterator[tuple[str, str, str, list[str]]]:
+    """Every result of a plan: the stage that makes it, of what, its file, and the logs that may say why it is missing.
+
+    Downloads and simulations are needed only until their session is recorded.
+    """
+    from pipeline_lib.figures.subjects import FigureFiles
+
+    for session, source in plan.sessions.items():
+        recorded = Path(paths.recording(session)).exists()
+        if source.simulation and not recorded:
+            made = paths.simulation(source.simulation)
+            yield "simulation", source.simulation, made, [paths.log("simulate", source.simulation)]
+        if source.remote and not recorded:
+            folder = str(source.remote.folder(""))
+            yield "download", source.remote.text, paths.fetched(folder), [paths.log("fetch", folder)]
+        yield "recording", session, paths.recording(session), [paths.log("record", session)]
+        yield "trains", session, paths.trains(session), [paths.log("convert", session)]
+    for cohort in plan.cohorts:
+        yield "split", cohort, paths.split(cohort), [paths.log("split", cohort)]
+    for cohort, model, seed in plan.fits:
+        of = f"{cohort}, {model}, seed {seed}"
+        logs = [paths.log("fit", cohort, model, name) for name in (f"seed{seed}", "copies", "ensemble")]
+        yield "fit", of, paths.fit(cohort, model, seed), logs
+        if plan.config.evaluation.decoding and not Path(paths.scores(cohort)).exists():
+            log = paths.log("predict", cohort, model, f"seed{seed}")
+            yield "predictions", of, paths.predictions(cohort, model, seed), [log]
+    for cohort in plan.scored:
+        yield "scores", cohort, paths.scores(cohort), [paths.log("evaluate", cohort)]
+    for search, cohort in plan.searched:
+        logs = [paths.log("search", search, cohort, "search")]
+        trials = product(range(plan.searches[search].rounds), range(plan.searches[search].members))
+        names = [(f"{generation:02d}", f"{member:02d}") for generation, member in trials]
+        logs += [
+            paths.log("search", search, cohort, f"generation{generation}", f"member{member}")
+            for generation, member in names
+            if not Path(paths.trial(search, cohort, generation, member)).exists()
+        ]
+        yield "search", f"{cohort}, {search}", paths.search(search, cohort), logs
+    files = FigureFiles(plan, paths)
+    for name in files.of_all:
+        yield "figure", name, f"{paths.figure(name)}.png", [paths.log("figures", name)]
+    for each in files.sets:
+        for of, name in product(each.subjects, each.names):
+            yield "figure", f"{of}, {name}", f"{paths.figure(name, of)}.png", [paths.log("figures", of, each.rule)]
+
+
+def _missing(stage: str, of: str, path: str, logs: list[str]) -> Failure | None:
+    """A result that is not there, with the first of its logs that is; None where it is there or not looked for."""
+    log = next((log for log in map(Path, logs) if log.is_file()), None)
+    if Path(path).exists() or (log is None and stage in ASIDE):
+        return None
+    return Failure(stage, of, _state(Path(path), log), _tail(log))
+
+
+def _state(path: Path, log: Path | None) -> str:
+    """Interrupted at some step, failed, or never begun."""
     progress = path.parent / ".resume" / "progress.json"
     if progress.is_file():
         about = json.loads(progress.read_text())
         total = f" of {about['total']}" if about.get("total") else ""
         return f"not finished: last seen at step {about.get('step')}{total}; the next run goes on from there"
-    return "failed" if log.is_file() else "not begun (something before it is missing)"
+    return "failed" if log else NOT_BEGUN
 
 
-def _tail(log: Path) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-SHOWN_LINES:]) if log.is_file() else ""
+def _tail(log: Path | None) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-SHOWN_LINES:]) if log else ""

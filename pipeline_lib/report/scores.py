@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.figures.paired import bootstrap_interval
+from pipeline_lib.figures.paired import bootstrap_interval, by_session
 from pipeline_lib.figures.score_table import primary_rows
 from pipeline_lib.figures.style import model_colours, model_name, model_order
 
@@ -113,7 +113,10 @@ def read_scores(metrics: Path) -> ScoreTable:
         top = means.groupby("units").max()
         for model in model_order(scores["model"].unique()):
             own = scores[scores["model"] == model]
-            cells = [_cell(own[own["units"] == units], top.get(units), scales[units]) for units in columns]
+            cells = [
+                _cell(own[own["units"] == units], means.get((model, units)), top.get(units), scales[units])
+                for units in columns
+            ]
             sees, seeds = str(own["sees"].iloc[0]), own["seed"].nunique()
             name, colour = model_name(model), colours[model]
             rows.append(Row(str(cohort), str(session), model, name, colour, sees, seeds, cells))
@@ -129,32 +132,30 @@ def read_scores(metrics: Path) -> ScoreTable:
 
 
 def _standings(main: pd.DataFrame, columns: list[str]) -> list[Standing]:
-    """Means over sessions (a session in several cohorts counts once, seeds are averaged first)."""
-    means = main.groupby(["units", "session", "model"], as_index=False)["value"].mean()
+    """Means over sessions, after those over seeds; `by_session` says how a session in several cohorts counts."""
+    means = main.groupby(["units", "session", "cohort", "model"])["value"].mean().unstack("model")
     models = model_order(main["model"].unique())
-    grids = {}  # scores [session, model], NaN where there is none
-    for units in columns:
-        grids[units] = means[means["units"] == units].pivot(index="session", columns="model", values="value")
+    grids = {units: by_session(means.loc[[units]]) for units in columns}
     colours, sees = model_colours(models), main.drop_duplicates("model").set_index("model")["sees"]
     standings = []
     for model in models:
         cells: list[Cell | None] = []
         wins = []
         for grid in grids.values():
-            over_sessions = grid.mean().to_numpy(dtype=float)
+            over_sessions = grid.mean()
             top = float(over_sessions.max())
             scale = Scale(min(0.0, max(float(over_sessions.min()), -max(top, 0.01))), max(top, 0.01))
-            values = grid[model].dropna().to_numpy() if model in grid else np.empty(0)
+            values = grid[model].dropna().to_numpy()
             low, high = bootstrap_interval(values)
-            value = float(values.mean()) if len(values) else float("nan")
+            value = float(over_sessions[model])
             cells.append(Cell(value, low, high, value == top, scale) if len(values) else None)
             wins.append((int((grid.idxmax(axis="columns") == model).sum()), len(values)))
         standings.append(Standing(model, model_name(model), colours[model], str(sees[model]), cells, wins))
     return standings
 
 
-def _cell(scores: pd.DataFrame, top: float | None, scale: Scale) -> Cell | None:
-    if scores.empty:
+def _cell(scores: pd.DataFrame, value: float | None, top: float | None, scale: Scale) -> Cell | None:
+    """`value`, the mean of `scores`, and `top` come from one computation: another differs in the last digit."""
+    if value is None:
         return None
-    value = float(scores["value"].mean())
     return Cell(value, float(scores["ci_low"].min()), float(scores["ci_high"].max()), value == top, scale)

@@ -27,3 +27,9 @@ def test_an_interval_needs_two_defined_values() -> None:
     assert np.isnan(interval(np.array([]))).all()
     assert np.isnan(interval(np.array([1.0, np.nan]))).all()
     assert interval(np.array([1.0, 1.0, np.nan])) == (1.0, 1.0)
+
+
+def test_a_single_window_has_no_interval() -> None:
+    """Drawn anew it is the same again, which says nothing of how well the score is known."""
+    assert resampling_weights(1, 200, seed=0).tolist() == [[1.0]]
+    assert np.isnan(interval(np.array([0.3])[1:])).all()

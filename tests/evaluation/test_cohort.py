@@ -97,11 +97,13 @@ def test_predictions_that_cannot_be_scored_are_said_and_the_rest_is(
     results: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     shutil.rmtree(results / "fits/small/psth/seed0/predictions.zarr")
+    shutil.rmtree(results / "fits/small/psth/seed1/predictions.zarr/small/rates")  # which nobody foresaw
     log = results / "logs/evaluate/small.log"
     log.parent.mkdir(parents=True)
     log.write_text("error")
-    assert leftover(results, tmp_path / "a") == {("mean_rate", 0), ("mean_rate", 1), ("psth", 1)}
-    assert "psth/seed0" in capsys.readouterr().err
+    assert leftover(results, tmp_path / "a") == {("mean_rate", 0), ("mean_rate", 1)}
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(": not scored: ")[0] for line in said] == ["small, psth, 0", "small, psth, 1"]
 
 
 def test_no_more_time_than_asked_for_and_what_was_scored_alone_is_taken(

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import zarr
 
 from pipeline_lib.clock import to_ticks
 from pipeline_lib.errors import InputError
-from pipeline_lib.evaluation.evaluate import COLUMNS, collect, evaluate
+from pipeline_lib.evaluation.evaluate import COLUMNS, collect, evaluate, train_means
+from pipeline_lib.models.contract import FitData
+from pipeline_lib.models.mean_rate import mean_counts
 from pipeline_lib.recording import Recording
 from pipeline_lib.sources.simulate import simulate
 from pipeline_lib.trains.splits import Split, SplitSettings, make_split
@@ -146,6 +149,21 @@ def test_the_mean_of_the_training_part_scores_zero_against_itself(lorenz: Cohort
     assert place.between(0.2, 0.8).all()
 
 
+def test_a_unit_that_training_never_saw_has_the_rate_that_the_mean_rate_gives_it(lorenz: Cohort) -> None:
+    """A null of next to nothing would pay 30 bits for each of its spikes to any model that expects some."""
+    trains, train = Trains.open(lorenz.trains), lorenz.split.part("attractor", "train")
+    bins = np.column_stack([train["start_tick"], train["start_tick"] + train["bins"] * lorenz.split.bin_ticks])
+    edges = np.concatenate([[0], bins[np.argsort(bins[:, 0])].ravel(), [trains.duration_ticks]]).reshape(-1, 2)
+    outside = [[0, start, stop] for start, stop in edges if stop > start]
+    others = [[unit, 0, trains.duration_ticks] for unit in range(1, UNITS)]
+    late = replace(trains, unit_intervals=np.array(outside + others, dtype=np.int64))
+    data = FitData({"attractor": late}, lorenz.split)
+    expected = mean_counts(data.counts("attractor", "train"), data.mask("attractor", "train"))
+    found = train_means(late, lorenz.split)
+    assert not data.mask("attractor", "train")[:, :, 0].any() and expected[0] > 0.1
+    np.testing.assert_allclose(found, expected)
+
+
 def test_forward_bins_and_held_out_units_do_not_leak_into_other_scores(lorenz: Cohort, oracle: np.ndarray) -> None:
     before, heldout = lorenz.score(oracle, "before"), lorenz.split.heldout["attractor"]
     spoiled = oracle.copy()
@@ -265,6 +283,9 @@ def test_tables_are_collected_in_order(lorenz: Cohort, oracle: np.ndarray) -> No
     assert len(table) == sum(len(pd.read_parquet(path)) for path in paths)
     collect(paths[::-1], lorenz.directory / "again.parquet")
     assert (lorenz.directory / "again.parquet").read_bytes() == (lorenz.directory / "all.parquet").read_bytes()
+    collect([], lorenz.directory / "none.parquet")
+    none = pd.read_parquet(lorenz.directory / "none.parquet")
+    assert none.empty and none.dtypes.to_dict() == table.dtypes.to_dict()
 
 
 def test_nothing_here_imports_torch() -> None:

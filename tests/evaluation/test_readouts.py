@@ -10,6 +10,8 @@ import zarr
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.evaluate import evaluate
+from pipeline_lib.evaluation.parts import Fitted
+from pipeline_lib.evaluation.readouts import few_shot_rows
 from pipeline_lib.evaluation.settings import Target
 from pipeline_lib.trains.binning import bin_windows
 from pipeline_lib.trains.splits import Split
@@ -96,6 +98,12 @@ def test_what_a_session_does_not_have_is_not_a_number(table: pd.DataFrame) -> No
         assert np.isnan(table.loc[metric, "value"]) and table.loc[metric, "n"] == 0
 
 
+def test_a_time_that_is_no_number_is_refused(scored: Scored) -> None:
+    fit, train = scored.write("fit", ["validation", "test"]), scored.write("train", ["train"])
+    with pytest.raises(InputError, match=r"timing.*'c[012]'.*condition"):
+        scored.table(fit, train, 0, decoding={"pace": Target(timing="condition")})
+
+
 def test_readouts_see_nothing_of_the_test_part(scored: Scored) -> None:
     """With rates of the training part that say nothing, nothing is decoded, whatever the test rates say."""
     fit, train = scored.write("fit", ["validation", "test"]), scored.write("blank", ["train"])
@@ -148,6 +156,10 @@ def test_masked_rates_are_scored_where_there_are_any(scored: Scored) -> None:
     )
     assert len(masked) == 8
     pd.testing.assert_series_equal(plain, masked)
+    rates[0, 0, np.setdiff1d(np.arange(UNITS), scored.heldout)[0]] = np.inf
+    extras["rates_leave_one_out"][:] = rates
+    with pytest.raises(InputError, match="inf"):  # NaN says that there is no prediction, this is a wrong one
+        scored.table(fit, None, 0)
     extras.create_array("rates_short", data=rates[:, 1:])
     with pytest.raises(InputError, match="rates_short"):
         scored.table(fit, None, 0)
@@ -177,3 +189,24 @@ def test_few_shot_reads_validation_and_test_only(scored: Scored, tmp_path: Path)
     rows = before["metric"].str.startswith("few_shot") & (before["null"] == "evaluated mean")
     assert rows.any()
     pd.testing.assert_frame_equal(before[rows], after[rows])
+
+
+def test_where_latents_have_their_origin_does_not_matter_to_few_windows_of_any_length(tmp_path: Path) -> None:
+    """Bins beyond the end of a window would pull the mean and the spread of the inputs towards 0."""
+    made = recording(trials=40)
+    made.trials["stop"] -= np.random.default_rng(0).integers(0, 30, len(made.trials)) * 0.02
+    (directory,), split_path = write_cohort(
+        tmp_path, replace(WINDOWS, after=None), replace(SPLITS, forward=0.0), [made]
+    )
+    trains, split = Trains.open(directory), Split.read(split_path)
+    samples = split.samples[split.samples["split"] != "train"]
+    inside = np.arange(samples["bins"].max()) < samples["bins"].to_numpy()[:, None]
+    rng = np.random.default_rng(1)
+    rates = np.where(inside[:, :, None], rng.random((*inside.shape, UNITS)), np.nan).astype(np.float32)
+    latents = np.where(inside[:, :, None], rng.standard_normal((*inside.shape, 2)), np.nan)
+    assert not inside.all()
+    values = [
+        [row["value"] for row in few_shot_rows([3], trains, split, fitted, {"evaluated mean": None}, 0)]
+        for fitted in (Fitted(rates, samples.index.to_numpy(), latents + origin, None, {}) for origin in (0, 10))
+    ]
+    assert values[0] == pytest.approx(values[1], abs=1e-4)

@@ -58,6 +58,15 @@ def test_a_panel_a_target_with_chance_where_there_is_one(metrics: Path) -> None:
     assert list(lines[0].get_xdata()) == [0.5, 0.5] and list(lines[2].get_xdata()) == [0.0, 0.0]
 
 
+def test_sessions_with_more_classes_have_a_chance_of_their_own(metrics: Path, tmp_path: Path) -> None:
+    scores = pd.read_parquet(metrics)
+    scores.loc[(scores["session"] == "mouse_b") & (scores["null"] != ""), "null"] = "chance 1/8"
+    scores.to_parquet(tmp_path / "mixed.parquet")
+    choice, pace, _ = draw(data(tmp_path / "mixed.parquet")).axes
+    assert {line.get_xdata()[0] for line in choice.lines if len(set(line.get_xdata())) == 1} == {0.5, 0.125}
+    assert list(pace.lines[-1].get_xdata()) == [0.0, 0.0]
+
+
 def test_nothing_decoded_is_said(metrics: Path, tmp_path: Path) -> None:
     scores = pd.read_parquet(metrics)
     scores[scores["metric"] == "bits_per_spike"].to_parquet(tmp_path / "none.parquet")

@@ -175,15 +175,24 @@ def test_a_coupling_that_is_not_there_is_not_drawn_flat() -> None:
     assert np.allclose(exact["background"], true["background"]) and (exact["coupling"] == 0).all()
 
 
-def test_numbered_cohorts_make_an_axis(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("shared_input", "Shared input"),
+        ("shared_input_percent", "Shared input (%)"),
+        ("delay_ms", "Delay (ms)"),
+        ("percent", "Percent"),
+    ],
+)
+def test_numbered_cohorts_make_an_axis(name: str, label: str) -> None:
     rows = pd.DataFrame(
         [
-            {"cohort": f"shared_input_{share}", "session": "s", "model": "glm", "seed": 0, "value": share / 100}
+            {"cohort": f"{name}_{share}", "session": "s", "model": "glm", "seed": 0, "value": share / 100}
             for share in (20, 5, 100)
         ]
     )
     axes = glm_transformer_false_coupling.draw(rows).axes[0]
-    assert axes.get_xlabel() == "Shared input"
+    assert axes.get_xlabel() == label
     assert [label.get_text() for label in axes.get_xticklabels()] == ["5", "20", "100"]
     assert [bar.get_height() for bar in axes.patches] == pytest.approx([5, 20, 100])
 

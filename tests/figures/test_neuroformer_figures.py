@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from pipeline_lib.figures import FIGURES, NothingToDrawError
+from pipeline_lib.figures.contrastive_latents import neighbour_r2
 from pipeline_lib.sources.simulate import simulate
 from pipeline_lib.training.fit import fit
 from pipeline_lib.trains.splits import SplitSettings
@@ -104,6 +105,28 @@ def test_attention_is_scored_against_the_true_couplings(fitted: Fitted) -> None:
     apart = score[(true == 0) & ~np.eye(12, dtype=bool)]
     wins = (coupled > apart).mean() + 0.5 * (coupled == apart).mean()
     assert areas["Cross-correlation"] == pytest.approx(wins)
+
+
+def test_what_neighbours_tell_of_behaviour_stands_above_the_features(fitted: Fitted) -> None:
+    table = table_of("contrastive_latents", fitted)
+    axes = FIGURES["contrastive_latents"].load().draw(table).axes
+    for place, (feature, rows) in enumerate(table.groupby("feature", sort=False)):
+        told = f"{rows['r2'].iloc[0]:.2f}".replace("-", "\N{MINUS SIGN}")
+        assert f"{feature.capitalize()} (" in axes[place].get_title(loc="left")
+        assert f"R² {told})" in axes[place].get_title(loc="left")
+
+
+def test_neighbours_tell_what_parts_and_nothing_else() -> None:
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"x": rng.normal(size=600), "y": rng.normal(size=600), "sample": np.repeat(np.arange(150), 4)})
+    noise = rng.normal(size=600)
+    side = np.sign(table["x"])
+    half = table.assign(x=table["x"] + 9 * side, value=side + noise)  # half its variance, less the noise of 20
+    assert neighbour_r2(half) == pytest.approx(0.475, abs=0.06)
+    assert -0.15 < neighbour_r2(table.assign(value=noise)) < 0.03
+    alike = table.iloc[np.repeat(np.arange(0, 600, 4), 4)].assign(value=np.repeat(noise[:150], 4))
+    assert neighbour_r2(alike) < 0.03, "windows of the same sample say nothing"
+    assert np.isnan(neighbour_r2(table.assign(value=1.0))) and np.isnan(neighbour_r2(half.head(20)))
 
 
 def test_the_curve_of_fine_tuning_tells_pretrained_from_scratch(tmp_path: Path) -> None:

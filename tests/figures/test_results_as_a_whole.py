@@ -43,6 +43,23 @@ def test_a_session_in_several_cohorts_counts_once(tmp_path: Path) -> None:
     assert np.allclose(pairs["value"], other.loc[other["kind"] == "difference", "value"]), "a shared offset is no skill"
 
 
+def test_models_are_compared_in_cohorts_that_have_both(tmp_path: Path) -> None:
+    """A model that is also in easier cohorts is no better for it."""
+    table = pd.concat([made_up_metrics(f"s{k}", k) for k in range(6)])
+    table = table[table["model"].isin(["glm", "psth"])].assign(value=0.1)
+    easier = table[table["model"] == "glm"].assign(cohort="joint", value=0.5)
+    pd.concat([table, easier]).to_parquet(tmp_path / "metrics.parquet")
+    found = model_comparison.data(tmp_path / "metrics.parquet")
+    pairs = found[found["kind"] == "difference"]
+    assert set(pairs["n"]) == {6} and np.allclose(pairs["value"], 0) and (pairs["p"] == 1).all()
+    assert np.allclose(found.loc[found["kind"] == "score", "value"], 0.1)
+    apart = pd.concat([table[table["model"] == "psth"], easier])
+    apart.to_parquet(tmp_path / "apart.parquet")
+    found = model_comparison.data(tmp_path / "apart.parquet")
+    assert set(found["kind"]) == {"score"}, "there is nothing to pair"
+    assert_readable(model_comparison.draw(found))
+
+
 def test_stars_stand_where_chance_is_unlikely(tmp_path: Path) -> None:
     table = pd.concat([made_up_metrics(f"s{k}", k) for k in range(12)])
     table.to_parquet(tmp_path / "metrics.parquet")

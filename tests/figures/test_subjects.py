@@ -59,6 +59,15 @@ def test_a_figure_of_a_model_is_drawn_where_it_is_fitted(files: FigureFiles) -> 
     assert f"out/figures/A/{of_glm[0]}" in without.stems and "out/figures/joint/A/psth" in without.stems
 
 
+def test_no_figures_are_drawn_where_none_are_asked_for(files: FigureFiles) -> None:
+    def asked(figures: list[str] | None) -> list[str]:
+        config = files.plan.config.model_copy(update={"figures": figures})
+        return FigureFiles(replace(files.plan, config=config), files.paths).stems
+
+    assert asked([]) == [] and asked(["speed"]) == ["out/figures/speed"]
+    assert asked(None) == files.stems
+
+
 def test_one_job_draws_the_figures_of_a_subject(files: FigureFiles) -> None:
     drawn = {(name, of) for each in files.sets for name in each.names for of in each.subjects}
     assert {f"out/figures/{of}/{name}" for name, of in drawn} | {f"out/figures/{name}" for name in files.of_all} == set(

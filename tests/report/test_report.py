@@ -138,6 +138,22 @@ def test_what_failed_is_listed_with_the_end_of_its_log(page: Page) -> None:
     assert "Fit of demo, glm, seed 1" not in text, "that one is there"
 
 
+def test_a_page_without_scores_begins_with_what_failed(tmp_path: Path, folder: Folder) -> None:
+    """A simulation, and a fit whose seeds were trained together: neither has a log of the result's own name."""
+    sheet, results = tmp_path / "sessions.tsv", tmp_path / "results"
+    sheet.write_text("session\tsource\tlocation\toptions\na\ttables\tsimulated:made\t\nb\ttables\tsimulated:made\t\n")
+    simulations = {"made": {"simulator": "glm", "layout": "tables"}}
+    config = folder.config | {"sessions": str(sheet), "simulations": simulations, "models": ["glm"]}
+    for log in ("simulate/made", "fit/b/glm/ensemble"):
+        (results / "logs" / log).parent.mkdir(parents=True)
+        (results / f"logs/{log}.log").write_text(f"line\nerror: of {log}\n")
+    build_report(results, results / "report.html", config)
+    text = " ".join("".join(Page((results / "report.html").read_text()).text).split())
+    told = [text.index(f"error: of {log}") for log in ("simulate/made", "fit/b/glm/ensemble")]
+    assert max(told) < text.index("Recording of a: not begun") < text.index("No fit has been scored yet.")
+    assert text.count("Simulation of made: failed") == 1, "both sessions are read from it"
+
+
 def test_without_a_configuration_nothing_is_missing(folder: Folder) -> None:
     build_report(folder.results, folder.results / "plain.html")
     text = " ".join("".join(Page((folder.results / "plain.html").read_text()).text).split())

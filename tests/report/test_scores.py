@@ -1,0 +1,49 @@
+"""The tables of scores on the page: who is best, and means that compare like with like."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline_lib.report import build_report
+from pipeline_lib.report.scores import read_scores
+from tests.figures.made_up_results import made_up_metrics
+from tests.report.conftest import Folder
+
+
+def test_one_model_is_best_whatever_its_seeds_add_up_to(tmp_path: Path) -> None:
+    """Two ways to take a mean differ in the last digit, and the best model then was nobody."""
+    rng = np.random.default_rng(0)
+    table = pd.concat([made_up_metrics(session, 0) for session in ("a", "b", "c")], ignore_index=True)
+    table = table[table["seed"] == 0]
+    for _ in range(10):
+        seeds = [table.assign(seed=seed, value=rng.random(len(table))) for seed in range(3)]
+        pd.concat(seeds).to_parquet(tmp_path / "metrics.parquet")
+        found = read_scores(tmp_path / "metrics.parquet")
+        for rows, best in ((found.rows, 3), (found.standings, 1)):
+            for column in range(len(found.columns)):
+                assert sum(row.cells[column].best for row in rows) == best
+
+
+def test_a_model_of_more_cohorts_is_not_best_for_it(tmp_path: Path) -> None:
+    table = pd.concat([made_up_metrics(session, 0) for session in ("a", "b")]).assign(value=0.1)
+    easier = table[table["model"] == "glm"].assign(cohort="joint", value=0.5)
+    elsewhere = easier.assign(model="lfads", value=0.2)
+    pd.concat([table, easier, elsewhere]).to_parquet(tmp_path / "metrics.parquet")
+    values = {row.model: row.cells[0].value for row in read_scores(tmp_path / "metrics.parquet").standings}
+    assert values.pop("lfads") == pytest.approx(0.2), "of a model that is in no other cohort, what there is"
+    assert set(values) == {"mean_rate", "psth", "smoothing", "glm"}
+    assert list(values.values()) == pytest.approx([0.1] * 4)
+
+
+def test_scores_without_intervals_have_no_empty_brackets(tmp_path: Path) -> None:
+    made_up_metrics("a", 0).assign(ci_low=np.nan, ci_high=np.nan).to_parquet(tmp_path / "metrics.parquet")
+    build_report(tmp_path, tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text()
+    assert 'class="number score' in html and "(\u2013 to \u2013)" not in html
+
+
+def test_the_page_says_whose_fits_the_figures_of_a_session_show(folder: Folder) -> None:
+    build_report(folder.results, folder.results / "seeds.html")
+    assert "the fits of the first seed" in (folder.results / "seeds.html").read_text()
