@@ -64,7 +64,7 @@ def add_model_verbs(verb: Verb) -> None:
     added.add_argument("tables", type=Path, nargs="*", help="default: those of the configuration's fits")
     mapping(added, "--config", "the configuration whose fits are meant")
     added.add_argument("--results", type=Path, default=Path("results"), help="folder with the configuration's scores")
-    added.add_argument("--available", action="store_true", help="leave out what is not there; score what is left")
+    added.add_argument("--available", action="store_true", help="score what is left; where nothing is, an empty table")
     path(added, "--out", "Parquet file to write")
 
     added = verb("export", _export, "write a fit's predictions as a submission to a benchmark")
@@ -151,7 +151,7 @@ def _collect(options: argparse.Namespace) -> None:
                 tables += leftover_scores(plan, paths, Path(folder))
         if options.available:
             tables = [table for table in tables if table.exists()]
-        if not tables:
+        elif not tables:
             raise InputError("collect", "tables", "none", "tables of scores, or --config")
         collect(tables, options.out)
 

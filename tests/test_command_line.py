@@ -37,6 +37,12 @@ def test_a_missing_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_no_scores_are_a_mistake_unless_what_is_available_was_asked_for(tmp_path: Path) -> None:
+    out = tmp_path / "all.parquet"
+    assert main(["collect", "--out", str(out)]) == 2 and not out.exists()
+    assert main(["collect", "--available", "--out", str(out)]) == 0 and out.exists()
+
+
 def test_a_mapping_may_be_json_yaml_or_a_file(tmp_path: Path) -> None:
     settings = tmp_path / "settings.yaml"
     settings.write_text("units: 3\nduration: 2.0\n")

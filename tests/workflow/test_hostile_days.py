@@ -8,9 +8,11 @@ import signal
 import subprocess
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline_lib.evaluation.evaluate import COLUMNS
 from tests.workflow.project import SHEET, SMALL, Project
 
 DAY = 86_400
@@ -94,3 +96,45 @@ def test_a_broken_session_stops_no_other_and_is_named_in_the_report(copy_of_fini
     assert {"record", "collect", "report_page"} <= project.planned().keys()  # what failed is not taken for done
     listed = project.verb("list").stdout
     assert next(line.split()[2:] for line in listed.splitlines() if line.startswith("broken")) == ["-", "-"]
+
+
+FAILING = """
+from dataclasses import dataclass
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.models.mean_rate import MODEL as MeanRate
+
+
+class Failing(MeanRate):
+    def fit(self, data, run):
+        raise InputError("failing", "weights", "none", "some")
+
+
+MODEL = Failing
+"""
+
+
+def test_a_run_without_any_score_is_reported_too(project: Project) -> None:
+    """One session cannot be recorded, the only model fails in the other."""
+    data = project.folder / "data"
+    (data / "simulated/broken").mkdir(parents=True)
+    (data / "simulated/broken/simulation.json").write_text('{"location": "lost.nwb"}')
+    np.savez(data / "mine.npz", time=np.arange(0.05, 60, 0.1), unit=np.arange(600) % 5)
+    project.write_sheet(
+        "session\tsource\tlocation\toptions\nmine\ttables\tmine.npz\t\nbroken\tallen\tsimulated:broken\t\n"
+    )
+    (project.folder / "config/models/failing.py").write_text(FAILING)
+    (project.folder / "config/models/failing.yaml").write_text("implementation: config/models/failing.py\n")
+    windows = {"bin_size": 10, "mode": "continuous", "length": 1.0}
+    own = {"models": ["failing"], "figures": ["score_table"], "windows": windows, "splits": {"block": 4.0}}
+    project.write_config(own | {"sessions": SMALL["sessions"], "simulations": {"broken": SMALL["simulations"]["pair"]}})
+    result = project.snakemake()
+    assert result.returncode != 0
+    assert "results/report_unfinished.html" in result.stderr, result.stderr[-3000:]
+    report = html.unescape((project.folder / "results/report_unfinished.html").read_text())
+    for log in ("record/broken", "fit/mine/failing/seed0"):
+        (error,) = (project.folder / f"results/logs/{log}.log").read_text().splitlines()
+        assert 0 < report.index(error) < report.index("No fit has been scored yet."), log
+    assert report.index("Fit</b> of mine") < report.index("Trains</b> of broken"), "what failed, then what waits for it"
+    scores = pd.read_parquet(project.folder / "results/metrics_unfinished.parquet")
+    assert len(scores) == 0 and list(scores.columns) == COLUMNS
