@@ -8,10 +8,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.files import lock
 
 FREE_GIGABYTES = 20
 MEMORY_GIGABYTES = 8
@@ -115,11 +119,17 @@ def _memory() -> list[Finding]:
 
 
 def _disk(name: str, path: Path) -> Finding:
-    """Room, and the right to write, where results or downloads will lie."""
+    """Room, locks and the right to write, where results or downloads will lie."""
     existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
     about = f"disk ({name})"
     if not os.access(existing, os.W_OK):
         return Finding(about, "bad", f"{existing} may not be written", f"set `{name}` in the configuration")
+    try:
+        with tempfile.TemporaryFile(dir=existing) as probe:
+            lock(probe, busy="")
+    except InputError as error:
+        remedy = f"set `{name}` in the configuration to {error.accepted}"
+        return Finding(about, "bad", f"no locks at {existing}, which keep two jobs from writing one result", remedy)
     free = shutil.disk_usage(existing).free / 1e9
     if free < FREE_GIGABYTES:
         found = f"{free:.0f} GB free at {existing}; an Allen session is 2-3 GB to fetch"

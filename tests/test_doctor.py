@@ -1,5 +1,7 @@
 """The doctor on machines that are made sick on purpose: programs of a fake cluster, disks, logins, devices."""
 
+import errno
+import fcntl
 import os
 import shutil
 from collections import namedtuple
@@ -100,6 +102,16 @@ def test_a_full_disk_and_a_folder_that_may_not_be_written(tmp_path: Path, monkey
     findings = examine(tmp_path / "closed/results", tmp_path / "new/data")
     assert [finding.level for finding in about(findings, "disk")] == ["bad", "note"]
     assert "3 GB free" in about(findings, "data")[0].found
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(handle: object, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    finding = about(examine(tmp_path / "results", tmp_path), "results")[0]
+    assert finding.level == "bad" and "no locks" in finding.found and "Lustre" in finding.remedy
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_gpu_under_a_torch_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
