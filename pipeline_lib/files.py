@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -19,17 +20,35 @@ LOCK = ".lock"
 
 @contextlib.contextmanager
 def atomic_file(path: Path | str) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; it takes the place of `path` on success and is removed on failure."""
+    """Yield a path beside `path` to write to; it takes the place of `path` on success and is removed on failure.
+
+    What writers of the same file left that were killed on this machine is removed, too.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: several writers (numpy, matplotlib) choose the format by it.
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    begin, end = f".{path.stem}.{os.uname().nodename}.", f".part{path.suffix}"
+    part = path.with_name(f"{begin}{os.getpid()}{end}")
     try:
         yield part
         sync(part)
         os.replace(part, path)
+        for other in path.parent.glob(f"{glob.escape(begin)}*{glob.escape(end)}"):
+            writer = other.name[len(begin) : -len(end)]
+            if writer.isdigit() and not _runs(int(writer)):
+                other.unlink(missing_ok=True)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 @contextlib.contextmanager
