@@ -12,6 +12,7 @@ from scipy.special import logsumexp
 from pipeline_lib.clock import to_seconds
 from pipeline_lib.evaluation.metrics import r2
 from pipeline_lib.evaluation.sums import square_sums
+from pipeline_lib.trains.signals import unmeasured
 
 ALPHAS = np.logspace(-4, 0, 9)
 """Ridge penalties of the benchmark."""
@@ -97,13 +98,13 @@ def signal_in_bins(
     start_ticks : [window], first tick of each. bins, ticks : bins in a window, ticks in a bin.
     lag : s after the bin at which the signal is read.
 
-    NaN before its first and after its last value, and next to a NaN of its own.
+    NaN before its first and after its last value, in gaps (`trains.signals`), and next to a NaN of its own.
     """
     centres = to_seconds(start_ticks[:, None] + np.arange(bins) * ticks) + float(to_seconds(ticks)) / 2 + lag
     # In whole microseconds: a value at the centre itself is then taken as it is, whatever is beside it.
     at, known = (np.rint(seconds * 1e6) for seconds in (centres, time))
     each = [np.interp(at, known, column, left=np.nan, right=np.nan) for column in values.T.astype(np.float64)]
-    return np.stack(each, axis=-1)
+    return np.where(unmeasured(at / 1e6, known / 1e6)[..., None], np.nan, np.stack(each, axis=-1))
 
 
 def window_features(rates: np.ndarray, bins: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.trains.binning import bin_windows, observed_windows
 from pipeline_lib.trains.sessions import Sessions, session_of
 from pipeline_lib.trains.settings import MEMORY_BUDGET
+from pipeline_lib.trains.signals import unmeasured
 from pipeline_lib.trains.splits import Split
 from pipeline_lib.trains.store import Trains
 
@@ -45,7 +46,8 @@ class Batch:
     history: "Array"
     #: [B, H, N] bool: False where a bin of history was not recorded.
     history_mask: "Array"
-    #: name: [B, T, D] float32, linearly interpolated to the middle of each bin; NaN before and after its samples.
+    #: name: [B, T, D] float32, linearly interpolated to the middle of each bin; NaN before and after its samples
+    #: and in gaps between them.
     signals: dict[str, "Array"] = field(default_factory=dict)
 
 
@@ -241,5 +243,5 @@ def _interpolate(
     middle = (starts[:, None] + (np.arange(longest) + 0.5) * width) / TICKS_PER_SECOND
     columns = [np.interp(middle, time, column, left=np.nan, right=np.nan) for column in values.T]
     binned = np.stack(columns, axis=-1).astype(np.float32)
-    binned[np.arange(longest) >= bins[:, None]] = np.nan
+    binned[unmeasured(middle, time) | (np.arange(longest) >= bins[:, None])] = np.nan
     return binned

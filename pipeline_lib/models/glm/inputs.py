@@ -15,6 +15,7 @@ from pipeline_lib.clock import to_seconds, to_ticks
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.glm.gain import gain_columns, populations
 from pipeline_lib.models.glm.settings import EVENTS, Signal
+from pipeline_lib.trains.signals import unmeasured
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,9 +146,9 @@ def time_splines(position: np.ndarray, bins: int, n: int) -> np.ndarray:
 
 
 def signal_values(data: FitData, session: str, name: str, ticks: np.ndarray) -> np.ndarray:
-    """A signal at the middle of bins (frames, columns) float64, interpolated linearly, NaN outside its samples; of an
-
-    event, `trials.column`, how many of its times fall in the bin.
+    """A signal at the middle of bins (frames, columns) float64, interpolated linearly, NaN where it was not measured
+    (`trains.signals`; a few samples of NaN are bridged); of an event, `trials.column`, how many of its times fall in
+    the bin.
 
     Raises
     ------
@@ -176,6 +177,6 @@ def signal_values(data: FitData, session: str, name: str, ticks: np.ndarray) -> 
         values = frame[each].to_numpy(np.float64)
         good = np.isfinite(values)
         times = frame["time"].to_numpy(np.float64)[good]
-        interpolated = np.interp(seconds, times, values[good], left=np.nan, right=np.nan) if good.any() else np.nan
-        columns.append(np.broadcast_to(interpolated, seconds.shape))
+        between = np.interp(seconds, times, values[good]) if good.any() else 0.0
+        columns.append(np.where(unmeasured(seconds, times), np.nan, between))
     return np.stack(columns, axis=1)

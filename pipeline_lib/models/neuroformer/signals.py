@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline_lib.clock import to_seconds
 from pipeline_lib.errors import InputError, suggest
+from pipeline_lib.trains.signals import unmeasured
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from pipeline_lib.sources.stimulus import Stimulus
     from pipeline_lib.trains.splits import Split
     from pipeline_lib.trains.store import Trains
-
-LONGEST_GAP = 1.0
-"""Seconds between two samples of a signal above which what lies between is unknown."""
 
 
 def bin_times(split: Split, samples: pd.DataFrame) -> np.ndarray:
@@ -57,11 +55,9 @@ def read_signals(trains: Trains, names: Sequence[str], times: np.ndarray, neares
         time, value = column(trains, name)
         if not len(time):
             continue
-        after = np.searchsorted(time, times, side="right")
-        before, after = (after - 1).clip(0), after.clip(max=len(time) - 1)
+        before = (np.searchsorted(time, times, side="right") - 1).clip(0)
         found = value[before] if step else np.interp(times, time, value)
-        known = (times >= time[0]) & (times <= time[-1]) & (time[after] - time[before] <= LONGEST_GAP)
-        values[..., place] = np.where(known, found, np.nan)
+        values[..., place] = np.where(unmeasured(times, time), np.nan, found)
     return values
 
 

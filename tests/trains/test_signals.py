@@ -1,0 +1,63 @@
+"""What a signal says between its samples, asked by every part that reads one."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline_lib.evaluation.decoding import signal_in_bins
+from pipeline_lib.models.contract import FitData
+from pipeline_lib.models.glm.inputs import signal_values
+from pipeline_lib.models.neuroformer.signals import read_signals
+from pipeline_lib.trains.loader import Loader
+from pipeline_lib.trains.signals import unmeasured
+from tests.small_cohort import SPLITS, WINDOWS, open_cohort, recording, write_cohort
+
+GAP = (30.0, 40.0)
+
+
+def test_a_slow_signal_has_no_gaps_but_its_own() -> None:
+    rng = np.random.default_rng(0)
+    time = np.sort(np.concatenate([np.arange(0, 300, 10.0), np.arange(400, 600, 10.0)]) + rng.uniform(0, 1, 50))
+    at = np.linspace(time[0], time[-1], 1000)
+    assert np.array_equal(unmeasured(at, time), (at >= time[29]) & (at < time[30]))
+
+
+def test_a_second_without_samples_is_a_gap_of_a_fast_one() -> None:
+    time = np.concatenate([np.arange(0, 10, 0.01), np.arange(11.5, 20, 0.01)])
+    at = np.linspace(-1, 21, 2000)
+    known = ((at >= 0) & (at < time[999])) | ((at >= 11.5) & (at <= time[-1]))
+    assert np.array_equal(unmeasured(at, time), ~known)
+    assert unmeasured(at, np.empty(0)).all()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> FitData:
+    """A session whose running speed was not recorded for 10 s."""
+    made = recording("gap")
+    time = np.arange(0, made.duration, 0.05)
+    time = time[(time <= GAP[0]) | (time >= GAP[1])]
+    made.signals = {"running": pd.DataFrame({"time": time, "speed": np.sin(time)})}
+    return open_cohort(*write_cohort(tmp_path_factory.mktemp("gap"), replace(WINDOWS, history=0.0), SPLITS, [made]))
+
+
+def test_every_part_knows_and_invents_the_same(data: FitData) -> None:
+    samples, trains = data.samples("gap", "train"), data.trains["gap"]
+    ticks = samples["start_tick"].to_numpy()[:, None] + np.arange(50) * data.split.bin_ticks
+    middle = (ticks + data.split.bin_ticks / 2) / 1e5
+    table = trains.signals["running"]
+    found = [
+        signal_values(data, "gap", "running", ticks.reshape(-1)).reshape(ticks.shape),
+        read_signals(trains, ["running/speed"], middle, [False])[..., 0],
+        signal_in_bins(table["time"].to_numpy(), table[["speed"]].to_numpy(), ticks[:, 0], 50, data.split.bin_ticks)[
+            ..., 0
+        ],
+    ]
+    for batch in Loader([trains], data.split, "train", batch_size=1000, shuffle=False, signals=["running"]):
+        found.append(np.asarray(batch.signals["running"])[..., 0])
+    hidden = (middle > GAP[0]) & (middle < GAP[1])
+    assert hidden.any() and not hidden.all() and len(found) == 4
+    for values in found:
+        assert np.array_equal(np.isnan(values), hidden)
+        np.testing.assert_allclose(values[~hidden], np.sin(middle[~hidden]), atol=1e-3)
