@@ -17,6 +17,8 @@ SECONDS = 1.0
 PERIOD = 1.5
 WINDOWS = WindowSettings(bin_size=20.0, after=SECONDS, history=0.1)
 SPLITS = SplitSettings(fractions=(0.6, 0.2, 0.2), heldout_units=3, forward=0.1, seed=1)
+Cohort = tuple[list[Path], Path]
+"""Folders of the stores, and the path of the split."""
 
 
 def recording(session: str = "small0", seed: int = 0, units: int = UNITS, trials: int = TRIALS) -> Recording:

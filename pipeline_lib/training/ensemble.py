@@ -22,7 +22,7 @@ from pipeline_lib.training.checkpoint import Progress, Tensors, pack, read_about
 from pipeline_lib.training.engine import EVALUATION, UNJUDGED
 from pipeline_lib.training.graphs import Recordings, put_gradients
 from pipeline_lib.training.groups import Group, Source, prepared
-from pipeline_lib.training.memory import keep_freed_memory
+from pipeline_lib.training.memory import give_back_freed_memory, keep_freed_memory
 from pipeline_lib.training.network import Network
 from pipeline_lib.training.noise import as_one, seed_noise
 from pipeline_lib.training.optimiser import AdamW, move_towards
@@ -282,6 +282,8 @@ class Ensemble:
                 for name, best in self.best.items():
                     best[number] = weights[name][row]
             self.run.log({"seed": member.seed} | progress.row(terms, rate))
+        if self.device.type == "cpu":
+            give_back_freed_memory()
 
     def _validation_losses(self, weights: Tensors) -> dict[str, list[float]]:
         """The terms of the loss of every member in training: their means over the validation windows."""

@@ -21,24 +21,11 @@ from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.torch_model import Layout
 from pipeline_lib.training.batches import Batch, Order, Windows
 from pipeline_lib.training.fit import fit, load_fit
-from pipeline_lib.training.run import FitError, Interrupted, Run, State, read_arrays, write_arrays
-from tests.small_cohort import SPLITS, WINDOWS, open_cohort, recording, write_cohort
+from pipeline_lib.training.run import FitError, Interrupted, Run, State
+from tests.small_cohort import Cohort
 from tests.training.tiny_network import Config, Tiny, TinyModel
 
 TINY = str(Path(__file__).with_name("tiny_network.py"))
-Cohort = tuple[list[Path], Path]
-
-
-@pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
-    """Two sessions of different size."""
-    made = [recording("one", 0, units=9, trials=30), recording("two", 1, units=12, trials=24)]
-    return write_cohort(tmp_path_factory.mktemp("cohort"), made=made)
-
-
-@pytest.fixture
-def data(cohort: Cohort) -> FitData:
-    return open_cohort(*cohort, fitting=True)
 
 
 class Killed(Exception):
@@ -274,127 +261,6 @@ def test_training_lowers_the_loss_of_windows_it_has_not_seen(data: FitData, tmp_
     first, *_, last = (row["validation_loss"] for row in run.rows)
     assert last < first - 0.01
     assert {"step", "loss", "learning_rate", "validation_loss", "validation_nll", "validation_size"} == set(run.rows[0])
-
-
-# Fine-tuning
-
-
-def test_fine_tuning_starts_from_the_given_weights_and_leaves_the_frozen_ones(cohort: Cohort, tmp_path: Path) -> None:
-    stores, split = cohort
-    fit(stores, split, "tiny", TINY, {}, 0, tmp_path / "cohort")
-    weights = tmp_path / "cohort" / "model.safetensors"
-    made = write_cohort(tmp_path / "new", made=[recording("three", 5, units=7, trials=24)])
-    config = {"initial": str(weights), "freeze": ["shared.*", "*/read_out.bias"]}
-    fit(*made, "tiny", TINY, config, 1, tmp_path / "fine")
-    before, after = read_arrays(weights)[0], read_arrays(tmp_path / "fine" / "model.safetensors")[0]
-    assert after["shared.weight"].tobytes() == before["shared.weight"].tobytes()
-    assert set(after) == {"layout", "shared.weight", "shared.bias"} | {
-        f"three/{name}.{kind}" for name in ("read_in", "read_out") for kind in ("weight", "bias")
-    }
-    fit(*made, "tiny", TINY, {**config, "steps": 1, "learning_rate": 1e-30}, 1, tmp_path / "start")
-    start = read_arrays(tmp_path / "start" / "model.safetensors")[0]
-    assert after["three/read_out.bias"].tobytes() == start["three/read_out.bias"].tobytes()
-    assert not np.array_equal(after["three/read_in.weight"], start["three/read_in.weight"])
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"initial": "nowhere.safetensors"}, "initial: found nowhere.safetensors"),
-        (
-            {"freeze": ("encoder.*",)},
-            "freeze: found 'encoder.+'; accepted: a pattern of weights such as shared",
-        ),
-        ({"steps": 0}, "steps: found 0; accepted: at least 1"),
-        ({"betas": (0.9, 1.0)}, "betas"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused(data: FitData, tmp_path: Path, settings: dict, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        TinyModel(Config(**settings), 0).fit(data, Run(tmp_path))
-
-
-def test_a_fit_is_made_again_when_what_it_starts_from_has_changed(cohort: Cohort, tmp_path: Path) -> None:
-    weights, out = tmp_path / "cohort" / "model.safetensors", tmp_path / "fine"
-    for seed, code in ((0, "first"), (0, "first"), (3, "second")):
-        fit(*cohort, "tiny", TINY, {"steps": 2}, seed, tmp_path / "cohort", code=code)
-        fit(*cohort, "tiny", TINY, {"steps": 2, "initial": str(weights)}, 1, out, code="same")
-        made = json.loads((out / "manifest.json").read_text())
-        assert made["initial"] == sha256_file(weights)
-
-
-@pytest.mark.parametrize("freeze", [("*",), ("shared.*", "one/*")])
-def test_a_session_of_which_nothing_is_left_to_train_is_refused_in_a_line(
-    data: FitData, tmp_path: Path, freeze: tuple[str, ...]
-) -> None:
-    with pytest.raises(InputError, match=r"freeze: found .*; accepted: patterns that leave something to train"):
-        TinyModel(Config(freeze=freeze), 0).fit(data, Run(tmp_path))
-
-
-@pytest.mark.parametrize("session", ["train", "items", "day.1"])
-def test_a_session_that_torch_cannot_name_is_refused_in_a_line(tmp_path: Path, session: str) -> None:
-    made = open_cohort(*write_cohort(tmp_path, made=[recording(session, trials=12)]), fitting=True)
-    with pytest.raises(InputError, match=f"session: found '{session}'"):
-        TinyModel(Config(), 0).fit(made, Run(tmp_path / "run"))
-
-
-def test_weights_of_another_shape_are_refused(data: FitData, tmp_path: Path) -> None:
-    weights, _ = trained(data, tmp_path / "a", Config(factors=4))
-    write_arrays(tmp_path / "w.safetensors", weights)
-    with pytest.raises(InputError, match=r"shared.weight: found shape \(4, 4\); accepted: shape \(3, 3\)"):
-        TinyModel(Config(initial=str(tmp_path / "w.safetensors")), 0).fit(data, Run(tmp_path / "b"))
-
-
-# Batches
-
-
-def test_an_epoch_visits_every_window_once_in_an_order_that_the_seed_fixes(data: FitData) -> None:
-    windows = windows_of(data)
-    for each in windows.values():
-        each.inputs["row"] = torch.arange(len(each))
-    order = Order(windows, 7, seed=1)
-    epochs = [[order[number] for number in range(k * len(order), (k + 1) * len(order))] for k in range(2)]
-    visits = [[(batch.session, row) for batch in epoch for row in batch.inputs["row"].tolist()] for epoch in epochs]
-    everything = [(session, row) for session, each in windows.items() for row in range(len(each))]
-    assert sorted(visits[0]) == sorted(visits[1]) == sorted(everything)
-    assert visits[0] != visits[1]
-    assert max(len(batch.counts) for batch in epochs[0]) <= 7
-    # Any batch can be asked for at any time: the engine resumes in the middle.
-    assert torch.equal(Order(windows, 7, seed=1)[len(order) + 2].counts, epochs[1][2].counts)
-    # Another seed shuffles windows otherwise, and leaves sessions and sizes where they are.
-    other = [Order(windows, 7, seed=2)[number] for number in range(len(order))]
-    assert [(batch.session, len(batch.counts)) for batch in other] == [
-        (batch.session, len(batch.counts)) for batch in epochs[0]
-    ]
-    assert any(
-        batch.inputs["row"].tolist() != each.inputs["row"].tolist()
-        for batch, each in zip(other, epochs[0], strict=True)
-    )
-    assert [batch.session for batch in epochs[0]] != [batch.session for batch in epochs[1]]
-
-
-def test_inputs_are_the_heldin_units_before_the_forward_bins(data: FitData) -> None:
-    for part in ("train", "validation"):
-        batch = Windows(data, "two", part).batch(slice(None))
-        expected = np.ones(batch.counts.shape[1:], bool)
-        expected[:, data.heldout("two")] = False
-        expected[-data.split.forward_bins :] = False
-        assert torch.equal(batch.visible, batch.observed & torch.as_tensor(expected))
-        assert batch.history == data.split.history_bins == 5
-        assert batch.visible[:, 5:-5, data.heldin("two")].all()
-        assert batch.observed[:, 5:].all() if part == "train" else torch.equal(batch.observed, batch.visible)
-
-
-def test_windows_are_cut_to_the_longest_of_a_batch(tmp_path: Path) -> None:
-    made = recording(trials=20)
-    made.trials["stop"] = made.trials["start"] + np.linspace(0.4, 1.2, 20)
-    data = open_cohort(*write_cohort(tmp_path, replace(WINDOWS, after=None), SPLITS, [made]))
-    windows = Windows(data, "small0", "train")
-    rows = torch.argsort(windows.bins)[:3]
-    batch = windows.batch(rows)
-    assert batch.counts.shape[1] == int(windows.bins[rows].max()) < int(windows.bins.max())
-    for row in range(3):
-        assert batch.observed[row, : batch.bins[row]].all() and not batch.observed[row, batch.bins[row] :].any()
 
 
 def test_a_published_fit_predicts_as_the_fitted_one(cohort: Cohort, data: FitData, tmp_path: Path) -> None:

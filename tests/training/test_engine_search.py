@@ -12,7 +12,7 @@ from pipeline_lib.files import sha256_tree
 from pipeline_lib.training import search as module
 from pipeline_lib.training.run import FitError, read_arrays
 from pipeline_lib.training.search import Range, SearchSettings, Trial, place, run_trial, search
-from tests.small_cohort import recording, write_cohort
+from tests.small_cohort import Cohort, recording, write_cohort
 
 TINY = str(Path(__file__).with_name("tiny_network.py"))
 SPACE = {"learning_rate": Range(log_uniform=(1e-4, 1e-1)), "factors": Range(integers=(2, 5))}
@@ -20,7 +20,6 @@ RANDOM = SearchSettings(TINY, SPACE, {"steps": 6}, members=3)
 POPULATION = replace(
     RANDOM, kind="population", members=4, generations=3, space={"learning_rate": SPACE["learning_rate"]}
 )
-Cohort = tuple[list[Path], Path]
 
 
 @pytest.fixture(scope="module")

@@ -31,12 +31,11 @@ from pipeline_lib.training.fit_ensemble import fit_ensemble
 from pipeline_lib.training.groups import Group
 from pipeline_lib.training.run import FitError, Interrupted, Run, read_arrays
 from pipeline_lib.training.streaming import shuffled
-from tests.small_cohort import SPLITS, WINDOWS, open_cohort, recording, write_cohort
+from tests.small_cohort import SPLITS, WINDOWS, Cohort, open_cohort, recording, write_cohort
 from tests.training.test_engine import FragileRun, Killed
 
 SMALL = Config(layers=1, hidden=12, read_in=10, steps=12, warmup=2, evaluate_every=3, batch=8, learning_rate=2e-3)
 SEEDS = [0, 3, 7]
-Cohort = tuple[list[Path], Path]
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +192,15 @@ def test_a_loss_that_is_not_a_number_ends_one_member(
             together.networks[number].named_parameters(), undisturbed.networks[0].parameters(), strict=True
         ):
             torch.testing.assert_close(kept, other, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_every_evaluation_gives_back_the_memory_that_was_freed(
+    data: FitData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+    monkeypatch.setattr("pipeline_lib.training.ensemble.give_back_freed_memory", lambda: given.append(True))
+    ensemble(data, Run(tmp_path), replace(SMALL, steps=6, evaluate_every=2), [0, 3]).train()
+    assert len(given) == 3
 
 
 def test_a_member_without_a_finite_validation_loss_has_nothing_to_keep(

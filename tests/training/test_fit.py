@@ -19,11 +19,10 @@ from pipeline_lib.files import sha256_file, sha256_tree
 from pipeline_lib.training import publication as module
 from pipeline_lib.training.fit import fit, load_fit
 from pipeline_lib.training.run import FitError, read_arrays
-from tests.small_cohort import SPLITS, UNITS, WINDOWS, open_cohort, recording, write_cohort
+from tests.small_cohort import SPLITS, UNITS, WINDOWS, Cohort, open_cohort, recording, write_cohort
 
 WALKER = str(Path(__file__).with_name("walker.py"))
 PUBLISHED = {"model.safetensors", "config.yaml", "history.csv", "run.json", "predictions.zarr", "manifest.json"}
-Cohort = tuple[list[Path], Path]
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,10 @@ from pipeline_lib.files import sha256_tree
 from pipeline_lib.training import gpu, processes
 from pipeline_lib.training.fit import fit
 from pipeline_lib.training.run import FitError, Run, read_arrays
-from tests.small_cohort import recording, write_cohort
+from tests.small_cohort import Cohort, recording, write_cohort
 from tests.training.tiny_network import Config
 
 TINY = str(Path(__file__).with_name("tiny_network.py"))
-Cohort = tuple[list[Path], Path]
 
 
 @pytest.fixture(scope="module")

@@ -18,12 +18,11 @@ from pipeline_lib.training.run import Run
 from pipeline_lib.training.streaming import Ahead, Streamed, cohort_windows, shuffled, window_bytes
 from pipeline_lib.trains.sessions import Sessions
 from pipeline_lib.trains.splits import Split
-from tests.small_cohort import SPLITS, WINDOWS, open_cohort, recording, write_cohort
+from tests.small_cohort import SPLITS, WINDOWS, Cohort, open_cohort, recording, write_cohort
 from tests.training.test_engine import FragileRun, Killed, same
 from tests.training.tiny_network import Config, TinyModel
 
 TINY = str(Path(__file__).with_name("tiny_network.py"))
-Cohort = tuple[list[Path], Path]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,60 @@
+"""Batches: every window once an epoch, in an order that the seed fixes, and nothing that may not be seen."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline_lib.models.contract import FitData
+from pipeline_lib.training.batches import Order, Windows
+from tests.small_cohort import SPLITS, WINDOWS, open_cohort, recording, write_cohort
+
+
+def test_an_epoch_visits_every_window_once_in_an_order_that_the_seed_fixes(data: FitData) -> None:
+    windows = {session: Windows(data, session, "train") for session in data.sessions}
+    for each in windows.values():
+        each.inputs["row"] = torch.arange(len(each))
+    order = Order(windows, 7, seed=1)
+    epochs = [[order[number] for number in range(k * len(order), (k + 1) * len(order))] for k in range(2)]
+    visits = [[(batch.session, row) for batch in epoch for row in batch.inputs["row"].tolist()] for epoch in epochs]
+    everything = [(session, row) for session, each in windows.items() for row in range(len(each))]
+    assert sorted(visits[0]) == sorted(visits[1]) == sorted(everything)
+    assert visits[0] != visits[1]
+    assert max(len(batch.counts) for batch in epochs[0]) <= 7
+    # Any batch can be asked for at any time: the engine resumes in the middle.
+    assert torch.equal(Order(windows, 7, seed=1)[len(order) + 2].counts, epochs[1][2].counts)
+    # Another seed shuffles windows otherwise, and leaves sessions and sizes where they are.
+    other = [Order(windows, 7, seed=2)[number] for number in range(len(order))]
+    assert [(batch.session, len(batch.counts)) for batch in other] == [
+        (batch.session, len(batch.counts)) for batch in epochs[0]
+    ]
+    assert any(
+        batch.inputs["row"].tolist() != each.inputs["row"].tolist()
+        for batch, each in zip(other, epochs[0], strict=True)
+    )
+    assert [batch.session for batch in epochs[0]] != [batch.session for batch in epochs[1]]
+
+
+def test_inputs_are_the_heldin_units_before_the_forward_bins(data: FitData) -> None:
+    for part in ("train", "validation"):
+        batch = Windows(data, "two", part).batch(slice(None))
+        expected = np.ones(batch.counts.shape[1:], bool)
+        expected[:, data.heldout("two")] = False
+        expected[-data.split.forward_bins :] = False
+        assert torch.equal(batch.visible, batch.observed & torch.as_tensor(expected))
+        assert batch.history == data.split.history_bins == 5
+        assert batch.visible[:, 5:-5, data.heldin("two")].all()
+        assert batch.observed[:, 5:].all() if part == "train" else torch.equal(batch.observed, batch.visible)
+
+
+def test_windows_are_cut_to_the_longest_of_a_batch(tmp_path: Path) -> None:
+    made = recording(trials=20)
+    made.trials["stop"] = made.trials["start"] + np.linspace(0.4, 1.2, 20)
+    data = open_cohort(*write_cohort(tmp_path, replace(WINDOWS, after=None), SPLITS, [made]))
+    windows = Windows(data, "small0", "train")
+    rows = torch.argsort(windows.bins)[:3]
+    batch = windows.batch(rows)
+    assert batch.counts.shape[1] == int(windows.bins[rows].max()) < int(windows.bins.max())
+    for row in range(3):
+        assert batch.observed[row, : batch.bins[row]].all() and not batch.observed[row, batch.bins[row] :].any()

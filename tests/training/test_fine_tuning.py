@@ -1,0 +1,84 @@
+"""Weights that a training starts from, weights that it leaves alone, and settings that make no sense."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.files import sha256_file
+from pipeline_lib.models.contract import FitData
+from pipeline_lib.training.fit import fit
+from pipeline_lib.training.run import Run, read_arrays, write_arrays
+from tests.small_cohort import Cohort, open_cohort, recording, write_cohort
+from tests.training.tiny_network import Config, TinyModel
+
+TINY = str(Path(__file__).with_name("tiny_network.py"))
+
+
+def test_fine_tuning_starts_from_the_given_weights_and_leaves_the_frozen_ones(cohort: Cohort, tmp_path: Path) -> None:
+    stores, split = cohort
+    fit(stores, split, "tiny", TINY, {}, 0, tmp_path / "cohort")
+    weights = tmp_path / "cohort" / "model.safetensors"
+    made = write_cohort(tmp_path / "new", made=[recording("three", 5, units=7, trials=24)])
+    config = {"initial": str(weights), "freeze": ["shared.*", "*/read_out.bias"]}
+    fit(*made, "tiny", TINY, config, 1, tmp_path / "fine")
+    before, after = read_arrays(weights)[0], read_arrays(tmp_path / "fine" / "model.safetensors")[0]
+    assert after["shared.weight"].tobytes() == before["shared.weight"].tobytes()
+    assert set(after) == {"layout", "shared.weight", "shared.bias"} | {
+        f"three/{name}.{kind}" for name in ("read_in", "read_out") for kind in ("weight", "bias")
+    }
+    fit(*made, "tiny", TINY, {**config, "steps": 1, "learning_rate": 1e-30}, 1, tmp_path / "start")
+    start = read_arrays(tmp_path / "start" / "model.safetensors")[0]
+    assert after["three/read_out.bias"].tobytes() == start["three/read_out.bias"].tobytes()
+    assert not np.array_equal(after["three/read_in.weight"], start["three/read_in.weight"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"initial": "nowhere.safetensors"}, "initial: found nowhere.safetensors"),
+        (
+            {"freeze": ("encoder.*",)},
+            "freeze: found 'encoder.+'; accepted: a pattern of weights such as shared",
+        ),
+        ({"steps": 0}, "steps: found 0; accepted: at least 1"),
+        ({"betas": (0.9, 1.0)}, "betas"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(data: FitData, tmp_path: Path, settings: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        TinyModel(Config(**settings), 0).fit(data, Run(tmp_path))
+
+
+def test_a_fit_is_made_again_when_what_it_starts_from_has_changed(cohort: Cohort, tmp_path: Path) -> None:
+    weights, out = tmp_path / "cohort" / "model.safetensors", tmp_path / "fine"
+    for seed, code in ((0, "first"), (0, "first"), (3, "second")):
+        fit(*cohort, "tiny", TINY, {"steps": 2}, seed, tmp_path / "cohort", code=code)
+        fit(*cohort, "tiny", TINY, {"steps": 2, "initial": str(weights)}, 1, out, code="same")
+        made = json.loads((out / "manifest.json").read_text())
+        assert made["initial"] == sha256_file(weights)
+
+
+@pytest.mark.parametrize("freeze", [("*",), ("shared.*", "one/*")])
+def test_a_session_of_which_nothing_is_left_to_train_is_refused_in_a_line(
+    data: FitData, tmp_path: Path, freeze: tuple[str, ...]
+) -> None:
+    with pytest.raises(InputError, match=r"freeze: found .*; accepted: patterns that leave something to train"):
+        TinyModel(Config(freeze=freeze), 0).fit(data, Run(tmp_path))
+
+
+@pytest.mark.parametrize("session", ["train", "items", "day.1"])
+def test_a_session_that_torch_cannot_name_is_refused_in_a_line(tmp_path: Path, session: str) -> None:
+    made = open_cohort(*write_cohort(tmp_path, made=[recording(session, trials=12)]), fitting=True)
+    with pytest.raises(InputError, match=f"session: found '{session}'"):
+        TinyModel(Config(), 0).fit(made, Run(tmp_path / "run"))
+
+
+def test_weights_of_another_shape_are_refused(data: FitData, tmp_path: Path) -> None:
+    other = TinyModel(Config(factors=4), 0)
+    other.fit(data, Run(tmp_path / "a"))
+    write_arrays(tmp_path / "w.safetensors", other.state())
+    with pytest.raises(InputError, match=r"shared.weight: found shape \(4, 4\); accepted: shape \(3, 3\)"):
+        TinyModel(Config(initial=str(tmp_path / "w.safetensors")), 0).fit(data, Run(tmp_path / "b"))
