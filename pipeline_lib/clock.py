@@ -32,7 +32,7 @@ def bin_ticks(bin_size: float) -> int:
     ------
     InputError : the bin size is not a positive multiple of 0.01 ms.
     """
-    ticks = round(bin_size * TICKS_PER_MS) if math.isfinite(bin_size) else 0
+    ticks = round(bin_size * TICKS_PER_MS) if math.isfinite(bin_size * TICKS_PER_MS) else 0
     if ticks <= 0 or abs(ticks - bin_size * TICKS_PER_MS) > 1e-6:
         raise InputError("config", "bin_size", bin_size, "a positive multiple of 0.01 (milliseconds)")
     return ticks

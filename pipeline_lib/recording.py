@@ -17,16 +17,14 @@ On disk, under ``results/recordings/{session}/``::
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import exclusive, whole_directory
-
-if TYPE_CHECKING:
-    from pipeline_lib.sources.stimulus import Stimulus
+from pipeline_lib.stimulus import Stimulus
 
 SCHEMA_VERSION = 1
 UNIT_COLUMNS = ("unit_id", "region", "population")
@@ -145,7 +143,7 @@ class Recording:
     signals: dict[str, pd.DataFrame] = field(default_factory=dict)
     unit_intervals: pd.DataFrame | None = None
     truth: Truth | None = None
-    stimulus: "Stimulus | None" = None
+    stimulus: Stimulus | None = None
     candidates: pd.DataFrame | None = None
 
     def validate(self, where: Path | str | None = None) -> None:
@@ -195,8 +193,11 @@ class Recording:
         own = self.unit_intervals
         if own is not None:
             _require_columns(place, "unit_intervals", own, ("unit", "start", "stop"))
-            if len(own) and not own["unit"].between(0, len(self.units) - 1).all():
-                raise InputError(place, "unit_intervals.unit", int(own["unit"].max()), "rows of units")
+            known = own["unit"].between(0, len(self.units) - 1).to_numpy()
+            if not known.all():
+                row = int(np.argmin(known))
+                accepted = f"rows of units, 0 to {len(self.units) - 1}"
+                raise InputError(place, f"unit_intervals.unit, row {row}", own["unit"].iloc[row], accepted)
             _require_forward(place, "unit_intervals", own)
 
     def write(self, directory: Path | str) -> None:
@@ -255,7 +256,7 @@ class Recording:
             signals={file.stem: read_parquet(file) for file in sorted((directory / "signals").glob("*.parquet"))},
             unit_intervals=read_parquet(intervals) if intervals.exists() else None,
             truth=Truth.read(truth) if truth.exists() else None,
-            stimulus=_read_stimulus(stimulus) if stimulus.exists() else None,
+            stimulus=Stimulus.read(stimulus) if stimulus.exists() else None,
             candidates=read_parquet(candidates) if candidates.exists() else None,
         )
         recording.validate(directory)
@@ -285,12 +286,6 @@ def read_description(directory: Path | str) -> dict[str, Any]:
     if description.get("schema_version") != SCHEMA_VERSION:
         raise InputError(path, "schema_version", description.get("schema_version"), f"{SCHEMA_VERSION} ({remedy})")
     return description
-
-
-def _read_stimulus(path: Path) -> "Stimulus":
-    from pipeline_lib.sources.stimulus import Stimulus
-
-    return Stimulus.read(path)
 
 
 def read_parquet(path: Path) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pipeline_lib.recording import Provenance, Recording, Truth
-from pipeline_lib.sources.stimulus import Stimulus
+from pipeline_lib.stimulus import Stimulus
 from pipeline_lib.trains.binning import observed_windows
 from pipeline_lib.trains.store import Trains, convert
 from tests.sources.conftest import refuses
@@ -51,7 +51,7 @@ def test_nothing_of_an_earlier_recording_stays_in_the_folder(plain: Recording, t
     assert (read.unit_intervals, read.candidates, read.truth, read.stimulus, read.signals) == (None,) * 4 + ({},)
 
 
-@pytest.mark.parametrize(("column", "value"), [("start", np.nan), ("stop", np.inf), ("stop", 0.5)])
+@pytest.mark.parametrize(("column", "value"), [("start", np.nan), ("stop", np.inf), ("stop", 0.5), ("unit", -1)])
 def test_intervals_of_units_are_finite_and_forward(plain: Recording, column: str, value: float) -> None:
     own = pd.DataFrame({"unit": [0, 1], "start": [0.0, 1.0], "stop": [1.0, 2.0]})
     replace(plain, unit_intervals=own).validate()

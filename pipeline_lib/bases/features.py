@@ -72,6 +72,10 @@ class Convolve(Features):
 
     Row t of ``compute`` is sum_k kernel[k] counts[t - 1 - k] (causal). The window moved is centred on t (acausal:
     counts[t + window // 2 - k]) or lies after it (anti-causal: counts[t + window - k]). Column = unit * n + function.
+
+    >>> from pipeline_lib.bases import RawHistory
+    >>> Convolve(RawHistory(2), window=2).compute(np.array([1, 0, 3, 0])).tolist()
+    [[nan, nan], [nan, nan], [0.0, 1.0], [3.0, 0.0]]
     """
 
     basis: Basis
@@ -117,6 +121,10 @@ class Evaluate(Features):
     """A task variable seen through a basis: `bounds` (low, high) map to [0, 1]; outside them all columns are NaN.
 
     The bounds are asked for, not taken from the data: training and test data must share one axis.
+
+    >>> from pipeline_lib.bases import BSpline
+    >>> Evaluate(BSpline(5), bounds=(0, 40)).compute(np.array([0.0, 20.0, 50.0])).shape  # 50 cm/s is outside: NaN
+    (3, 5)
     """
 
     basis: Basis

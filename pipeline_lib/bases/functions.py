@@ -112,7 +112,7 @@ class RaisedCosineLog(RaisedCosineLinear):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require(self.time_scaling > 0, "time_scaling", self.time_scaling, "a positive number")
+        self._require(0 < self.time_scaling < np.inf, "time_scaling", self.time_scaling, "a positive number")
 
     def evaluate(self, s: np.ndarray) -> np.ndarray:
         """Raised cosines of the stretched axis."""
@@ -189,7 +189,7 @@ class Exponential(Basis):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(len(self.rates) in (0, self.n), "rates", self.rates, f"{self.n} of them, or none")
-        right = all(rate > 0 for rate in self.rates) and len(set(self.rates)) == len(self.rates)
+        right = all(0 < rate < np.inf for rate in self.rates) and len(set(self.rates)) == len(self.rates)
         self._require(right, "rates", self.rates, "positive numbers, each once")
 
     def evaluate(self, s: np.ndarray) -> np.ndarray:

@@ -64,7 +64,7 @@ def read_source(source: str, session: str, location: Path | str, options: dict[s
     _check_span(recording, place)
     folder = place if place.is_dir() else place.parent
     if recording.stimulus is None and (folder / STIMULUS).exists():
-        from pipeline_lib.sources.stimulus import Stimulus
+        from pipeline_lib.stimulus import Stimulus
 
         with reading(folder / STIMULUS, "stimulus"):
             recording.stimulus = Stimulus.read(folder / STIMULUS)

@@ -17,14 +17,15 @@ from annotated_types import Gt
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.sources.allen_signals import read_signals
+from pipeline_lib.sources.films import read_films
 from pipeline_lib.sources.hdf import HdfFile
 from pipeline_lib.sources.intervals import complement, overlap_any
 from pipeline_lib.sources.location import checksums, single_file
 from pipeline_lib.sources.nwb import ELECTRODES, UNITS, electrode_rows, region_name
 from pipeline_lib.sources.options import Names, as_tuple
+from pipeline_lib.sources.presence import unit_intervals
 from pipeline_lib.sources.presentations import merge_short
 from pipeline_lib.sources.selection import UnitSelection, select
-from pipeline_lib.sources.stimulus import read_films
 from pipeline_lib.sources.trials import column_text, condition_text, no_trials, trial_table
 
 if TYPE_CHECKING:
@@ -242,10 +243,7 @@ def _spans(invalid: Sequence[Invalid], tag: str) -> np.ndarray:
 
 
 def probe_intervals(units: "pd.DataFrame", invalid: Sequence[Invalid], duration: float) -> "pd.DataFrame | None":
-    """When the units of probes with invalid times were observed; None where no probe has any.
-
-    A probe that was never valid keeps one empty interval a unit, since a unit without a row is always observed.
-    """
+    """When the units of probes with invalid times were observed; None where no probe has any."""
     import pandas as pd
 
     tables = []
@@ -253,10 +251,8 @@ def probe_intervals(units: "pd.DataFrame", invalid: Sequence[Invalid], duration:
         spans = _spans(invalid, probe)
         if len(spans):
             valid = complement(spans, 0.0, duration)
-            valid = valid if len(valid) else np.zeros((1, 2))
             rows = np.flatnonzero(units["probe"] == probe)
-            start, stop = np.tile(valid, (len(rows), 1)).T
-            tables.append(pd.DataFrame({"unit": np.repeat(rows, len(valid)), "start": start, "stop": stop}))
+            tables.append(unit_intervals(np.repeat(rows, len(valid)), np.tile(valid, (len(rows), 1)), rows))
     return pd.concat(tables).sort_values(["unit", "start"], ignore_index=True) if tables else None
 
 

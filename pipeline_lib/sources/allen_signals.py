@@ -47,6 +47,8 @@ def read_running(file: HdfFile) -> "tuple[dict[str, pd.DataFrame], dict[str, int
     """The signal `running`, nothing where the file has none.
 
     A sample of Visual Coding lasts from its timestamp to its end time and is placed at its middle.
+
+    InputError where times and end times do not match.
     """
     if file.find(SPEED) is not None:
         time = file.floats(f"{SPEED}/timestamps")

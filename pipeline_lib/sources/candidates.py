@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline_lib.sources.presence import observed_rates
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -17,18 +19,17 @@ EXCERPT = 10.0
 """Seconds from which the spikes of units that are left out are kept, to be seen beside those of the others."""
 
 
-def candidates(recording: "Recording", seconds: np.ndarray, kept: np.ndarray) -> "pd.DataFrame":
+def candidates(recording: "Recording", kept: np.ndarray) -> "pd.DataFrame":
     """Quality of every unit of a recording that is about to lose some.
 
     Parameters
     ----------
     recording : all units, spikes in any order.
-    seconds : (units,), how long each was observed.
     kept : bool (units,), which ones stay.
 
     Returns
     -------
-    Columns unit_id, region, kept, rate (spikes/s; 0 of a unit that was never observed), presence (share of `PARTS`
+    Columns unit_id, region, kept, rate (`observed_rates`, spikes/s), presence (share of `PARTS`
     equal parts of the session in which the unit fired), violations (share of its intervals below `REFRACTORY`; NaN for
     fewer than two spikes) and excerpt (the times, s, of its spikes in `excerpt`; none for a unit that stays, whose
     spikes are all in the recording).
@@ -41,7 +42,7 @@ def candidates(recording: "Recording", seconds: np.ndarray, kept: np.ndarray) ->
     >>> times, observed = np.array([0.5, 0.501, 2.0, 9.0]), np.array([[0.0, 10.0]])
     >>> trials = pd.DataFrame({"start": [], "stop": [], "condition": []})
     >>> session = Recording("s", times, np.array([0, 0, 0, 1]), units, trials, 10.0, observed, Provenance("", ""))
-    >>> found = candidates(session, np.array([10.0, 10.0]), np.array([True, False]))
+    >>> found = candidates(session, np.array([True, False]))
     >>> found.drop(columns="excerpt").round(3).to_dict("list")
     {'unit_id': ['a', 'b'], 'region': ['CA1', 'CA1'], 'kept': [True, False], 'rate': [0.3, 0.1],
      'presence': [0.02, 0.01], 'violations': [0.5, nan]}
@@ -74,7 +75,7 @@ def candidates(recording: "Recording", seconds: np.ndarray, kept: np.ndarray) ->
             "unit_id": recording.units["unit_id"].to_numpy(),
             "region": recording.units["region"].to_numpy(),
             "kept": kept,
-            "rate": np.divide(counts, seconds, out=np.zeros(len(kept)), where=seconds > 0),
+            "rate": observed_rates(recording),
             "presence": presence,
             "violations": violations,
             "excerpt": excerpts,

@@ -50,7 +50,7 @@ class Chunk(NamedTuple):
 
 
 def locate(location: Path) -> Path:
-    """`location`, a folder that must exist."""
+    """`location`, a folder that must exist. InputError where it does not."""
     if not location.is_dir():
         raise InputError(location, "location", "no such folder", "a folder of chunks")
     return location

@@ -92,7 +92,10 @@ class HdfFile:
             return value.decode() if isinstance(value, bytes) else value
 
     def values(self, path: str) -> np.ndarray:
-        """The dataset at `path` in one read, in native byte order; text as an object array of str."""
+        """The dataset at `path` in one read, in native byte order; text as an object array of str.
+
+        InputError for a group.
+        """
         import h5py
 
         dataset = self.require(path)

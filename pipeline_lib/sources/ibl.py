@@ -78,7 +78,10 @@ class Options(UnitSelection):
 
 
 def locate(location: Path) -> Path:
-    """The session folder at `location`, or the only one in it (the folder of ONE's cache tables, for example)."""
+    """The session folder at `location`, or the only one in it (the folder of ONE's cache tables, for example).
+
+    InputError where there are none or several.
+    """
     if (location / "alf").is_dir():
         return location
     found = sorted(folder.parent for folder in location.glob(SESSIONS) if folder.is_dir())
@@ -155,7 +158,10 @@ def read(session: str, location: Path, options: Options) -> "Recording":
 
 
 def choose_probes(alf: AlfSession, options: Options) -> list[str]:
-    """The collection of the spike sorting of every probe, such as alf/probe00/pykilosort."""
+    """The collection of the spike sorting of every probe, such as alf/probe00/pykilosort.
+
+    InputError for a probe or a sorter that is not there.
+    """
     collections = alf.collections_with(("spikes.times.npy", PASSING))
     sortings: dict[str, list[str]] = {}
     for collection in collections:
@@ -179,7 +185,10 @@ def choose_probes(alf: AlfSession, options: Options) -> list[str]:
 
 
 def read_probe(alf: AlfSession, collection: str, options: Options) -> "tuple[np.ndarray, np.ndarray, pd.DataFrame]":
-    """Spike times (spikes,) in s, clusters (spikes,) and the table of all clusters of one spike sorting."""
+    """Spike times (spikes,) in s, clusters (spikes,) and the table of all clusters of one spike sorting.
+
+    InputError where these disagree, or where the file holds good units alone and others are asked for.
+    """
     import pandas as pd
 
     passing = f"{collection}/{PASSING}"
@@ -221,7 +230,10 @@ def read_probe(alf: AlfSession, collection: str, options: Options) -> "tuple[np.
 
 
 def cluster_ids(alf: AlfSession, collection: str, probe: str, count: int) -> list[str]:
-    """The universal ids of the clusters where the release has them, else probe and number."""
+    """The universal ids of the clusters where the release has them, else probe and number.
+
+    InputError where they are not one a cluster.
+    """
     path = f"{collection}/clusters.uuids.csv"
     if not alf.has(path):
         return [f"{probe}_{number}" for number in range(count)]
@@ -233,7 +245,10 @@ def cluster_ids(alf: AlfSession, collection: str, probe: str, count: int) -> lis
 
 
 def cluster_regions(alf: AlfSession, collection: str, channels: np.ndarray, mapping: str) -> list[str]:
-    """The acronym of the region each cluster's channel lies in; "unknown" where the probe was not traced."""
+    """The acronym of the region each cluster's channel lies in; "unknown" where the probe was not traced.
+
+    InputError for a channel that was not located.
+    """
     name = "channels.brainLocationIds_ccf_2017.npy"
     # The tracing belongs to the probe: it may lie beside the sorting or one folder up.
     found = [folder for folder in (collection, collection.rpartition("/")[0]) if alf.has(f"{folder}/{name}")]
@@ -249,7 +264,10 @@ def cluster_regions(alf: AlfSession, collection: str, channels: np.ndarray, mapp
 
 
 def acronyms(ids: np.ndarray, mapping: str, path: Path) -> list[str]:
-    """Acronyms of the Allen CCF for location ids (units,), in a coarser `mapping`; the sign of an id is its side."""
+    """Acronyms of the Allen CCF for location ids (units,), in a coarser `mapping`; the sign of an id is its side.
+
+    InputError for an id that the atlas lacks.
+    """
     from iblatlas.regions import BrainRegions
 
     regions = BrainRegions()

@@ -27,6 +27,8 @@ def public_tables(cache: Path, release: str, downloader: Downloader, endpoints: 
     """The tables of a public release (sessions, datasets) by name, as ONE reads them; fetched once into `cache`.
 
     `release` is a tag of the database, "" for everything public.
+
+    InputError for tables without a row.
     """
     from one.alf.cache import load_tables
 

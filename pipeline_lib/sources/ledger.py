@@ -20,7 +20,10 @@ class Ledger:
         self.path = path
 
     def lookup(self, url: str) -> str:
-        """SHA-256 of the first fetch of `url`, "" where it is not known; the last line about an address counts."""
+        """SHA-256 of the first fetch of `url`, "" where it is not known; the last line about an address counts.
+
+        InputError for a line that is none of the ledger.
+        """
         found, url = "", remembered(url)
         for number, line in enumerate(self._lines(), start=1):
             columns = line.split("\t")

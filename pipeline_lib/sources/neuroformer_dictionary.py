@@ -25,7 +25,7 @@ from pipeline_lib.sources.trials import ALL, no_trials, trial_table
 
 if TYPE_CHECKING:
     from pipeline_lib.recording import Recording
-    from pipeline_lib.sources.stimulus import Stimulus
+    from pipeline_lib.stimulus import Stimulus
 
 SPIKES, FRAMES, INTERVALS = "spikes", ("frames", "stimulus"), "intervals"
 
@@ -134,7 +134,7 @@ def _spikes(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _stimulus(arrays: Mapping[str, np.ndarray], options: Options, where: Path | str) -> "Stimulus | None":
     """The frames (n, height, width), in whatever range, as 8 bits."""
-    from pipeline_lib.sources.stimulus import Stimulus
+    from pipeline_lib.stimulus import Stimulus
 
     frames = next((np.asarray(arrays[name]) for name in FRAMES if name in arrays), None)
     if frames is None:

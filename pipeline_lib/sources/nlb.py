@@ -28,6 +28,7 @@ from annotated_types import Ge, Gt, Lt
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.sources.location import checksums, reading
+from pipeline_lib.sources.presence import unit_intervals
 from pipeline_lib.sources.selection import UnitSelection, select
 from pipeline_lib.sources.trials import ALL, trial_table
 
@@ -83,12 +84,10 @@ def read(session: str, location: Path, options: Options) -> "Recording":
     if not len(spike_times):
         raise InputError(location, "spikes", "no spike at all", "counts of spikes")
     # When anything was known; a unit that was known at other times has intervals of its own.
-    observed = _intervals(known.any(axis=2), start, seconds)
-    own = [
-        pd.DataFrame(_intervals(known[:, :, unit], start, seconds), columns=["start", "stop"]).assign(unit=unit)
-        for unit in range(units)
-        if (known[:, :, unit] != known.any(axis=2)).any()
-    ]
+    anything = known.any(axis=2)
+    partly = [unit for unit in range(units) if (known[:, :, unit] != anything).any()]
+    own = [_intervals(known[:, :, unit], start, seconds) for unit in partly]
+    whose = np.repeat(partly, [len(intervals) for intervals in own])
     table, left_out = trial_table(
         start, start + bins * seconds, [ALL] * trials, pd.DataFrame({"split": _split(parts, options)})
     )
@@ -107,10 +106,10 @@ def read(session: str, location: Path, options: Options) -> "Recording":
         ),
         trials=table,
         duration=float(start[-1] + bins * seconds),
-        observed=observed,
+        observed=_intervals(anything, start, seconds),
         provenance=Provenance("nlb", session, files=checksums(files, location), counts=left_out),
         signals=_signals(arrays, parts, start, seconds),
-        unit_intervals=pd.concat(own, ignore_index=True)[["unit", "start", "stop"]] if own else None,
+        unit_intervals=unit_intervals(whose, np.concatenate(own), partly) if own else None,
     )
     return select(recording, options, location)
 

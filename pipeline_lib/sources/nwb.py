@@ -14,8 +14,10 @@ import numpy as np
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.sources.hdf import HdfFile
+from pipeline_lib.sources.intervals import complement
 from pipeline_lib.sources.location import checksums, single_file
 from pipeline_lib.sources.options import Names, as_tuple, check_names
+from pipeline_lib.sources.presence import unit_intervals
 from pipeline_lib.sources.selection import UnitSelection, select
 from pipeline_lib.sources.signals import signal_table
 from pipeline_lib.sources.spikes import check_spike_times
@@ -46,8 +48,13 @@ class Options(UnitSelection):
     signals: dict[str, str] = field(default_factory=dict)
     """Time series to keep, name -> path in the file, such as `{running: processing/behavior/running_speed}`."""
     unit_presence: Literal["obs_intervals", "spike_range", "always"] | None = None
-    """When a unit was there: its `obs_intervals`, from its first to its last spike, or always. By default
-    `obs_intervals` where the file has them, else always."""
+    """When a unit was there: its `obs_intervals`, from its first to its last spike (`spike_range`), or `always`. By
+    default `obs_intervals` where the file has them, else `always`. A unit without an interval in `obs_intervals`, or
+    without two spikes in `spike_range`, was never there: it is masked throughout, not silent. For units that were there
+    and silent take `always`."""
+    invalid_times: bool = True
+    """Nothing was observed in what the file's table `invalid_times` lists, which NWB keeps for times to be removed from
+    analysis; false keeps them."""
     sort: bool = False
     """Accept units whose spike times are out of order, and sort them."""
     only_selected: bool = False
@@ -84,6 +91,7 @@ def read(session: str, location: Path, options: Options) -> "Recording":
         units = read_units(file, len(ends), options)
         trials, counts = read_trials(file, options)
         intervals = read_presence(file, times, ends, options)
+        invalid = read_invalid_times(file, options)
         signals = {}
         for name, series in options.signals.items():
             signals[name], left_out = read_series(file, name, series, options.time_offset)
@@ -105,7 +113,7 @@ def read(session: str, location: Path, options: Options) -> "Recording":
         units=units,
         trials=trials,
         duration=float(duration),
-        observed=np.array([[0.0, duration]]),
+        observed=complement(invalid, 0.0, duration) if len(invalid) else np.array([[0.0, duration]]),
         provenance=provenance,
         signals=signals,
         unit_intervals=intervals,
@@ -231,8 +239,6 @@ def read_trials(file: HdfFile, options: Options) -> "tuple[pd.DataFrame, dict[st
 
 def read_presence(file: HdfFile, times: np.ndarray, ends: np.ndarray, options: Options) -> "pd.DataFrame | None":
     """When each unit was observed: columns unit, start, stop; None where every unit always was."""
-    import pandas as pd
-
     column = f"{UNITS}/obs_intervals"
     presence = options.unit_presence or ("obs_intervals" if file.find(column) is not None else "always")
     if presence == "always":
@@ -240,17 +246,29 @@ def read_presence(file: HdfFile, times: np.ndarray, ends: np.ndarray, options: O
     if presence == "spike_range":
         some = np.flatnonzero(np.diff(ends, prepend=0))
         starts = np.concatenate([[0], ends[:-1]])[some]
-        lasts = np.maximum.reduceat(times, starts) if len(some) else times[:0]
-        firsts = np.minimum.reduceat(times, starts) if len(some) else times[:0]
-        return pd.DataFrame({"unit": some, "start": firsts, "stop": lasts})
+        spans = [bound.reduceat(times, starts) if len(some) else times for bound in (np.minimum, np.maximum)]
+        return unit_intervals(some, np.stack(spans, axis=1), range(len(ends)))
     intervals = file.floats(column, dimensions=2) + options.time_offset
     if intervals.shape[1] != 2 or not np.isfinite(intervals).all():
         raise InputError(file.path, column, f"shape {intervals.shape}", "finite (intervals, 2) start and stop in s")
     rows = file.ends(f"{column}_index", len(intervals))
     if len(rows) != len(ends):
         raise InputError(file.path, column, f"{len(rows)} rows", f"{len(ends)} rows, as there are units")
-    unit = np.repeat(np.arange(len(rows)), np.diff(rows, prepend=0))
-    return pd.DataFrame({"unit": unit, "start": intervals[:, 0], "stop": intervals[:, 1]})
+    if not len(intervals):
+        raise InputError(file.path, column, "no interval of any unit", "intervals, or the option unit_presence: always")
+    return unit_intervals(np.repeat(np.arange(len(rows)), np.diff(rows, prepend=0)), intervals, range(len(rows)))
+
+
+def read_invalid_times(file: HdfFile, options: Options) -> np.ndarray:
+    """Times (intervals, 2) in s that the file wants removed from analysis."""
+    path = "intervals/invalid_times"
+    if not options.invalid_times or file.find(path) is None:
+        return np.empty((0, 2))
+    start, stop = (file.floats(f"{path}/{name}") + options.time_offset for name in ("start_time", "stop_time"))
+    if len(start) != len(stop) or not (np.isfinite(start) & np.isfinite(stop) & (start <= stop)).all():
+        found = f"{len(start)} starts, {len(stop)} stops, not all finite and in order"
+        raise InputError(file.path, path, found, "a start and a later stop a row, or the option invalid_times: false")
+    return np.stack([start, stop], axis=1)
 
 
 def read_series(file: HdfFile, name: str, path: str, offset: float) -> "tuple[pd.DataFrame, dict[str, int]]":

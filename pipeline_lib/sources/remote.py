@@ -32,6 +32,8 @@ ALLEN = {
     "allen": ("allen/visual-coding-neuropixels", "session_{}"),
     "allen-behavior": ("allen/visual-behavior-neuropixels", "ecephys_session_{}"),
 }
+READERS = {"allen": ("allen", "nwb"), "allen-behavior": ("allen", "nwb"), "ibl": ("ibl",), "dandi": ("nwb", "allen")}
+"""Sources that can read what is fetched; any, from the web."""
 ACCEPTED = "allen:ID, allen-behavior:ID, ibl:UUID, dandi:UUID, https://... or s3://..."
 
 

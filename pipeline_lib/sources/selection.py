@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt
 from pipeline_lib.errors import InputError
 from pipeline_lib.sources.candidates import candidates
 from pipeline_lib.sources.options import Names, as_tuple
+from pipeline_lib.sources.presence import observed_rates
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,9 +29,9 @@ class UnitSelection:
     regions: Names | None = None
     """Regions to keep; all by default."""
     min_rate: Annotated[float, Ge(0)] = 0.0
-    """Least mean rate over the time the unit was observed, Hz."""
+    """Least mean rate, Hz: spikes while the unit was observed, by how long that was; 0 of a unit that never was."""
     max_units: Annotated[int, Gt(0)] | None = None
-    """Keep at most this many units: those with the highest mean rate."""
+    """Keep at most this many units: those with the highest of these rates."""
     query: dict[str, str] = field(default_factory=dict)
     """Thresholds of numeric columns of the units table, such as `{isi_violations: "<=0.5"}`; NaN never passes."""
 
@@ -72,19 +73,17 @@ def select(recording: "Recording", options: UnitSelection, where: Path, keep: np
         kept &= keep
     if options.regions is not None:
         kept &= units["region"].isin(as_tuple(options.regions)).to_numpy()
-    spikes = np.bincount(recording.spike_units, minlength=len(units))
-    seconds = observed_seconds(recording)
-    rates = np.divide(spikes, seconds, out=np.zeros(len(units)), where=seconds > 0)
-    kept &= rates >= options.min_rate
+    if options.min_rate > 0 or options.max_units is not None:
+        rates = observed_rates(recording)
+        kept &= rates >= options.min_rate
+        best_first = np.argsort(np.where(kept, -rates, np.inf), kind="stable")
+        kept[best_first[options.max_units or len(units) :]] = False
     rows = np.flatnonzero(kept)
-    if options.max_units is not None:
-        rows = np.sort(rows[np.argsort(-rates[rows], kind="stable")[: options.max_units]])
     if len(rows) == 0 and len(units):
         regions = ", ".join(sorted(set(units["region"])))
         found = f"none of {len(units)} passes the selection"
         raise InputError(where, "units", found, f"options that leave some (regions here: {regions})")
 
-    stays = np.isin(np.arange(len(units)), rows)
     number = np.full(len(units), -1, dtype=np.int32)
     number[rows] = np.arange(len(rows), dtype=np.int32)
     times, unit = recording.spike_times, recording.spike_units
@@ -109,17 +108,5 @@ def select(recording: "Recording", options: UnitSelection, where: Path, keep: np
         units=units.iloc[rows].reset_index(drop=True),
         unit_intervals=intervals,
         provenance=replace(recording.provenance, counts=counts),
-        candidates=None if stays.all() else candidates(recording, seconds, stays),
+        candidates=None if kept.all() else candidates(recording, kept),
     )
-
-
-def observed_seconds(recording: "Recording") -> np.ndarray:
-    """Seconds each unit was observed (units,): its own intervals where it has any, else those of the session."""
-    session = float(np.diff(recording.observed, axis=1).sum())
-    seconds = np.full(len(recording.units), session)
-    intervals = recording.unit_intervals
-    if intervals is not None and len(intervals):
-        own = np.bincount(intervals["unit"], intervals["stop"] - intervals["start"], minlength=len(seconds))
-        listed = np.unique(intervals["unit"])
-        seconds[listed] = own[listed]
-    return seconds

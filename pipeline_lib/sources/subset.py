@@ -105,7 +105,10 @@ def _here(file: RemoteFile, chosen: dict[str, Any]) -> tuple[Fetched, dict[str, 
 
 
 def selected_rows(file: HdfFile, source: str, options: dict[str, Any]) -> tuple[np.ndarray, int]:
-    """Rows of the units that `options` of `source` select, before rates are looked at; and how many there are."""
+    """Rows of the units that `options` of `source` select, before rates are looked at; and how many there are.
+
+    InputError where none passes.
+    """
     count = len(file.require("units/id"))
     if source == "allen":
         settings: Any = parse_options(source, allen.Options, options)

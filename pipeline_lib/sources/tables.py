@@ -236,7 +236,10 @@ def unit_ids(values: np.ndarray, path: Path, field: str) -> tuple[np.ndarray, li
     """
     import pandas as pd
 
-    codes, known = pd.factorize(values)
+    try:
+        codes, known = pd.factorize(values)
+    except TypeError:
+        raise InputError(path, field, f"{type(values[0]).__name__}", "one number or text a row") from None
     if (codes < 0).any():
         raise InputError(path, f"{field}, row {np.argmax(codes < 0)}", "no id", "an id in every row")
     ids = column_text(pd.Series(known), missing="")
@@ -291,10 +294,10 @@ def read_signal(name: str, path: Path, options: Options) -> "tuple[pd.DataFrame,
     dimensions = [str(column) for column in table if column != "time"]
     if not dimensions:
         raise InputError(path, "columns", "time alone", "time and at least one dimension")
-    values = np.stack([table[column].to_numpy() for column in dimensions], axis=1)
-    if values.dtype.kind not in "iufb":
-        raise InputError(path, f"signal {name}", f"{values.dtype}", "numbers")
-    return signal_table(name, time, values, path, f"signal {name}", dimensions)
+    for column in dimensions:
+        if table[column].dtype.kind not in "iufb":
+            raise InputError(path, f"signal {name}, column {column}", f"{table[column].dtype}", "numbers")
+    return signal_table(name, time, table[dimensions].to_numpy(), path, f"signal {name}", dimensions)
 
 
 def load_columns(path: Path, text: tuple[str, ...] = ()) -> Any:
@@ -310,9 +313,13 @@ def load_columns(path: Path, text: tuple[str, ...] = ()) -> Any:
         if path.suffix in TEXT_TABLES:
             kinds = dict.fromkeys(text, "str")
             table = pd.read_csv(path, sep=TEXT_TABLES[path.suffix], dtype=kinds)
+            if not isinstance(table.index, pd.RangeIndex):  # pandas took the first column for names of the rows
+                raise InputError(path, "header", f"{len(table.columns)} names", "a name for every value of a row")
             return {str(name): table[name].to_numpy() for name in table}
         if path.suffix in PARQUET:
             table = pd.read_parquet(path)
+            if any(name is not None for name in table.index.names):  # pandas keeps an index apart, often the time
+                table = table.reset_index()
             return {str(name): table[name].to_numpy() for name in table}
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
@@ -339,6 +346,8 @@ def _load_mat(path: Path) -> dict[str, np.ndarray]:
 
 def _cells(values: np.ndarray) -> np.ndarray:
     """What the cells of a MATLAB array hold: each is read as an array of its own, of one text or number."""
+    if values.dtype.kind == "U":
+        return np.char.rstrip(values)  # the rows of a matrix of characters are filled up with spaces
     if values.dtype.kind != "O":
         return values
     held = [each.item() if each.size == 1 else str(each) if each.size else None for each in values.ravel()]

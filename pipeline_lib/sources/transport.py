@@ -188,12 +188,12 @@ def _answer(url: str, response: Any, start: int, tag: str, network: Network) -> 
     return Answer(url, start, int(match[2]) + 1, whole, found, headers, response, network.stall)
 
 
-def get_json(url: str, network: Network, headers: Mapping[str, str] | None = None) -> Any:
+def get_json(url: str, network: Network) -> Any:
     """The JSON document at `url`, tried as often as a file is. Raises DownloadError."""
     import json
 
     def once() -> Any:
-        with request(url, network, headers=headers) as answer:
+        with request(url, network) as answer:
             body = answer.body()
         try:
             return json.loads(body)

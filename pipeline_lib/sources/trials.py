@@ -72,4 +72,6 @@ def column_text(column: "pd.Series", missing: str) -> list[str]:
 def _text(value: object) -> str:
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
     return str(value)

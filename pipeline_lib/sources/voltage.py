@@ -141,7 +141,10 @@ def _chunks(header: dict[str, Any], first: int, last: int, where: Path) -> range
 
 
 def microvolts_per_bit(meta: str, band: Band, where: Path) -> np.ndarray:
-    """Microvolts of one bit, by channel (channels,), from the text of a .meta file (Neuropixels 1.0, SpikeGLX)."""
+    """Microvolts of one bit, by channel (channels,), from the text of a .meta file (Neuropixels 1.0, SpikeGLX).
+
+    InputError for any other text.
+    """
     entries = dict(line.split("=", 1) for line in meta.splitlines() if "=" in line)
     for name in ("imAiRangeMax", "~imroTbl"):
         if name not in entries:

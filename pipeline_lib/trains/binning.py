@@ -161,7 +161,8 @@ def observed_windows(trains: "Trains", start_ticks: np.ndarray, bins: int, bin_t
         observed = _inside(begin, begin + bin_ticks, trains.observed)[:, :, None]
     if trains.unit_intervals is None:
         return np.broadcast_to(observed, shape)
-    return observed & _unit_observed(starts, bins, bin_ticks, trains.unit_intervals, trains.n_units)
+    own = _unit_observed(starts, bins, bin_ticks, trains.unit_intervals, trains.n_units)
+    return np.broadcast_to(observed & own, shape)
 
 
 def _inside(begin: np.ndarray, stop: np.ndarray, intervals: np.ndarray) -> np.ndarray:

@@ -28,8 +28,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get("TRAINYARD_CACHE") or Path(home) / "trainyard") / "trains"
 
 
-def local_copy(address: str, cache: Path | None = None) -> Path:
-    """The folder of a local copy of the store at `address`, fetched if it is not there yet.
+def local_copy(address: str) -> Path:
+    """The folder of a local copy of the store at `address`, in `cache_folder`; fetched if it is not there yet.
 
     Credentials and endpoint are those of every AWS tool (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL_S3``, ~/.aws ...);
     without any, public buckets can be read.
@@ -37,7 +37,6 @@ def local_copy(address: str, cache: Path | None = None) -> Path:
     Parameters
     ----------
     address : ``s3://bucket/prefix`` of the folder that holds manifest.json.
-    cache : folder of the copies; default: `cache_folder`.
 
     Raises
     ------
@@ -54,7 +53,7 @@ def local_copy(address: str, cache: Path | None = None) -> Path:
         names = _checked_names(json.loads(content)["files"], address)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(address, MANIFEST, repr(error)[:200], "the manifest of a spike-train store") from None
-    out = (cache or cache_folder()) / hashlib.sha256(content).hexdigest()
+    out = cache_folder() / hashlib.sha256(content).hexdigest()
     if not (out / MANIFEST).is_file():
         with exclusive(out / ".lock"), whole_directory(out, final=MANIFEST) as writing:
             _fetch(client, bucket, f"{prefix}/{STORE}", names, writing / STORE, address)

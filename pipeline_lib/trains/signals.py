@@ -1,6 +1,14 @@
 """Signals between their samples: what nobody measured is not known, however smooth a line would be."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+from pipeline_lib.errors import InputError, suggest
+
+if TYPE_CHECKING:
+    from pipeline_lib.trains.store import Trains
 
 LONGEST_GAP = 1.0
 """Seconds between two samples beyond which nothing is known between them, unless the signal is as slow throughout."""
@@ -18,8 +26,45 @@ def unmeasured(at: np.ndarray, time: np.ndarray) -> np.ndarray:
     if not len(time):
         return np.ones(np.shape(at), dtype=bool)
     after = np.searchsorted(time, at, side="right")
-    span = time[after.clip(max=len(time) - 1)] - time[(after - 1).clip(0)]
-    gap = span > LONGEST_GAP
+    before = time[(after - 1).clip(0)]
+    span = time[after.clip(max=len(time) - 1)] - before
+    gap = (span > LONGEST_GAP) & (at != before)
     if gap.any():
         gap &= span > SLOW * np.quantile(np.diff(time), 0.1)
     return gap | (at < time[0]) | (at > time[-1])
+
+
+def read_signals(trains: "Trains", names: Sequence[str], times: np.ndarray, nearest: Sequence[bool]) -> np.ndarray:
+    """Signals at `times` (any shape, s): float32 [..., names], NaN where they are unknown.
+
+    `names` are "signal/column". Between samples by linear interpolation; where `nearest` the last sample before, for
+    labels. Raises InputError where the session has no such signal.
+    """
+    values = np.full((*times.shape, len(names)), np.nan, np.float32)
+    for place, (name, step) in enumerate(zip(names, nearest, strict=True)):
+        time, value = _column(trains, name)
+        if not len(time):
+            continue
+        before = (np.searchsorted(time, times, side="right") - 1).clip(0)
+        found = value[before] if step else np.interp(times, time, value)
+        values[..., place] = np.where(unmeasured(times, time), np.nan, found)
+    return values
+
+
+def _column(trains: "Trains", name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Times (s, ascending) and values of the signal `signal/column`, without those that are not numbers.
+
+    Raises
+    ------
+    InputError : the session has no such signal.
+    """
+    signal, _, dimension = name.partition("/")
+    known = [f"{key}/{each}" for key, table in trains.signals.items() for each in table.columns if each != "time"]
+    if name not in known:
+        accepted = suggest(name, known) if known else "a session with signals"
+        raise InputError(f"session {trains.session}, signals", name, "no such signal", accepted)
+    table = trains.signals[signal]
+    time, value = table["time"].to_numpy(dtype=float), table[dimension].to_numpy(dtype=float)
+    order = np.argsort(time, kind="stable")
+    order = order[np.isfinite(value[order])]
+    return time[order], value[order]

@@ -257,10 +257,18 @@ def _by_file(frame: pd.DataFrame, trains: "Trains", settings: WindowSettings, sp
         known, count = np.unique(trial, return_counts=True)
         if (count > 1).any():
             raise InputError(path, "trial", f"trial {known[count > 1][0]:g} twice", "one row a trial")
-        return frame["trial"].map(dict(zip(trial, names, strict=True))).fillna("").to_numpy(dtype=object)
+        strange = known[~np.isin(known, np.arange(len(trains.trials)))]
+        if len(strange):
+            accepted = f"rows of the trials of session {trains.session}, 0 to {len(trains.trials) - 1}"
+            raise InputError(path, "trial", f"{strange[0]:g}", accepted)
+        named = dict(zip(trial, names, strict=True))
+        return np.array([named.get(row, "") for row in frame["trial"]], dtype=object)
     begin = frame["start_tick"].to_numpy()
     stop = begin + frame["bins"].to_numpy() * settings.bin_ticks
     first, last = (clock.to_ticks(_numbers(path, table, column)) for column in ("start", "stop"))
+    if (last < first).any():
+        row = int(np.argmax(last < first))
+        raise InputError(path, f"stop, row {row}", table["stop"].iloc[row], "a stop not before its start")
     for from_tick, to_tick, name in zip(first, last, names, strict=True):
         parts[(begin >= from_tick) & (stop <= to_tick)] = name
     return parts

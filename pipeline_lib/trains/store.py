@@ -26,7 +26,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,6 +42,7 @@ from pipeline_lib.recording import (
     require_trials,
     require_units,
 )
+from pipeline_lib.stimulus import Stimulus
 from pipeline_lib.trains.binning import count_type
 from pipeline_lib.trains.dense import write_counts
 from pipeline_lib.trains.events import (
@@ -57,9 +58,6 @@ from pipeline_lib.trains.events import (
 from pipeline_lib.trains.manifest import MANIFEST, STORE, check_files, read_manifest, write_manifest
 from pipeline_lib.trains.object_store import SCHEME, local_copy
 from pipeline_lib.trains.tables import read_table, write_table
-
-if TYPE_CHECKING:
-    from pipeline_lib.sources.stimulus import Stimulus
 
 MEMORY_BUDGET = 2**28
 """Bytes that converting a recording may take, unless the caller says otherwise."""
@@ -285,7 +283,7 @@ class Trains:
     tables: Mapping[str, pd.DataFrame]
     content_hash: str = ""
     directory: Path | None = None
-    _stimulus: "Stimulus | None" = field(default=None, repr=False)
+    _stimulus: Stimulus | None = field(default=None, repr=False)
     _count_types: dict[int, np.dtype] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -358,11 +356,9 @@ class Trains:
         return {name.removeprefix("signals/"): self.tables[name] for name in self.tables if name.startswith("signals/")}
 
     @property
-    def stimulus(self) -> "Stimulus | None":
+    def stimulus(self) -> Stimulus | None:
         """The frames that the animal saw, read when first asked for; None where the recording has none."""
         if self._stimulus is None and self.directory is not None and (self.directory / STORE / "stimulus").is_dir():
-            from pipeline_lib.sources.stimulus import Stimulus
-
             check_files(self.directory, read_manifest(self.directory), "stimulus/")
             self._stimulus = Stimulus.read(self.directory / STORE / "stimulus")
         return self._stimulus

@@ -7,15 +7,28 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
+from pipeline_lib.errors import InputError
+
+_LONGEST_NAME = 255
+"""Bytes that file systems allow a name."""
+
 
 def write_table(parent: Any, name: str, frame: pd.DataFrame, dimension: str) -> None:
     """Write `frame` as the group `name` of the Zarr group `parent`, its rows along `dimension`.
 
     Numbers and truth values keep their type; text is a string array; anything else (text with gaps, lists) is JSON
     text, marked by the attribute `json`. The index of `frame` is not kept.
+
+    Raises
+    ------
+    InputError : a column whose name would not do as that of a directory of its own.
     """
+    names = [_array_name(column) for column in frame.columns]
+    for column, array_name in zip(frame.columns, names, strict=True):
+        if not 0 < len(array_name.encode()) <= _LONGEST_NAME or names.count(array_name) > 1:
+            raise InputError(name, "column", repr(column)[:60], "names of some letters that no other column has")
     group = parent.create_group(name, attributes={"columns": list(frame.columns)})
-    for column in frame.columns:
+    for column, array_name in zip(frame.columns, names, strict=True):
         values = frame[column].to_numpy()
         attributes = {}
         if values.dtype.kind not in "biuf":
@@ -25,7 +38,7 @@ def write_table(parent: Any, name: str, frame: pd.DataFrame, dimension: str) -> 
                 values = np.array([json.dumps(value, default=_plain) for value in values], dtype=object)
         dtype = values.dtype if values.dtype != object else "string"
         array = group.create_array(
-            _array_name(column), shape=values.shape, dtype=dtype, dimension_names=(dimension,), attributes=attributes
+            array_name, shape=values.shape, dtype=dtype, dimension_names=(dimension,), attributes=attributes
         )
         if len(values):
             array[:] = values

@@ -30,6 +30,9 @@ def windows(trains: "Trains", settings: WindowSettings) -> pd.DataFrame:
     ------
     InputError : the trials table has no such column or condition, or no window is left.
     """
+    if settings.mode == "trials" and not len(trains.trials):
+        accepted = "`mode: continuous`, or a recording with trials"
+        raise InputError(f"session {trains.session}", "windows.mode", "trials, of which there are none", accepted)
     make = _continuous_windows if settings.mode == "continuous" else _trial_windows
     frame = make(trains, settings)
     if not len(frame):

@@ -149,6 +149,8 @@ def test_composition_and_its_labels():
         lambda: BSpline(3),
         lambda: RawHistory(3).kernel(4),
         lambda: Exponential(2, rates=(1.0, 1.0)),
+        lambda: Exponential(2, rates=(1.0, np.inf)),
+        lambda: RaisedCosineLog(4, time_scaling=np.inf),
         lambda: Exponential(9, orthogonal=True).kernel(5),
         lambda: basis_by_name("wavelet", 3, 3),
         lambda: Convolve(RawHistory(3), 3, causality="future"),

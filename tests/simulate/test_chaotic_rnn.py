@@ -79,6 +79,11 @@ def test_a_small_difference_grows_as_chaos_wants() -> None:
     assert far[0.5] < 1e-8 and far[5.0] > 1e-2
 
 
+def test_units_that_saturate_for_a_whole_trial_are_silent() -> None:
+    rates, counts = chaotic_rnn.published_trials(Settings(conditions=1, repeats=2, units=5, bins=30, gain=1e6), seed=0)
+    assert not rates.any() and not counts.any()
+
+
 def test_settings_are_checked() -> None:
     with pytest.raises(InputError, match=r"bin_size: found 30.0; accepted: at most tau, 25.0 ms"):
         Settings(bin_size=30.0)

@@ -107,6 +107,8 @@ def test_a_block_boundary_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_network_that_runs_away_is_refused_and_the_default_is_calm() -> None:
     with pytest.raises(InputError, match="strength"):
         simulate("glm", {"strength": 20.0, "duration": 1.0}, 0, "s")
+    with pytest.raises(InputError, match="strength"):  # beyond what an exponential of floats can hold
+        simulate("glm", {"units": 5, "duration": 3.0, "strength": 1e308, "connected": 1.0}, seed=0, session="s")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         simulate("glm", {"duration": 20.0}, 0, "s")

@@ -32,12 +32,13 @@ def test_quality_is_that_of_each_unit_whatever_the_order_of_spikes(recording: Re
     places = {"time": np.argsort(times), "unit": np.lexsort((times, units)), "random": rng.permutation(len(times))}
     table = pd.concat([recording.units, recording.units.iloc[:2].assign(unit_id=["one", "silent"])], ignore_index=True)
     whole = replace(recording, spike_times=times[places[order]], spike_units=units[places[order]], units=table)
-    found = candidates(whole, np.full(len(table), 4.0), np.ones(len(table), dtype=bool))
+    found = candidates(whole, np.ones(len(table), dtype=bool))
     for unit in range(len(table)):
         presence, violations = brute(whole, unit)
         assert found.loc[unit, "presence"] == pytest.approx(presence)
         assert found.loc[unit, "violations"] == pytest.approx(violations, nan_ok=True)
-        assert found.loc[unit, "rate"] == (units == unit).sum() / 4.0
+        seen = [start <= time <= stop for time in times[units == unit] for start, stop in whole.observed]
+        assert found.loc[unit, "rate"] == pytest.approx(sum(seen) / 4.0)
     assert found["violations"][1] > 0.1 and np.isnan(found["violations"].iloc[-1])
 
 
@@ -84,5 +85,5 @@ def test_the_excerpt_begins_with_the_middle_trial(trials: list, observed: list, 
 def test_times_that_are_no_numbers_are_left_to_the_check_that_follows(recording: Recording) -> None:
     times = np.where(np.arange(len(recording.spike_times)) % 3, recording.spike_times, np.nan)
     broken = replace(recording, spike_times=times, duration=0.0)
-    found = candidates(broken, np.full(6, 4.0), np.ones(6, dtype=bool))
+    found = candidates(broken, np.ones(6, dtype=bool))
     assert len(found) == 6

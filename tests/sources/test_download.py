@@ -83,7 +83,7 @@ FOR_EVER = {
     "forbidden": (Fault(status=403), "ALYX_TOKEN"),
     "cut": (Fault(cut_at=0), "cut after 0"),
     "stalled": (Fault(stall_at=10), "no byte for 0.4 s"),
-    "trickle": (Fault(trickle=0.1), "bytes in 0 s"),
+    "trickle": (Fault(trickle=0.1), " bytes in "),
     "other bytes": (Fault(wrong=True), "the same bytes each time"),
     "a login page": (Fault(page=True), "42 bytes where 3500000 are published"),
 }

@@ -66,6 +66,15 @@ def test_counts_and_what_is_known_come_back(dataset: Path) -> None:
     assert not counts[~known].any()
 
 
+def test_a_unit_of_which_nothing_is_known_was_never_observed(tmp_path: Path) -> None:
+    made = arrays()
+    for name in ("train_spikes_heldin", "train_spikes_heldin_forward", "eval_spikes_heldin"):
+        made[name][:, :, 2] = np.nan
+    trains = Trains.from_recording(read_source("nlb", "maze", write(tmp_path / "maze", made)))
+    known = observed_windows(trains, np.array([0]), BINS, 500)
+    assert known.any(axis=(0, 1)).tolist() == [unit != 2 for unit in range(HELDIN + HELDOUT)]
+
+
 def test_the_benchmarks_split_is_kept(dataset: Path) -> None:
     trains = Trains.from_recording(read_source("nlb", "maze", dataset, {"validation": 0.2}))
     split = make_split([trains], WINDOWS, SPLITS, "c")

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from pipeline_lib.sources import read_source
+from pipeline_lib.trains.binning import observed_windows
+from pipeline_lib.trains.store import Trains
 from tests.sources.conftest import refuses
 
 SPIKES = [[0.5, 1.0, 9.5], [], [0.25, 2.0], [3.0]]
@@ -113,13 +115,49 @@ def test_another_table_of_intervals(path):
 
 def test_presence(path):
     by_spikes = read_source("nwb", "s", path, {"unit_presence": "spike_range"}).unit_intervals
-    assert by_spikes.to_numpy().tolist() == [[0, 0.5, 9.5], [2, 0.25, 2.0], [3, 3.0, 3.0]]
+    assert by_spikes.to_numpy().tolist() == [[0, 0.5, 9.5], [1, 0, 0], [2, 0.25, 2.0], [3, 3.0, 3.0]]
     assert read_source("nwb", "s", path, {"unit_presence": "always"}).unit_intervals is None
     with h5py.File(path, "r+") as file:
         del file["units/obs_intervals"], file["units/obs_intervals_index"]
     assert read_source("nwb", "s", path).unit_intervals is None
     with refuses("session.nwb", "units/obs_intervals", "nothing there"):
         read_source("nwb", "s", path, {"unit_presence": "obs_intervals"})
+
+
+def test_a_unit_without_an_observation_interval_was_never_observed(path):
+    """Silent or not: the column says when a spike could have been seen, and pynwb has every unit say so."""
+    with h5py.File(path, "r+") as file:
+        replace(file, "units/obs_intervals_index", np.array([2, 2, 3, 3]))
+        replace(file, "units/obs_intervals", file["units/obs_intervals"][:3])
+    recording = read_source("nwb", "s", path)
+    assert recording.unit_intervals.to_numpy().tolist() == [[0, 0, 4], [0, 6, 10], [1, 0, 0], [2, 0, 10], [3, 0, 0]]
+    mask = observed_windows(Trains.from_recording(recording), np.array([0]), bins=10, bin_ticks=100_000)
+    assert mask.any(axis=(0, 1)).tolist() == [True, False, True, False]
+    assert read_source("nwb", "s", path, {"min_rate": 0.1}).units["unit_id"].tolist() == ["0", "20"]
+    with h5py.File(path, "r+") as file:
+        replace(file, "units/obs_intervals_index", np.zeros(4, dtype=int))
+        replace(file, "units/obs_intervals", np.empty((0, 2)))
+    with refuses("session.nwb", "units/obs_intervals", "no interval of any unit", "unit_presence: always"):
+        read_source("nwb", "s", path)
+
+
+def test_invalid_times_are_not_observed_unless_asked_for(path):
+    with h5py.File(path, "r+") as file:
+        file["intervals/invalid_times/start_time"] = np.array([5.0, 2.0])
+        file["intervals/invalid_times/stop_time"] = np.array([6.0, 3.0])
+    assert read_source("nwb", "s", path).observed.tolist() == [[0, 2], [3, 5], [6, 10]]
+    later = read_source("nwb", "s", path, {"time_offset": 1.0})
+    assert later.observed.tolist() == [[0, 3], [4, 6], [7, 11]]
+    assert read_source("nwb", "s", path, {"invalid_times": False}).observed.tolist() == [[0, 10]]
+    with h5py.File(path, "r+") as file:
+        replace(file, "intervals/invalid_times/stop_time", np.array([6.0, np.nan]))
+    with refuses("session.nwb", "intervals/invalid_times", "invalid_times: false"):
+        read_source("nwb", "s", path)
+    with h5py.File(path, "r+") as file:
+        replace(file, "intervals/invalid_times/start_time", np.array([-1.0, 2.0]))
+        replace(file, "intervals/invalid_times/stop_time", np.array([60.0, 3.0]))
+    with refuses("session.nwb", "observed"):
+        read_source("nwb", "s", path)
 
 
 def test_signals(path):

@@ -55,13 +55,14 @@ def test_thresholds_and_nan_never_passes(shuffled, text, kept):
 
 
 def test_rates_are_over_the_time_a_unit_was_observed(shuffled):
-    spikes = np.bincount(shuffled.spike_units)
     shuffled.observed = np.array([[0.0, 1.5], [2.0, 4.5]])
-    rates = spikes / 4.0
+    seen = (shuffled.spike_times < 1.5) | ((shuffled.spike_times > 2.0) & (shuffled.spike_times < 4.5))
+    rates = np.bincount(shuffled.spike_units[seen]) / 4.0
     threshold = float(np.sort(rates)[3])
     assert len(select(shuffled, UnitSelection(min_rate=threshold), WHERE).units) == (rates >= threshold).sum()
     lazy = int(np.argmin(rates))
-    shuffled.unit_intervals = pd.DataFrame({"unit": [lazy], "start": [0.0], "stop": [0.1]})
+    first = shuffled.spike_times[shuffled.spike_units == lazy].min()
+    shuffled.unit_intervals = pd.DataFrame({"unit": [lazy], "start": [first], "stop": [first + 0.001]})
     kept = select(shuffled, UnitSelection(max_units=1), WHERE)
     assert list(kept.units["unit_id"]) == [shuffled.units["unit_id"][lazy]]
 

@@ -224,6 +224,34 @@ def test_trials_without_times_are_left_out_and_counted(tmp_path):
         read_source("tables", "s", tmp_path, {"condition": "kind"})
 
 
+def test_rows_longer_than_their_header_are_refused(tmp_path):
+    """pandas would take the first value for a name of the row, and 0 to 1 s would be read as 1 to 2 s."""
+    write_spikes(tmp_path / "spikes.csv")
+    (tmp_path / "trials.csv").write_text("start,stop\n0,1,2\n")
+    with refuses("trials.csv", "header", "2 names"):
+        read_source("tables", "s", tmp_path)
+
+
+def test_an_index_that_pandas_keeps_apart_is_a_column(tmp_path):
+    write_spikes(tmp_path / "spikes.csv")
+    (tmp_path / "signals").mkdir()
+    speed = pd.Series([1.0, 2.0], index=pd.Index([0.5, 0.75], name="time"), name="speed")
+    speed.to_frame().to_parquet(tmp_path / "signals/running.parquet")
+    running = read_source("tables", "s", tmp_path).signals["running"]
+    assert running.to_dict("list") == {"time": [0.5, 0.75], "speed": [1.0, 2.0]}
+
+
+def test_ids_that_are_bytes_padded_or_no_ids(tmp_path):
+    times = np.array([0.5, 1.0])
+    np.savez(tmp_path / "spikes.npz", time=times, unit=np.array([b"a", b"b"]))
+    assert read_source("tables", "s", tmp_path / "spikes.npz").units["unit_id"].tolist() == ["a", "b"]
+    scipy.io.savemat(tmp_path / "spikes.mat", {"time": times, "unit": np.array(["a", "long"])})
+    assert read_source("tables", "s", tmp_path / "spikes.mat").units["unit_id"].tolist() == ["a", "long"]
+    pd.DataFrame({"time": times, "unit": [[1], [2]]}).to_parquet(tmp_path / "spikes.parquet")
+    with refuses("spikes.parquet", "column unit", "ndarray", "one number or text a row"):
+        read_source("tables", "s", tmp_path / "spikes.parquet")
+
+
 def test_a_pickle_in_an_npz_is_refused(tmp_path):
     np.savez(tmp_path / "spikes.npz", time=np.array([{"a": 1}], dtype=object), unit=np.array([1]))
     with refuses("spikes.npz", "ValueError"):
@@ -260,9 +288,14 @@ def test_tables_of_trials_and_units_in_arrays(tmp_path, kind):
         ("units", {"unit_id": [1, 2, 10], "waveform": np.zeros((3, 5))}, ("column waveform", "(3, 5)")),
         ("observed", {"start": [0.0], "stop": [1.0, 2.0]}, ("column stop", "2 values")),
         ("signals/running", {"time": [0.0, 1.0], "x": [1.0], "y": [1.0, 2.0]}, ("column x", "1 values")),
+        (
+            "signals/running",
+            {"time": [0.0], "x": [1.0], "day": [np.datetime64("2026-01-01")]},
+            ("column day", "numbers"),
+        ),
     ],
 )
-def test_arrays_of_different_lengths_are_no_table(tmp_path, name, arrays, words):
+def test_arrays_that_make_no_table(tmp_path, name, arrays, words):
     write_spikes(tmp_path / "spikes.csv")
     (tmp_path / "signals").mkdir()
     np.savez(tmp_path / f"{name}.npz", **arrays)

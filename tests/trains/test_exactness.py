@@ -170,7 +170,8 @@ def test_filling_an_array_that_is_there(recording):
 def test_observed_bins_against_a_loop(recording: Recording):
     trains = Trains.from_recording(recording)
     edges = np.array([0, 2_000_000, 3_000_000, 5_000_000, 6_000_000, 8_000_000, 8_500_000, 10_000_000])
-    starts = (edges[:, None] - 2500 + np.array([-1, 0, 1])).ravel()  # a bin ends just before, at and after each edge
+    # A bin ends just before, at and after each edge; or each edge lies within the first bin of a window.
+    starts = (edges[:, None] - np.array([2501, 2500, 2499, 250])).ravel()
     observed = observed_windows(trains, starts, 30, 500)
     session, own = [(0, 8_000_000), (8_500_000, 10_000_000)], [(0, 2_000_000), (3_000_000, 6_000_000)]
     for row, start in enumerate(starts):
@@ -180,3 +181,11 @@ def test_observed_bins_against_a_loop(recording: Recording):
             unit = any(begin <= bin_start and bin_stop <= stop for begin, stop in own)
             assert observed[row, k, 0] == whole, (start, k)
             assert observed[row, k, 3] == (whole and unit), (start, k)
+    trains.observed = trains.observed[:0]
+    assert not observed_windows(trains, starts, 30, 500).any()
+
+
+def test_every_bin_has_its_place_where_units_come_and_go_and_all_is_observed(recording: Recording):
+    trains = Trains.from_recording(recording)
+    observed = observed_windows(trains, np.array([0, 100_000]), 7, 500)
+    assert observed.shape == bin_windows(trains, np.array([0, 100_000]), 7, 500).shape and observed.all()

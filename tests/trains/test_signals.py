@@ -20,8 +20,8 @@ GAP = (30.0, 40.0)
 def test_a_slow_signal_has_no_gaps_but_its_own() -> None:
     rng = np.random.default_rng(0)
     time = np.sort(np.concatenate([np.arange(0, 300, 10.0), np.arange(400, 600, 10.0)]) + rng.uniform(0, 1, 50))
-    at = np.linspace(time[0], time[-1], 1000)
-    assert np.array_equal(unmeasured(at, time), (at >= time[29]) & (at < time[30]))
+    at = np.concatenate([np.linspace(time[0], time[-1], 1000), time])
+    assert np.array_equal(unmeasured(at, time), (at > time[29]) & (at < time[30]))
 
 
 def test_a_second_without_samples_is_a_gap_of_a_fast_one() -> None:
@@ -30,6 +30,16 @@ def test_a_second_without_samples_is_a_gap_of_a_fast_one() -> None:
     known = ((at >= 0) & (at < time[999])) | ((at >= 11.5) & (at <= time[-1]))
     assert np.array_equal(unmeasured(at, time), ~known)
     assert unmeasured(at, np.empty(0)).all()
+
+
+def test_an_interval_is_a_gap_above_a_second_and_three_usual_ones() -> None:
+    def known(intervals: list[float], at: float) -> bool:
+        return not unmeasured(np.array([at]), np.cumsum([0.0, *intervals]))[0]
+
+    assert known([0.25] * 3 + [1.0], 1.0) and not known([0.25] * 3 + [1.125], 1.0)
+    assert known([2.0] * 9 + [6.0], 20.0) and not known([2.0] * 9 + [6.5], 20.0)
+    # Slow throughout, but for the tenth of the intervals that are shortest.
+    assert known([2.0] * 5 + [10.0] * 95, 105.0) and not known([2.0] * 15 + [10.0] * 85, 105.0)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from pipeline_lib.trains.windows import WindowSettings
 from .conftest import make_recording
 
 TRIALS = WindowSettings(after=0.5)
-CONTINUOUS = WindowSettings(mode="continuous", length=0.5, history=0.2)
+CONTINUOUS = WindowSettings(mode="continuous", before=0.1, length=0.5, history=0.2)  # of trials alone: before
 
 
 @pytest.fixture
@@ -63,6 +63,14 @@ def test_a_smaller_share_trains_on_some_of_the_windows_of_a_larger_one_and_is_sc
             SplitSettings(train_share=share)
 
 
+def test_a_condition_of_three_trials_has_one_in_each_part():
+    settings = SplitSettings(fractions=(0.34, 0.33, 0.33))
+    for seed in range(5):
+        session = _session(_trials(["a", "b", "c"] * 3))
+        samples = make_split([session], TRIALS, replace(settings, seed=seed), "c").samples
+        assert samples.groupby("condition")["split"].nunique().tolist() == [3, 3, 3]
+
+
 def test_tiny_conditions_are_pooled():
     """Forty conditions of two trials: none could be split by itself."""
     conditions = [f"c{number % 40}" for number in range(80)]
@@ -86,6 +94,12 @@ def test_shares_of_any_number(count, fractions):
     assert (np.abs(sizes - count * np.array(fractions)) <= 2).all()
 
 
+def test_every_stretch_of_a_deal_keeps_the_fractions():
+    fractions = np.array([0.7, 0.1, 0.2])
+    dealt = np.cumsum(np.eye(3)[_deal(1000, fractions)], axis=0)
+    assert np.abs(dealt - np.arange(1, 1001)[:, None] * fractions).max() < 1
+
+
 def test_same_seed_same_split_and_other_seed_another(trains):
     one, same = (make_split([trains], TRIALS, SplitSettings(heldout_units=5), "c") for _ in range(2))
     pd.testing.assert_frame_equal(one.samples, same.samples)
@@ -102,6 +116,7 @@ def test_a_session_is_split_alike_in_every_cohort(trains):
     own = both.samples[both.samples["session"] == "s1"].reset_index(drop=True)
     pd.testing.assert_frame_equal(alone.samples, own)
     np.testing.assert_array_equal(alone.heldout["s1"], both.heldout["s1"])
+    assert both.samples.index.tolist() == list(range(len(both.samples)))  # the row is the id of the sample
     more_units = make_split([trains], TRIALS, SplitSettings(heldout_units=0.5), "one")
     pd.testing.assert_frame_equal(alone.samples, more_units.samples)
 
@@ -118,9 +133,10 @@ def test_held_out_units_are_spread_over_populations(trains):
     for count in (5, 0.25, 10):
         rows = make_split([trains], TRIALS, SplitSettings(heldout_units=count), "c").heldout["s1"]
         number = count if count >= 1 else 5
-        assert len(set(rows)) == number
+        assert rows.tolist() == sorted(set(rows)) and len(rows) == number
         cortex = (trains.units["population"].to_numpy()[rows] == "cortex").sum()
         assert abs(cortex - number * 8 / 20) < 1
+    assert make_split([trains], TRIALS, SplitSettings(), "c").heldout["s1"].tolist() == []
     with pytest.raises(InputError, match="20 units"):
         make_split([trains], TRIALS, SplitSettings(heldout_units=20), "c")
 
@@ -136,8 +152,10 @@ def test_every_unit_is_held_out_under_some_seed(trains):
 
 @pytest.mark.parametrize("gap", [None, 0.2, 1.5])
 def test_blocks_keep_their_distance(trains, gap):
-    split = make_split([trains], CONTINUOUS, SplitSettings(block=3.0, gap=gap), "c")
+    split = make_split([trains], CONTINUOUS, SplitSettings(block=3.1, gap=gap), "c")  # some windows are in two blocks
     samples = split.samples.sort_values("start_tick")
+    assert samples["start_tick"].iloc[0] == 0  # nothing is before the first window
+    assert (split.event, split.before) == ("", 0.0)
     begin, part = samples["start_tick"].to_numpy(), samples["split"].to_numpy()
     stop = begin + samples["bins"].to_numpy() * split.bin_ticks
     changes = part[1:] != part[:-1]
@@ -154,6 +172,11 @@ def test_a_gap_shorter_than_the_history(trains):
 def test_too_short_a_session_for_its_blocks(trains):
     with pytest.raises(InputError, match="no window in the split part"):
         make_split([trains], CONTINUOUS, SplitSettings(block=60.0), "c")
+
+
+def test_a_split_says_what_its_trials_are_aligned_to(trains):
+    split = make_split([trains], WindowSettings(align="go", before=0.1, after=0.4), SplitSettings(), "c")
+    assert (split.event, split.before) == ("go", 0.1)
 
 
 def test_forward_bins(trains):
@@ -188,17 +211,29 @@ def test_the_users_own_times(trains, tmp_path):
     assert split.part("s1", "test")["start_tick"].min() >= 6_000_000
 
 
+def test_a_session_whose_name_is_a_number(tmp_path):
+    session = _session(_trials(["a"] * 3))
+    session.session = "715093703"
+    table = pd.DataFrame({"session": [715093703] * 3 + [2], "trial": [0, 1, 2, 0], "split": [*PARTS, "train"]})
+    table.to_csv(tmp_path / "mine.csv", index=False)
+    split = make_split([session], TRIALS, SplitSettings(scheme="file", file=str(tmp_path / "mine.csv")), "c")
+    assert split.samples["split"].tolist() == list(PARTS)
+
+
 @pytest.mark.parametrize(
     ("table", "match"),
     [
         ({"trial": [0, 1], "split": ["train", "exam"]}, "exam"),
-        ({"trial": [0, 0], "split": ["train", "test"]}, "twice"),
+        ({"trial": [0, 1, 1], "split": list(PARTS)}, "trial 1 twice"),
         ({"row": [0, 1], "split": ["train", "test"]}, "trial or start and stop"),
         ({"trial": [0, 1], "split": ["train", "test"]}, "validation"),
         ({"trial": [0, 1], "split": ["train", None]}, "split: found nan"),
         ({"trial": [0, 1, 2], "split": ["exam", None, "train"]}, "split: found exam"),
         ({"trial": [0, None, 2], "split": list(PARTS)}, "trial, row 1: found nan"),
         ({"trial": ["a", "b", "c"], "split": list(PARTS)}, "trial, row 0: found a"),
+        ({"trial": [1, 2, 62], "split": list(PARTS)}, "trial: found 62; accepted: rows of the trials .* 0 to 61"),
+        ({"trial": [0, 1.5, 2], "split": list(PARTS)}, "trial: found 1.5"),
+        ({"start": [0.0, 50.0, 60.0], "stop": [40.0, 41.0, 70.0], "split": list(PARTS)}, "stop, row 1: found 41.0"),
         ({"start": [0.0, 40.0, None], "stop": [40.0, 50.0, 60.0], "split": list(PARTS)}, "start, row 2: found nan"),
         ({"start": [0.0, 40.0, 50.0], "stop": [40.0, "x", 60.0], "split": list(PARTS)}, "stop, row 1: found x"),
     ],
@@ -244,7 +279,8 @@ def test_what_is_written_is_read(trains, tmp_path):
     read = Split.read(tmp_path / "one")
     pd.testing.assert_frame_equal(read.samples, split.samples)
     np.testing.assert_array_equal(read.heldout["s1"], split.heldout["s1"])
-    for name in ("forward_bins", "bin_size", "bin_ticks", "history_bins", "cohort", "sessions"):
+    assert read.heldout["s1"].dtype == np.int64  # rows, even where there is none
+    for name in ("forward_bins", "bin_size", "bin_ticks", "history_bins", "cohort", "sessions", "event", "before"):
         assert getattr(read, name) == getattr(split, name)
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "other")
     with pytest.raises(InputError):

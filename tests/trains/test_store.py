@@ -193,6 +193,14 @@ def test_tables_and_intervals_come_back(converted, recording):
     assert trains.unit_intervals.tolist() == [[3, 0, 2_000_000], [3, 3_000_000, 6_000_000]]
 
 
+@pytest.mark.parametrize("name", ["", "n" * 300, "é" * 200, "go%2Ecue"])
+def test_a_column_without_a_name_of_its_own_is_refused(recording, name, tmp_path):
+    recording.trials = recording.trials.assign(**{"go.cue": 1.0, name: 2.0})
+    recording.write(tmp_path / "recording")
+    with pytest.raises(InputError, match="trials: column: found '"):
+        convert(tmp_path / "recording", tmp_path / "trains")
+
+
 def test_intervals_that_touch_overlap_or_nest_become_one():
     intervals = np.array([[50, 60], [0, 40], [5, 10], [20, 30], [40, 45], [70, 70]])
     assert store._merged(intervals).tolist() == [[0, 45], [50, 60]]

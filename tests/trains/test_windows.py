@@ -7,7 +7,7 @@ import pytest
 from pipeline_lib.errors import InputError
 from pipeline_lib.trains.binning import observed_windows
 from pipeline_lib.trains.store import Trains
-from pipeline_lib.trains.windows import COLUMNS, WindowSettings, windows
+from pipeline_lib.trains.windows import COLUMNS, WindowSettings, _touches, windows
 
 
 @pytest.fixture
@@ -41,12 +41,28 @@ def test_ragged_windows_end_within_a_bin_of_the_stop(trains):
 
 
 def test_a_trial_nobody_recorded_is_left_out(trains):
-    frame = windows(trains, WindowSettings(after=0.5))
     start = trains.trials["start"].to_numpy()
-    wholly_in_gap = np.flatnonzero((start >= 80) & (start + 0.5 <= 85))
-    assert len(wholly_in_gap) and not set(wholly_in_gap) & set(frame["trial"])
-    touching = np.flatnonzero((start < 85) & (start + 0.5 > 85))
-    assert set(touching) <= set(frame["trial"])
+    for after in (0.5, 1.0):  # the last trial of the gap ends with it or after it
+        frame = windows(trains, WindowSettings(after=after))
+        wholly_in_gap = np.flatnonzero((start >= 80) & (start + after <= 85))
+        assert len(wholly_in_gap) == (4 if after == 0.5 else 3)
+        assert set(frame["trial"]) == set(range(len(start))) - set(wholly_in_gap)
+
+
+def test_what_overlaps_an_observation_interval_against_a_loop():
+    begin, stop = (edge.ravel() for edge in np.mgrid[0:10, 0:10])
+    intervals = np.array([[1, 3], [3, 4], [6, 8]])
+    expected = [any(a < last and first < b for first, last in intervals) for a, b in zip(begin, stop, strict=True)]
+    later = begin < stop
+    np.testing.assert_array_equal(_touches(begin, stop, intervals)[later], np.array(expected)[later])
+    assert not _touches(begin, stop, intervals[:0]).any()
+
+
+def test_a_trial_without_a_whole_bin_is_left_out(trains):
+    frame = windows(trains, WindowSettings(after=None, bin_size=1000))
+    length = (trains.trials["stop"] - trains.trials["start"]).to_numpy()
+    gap = trains.trials["start"].between(80, 84).to_numpy()
+    assert set(frame["trial"]) == set(np.flatnonzero((length >= 1) & ~gap)) and set(frame["bins"]) == {1}
 
 
 def test_continuous_windows_are_wholly_observed_and_do_not_overlap(trains):
@@ -75,10 +91,10 @@ def test_an_event_that_is_no_time(trains, align):
 
 
 def test_no_window_at_all(trains):
-    with pytest.raises(InputError, match="no window"):
+    with pytest.raises(InputError, match="no window;"):
         windows(trains, WindowSettings(mode="continuous", length=90.0))
     trains.tables = {"units": trains.units, "trials": pd.DataFrame({"start": [], "stop": [], "condition": []})}
-    with pytest.raises(InputError, match="no window"):
+    with pytest.raises(InputError, match=r"windows\.mode: .* none; accepted: `mode: continuous`"):
         windows(trains, WindowSettings())
 
 

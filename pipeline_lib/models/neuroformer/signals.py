@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline_lib.clock import to_seconds
-from pipeline_lib.errors import InputError, suggest
-from pipeline_lib.trains.signals import unmeasured
+from pipeline_lib.errors import InputError
+from pipeline_lib.trains.signals import read_signals
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipeline_lib.sources.stimulus import Stimulus
+    from pipeline_lib.stimulus import Stimulus
     from pipeline_lib.trains.splits import Split
     from pipeline_lib.trains.store import Trains
 
@@ -24,41 +24,6 @@ def bin_times(split: Split, samples: pd.DataFrame) -> np.ndarray:
     first = samples["start_tick"].to_numpy(dtype=np.int64) - split.history_bins * split.bin_ticks
     length = split.history_bins + int(samples["bins"].max() if len(samples) else 0)
     return to_seconds(first[:, None] + np.arange(length) * split.bin_ticks)
-
-
-def column(trains: Trains, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Times (s, ascending) and values of the signal `signal/column`, without those that are not numbers.
-
-    Raises
-    ------
-    InputError : the session has no such signal.
-    """
-    signal, _, dimension = name.partition("/")
-    known = [f"{key}/{each}" for key, table in trains.signals.items() for each in table.columns if each != "time"]
-    if name not in known:
-        accepted = suggest(name, known) if known else "a session with signals"
-        raise InputError(f"session {trains.session}, signals", name, "no such signal", accepted)
-    table = trains.signals[signal]
-    time, value = table["time"].to_numpy(dtype=float), table[dimension].to_numpy(dtype=float)
-    order = np.argsort(time, kind="stable")
-    order = order[np.isfinite(value[order])]
-    return time[order], value[order]
-
-
-def read_signals(trains: Trains, names: Sequence[str], times: np.ndarray, nearest: Sequence[bool]) -> np.ndarray:
-    """Signals at `times` (any shape, s): float32 [..., names], NaN where they are unknown.
-
-    Between samples by linear interpolation; where `nearest` the last sample before, for labels.
-    """
-    values = np.full((*times.shape, len(names)), np.nan, np.float32)
-    for place, (name, step) in enumerate(zip(names, nearest, strict=True)):
-        time, value = column(trains, name)
-        if not len(time):
-            continue
-        before = (np.searchsorted(time, times, side="right") - 1).clip(0)
-        found = value[before] if step else np.interp(times, time, value)
-        values[..., place] = np.where(unmeasured(times, time), np.nan, found)
-    return values
 
 
 def classes_of(trains: Trains, name: str, times: np.ndarray) -> np.ndarray:

@@ -95,7 +95,8 @@ def published_trials(settings: Settings, seed: int) -> tuple[np.ndarray, np.ndar
     starts = draw.randn(settings.conditions, units)
     activity = np.stack([run(weights, start, settings) for start in starts])
     least, most = activity.min(axis=1, keepdims=True), activity.max(axis=1, keepdims=True)
-    share = (activity - least) / (most - least)
+    # A unit that the gain drove to its end stays there, and is silent.
+    share = np.divide(activity - least, most - least, out=np.zeros_like(activity), where=most > least)
     # Unit by unit within a trial: the axes as the public generator draws them.
     expected = share.transpose(0, 2, 1) * settings.peak_rate * (settings.bin_size / 1000)
     counts = draw.poisson(np.repeat(expected, settings.repeats, axis=0))

@@ -156,6 +156,7 @@ def gain(filters: np.ndarray, base: np.ndarray) -> float:
     The spectral radius of the network linearised at its mean-field rates, without the protection of inhibition.
     `filters` (sender, receiver, lag), log rate per spike; `base` (unit,), expected spikes a bin without input.
     """
+    filters = np.clip(filters, -50.0, 50.0)  # no stronger coupling could change the answer, but overflow
     total, excitation = filters.sum(axis=2), np.expm1(np.maximum(filters, 0)).sum(axis=2)
     expected = base
     for _ in range(100):

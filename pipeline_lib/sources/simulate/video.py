@@ -82,7 +82,7 @@ def simulate(settings: Settings, seed: int, session: str) -> "Recording":
     import pandas as pd
 
     from pipeline_lib.sources.simulate.session import no_trials, session_recording
-    from pipeline_lib.sources.stimulus import Stimulus
+    from pipeline_lib.stimulus import Stimulus
 
     world, wiring, spiking, within = np.random.default_rng(seed).spawn(4)
     bins = duration_bins(settings.duration, settings.bin_size, "duration")

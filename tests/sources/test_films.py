@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.sources.stimulus import Stimulus, averaged, read_films
+from pipeline_lib.sources.films import averaged, read_films
+from pipeline_lib.stimulus import Stimulus
 
 
 @pytest.fixture

@@ -1,19 +1,15 @@
-"""The pictures that an animal saw: frames, and when each was on the screen.
-
-On disk a Zarr group: `frames` (n, height, width) uint8, `onset` (m,) float64 s, `frame` (m,) int32, a row of `frames`
-for every onset.
-"""
+"""The natural scenes and films of Allen sessions, from the templates of their release."""
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.sources.location import reading
+from pipeline_lib.stimulus import Stimulus
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,34 +18,6 @@ NUMBERS = {"one": 1, "two": 2, "three": 3}
 MOVIE = re.compile(r"natural_movie_(one|two|three)\w*")
 SCENES = "natural_scenes"
 MAGIC = b"\x93NUMPY"
-
-
-@dataclass
-class Stimulus:
-    """Frames (n, height, width) uint8; onset (m,) s, non-decreasing; frame (m,) int32, rows of the frames."""
-
-    frames: np.ndarray
-    onset: np.ndarray
-    frame: np.ndarray
-
-    def write(self, path: Path | str) -> None:
-        """Write as a Zarr group; `path` must not exist."""
-        import zarr
-
-        group = zarr.create_group(str(path), zarr_format=3)
-        chunks = (min(64, len(self.frames)), *self.frames.shape[1:])
-        group.create_array("frames", data=self.frames, chunks=chunks)
-        group.create_array("onset", data=self.onset)
-        group.create_array("frame", data=self.frame)
-
-    @classmethod
-    def read(cls, path: Path | str) -> "Stimulus":
-        """Read what `write` wrote."""
-        import zarr
-
-        group = zarr.open_group(str(path), mode="r")
-        arrays: dict[str, Any] = {name: array[:] for name, array in group.arrays()}
-        return cls(**arrays)
 
 
 def read_films(presentations: "pd.DataFrame", folder: Path, size: tuple[int, int]) -> Stimulus | None:
