@@ -239,7 +239,8 @@ def _truth_rows(
         expected = window_means(truth, "rates", *where) * (ticks / TICKS_PER_SECOND)
         for units, members in groups.items():
             sums = square_sums(expected[:, :, members], part.rates[:, :, members], bins[:, :, None])
-            row = score_row("rate_r2", r2(sums.weighted(weights)), len(members), aggregation=OVER_UNITS)
+            values, windows = r2(sums.weighted(weights)), weights.shape[1]
+            row = score_row("rate_r2", values, len(members), aggregation=OVER_UNITS, windows=windows)
             yield row | {"units": units}
     if "latents" in truth.arrays and part.latents is not None:
         latents = window_means(truth, "latents", *where)

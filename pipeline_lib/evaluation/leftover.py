@@ -15,8 +15,14 @@ PATIENCE = 60.0
 Fit = tuple[str, str, int]
 
 
+def available_scores(plan: Plan, paths: Paths, folder: Path) -> list[Path]:
+    """Tables of all that is scored: those of whole cohorts, and of what is left of others (`leftover_scores`)."""
+    whole = [Path(paths.scores(cohort)) for cohort in plan.scored if _is_scored(plan, paths, cohort)]
+    return [*whole, *leftover_scores(plan, paths, folder)]
+
+
 def leftover_scores(plan: Plan, paths: Paths, folder: Path, patience: float = PATIENCE) -> Iterator[Path]:
-    """Tables of the finished fits of cohorts that have no table because a fit, or scoring one, failed.
+    """Tables of the finished fits of cohorts that have no table, or an older one, because a fit, or scoring it, failed.
 
     A cohort is scored in one job, so that a model that fails would take the scores of the others with it. They are
     scored here, one by one, into `folder`; a fit that was scored alone before (`snakemake scores`) is taken as it is.
@@ -24,13 +30,15 @@ def leftover_scores(plan: Plan, paths: Paths, folder: Path, patience: float = PA
     """
     until, left = time.monotonic() + patience, 0
     for cohort in plan.scored:
-        fits = [(cohort, model, seed) for model in plan.cohorts[cohort].models for seed in plan.config.seeds]
-        if Path(paths.scores(cohort)).exists() or not _failed(cohort, fits, paths):
+        fits = _fits(plan, cohort)
+        if _is_scored(plan, paths, cohort) or not _failed(cohort, fits, paths):
             continue
+        if not all(file.exists() for file in _data(plan, paths, cohort)):
+            continue  # these fits are of what was there before
         scoring = _scoring(plan, paths, cohort)
         for fit in fits:
             alone, made = Path(paths.scores_of_fit(*fit)), Path(paths.fit(*fit))
-            if alone.exists():
+            if _made_after(alone, [made]):
                 yield alone
             elif made.exists() and time.monotonic() > until:
                 left += 1
@@ -44,6 +52,28 @@ def leftover_scores(plan: Plan, paths: Paths, folder: Path, patience: float = PA
                     yield table
     if left:
         print(f"{left} finished fits are not scored yet: snakemake --cores all scores", file=sys.stderr)
+
+
+def _is_scored(plan: Plan, paths: Paths, cohort: str) -> bool:
+    """Whether its table is of the fits that are there: when a fit fails to be made anew, its old scores lie about."""
+    fits = [Path(paths.fit(*fit)) for fit in _fits(plan, cohort)]
+    data = all(file.exists() for file in _data(plan, paths, cohort))
+    return data and _made_after(Path(paths.scores(cohort)), fits)
+
+
+def _made_after(table: Path, files: list[Path]) -> bool:
+    if not table.exists() or not all(file.exists() for file in files):
+        return False
+    return table.stat().st_mtime_ns >= max(file.stat().st_mtime_ns for file in files)
+
+
+def _data(plan: Plan, paths: Paths, cohort: str) -> list[Path]:
+    sessions = plan.cohorts[cohort].sessions
+    return [Path(paths.split(cohort)), *(Path(of(each)) for of in (paths.trains, paths.recording) for each in sessions)]
+
+
+def _fits(plan: Plan, cohort: str) -> list[Fit]:
+    return [(cohort, model, seed) for model in plan.cohorts[cohort].models for seed in plan.config.seeds]
 
 
 def _failed(cohort: str, fits: list[Fit], paths: Paths) -> bool:

@@ -19,6 +19,9 @@ from pipeline_lib.evaluation.sums import (
     square_sums,
 )
 
+ROUNDING = 1e-9
+"""Nats. A null model's deviance below this is one of 0."""
+
 
 def negative_log_likelihood(counts: np.ndarray, rates: np.ndarray, mask: np.ndarray | None = None) -> float:
     """Sum over observed bins of r - y ln r + ln y!, in nats.
@@ -45,8 +48,9 @@ def bits_per_spike(sums: PoissonSums, null: np.ndarray | None = None) -> np.ndar
     >>> bits_per_spike(poisson_sums(counts, np.ones((1, 2, 1))).total()).round(3)  # the null itself
     array([0.])
     """
+    spikes = sums.spikes.sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return _gain(sums, null).sum(axis=1) / (sums.spikes.sum(axis=1) * np.log(2))
+        return np.where(spikes > 0, _gain(sums, null).sum(axis=1) / (spikes * np.log(2)), np.nan)
 
 
 def unit_bits_per_spike(sums: PoissonSums, null: np.ndarray | None = None) -> np.ndarray:
@@ -63,7 +67,8 @@ def unit_bits_per_spike(sums: PoissonSums, null: np.ndarray | None = None) -> np
 def poisson_d2(sums: PoissonSums, null: np.ndarray | None = None) -> np.ndarray:
     """Share of the null model's Poisson deviance that the model explains, units pooled; one value a row.
 
-    Deviance = 2 sum(y ln(y / r) - y + r); 1 is perfect, 0 no better than the null (see `bits_per_spike`).
+    Deviance = 2 sum(y ln(y / r) - y + r); 1 is perfect, 0 no better than the null (see `bits_per_spike`). NaN without
+    spikes, and where the null explains everything, as it does a single bin.
 
     >>> counts = np.array([[[0], [2]]])
     >>> poisson_d2(poisson_sums(counts, counts.astype(float)).total()).round(3)
@@ -74,8 +79,9 @@ def poisson_d2(sums: PoissonSums, null: np.ndarray | None = None) -> np.ndarray:
     rate = null_rates(sums, null)
     model = sums.log_spikes - sums.log_expected - sums.spikes + sums.expected
     baseline = sums.log_spikes - sums.spikes * np.log(rate) - sums.spikes + rate * sums.bins
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return 1 - model.sum(axis=1) / baseline.sum(axis=1)
+    unexplained = baseline.sum(axis=1)
+    defined = (sums.spikes.sum(axis=1) > 0) & (unexplained > ROUNDING)
+    return 1 - np.divide(model.sum(axis=1), unexplained, out=np.full(len(unexplained), np.nan), where=defined)
 
 
 def null_rates(sums: PoissonSums, null: np.ndarray | None = None) -> np.ndarray:

@@ -9,6 +9,7 @@ import pandas as pd
 from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.coupling import Couplings
 from pipeline_lib.evaluation.sums import blocks
+from pipeline_lib.models.mean_rate import mean_rates
 from pipeline_lib.trains.binning import bin_windows, observed_windows
 from pipeline_lib.trains.splits import Split
 from pipeline_lib.trains.store import Trains
@@ -105,8 +106,8 @@ def window_bins(part: Part, forward: int) -> tuple[np.ndarray, np.ndarray]:
 def train_means(trains: Trains, split: Split) -> np.ndarray:
     """Mean count per bin of every unit (units,) over the observed bins of its training windows.
 
-    A unit that was never observed there has the mean of the others, as in `pipeline_lib.models.mean_rate`: a null of
-    next to nothing would pay any model 30 bits for each of its spikes.
+    A unit that was silent or never observed there is treated as in `pipeline_lib.models.mean_rate`: a null of next to
+    nothing would pay any model 30 bits for each of its spikes.
     """
     samples = split.part(trains.session, "train")
     start, bins = samples["start_tick"].to_numpy(dtype=np.int64), samples["bins"].to_numpy()
@@ -117,5 +118,4 @@ def train_means(trains: Trains, split: Split) -> np.ndarray:
         valid = observed_windows(trains, *where) & (np.arange(longest) < bins[rows, None])[:, :, None]
         spikes += np.where(valid, bin_windows(trains, *where), 0).sum(axis=(0, 1), dtype=np.float64)
         observed += valid.sum(axis=(0, 1))
-    mean_of_all = spikes.sum() / max(observed.sum(), 1.0)
-    return np.divide(spikes, observed, out=np.full(len(spikes), mean_of_all), where=observed > 0)
+    return mean_rates(spikes, observed)

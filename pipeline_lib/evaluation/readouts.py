@@ -91,7 +91,8 @@ def _signal_row(
     estimate = np.full(true[1].shape, np.nan)
     estimate[known[1]] = readout.predict(inputs[1][known[1]].astype(np.float64))
     sums = square_sums(true[1], estimate, np.broadcast_to(known[1][:, :, None], true[1].shape))
-    return score_row(metric, r2(sums.weighted(weights)), true[1].shape[2], aggregation=OVER_DIMENSIONS)
+    dimensions, windows = true[1].shape[2], int(known[1].any(axis=1).sum())
+    return score_row(metric, r2(sums.weighted(weights)), dimensions, aggregation=OVER_DIMENSIONS, windows=windows)
 
 
 def _choice_row(
@@ -108,7 +109,8 @@ def _choice_row(
     features = [window_features(values[rows], length) for values, rows, length in zip(inputs, known, bins, strict=True)]
     decoded = decode_classes(features[0], columns[0][known[0]], features[1])
     scores = balanced_accuracy(columns[1][known[1]], decoded, weights[:, known[1]])
-    return score_row(metric, scores, int(known[1].sum()), f"chance 1/{len(classes)}", OVER_CLASSES)
+    windows = int(known[1].sum())
+    return score_row(metric, scores, windows, f"chance 1/{len(classes)}", OVER_CLASSES, windows)
 
 
 def _timing_row(name: str, target: Target, trains: Trains, split: Split, test: Part, inputs: np.ndarray) -> Row:

@@ -16,9 +16,11 @@ Nulls = Mapping[str, np.ndarray | None]
 """Rates [N] of null models, counts per bin, by name; None: the mean of the scored data itself."""
 
 
-def score_row(metric: str, values: np.ndarray, n: int, null: str = "", aggregation: str = POOLED) -> Row:
-    """A row from the score of the data (first of `values`) and of its bootstrap (the others)."""
-    low, high = interval(values[1:])
+def score_row(
+    metric: str, values: np.ndarray, n: int, null: str = "", aggregation: str = POOLED, windows: int = 0
+) -> Row:
+    """A row from the score of the data (first of `values`) and of its bootstrap over `windows` (the others, if any)."""
+    low, high = interval(values[1:], windows)
     score = {"metric": metric, "value": float(values[0]), "ci_low": low, "ci_high": high}
     return {**score, "n": n, "null": null, "aggregation": aggregation}
 
@@ -28,12 +30,12 @@ def poisson_rows(sums: PoissonSums, weights: np.ndarray, nulls: Nulls, members: 
 
     A null is the same in all resamples: fitted to each it would gain from the resampling and shift the interval.
     """
-    drawn = sums.weighted(weights)
+    drawn, windows = sums.weighted(weights), weights.shape[1]
     for name, rates in nulls.items():
         null = null_rates(sums.total())[0] if rates is None else rates[members]
-        yield score_row("bits_per_spike", bits_per_spike(drawn, null), len(sums.spikes), name)
+        yield score_row("bits_per_spike", bits_per_spike(drawn, null), windows, name, windows=windows)
         each = unit_bits_per_spike(drawn, null)
         defined = np.isfinite(each).sum(axis=1)
         mean = np.where(defined > 0, np.nansum(each, axis=1) / np.maximum(defined, 1), np.nan)
-        yield score_row("bits_per_spike", mean, int(defined[0]), name, OVER_UNITS)
-        yield score_row("poisson_d2", poisson_d2(drawn, null), len(sums.spikes), name)
+        yield score_row("bits_per_spike", mean, int(defined[0]), name, OVER_UNITS, windows)
+        yield score_row("poisson_d2", poisson_d2(drawn, null), windows, name, windows=windows)

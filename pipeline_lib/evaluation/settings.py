@@ -1,5 +1,6 @@
 """What is scored beyond spikes: settings only, no heavy import (the configuration is validated with them)."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -33,3 +34,5 @@ class Target:
             raise InputError(
                 "evaluation", "decoding", " and ".join(given) or "nothing", "one of signal, choice, timing"
             )
+        if not math.isfinite(self.lag):
+            raise InputError("evaluation", "lag", self.lag, "a finite number of seconds")

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from pipeline_lib.evaluation.bootstrap import interval
+
 EXACT = 12
 """Up to this many sessions all signs are tried; beyond, `DRAWS` at random."""
 DRAWS = 10_000
@@ -52,7 +54,9 @@ def sign_flip_p(differences: np.ndarray, seed: int = 0) -> float:
 
 
 def bootstrap_interval(differences: np.ndarray, seed: int = 0, draws: int = 4000) -> tuple[float, float]:
-    """95 % percentile interval of the mean of `differences` (sessions,), sessions drawn anew; NaN for fewer than five.
+    """95 % interval of the mean of `differences` (sessions,), sessions drawn anew; NaN for fewer than five.
+
+    See `pipeline_lib.evaluation.bootstrap.interval`, which makes up for there being few.
 
     >>> low, high = bootstrap_interval(np.array([0.1, 0.12, 0.08, 0.11, 0.09]))
     >>> low < 0.1 < high
@@ -62,8 +66,7 @@ def bootstrap_interval(differences: np.ndarray, seed: int = 0, draws: int = 4000
     if n < LEAST_FOR_INTERVAL:
         return float("nan"), float("nan")
     means = differences[np.random.default_rng(seed).integers(0, n, (draws, n))].mean(axis=1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return float(low), float(high)
+    return interval(means, n)
 
 
 def holm(p: Sequence[float]) -> np.ndarray:

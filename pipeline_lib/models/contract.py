@@ -123,21 +123,40 @@ class FitData:
 
     def mask(self, session: str, samples: str | pd.DataFrame) -> np.ndarray:
         """Which of `counts` may be believed: bool, the same shape, False = not recorded, hidden, or past the window."""
-        start, length, bin_ticks = self._windows(session, samples)
         rows = self._rows(session, samples)
-        bins = rows["bins"].to_numpy()[:, None]
-        unseen = (self.split.samples["split"].loc[rows.index] != TRAIN).to_numpy()
-        end = np.where(unseen[:, None], bins - self.split.forward_bins, bins)
-        inside = np.arange(length) - self.split.history_bins < end
-        mask = observed_windows(self.trains[session], start, length, bin_ticks) & inside[:, :, None]
-        mask[np.ix_(unseen, np.arange(length), self.heldout(session))] = False
-        return mask
+        return self._mask(session, rows, (self.split.samples["split"].loc[rows.index] != TRAIN).to_numpy())
 
     def read(self, session: str, samples: str | pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """`counts` and `mask` together, for the price of one."""
-        mask = self.mask(session, samples)
+        return self._counts(session, samples, self.mask(session, samples))
+
+    def inputs(self, session: str, samples: str | pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """`read` as a prediction sees it: held-out units and forward bins are hidden in training windows, too.
+
+        A readout whose inputs knew more in training than they will in a test leans on what is not going to be there.
+        """
+        rows = self._rows(session, samples)
+        return self._counts(session, samples, self._mask(session, rows, np.ones(len(rows), dtype=bool)))
+
+    def ahead(self, session: str, samples: str | pd.DataFrame) -> np.ndarray:
+        """The bins to forecast, the last `split.forward_bins` of each window: bool [S, T]; False past its end."""
+        bins = self._rows(session, samples)["bins"].to_numpy()[:, None]
+        position = np.arange(bins.max(initial=0))
+        return (position >= bins - self.split.forward_bins) & (position < bins)
+
+    def _counts(self, session: str, samples: str | pd.DataFrame, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         counts = bin_windows(self.trains[session], *self._windows(session, samples))
         return np.multiply(counts, mask, out=counts), mask
+
+    def _mask(self, session: str, rows: pd.DataFrame, hidden: np.ndarray) -> np.ndarray:
+        """What was recorded in the windows `rows`, less the held-out units and forward bins of those `hidden` [S]."""
+        start, length, bin_ticks = self._windows(session, rows)
+        bins = rows["bins"].to_numpy()[:, None]
+        end = np.where(hidden[:, None], bins - self.split.forward_bins, bins)
+        inside = np.arange(length) - self.split.history_bins < end
+        mask = observed_windows(self.trains[session], start, length, bin_ticks) & inside[:, :, None]
+        mask[np.ix_(hidden, np.arange(length), self.heldout(session))] = False
+        return mask
 
     def _rows(self, session: str, samples: str | pd.DataFrame) -> pd.DataFrame:
         rows = self.samples(session, samples) if isinstance(samples, str) else samples

@@ -21,7 +21,7 @@ class Config:
 
 
 class MeanRate(Model):
-    """Every bin of a unit is predicted by the mean of its observed training bins."""
+    """Every bin of a unit is predicted by the mean of its observed training bins (if silent, see `mean_rates`)."""
 
     Config = Config
     sees = "nothing"
@@ -50,7 +50,7 @@ class MeanRate(Model):
 
 
 def mean_counts(counts: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Mean spikes a bin of each unit over its observed bins.
+    """Mean spikes a bin of each unit over its observed bins, as `mean_rates` says.
 
     Parameters
     ----------
@@ -58,12 +58,22 @@ def mean_counts(counts: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    float64 [N]. A unit that was never observed takes the mean over the others: any number would do, NaN would not.
+    float64 [N].
     """
-    spikes = counts.sum(axis=(0, 1), dtype=np.float64)
-    bins = mask.sum(axis=(0, 1), dtype=np.float64)
-    mean_of_all = spikes.sum() / max(bins.sum(), 1.0)
-    return np.divide(spikes, bins, out=np.full(len(bins), mean_of_all), where=bins > 0)
+    return mean_rates(counts.sum(axis=(0, 1), dtype=np.float64), mask.sum(axis=(0, 1), dtype=np.float64))
+
+
+def mean_rates(spikes: np.ndarray, bins: np.ndarray) -> np.ndarray:
+    """Expected spikes a bin of units [N] that fired `spikes` times in `bins` observed bins, float64 [N].
+
+    A silent unit is given half a spike in all its bins: to a rate of 0, a single spike in a test would be a surprise of
+    30 bits. One that was never observed takes the mean over the others: any number would do, NaN would not.
+
+    >>> mean_rates(np.array([20.0, 0.0, 0.0]), np.array([100.0, 100.0, 0.0]))
+    array([0.2  , 0.005, 0.1  ])
+    """
+    mean_of_all = max(spikes.sum(), 0.5) / max(bins.sum(), 1.0)
+    return np.divide(np.maximum(spikes, 0.5), bins, out=np.full(len(bins), mean_of_all), where=bins > 0)
 
 
 MODEL = MeanRate

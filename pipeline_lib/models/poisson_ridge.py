@@ -11,12 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline_lib.models.mean_rate import mean_rates
+
 ROWS = 8192
 """Rows of a block: its log-rates stay in the processor's cache."""
 MEMORY = 8
 """Pairs of steps that L-BFGS remembers."""
-SILENT = 1e-9
-"""Spikes a bin of a target that never fired, the floor of the Neural Latents Benchmark."""
+MOST_PASSES = 200
+"""Passes over the data after which a fit stops anyway."""
 
 
 @dataclass
@@ -50,9 +52,8 @@ class Problem:
         self.eigenvalues, self.eigenvectors = np.linalg.eigh(gram / len(self.inputs) - np.outer(mean, mean))
 
     def mean_counts(self) -> np.ndarray:
-        """Spikes a bin of every target [N], at least `SILENT`; a target that was never observed has the mean of all."""
-        spikes, bins = np.maximum(self.spikes, SILENT * self.bins), self.bins
-        return np.divide(spikes, bins, out=np.full(len(bins), spikes.sum() / bins.sum()), where=bins > 0)
+        """Spikes a bin of every target [N], never 0; see `mean_rates`."""
+        return mean_rates(self.spikes, self.bins)
 
     def blocks(self) -> Iterator[slice]:
         """Slices over the rows."""
@@ -60,11 +61,7 @@ class Problem:
 
 
 def fit_poisson_ridge(
-    problem: Problem,
-    ridge: float,
-    start: np.ndarray | None = None,
-    tolerance: float = 1e-6,
-    max_passes: int = 200,
+    problem: Problem, ridge: float, start: np.ndarray | None = None, tolerance: float = 1e-6
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weights and bias of every target, exp(inputs @ weights + bias) being its expected count.
 
@@ -78,7 +75,6 @@ def fit_poisson_ridge(
     ridge : 1 / variance of a Gaussian prior on the weights, above 0.
     start : float64 [H, N] weights to start from.
     tolerance : a target is done when a step is expected to gain less than this, nats a spike.
-    max_passes : passes over the data after which to stop anyway.
 
     Returns
     -------
@@ -94,7 +90,7 @@ def fit_poisson_ridge(
     value, gradient, bias[active] = _evaluate(problem, ridge, active, weights[:, active], bias[active])
     direction = descent.direction(gradient)
     size = np.ones(len(active))
-    for _ in range(max_passes):
+    for _ in range(MOST_PASSES):
         slope = (gradient * direction).sum(axis=0)
         going = -slope > 2 * tolerance * problem.spikes[active]
         if not going.all():
@@ -116,7 +112,7 @@ def fit_poisson_ridge(
         size = np.where(better, 1.0, size / 4)
         direction = np.where(better, descent.direction(gradient), direction)
     else:
-        warnings.warn(f"{len(active)} of {len(targets)} targets not converged in {max_passes} passes", stacklevel=2)
+        warnings.warn(f"{len(active)} of {len(targets)} targets not converged in {MOST_PASSES} passes", stacklevel=2)
     return weights, bias
 
 

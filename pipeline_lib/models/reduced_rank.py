@@ -18,7 +18,8 @@ from scipy.linalg import cho_factor, cho_solve
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import FitData, Model
 from pipeline_lib.models.gaussian import smooth
-from pipeline_lib.models.poisson_ridge import Problem, fit_poisson_ridge, log_rates
+from pipeline_lib.models.poisson_ridge import Problem, fit_poisson_ridge
+from pipeline_lib.models.readouts import Readouts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,80 +63,94 @@ class ReducedRank(Model):
 
     def fit(self, data: FitData, run: Run) -> None:
         """Choose rank and penalty on the validation part; one pair for all groups of a session."""
-        self.weights: dict[str, np.ndarray] = {}
-        self.bias: dict[str, np.ndarray] = {}
+        self.readouts: dict[str, Readouts] = {}
         for number, session in enumerate(data.sessions):
             best = np.inf
             regression = _Regression(self.config, data, session)
             validation = data.validation(session)
-            inputs = _inputs(self.config, data, session, validation)
+            inputs, ahead = _inputs(self.config, data, session, validation), data.ahead(session, validation)
             heldin, history = data.heldin(session), data.split.history_bins
-            counts, mask = (read(session, validation)[:, history:, heldin] for read in (data.counts, data.mask))
+            counts, mask = (values[:, history:, heldin] for values in data.read(session, validation))
             for ridge in self.config.ridge:
-                for rank, weights, bias in regression.solutions(ridge, run):
-                    logs = log_rates(inputs, weights, bias)[..., heldin]
+                for rank, readouts in regression.solutions(ridge, run):
+                    logs = readouts.log_rates(inputs, ahead)[..., heldin]
                     nll = np.where(mask, np.exp(logs) - counts * logs, 0).sum(dtype=np.float64)
                     loss = float(nll / max(int(counts.sum()), 1))
                     run.log({"session": session, "rank": rank, "ridge": ridge, "validation_nll_per_spike": loss})
-                    if loss < best:
-                        best, self.weights[session], self.bias[session] = loss, weights, bias
+                    if session not in self.readouts or loss < best:
+                        best, self.readouts[session] = loss, readouts
             run.progress(number + 1, len(data.sessions), best)
 
     def predict(self, data: FitData, session: str, samples: pd.DataFrame) -> np.ndarray:
         """Expected counts from the smoothed spikes of the units outside a unit's group."""
         inputs = _inputs(self.config, data, session, samples)
-        return np.exp(log_rates(inputs, self.weights[session], self.bias[session]))
+        return np.exp(self.readouts[session].log_rates(inputs, data.ahead(session, samples)))
 
     def state(self) -> dict[str, np.ndarray]:
-        """`{session}/weights` [kernels x held-in units, units] and `{session}/bias` [units] of the log-rates."""
-        weights = {f"{session}/weights": values for session, values in self.weights.items()}
-        return weights | {f"{session}/bias": values for session, values in self.bias.items()}
+        """`{session}/weights` and `{session}/bias` of its `Readouts`, whose inputs are those of `_inputs`."""
+        each = self.readouts.items()
+        return {f"{session}/{name}": values for session, readouts in each for name, values in vars(readouts).items()}
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Take `state` over."""
         sessions = {name.rpartition("/")[0] for name in state}
-        self.weights = {session: state[f"{session}/weights"] for session in sessions}
-        self.bias = {session: state[f"{session}/bias"] for session in sessions}
+        self.readouts = {name: Readouts(state[f"{name}/weights"], state[f"{name}/bias"]) for name in sessions}
+
+
+@dataclass
+class _Bins:
+    """Some bins of the training windows: `inputs` float32 [R, F], `counts` and `observed` [R, N]."""
+
+    inputs: np.ndarray
+    counts: np.ndarray
+    observed: np.ndarray
 
 
 class _Regression:
-    """The moments of a session's training bins, from which every regression follows."""
+    """A session's training bins and the moments of those in the windows, from which every regression follows.
+
+    `zones`: the bins of the windows and, if there are any, those to forecast.
+    """
 
     def __init__(self, config: Config, data: FitData, session: str) -> None:
         samples, history = data.samples(session, "train"), data.split.history_bins
-        counts, observed = (read(session, samples)[:, history:] for read in (data.counts, data.mask))
-        kept, self.seen = observed.any(axis=2), observed.any(axis=(0, 1))
-        self.usual = np.log(max(float(counts.sum(dtype=np.int64)), 0.5) / observed.sum())
+        counts, observed = (values[:, history:] for values in data.read(session, samples))
+        inputs, ahead = _inputs(config, data, session, samples), data.ahead(session, samples)
+        zones = [observed.any(axis=2) & zone for zone in (~ahead, ahead)]
+        self.zones = [_Bins(inputs[rows], counts[rows], observed[rows]) for rows in zones if rows.any()]
         self.config, self.units, self.heldin = config, counts.shape[2], data.heldin(session)
-        self.counts, self.observed = counts[kept], None if observed.all() else observed[kept]
-        self.inputs = _inputs(config, data, session, samples)[kept]
+        self.usual = np.log(max(float(counts.sum(dtype=np.int64)), 0.5) / observed.sum())
+        self.inputs, counts = self.zones[0].inputs, self.zones[0].counts
         mean = self.inputs.mean(axis=0, dtype=np.float64)
         # Divided by its root mean, a Poisson count has variance 1: no unit counts for more because it fires more.
-        scale = np.sqrt(np.maximum(self.counts.mean(axis=0, dtype=np.float64), 1e-6))
-        targets = (self.counts / scale).astype(np.float32)
+        scale = np.sqrt(np.maximum(counts.mean(axis=0, dtype=np.float64), 1e-6))
+        targets = (counts / scale).astype(np.float32)
         self.gram = self.inputs.T @ self.inputs - len(self.inputs) * np.outer(mean, mean)
         self.cross = self.inputs.T @ targets - len(self.inputs) * np.outer(mean, targets.mean(axis=0, dtype=np.float64))
 
-    def solutions(self, ridge: float, run: Run) -> list[tuple[int, np.ndarray, np.ndarray]]:
-        """Rank, weights [inputs, N] and bias [N], by rank; a unit has weight 0 on every unit of its own group.
+    def solutions(self, ridge: float, run: Run) -> list[tuple[int, Readouts]]:
+        """Readouts of the inputs by rank; a unit has weight 0 on every unit of its own group.
 
-        One that was never observed has the mean rate of all.
+        Windows and bins to forecast share the directions. A unit that was never observed has the mean rate of all.
         """
-        ranks = sorted(self.config.rank)
-        found = [(rank, np.zeros((len(self.gram), self.units)), np.full(self.units, self.usual)) for rank in ranks]
+        weights, bias = np.zeros((len(self.zones), len(self.gram), self.units)), np.full(self.units, self.usual)
+        found = [
+            (rank, Readouts(weights.copy(), np.stack([bias] * len(self.zones)))) for rank in sorted(self.config.rank)
+        ]
         group = np.full(self.units, -1)
         group[self.heldin] = np.arange(len(self.heldin)) % self.config.groups
         kernels = len(self.config.smoothing)
-        for left_out in np.unique(group[self.seen]):
+        for left_out in np.unique(group):
             run.stop_if_asked()
-            targets = np.flatnonzero((group == left_out) & self.seen)
             chosen = np.flatnonzero(np.tile(group[self.heldin] != left_out, kernels))
             directions = self._directions(chosen, ridge)
-            for rank, weights, bias in found:
-                kept = directions[:, :rank]
-                readout, offset = self._read_out(chosen, kept, targets)
-                weights[np.ix_(chosen, targets)] = kept @ readout
-                bias[targets] = offset
+            for zone, bins in enumerate(self.zones):
+                targets = np.flatnonzero((group == left_out) & bins.observed.any(axis=0))
+                for rank, readouts in found:
+                    kept = directions[:, :rank]
+                    readout, offset = _read_out(bins, chosen, kept, targets)
+                    readouts.weights[zone][np.ix_(chosen, targets)] = kept @ readout
+                    readouts.bias[zone, targets] = offset
         return found
 
     def _directions(self, chosen: np.ndarray, ridge: float) -> np.ndarray:
@@ -146,7 +161,8 @@ class _Regression:
         if not len(chosen):  # the only held-in unit there is: nothing may predict it but its mean
             return np.zeros((0, 1))
         gram = self.gram[np.ix_(chosen, chosen)]
-        penalised = gram + ridge * (np.trace(gram) / len(chosen)) * np.eye(len(chosen))
+        strength = max(ridge * np.trace(gram) / len(chosen), 1e-9)  # 0 of silent units
+        penalised = gram + strength * np.eye(len(chosen))
         cross = self.cross[chosen]
         fitted = cho_solve(cho_factor(penalised), cross)
         _, vectors = np.linalg.eigh(cross.T @ fitted)
@@ -154,24 +170,20 @@ class _Regression:
         spread = np.sqrt(np.maximum(np.einsum("ij,ij->j", directions, gram @ directions) / len(self.inputs), 1e-12))
         return directions / spread
 
-    def _read_out(self, chosen: np.ndarray, directions: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, ...]:
-        inputs = (self.inputs[:, chosen] @ directions).astype(np.float32)  # 0 where nothing was chosen
-        observed = None if self.observed is None else self.observed[:, targets]
-        problem = Problem(inputs, self.counts[:, targets], observed, np.full(len(targets), -1))
-        return fit_poisson_ridge(problem, READOUT_RIDGE, tolerance=1e-5)
+
+def _read_out(bins: _Bins, chosen: np.ndarray, directions: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Weights [directions, targets] and bias [targets] of the Poisson readout of some inputs' combinations."""
+    inputs = (bins.inputs[:, chosen] @ directions).astype(np.float32)  # 0 where nothing was chosen
+    seen = bins.observed[:, targets]
+    problem = Problem(inputs, bins.counts[:, targets], None if seen.all() else seen, np.full(len(targets), -1))
+    return fit_poisson_ridge(problem, READOUT_RIDGE, tolerance=1e-5)
 
 
 def _inputs(config: Config, data: FitData, session: str, samples: pd.DataFrame) -> np.ndarray:
     """Root of the smoothed counts, float32 [S, T, kernels x held-in units], kernel by kernel; 0 where not observed."""
     heldin = data.heldin(session)
-    counts, mask = (read(session, samples)[..., heldin] for read in (data.counts, data.mask))
-    # The bins to forecast are known in training only, and are no inputs there either.
-    bins = samples["bins"].to_numpy()[:, None] + data.split.history_bins - data.split.forward_bins
-    mask = mask & (np.arange(mask.shape[1]) < bins)[:, :, None]
-    each = [
-        np.sqrt(smooth(counts * mask, mask, sd / data.split.bin_size, data.split.history_bins))
-        for sd in config.smoothing
-    ]
+    counts, mask = (values[..., heldin] for values in data.inputs(session, samples))
+    each = [np.sqrt(smooth(counts, mask, sd / data.split.bin_size, data.split.history_bins)) for sd in config.smoothing]
     return np.nan_to_num(np.concatenate(each, axis=2), copy=False, nan=0.0)
 
 

@@ -1,12 +1,13 @@
 """Smoothed spikes and a Poisson readout: what the other units tell about a unit, without a model of dynamics.
 
-The baseline of the Neural Latents Benchmark (Pei et al. 2021) with two changes: kernel width and penalty are chosen
-on the validation part, and no unit is ever predicted from its own spikes, so that its held-in scores are honest too.
+The baseline of the Neural Latents Benchmark (Pei et al. 2021) with three changes: kernel width and penalty are chosen
+on the validation part; no unit is ever predicted from its own spikes, so that its held-in scores are honest too; and
+bins to forecast have a readout of their own (the benchmark's baseline makes no forecasts).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import FitData, Model
 from pipeline_lib.models.gaussian import smooth
 from pipeline_lib.models.poisson_ridge import Problem, fit_poisson_ridge, log_rates
+from pipeline_lib.models.readouts import Readouts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,24 +53,23 @@ class Smoothing(Model):
     random = False
 
     def fit(self, data: FitData, run: Run) -> None:
-        """Choose the kernel at the middle penalty, then the penalty; then fit the readout to all units."""
+        """Choose the kernel at the middle penalty, then the penalty; then fit the readouts to all units."""
         self.encoders: dict[str, Encoder] = {}
-        self.readouts: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self.readouts: dict[str, Readouts] = {}
         for session in data.sessions:
             search = _Search(self.config, data, session, run)
             self.encoders[session], self.readouts[session] = search.best(np.arange(data.trains[session].n_units))
 
     def predict(self, data: FitData, session: str, samples: pd.DataFrame) -> np.ndarray:
         """Expected counts from the other units' smoothed spikes in the same window and its history."""
-        inputs = self.encoders[session].inputs(Windows.read(data, session, samples))
-        return np.exp(log_rates(inputs, *self.readouts[session]))
+        windows = Windows.read(data, session, samples)
+        return np.exp(self.readouts[session].log_rates(self.encoders[session].inputs(windows), windows.ahead))
 
     def state(self) -> dict[str, np.ndarray]:
-        """Per session the fields of its `Encoder`, and `weights` [held-in units, units] and `bias` of its readout."""
+        """Per session the fields of its `Encoder` and those of its `Readouts`."""
         arrays = {}
         for session, encoder in self.encoders.items():
-            weights, bias = self.readouts[session]
-            for name, value in (vars(encoder) | {"weights": weights, "bias": bias}).items():
+            for name, value in (vars(encoder) | vars(self.readouts[session])).items():
                 arrays[f"{session}/{name}"] = np.asarray(value)
         return arrays
 
@@ -78,25 +79,33 @@ class Smoothing(Model):
         for session in {name.rpartition("/")[0] for name in state}:
             units, sd, offset, center, scale = (state[f"{session}/{field.name}"] for field in fields(Encoder))
             self.encoders[session] = Encoder(units, float(sd), float(offset), center, scale)
-            self.readouts[session] = state[f"{session}/weights"], state[f"{session}/bias"]
+            self.readouts[session] = Readouts(state[f"{session}/weights"], state[f"{session}/bias"])
 
 
 @dataclass
 class Windows:
-    """Counts and mask of some windows, [S, history + T, N]."""
+    """Some windows: what is to be predicted, and what it may be predicted from.
+
+    `counts` and `mask` [S, T, N], without the history; `inputs` and `shown` [S, history + T, N], held-out units and
+    forward bins hidden; `ahead` [S, T], the forward bins.
+    """
 
     counts: np.ndarray
     mask: np.ndarray
-    history: int
+    inputs: np.ndarray
+    shown: np.ndarray
+    ahead: np.ndarray
 
     @classmethod
     def read(cls, data: FitData, session: str, samples: pd.DataFrame) -> Windows:
         """The windows `samples`, as far as the model may see them."""
-        return cls(data.counts(session, samples), data.mask(session, samples), data.split.history_bins)
+        counts, mask = (values[:, data.split.history_bins :] for values in data.read(session, samples))
+        return cls(counts, mask, *data.inputs(session, samples), data.ahead(session, samples))
 
-    def scored(self, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Counts and mask of some units without the history, [S, T, units]."""
-        return self.counts[:, self.history :, units], self.mask[:, self.history :, units]
+    @property
+    def history(self) -> int:
+        """Bins before the window."""
+        return self.inputs.shape[1] - self.counts.shape[1]
 
 
 @dataclass
@@ -117,8 +126,7 @@ class Encoder:
     def learn(cls, units: np.ndarray, sd: float, log_offset: float, train: Windows) -> tuple[Encoder, np.ndarray]:
         """The encoder, scaled by the bins of the training windows where a unit was observed itself, and its inputs."""
         encoder = cls(units, sd, log_offset, np.zeros(len(units), np.float32), np.ones(len(units), np.float32))
-        inputs = encoder._logs(train)
-        _, seen = train.scored(units)
+        inputs, seen = encoder._logs(train), train.shown[:, train.history :, units]
         bins = np.maximum(seen.sum(axis=(0, 1)), 1)
         encoder.center = (inputs.sum(axis=(0, 1), dtype=np.float64, where=seen) / bins).astype(np.float32)
         squares = np.square(inputs - encoder.center).sum(axis=(0, 1), dtype=np.float64, where=seen)
@@ -130,8 +138,8 @@ class Encoder:
         return self._standardise(self._logs(windows))
 
     def _logs(self, windows: Windows) -> np.ndarray:
-        counts, mask = windows.counts[..., self.units], windows.mask[..., self.units]
-        smoothed = smooth(counts, mask, self.sd, windows.history)
+        counts, shown = windows.inputs[..., self.units], windows.shown[..., self.units]
+        smoothed = smooth(counts, shown, self.sd, windows.history)
         smoothed += np.float32(self.log_offset)
         return np.log(smoothed, out=smoothed)
 
@@ -141,14 +149,15 @@ class Encoder:
         logs /= self.scale
         return np.nan_to_num(logs, copy=False, nan=0.0)
 
-    def problem(self, inputs: np.ndarray, windows: Windows, targets: np.ndarray) -> Problem:
-        """The regression of `targets` (rows of units) on the inputs, none on its own."""
-        counts, mask = windows.scored(targets)
+    def problem(self, inputs: np.ndarray, windows: Windows, targets: np.ndarray, ahead: bool = False) -> Problem:
+        """The regression of `targets` (rows of units), none on its own input, in the window or in the bins `ahead`."""
+        counts, mask = windows.counts[..., targets], windows.mask[..., targets]
         own = np.where(np.isin(targets, self.units), np.searchsorted(self.units, targets), -1)
-        if mask.all():
+        if mask.all() and not windows.ahead.any():
             return Problem(inputs.reshape(-1, len(self.units)), counts.reshape(-1, len(targets)), None, own)
-        rows = mask.any(axis=2)
-        return Problem(inputs[rows], counts[rows], mask[rows], own)
+        rows = mask.any(axis=2) & (windows.ahead == ahead)
+        observed = mask[rows]
+        return Problem(inputs[rows], counts[rows], None if observed.all() else observed, own)
 
 
 class _Search:
@@ -161,8 +170,8 @@ class _Search:
         self.heldin, self.bin_size = data.heldin(session), data.split.bin_size
         self.steps = len(data.sessions) * (len(config.smoothing) + len(config.ridge) - 1)
 
-    def best(self, units: np.ndarray) -> tuple[Encoder, tuple[np.ndarray, np.ndarray]]:
-        """The kernel that is best at the middle penalty, the penalty that is best with it, and their readout."""
+    def best(self, units: np.ndarray) -> tuple[Encoder, Readouts]:
+        """The kernel that is best at the middle penalty, the penalty that is best with it, and their readouts."""
         # From the strongest to the weakest: each fit starts near its solution.
         penalties = sorted(self.config.ridge, reverse=True)
         middle = penalties[len(penalties) // 2]
@@ -172,8 +181,11 @@ class _Search:
         by_penalty = self._losses(sd, [ridge for ridge in penalties if ridge != middle], encoder, inputs)
         by_penalty[middle] = by_kernel[sd]
         ridge = min(penalties, key=lambda tried: by_penalty[tried])
-        weights, bias = fit_poisson_ridge(encoder.problem(inputs, self.train, units), ridge)
-        return encoder, (weights.astype(np.float32), bias.astype(np.float32))
+        fits = [fit_poisson_ridge(encoder.problem(inputs, self.train, units), ridge)]
+        if (self.train.mask & self.train.ahead[:, :, None]).any():
+            fits.append(_forecast(encoder.problem(inputs, self.train, units, ahead=True), ridge))
+        weights, bias = (np.stack(each).astype(np.float32) for each in zip(*fits, strict=True))
+        return encoder, Readouts(weights, bias)
 
     def _learn(self, sd: float) -> tuple[Encoder, np.ndarray]:
         return Encoder.learn(self.heldin, sd / self.bin_size, self.config.log_offset, self.train)
@@ -181,7 +193,7 @@ class _Search:
     def _losses(self, sd: float, ridges: list[float], encoder: Encoder, inputs: np.ndarray) -> dict[float, float]:
         """By penalty: Poisson negative log-likelihood (nats, no factorials) a spike of the held-in validation bins."""
         problem, unseen = encoder.problem(inputs, self.train, self.heldin), encoder.inputs(self.validation)
-        counts, mask = self.validation.scored(self.heldin)
+        counts, mask = self.validation.counts[..., self.heldin], self.validation.mask[..., self.heldin]
         losses = {}
         weights = None
         for ridge in ridges:
@@ -195,6 +207,19 @@ class _Search:
             self.run.log(row)
             self.run.progress(len(self.run.rows), self.steps, loss)
         return losses
+
+
+def _forecast(problem: Problem, ridge: float) -> tuple[np.ndarray, np.ndarray]:
+    """Weights and bias of bins to forecast, penalised as if their inputs had mean 0 and variance 1.
+
+    Means over the few bins in reach vary far more there than inside the window, by which inputs are scaled.
+    """
+    mean, spread = problem.inputs.mean(axis=0, dtype=np.float64), problem.inputs.std(axis=0, dtype=np.float64)
+    spread = np.where(spread > 0, spread, 1)
+    standard = replace(problem, inputs=((problem.inputs - mean) / spread).astype(np.float32))
+    weights, bias = fit_poisson_ridge(standard, ridge)
+    weights /= spread[:, None]
+    return weights, bias - mean @ weights
 
 
 MODEL = Smoothing

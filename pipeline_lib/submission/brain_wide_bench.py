@@ -35,10 +35,13 @@ def write(
         samples, rates = rates_of(fit_dir, split, session, "test")
         heldout, trial = np.sort(split.heldout[session]), samples["trial"].to_numpy(dtype=np.int64)
         number = np.where(trial < 0, samples.index.to_numpy(dtype=np.int64), trial)
-        shown = rates.shape[1] - split.forward_bins
+        # The bins to forecast end each trial, wherever that is.
+        shown = samples["bins"].to_numpy()[:, None] - split.forward_bins
+        position, ahead = np.arange(shown.max(initial=0)), shown + np.arange(split.forward_bins)
+        window = np.where((position < shown)[:, :, None], rates[:, position][:, :, heldout], np.nan)
         tasks = {
-            "co_smoothing": (rates[:, :shown][:, :, heldout], heldout),
-            "forecasting": (rates[:, shown:], np.arange(rates.shape[2])),
+            "co_smoothing": (window, heldout),
+            "forecasting": (np.take_along_axis(rates, ahead[:, :, None], axis=1), np.arange(rates.shape[2])),
         }
         posed = {task: arrays for task, arrays in tasks.items() if arrays[0].size}
         if not posed:

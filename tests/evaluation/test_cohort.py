@@ -1,5 +1,6 @@
 """All fits of a cohort in one table; and what of it is scored when one of them failed."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from pipeline_lib.config import Config
 from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.cohort import Scoring, evaluate_fits
 from pipeline_lib.evaluation.evaluate import evaluate
-from pipeline_lib.evaluation.leftover import leftover_scores
+from pipeline_lib.evaluation.leftover import available_scores, leftover_scores
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import Cohort, ModelPlan, Plan, Session
 from pipeline_lib.training.fit import fit
@@ -87,10 +88,28 @@ def test_a_model_that_failed_does_not_take_the_scores_of_the_others(results: Pat
     log.parent.mkdir(parents=True)
     log.write_text("FitError")
     assert leftover(results, tmp_path / "c") == {("mean_rate", 0), ("mean_rate", 1), ("psth", 0)}
-    scores = results / "scores/small/metrics.parquet"
-    scores.parent.mkdir(parents=True)
-    scores.touch()
-    assert leftover(results, tmp_path / "d") == set(), "scored as a whole"
+
+
+def test_scores_of_fits_that_have_failed_since_are_not_taken(results: Path, tmp_path: Path) -> None:
+    """The last run had them all; this one made a fit anew and failed, or made it and could not score it."""
+    scores, log = results / "scores/small/metrics.parquet", results / "logs/fit/small/psth/seed1.log"
+    for file in (scores, log):
+        file.parent.mkdir(parents=True)
+        file.touch()
+
+    def taken(name: str) -> bool:
+        (tmp_path / name).mkdir()
+        return scores in available_scores(plan(results), Paths(str(results)), tmp_path / name)
+
+    assert taken("a") and leftover(results, tmp_path / "whole") == set()
+    made = results / "fits/small/psth/seed1/manifest.json"
+    os.utime(made, ns=(0, scores.stat().st_mtime_ns + 1))
+    assert not taken("b")
+    made.unlink()
+    assert not taken("c")
+    assert leftover(results, tmp_path / "d") == {("mean_rate", 0), ("mean_rate", 1), ("psth", 0)}
+    (results / "splits/small.parquet").unlink()
+    assert leftover(results, tmp_path / "e") == set(), "of another split"
 
 
 def test_predictions_that_cannot_be_scored_are_said_and_the_rest_is(

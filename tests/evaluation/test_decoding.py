@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import balanced_accuracy_score, r2_score
 from sklearn.model_selection import GridSearchCV, KFold
 
+from pipeline_lib.evaluation import decoding
 from pipeline_lib.evaluation.decoding import (
     ALPHAS,
     PIECES,
@@ -20,10 +21,12 @@ from pipeline_lib.evaluation.decoding import (
 )
 
 
-@pytest.mark.parametrize(("rows", "noise"), [(203, 0.01), (203, 3.0), (57, 30.0)])
-def test_ridge_is_the_benchmarks_grid_search(rows: int, noise: float) -> None:
+@pytest.mark.parametrize(("rows", "noise"), [(203, 0.01), (203, 0.3), (203, 3.0), (57, 30.0)])
+@pytest.mark.parametrize("drift", [0.0, 1.0])
+def test_ridge_is_the_benchmarks_grid_search(rows: int, noise: float, drift: float) -> None:
+    """Where the means drift from fold to fold, each readout needs the bias of its own folds."""
     rng = np.random.default_rng(rows)
-    inputs = rng.gamma(1.0, 0.1, (rows, 12)) * np.linspace(0.1, 2, 12)
+    inputs = rng.gamma(1.0, 0.1, (rows, 12)) * np.linspace(0.1, 2, 12) + drift * np.linspace(0, 1, rows)[:, None]
     targets = inputs @ rng.standard_normal((12, 2)) + noise * rng.standard_normal((rows, 2)) + [3.0, -1.0]
     other = GridSearchCV(Ridge(), {"alpha": ALPHAS}, cv=KFold(5), scoring="r2").fit(inputs, targets)
     found = fit_ridge(inputs, targets)
@@ -89,15 +92,49 @@ def test_classes_are_decoded_as_a_weighted_logistic_regression_does() -> None:
 
 
 def test_the_penalty_matches_scikit_learns_where_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline_lib.evaluation import decoding
-
     monkeypatch.setattr(decoding, "STRENGTHS", np.array([2.0]))
     rng = np.random.default_rng(2)
-    inputs, label = rng.standard_normal((90, 6)), rng.integers(3, size=90)
-    unseen = rng.standard_normal((200, 6))
+    scale = np.logspace(-2, 2, 6)  # the penalty is of inputs of variance 1
+    inputs, label = rng.standard_normal((90, 6)) * scale, rng.integers(3, size=90)
+    unseen = rng.standard_normal((200, 6)) * scale
     other = LogisticRegression(C=0.5, class_weight="balanced", tol=1e-8, max_iter=5000)
     other.fit((inputs - inputs.mean(axis=0)) / inputs.std(axis=0), label)
     expected = other.predict((unseen - inputs.mean(axis=0)) / inputs.std(axis=0))
+    found = decode_classes(inputs, label, unseen)
+    assert (found == expected).mean() > 0.99
+    silent = np.concatenate([inputs, np.full((90, 1), 7.0)], axis=1)  # says nothing: it never changes
+    assert np.array_equal(
+        decode_classes(silent, label, np.concatenate([unseen, np.full((200, 1), 7.0)], axis=1)), found
+    )
+
+
+@pytest.mark.parametrize("signal", [0.2, 2.0])
+def test_the_penalty_is_that_of_the_least_loss_where_it_was_not_fitted(
+    signal: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folds dealt class by class; losses of scikit-learn's fits, every class of a fold weighing as much as another."""
+    strengths = np.logspace(-1, 3, 5)
+    monkeypatch.setattr(decoding, "STRENGTHS", strengths)
+    rng = np.random.default_rng(5)
+    label = np.sort(rng.choice(3, 60, p=[0.6, 0.1, 0.3]))  # sorted: contiguous folds would miss whole classes
+    inputs = rng.standard_normal((60, 12)) + signal * np.eye(3, 12)[label]
+    unseen = rng.standard_normal((300, 12)) + signal * np.eye(3, 12)[rng.integers(3, size=300)]
+    centre, scale = inputs.mean(axis=0), inputs.std(axis=0)
+    x, fold = (inputs - centre) / scale, np.empty(60, int)
+    for name in range(3):
+        fold[label == name] = np.arange((label == name).sum()) % 5
+
+    def fitted(strength: float, rows: np.ndarray) -> LogisticRegression:
+        return LogisticRegression(C=1 / strength, class_weight="balanced", max_iter=5000).fit(x[rows], label[rows])
+
+    losses = np.zeros(len(strengths))
+    for place, strength in enumerate(strengths):
+        for number in range(5):
+            own = fold == number
+            logs = fitted(strength, ~own).predict_log_proba(x[own])[np.arange(own.sum()), label[own]]
+            classes = [logs[label[own] == name].mean() for name in np.unique(label[own])]
+            losses[place] -= own.sum() * np.mean(classes)
+    expected = fitted(strengths[np.argmin(losses)], fold >= 0).predict((unseen - centre) / scale)
     assert (decode_classes(inputs, label, unseen) == expected).mean() > 0.99
 
 
@@ -131,5 +168,7 @@ def test_speed_correlation_is_the_formula() -> None:
         correlations.append((x @ y) / np.sqrt((x @ x) * (y @ y)))
     assert speed_correlation(rates, known, timing, group) == pytest.approx(np.mean(correlations), abs=1e-10)
     assert np.isnan(speed_correlation(rates, known, np.ones(30), group))
+    constant = np.where(group == "x", 1.0, timing)  # a group of one time has no correlation, and spoils no other
+    assert speed_correlation(rates, known, constant, group) == pytest.approx(np.mean(correlations[1:]), abs=1e-10)
     slow = np.linspace(0, 1, 30)[:, None, None] * np.arange(12)[:, None] * np.ones(5)
     assert speed_correlation(slow, known, -np.linspace(0, 1, 30), group) == pytest.approx(-1)

@@ -156,6 +156,15 @@ def test_a_rate_that_is_no_expectation_is_refused_where_a_bin_was_observed(data,
         poisson_sums(counts, estimate)
 
 
+def test_an_estimate_that_is_no_number_is_refused_where_the_truth_is_known(data) -> None:
+    _, estimate, rates = data
+    estimate[2, 3, 1] = np.nan
+    with pytest.raises(InputError, match="finite wherever the truth is known"):
+        square_sums(rates, estimate)
+    rates[2, 3, 1] = np.nan
+    assert square_sums(rates, estimate).bins.sum() == rates.size - 1
+
+
 def test_arrays_of_different_shape_are_refused(data) -> None:
     counts, estimate, _ = data
     with pytest.raises(InputError, match="shape"):
@@ -198,6 +207,13 @@ def test_r2_is_scikit_learns(data) -> None:
     rates[:, :, 3] = estimate[:, :, 3] = 0.2
     found = r2(square_sums(rates, estimate).total())
     assert found == pytest.approx(r2_score(rates.reshape(-1, 6), estimate.reshape(-1, 6)), abs=1e-10)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_r2_does_not_depend_on_the_unit_of_measurement(data, scale: float) -> None:
+    _, estimate, rates = data
+    one, other = (r2(square_sums(k * rates, k * estimate).total()) for k in (1.0, scale))
+    assert other == pytest.approx(one, abs=1e-9)
 
 
 def test_r2_leaves_out_unknown_bins(data) -> None:
@@ -267,6 +283,27 @@ def test_psth_r2_of_all_trials_is_the_benchmarks() -> None:
     assert found == pytest.approx(r2_score(np.concatenate(true), np.concatenate(predicted)), abs=1e-10)
 
 
+def test_a_smoothed_psth_reaches_three_standard_deviations_and_no_further() -> None:
+    pulse = np.zeros((1, 21, 1))
+    pulse[0, 10] = 1
+    smooth = smoothed_psths(pulse, np.array(["a"]), 2.0)[1][0, :, 0]
+    assert np.flatnonzero(smooth).tolist() == list(range(4, 17))
+
+
+def test_without_spikes_or_without_anything_to_explain_no_score_is_defined() -> None:
+    """Not minus infinity, nor minus a million: one silent session would decide the mean of a cohort."""
+    silent = poisson_sums(np.zeros((3, 4, 2)), np.full((3, 4, 2), 0.1)).total()
+    for null in (None, np.full(2, 0.2)):
+        assert np.isnan(bits_per_spike(silent, null)) and np.isnan(poisson_d2(silent, null))
+    one_bin = poisson_sums(np.full((1, 1, 1), 3.0), np.full((1, 1, 1), 2.0)).total()
+    assert np.isnan(poisson_d2(one_bin)) and poisson_d2(one_bin, np.array([2.0])) == pytest.approx(0)
+
+
+def test_units_that_never_spike_have_no_psth_to_score() -> None:
+    value, units = psth_r2(np.zeros((4, 5, 2)), np.ones((4, 5, 2)), np.zeros(4), 0.0)
+    assert np.isnan(value) and units == 0
+
+
 def test_smoothing_a_psth_keeps_a_flat_one_and_averages_a_rough_one() -> None:
     flat = np.ones((4, 20, 2))
     ramp = np.broadcast_to(np.linspace(1, 2, 20)[None, :, None], (4, 20, 2))
@@ -284,6 +321,6 @@ def test_smoothing_a_psth_keeps_a_flat_one_and_averages_a_rough_one() -> None:
 def test_any_counts_and_rates_give_the_benchmarks_number(counts: np.ndarray, rates: np.ndarray) -> None:
     found = bits_per_spike(poisson_sums(counts, rates).total())[0]
     if counts.sum() == 0:
-        assert not np.isfinite(found)
+        assert np.isnan(found)
     else:
         assert found == pytest.approx(bits_by_hand(counts.astype(float), rates), rel=1e-9, abs=1e-10)

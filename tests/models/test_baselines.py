@@ -75,12 +75,14 @@ def test_own_spikes_never_change_own_prediction(
             assert np.abs(after - before).max() > 1e-3  # the other units do listen
 
 
+@pytest.mark.parametrize("part", ["train", "test"])
 @pytest.mark.parametrize("name", BASELINES[2:])
 def test_forward_bins_never_change_a_prediction(
-    cohort: Cohort, models: dict[str, Model], name: str, tmp_path: Path
+    cohort: Cohort, models: dict[str, Model], name: str, part: str, tmp_path: Path
 ) -> None:
+    """Nor those of training windows: a readout fitted to inputs that a test hides would lean on them."""
     data = open_cohort(*cohort)
-    samples = data.samples("small0", "test")
+    samples = data.samples("small0", part)
     unit = int(data.heldin("small0")[0])
     ends = samples["start_tick"].to_numpy() + samples["bins"].to_numpy() * data.split.bin_ticks
     burst = (ends[:, None] - np.arange(1, data.split.forward_bins * data.split.bin_ticks, 37)).ravel()
@@ -108,7 +110,7 @@ def test_batch_composition_and_order_do_not_matter(cohort: Cohort, models: dict[
 
 def test_reading_test_windows_while_fitting_is_refused(cohort: Cohort) -> None:
     data = open_cohort(*cohort, fitting=True)
-    for read in (data.counts, data.mask):
+    for read in (data.counts, data.mask, data.inputs):
         with pytest.raises(LeakageError):
             read("small0", "test")
         with pytest.raises(LeakageError):
@@ -129,6 +131,22 @@ def test_heldout_units_and_forward_bins_are_hidden_outside_training(cohort: Coho
         assert mask[:, history:-forward, data.heldin("small0")].all()
         assert mask[..., heldout].any() != hidden
         assert mask[:, -forward:].any() != hidden
+        inputs, shown = data.inputs("small0", part)  # what a test hides is no input in training either
+        assert not shown[..., heldout].any() and not shown[:, -forward:].any()
+        inside = np.ix_(range(len(mask)), range(history + 50 - forward), data.heldin("small0"))
+        np.testing.assert_array_equal(shown[inside], mask[inside])
+        np.testing.assert_array_equal(inputs, counts * shown)
+
+
+def test_the_bins_ahead_are_the_last_of_each_window(tmp_path: Path) -> None:
+    made = recording("small0", trials=40)
+    made.trials["stop"] = made.trials["start"] + np.where(np.arange(40) % 2, 1.0, 0.6)
+    data = open_cohort(*write_cohort(tmp_path, replace(WINDOWS, after=None), SPLITS, [made]))
+    samples = data.samples("small0", "train")
+    ahead = data.ahead("small0", samples)
+    assert ahead.shape == (len(samples), 50) and set(samples["bins"]) == {30, 50}
+    for bins, row in zip(samples["bins"], ahead, strict=True):
+        assert np.flatnonzero(row).tolist() == list(range(bins - 5, bins))
 
 
 # Against direct computations
@@ -235,7 +253,7 @@ def test_poisson_ridge_does_not_mix_targets() -> None:
     alone, alone_bias = fit_poisson_ridge(Problem(inputs, counts[:, :1], None, own[:1]), 10.0)
     np.testing.assert_allclose(weights[:, :1], alone, atol=1e-5)
     np.testing.assert_allclose(bias[:1], alone_bias, atol=1e-5)
-    assert np.isfinite(bias).all() and not weights[:, 2].any() and np.exp(bias[2]) < 1e-8
+    assert np.isfinite(bias).all() and not weights[:, 2].any() and np.exp(bias[2]) == pytest.approx(0.5 / 4000)
 
 
 # As science
@@ -292,6 +310,44 @@ def test_each_baseline_beats_the_one_below(cohort: Cohort, models: dict[str, Mod
     assert min(smoothing, gpfa, reduced_rank) > psth + 0.02 and psth > mean_rate + 0.1
     for name in BASELINES[2:]:
         assert gain(models[name], heldout) > gain(models["mean_rate"], heldout) + 0.05
+
+
+def test_forecasts_beat_the_mean_rate_and_a_readout_of_the_window(tmp_path: Path) -> None:
+    """What precedes a bin says less than what surrounds it: a readout made for the one is too bold for the other."""
+    cohort = write_cohort(tmp_path, made=[recording("small0", trials=200)])
+    data = open_cohort(*cohort)
+    samples, forward = data.samples("small0", "test"), data.split.forward_bins
+    starts, bins = samples["start_tick"].to_numpy(), int(samples["bins"].max())
+    spikes = bin_windows(data.trains["small0"], starts, bins, data.split.bin_ticks)[:, bins - forward :]
+
+    def gain(forecaster: Model) -> float:
+        rates = forecaster.predict(data, "small0", samples)[:, bins - forward :].astype(float)
+        return (spikes * np.log(rates) - rates).sum() / spikes.sum() / np.log(2)
+
+    mean_rate = gain(fitted(cohort, "mean_rate", tmp_path / "mean_rate")[0])
+    # Latents of a Gaussian process know how little they know: for GPFA one readout would nearly do.
+    for name, bolder in (("smoothing", 0.05), ("reduced_rank", 0.02), ("gpfa", -0.02)):
+        model, _ = fitted(cohort, name, tmp_path / name, **SMALL.get(name, {}))
+        of_the_window = load_model(name)(model.config, 0)
+        of_the_window.load_state(
+            {key: array[:1] if key.endswith(("/weights", "/bias")) else array for key, array in model.state().items()}
+        )
+        assert gain(model) > mean_rate + 0.02
+        assert gain(model) > gain(of_the_window) + bolder
+
+
+def test_a_silent_unit_is_given_half_a_spike(tmp_path: Path) -> None:
+    """Not a rate of 0 or next to it, to which a single spike in the test would be a surprise of 30 bits."""
+    made = recording("small0", trials=30)
+    keep = made.spike_units != 1
+    made.spike_times, made.spike_units = made.spike_times[keep], made.spike_units[keep]
+    cohort = write_cohort(tmp_path, WINDOWS, replace(SPLITS, forward=0.0), [made])
+    data = open_cohort(*cohort)
+    expected = 0.5 / data.mask("small0", "train")[:, data.split.history_bins :, 1].sum()
+    for name in ("mean_rate", "smoothing", "gpfa", "reduced_rank", "glm"):
+        model, _ = fitted(cohort, name, tmp_path / name, **SMALL.get(name, {}))
+        rates = model.predict(data, "small0", data.samples("small0", "test"))
+        np.testing.assert_allclose(rates[:, :, 1], expected, rtol=1e-5)
 
 
 def test_state_alone_makes_the_same_predictions(cohort: Cohort, models: dict[str, Model]) -> None:

@@ -1,5 +1,6 @@
 """Gaussian-process factor analysis against the whole Gaussian written out, and what its steps must do."""
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.gpfa.em import start, steps
 from pipeline_lib.models.gpfa.model import Gpfa, _cut
-from pipeline_lib.models.gpfa.posterior import Parameters, Posterior, covariance, groups
+from pipeline_lib.models.gpfa.posterior import Parameters, Posterior, covariance, groups, inverse
 from pipeline_lib.models.gpfa.readout import fit_readout
 from pipeline_lib.models.gpfa.settings import Config
 from pipeline_lib.training.run import Run
@@ -68,6 +69,7 @@ def test_posterior_and_likelihood_are_those_of_the_whole_gaussian(parameters, ob
     values, mask = observed
     patterns = list(groups(mask))
     assert sorted(len(group.rows) for group in patterns) == [1, 2, 2]
+    assert [len(group.rows) for group in groups(np.ones((1, 2, 3), bool))] == [1]
     for group in patterns:
         posterior = Posterior(parameters, np.where(group.mask, values[group.rows], 99.0), group.mask)
         expected = [by_hand(parameters, values[row], group.mask) for row in group.rows]
@@ -95,6 +97,67 @@ def test_a_unit_taken_back_is_a_unit_never_seen(parameters, observed) -> None:
             without[:, unit] = False
             expected = [by_hand(parameters, values[row], without)[0].T for row in group.rows]
             np.testing.assert_allclose(posterior.without(unit), expected, atol=1e-9)
+
+
+def test_the_prior_is_that_of_the_paper() -> None:
+    assert covariance(2.0, 3)[0] == pytest.approx([1.0, 0.999 * np.exp(-1 / 8), 0.999 * np.exp(-4 / 8)])
+
+
+def test_a_matrix_that_is_no_covariance_is_refused() -> None:
+    with pytest.raises(np.linalg.LinAlgError):
+        inverse(np.diag([1.0, -1.0]))
+
+
+def test_it_starts_from_probabilistic_pca() -> None:
+    """Noise is the mean of the eigenvalues left out, and taken off the others; what was not seen is no matter."""
+    rng = np.random.default_rng(0)
+    vectors, values = np.linalg.qr(rng.standard_normal((6, 6)))[0], np.array([9.5, 4.5, 0.8, 0.6, 0.4, 0.2])
+    whole = vectors * values @ vectors.T
+    factors = vectors[:, :2] * [3.0, 2.0]
+    values = rng.standard_normal((20, 30, 6))
+    values = np.linalg.qr(values.reshape(600, 6) - values.mean(axis=(0, 1)))[0] * np.sqrt(600)  # uncorrelated
+    values = (values @ np.linalg.cholesky(whole).T + 7.0).reshape(20, 30, 6)
+    begun = start(values, np.ones(values.shape, bool), 2, 3.0)
+    np.testing.assert_allclose(begun.loadings @ begun.loadings.T, factors @ factors.T, atol=1e-9)
+    np.testing.assert_allclose(begun.offset, 7.0)
+    rest = np.diag(whole) - (factors**2).sum(axis=1)
+    np.testing.assert_allclose(begun.noise, np.maximum(rest, 0.1 * np.diag(whole)), atol=1e-9)
+    assert begun.timescales.tolist() == [12.0, 0.75]
+    assert start(values, np.ones(values.shape, bool), 1, 3.0).timescales.tolist() == [3.0]
+    mask = rng.random(values.shape) < 0.8
+    one, other = (start(np.where(mask, values, unseen), mask, 2, 3.0) for unseen in (0.0, 99.0))
+    np.testing.assert_array_equal(one.loadings, other.loadings)
+    np.testing.assert_allclose(one.offset, np.where(mask, values, 0).sum(axis=(0, 1)) / mask.sum(axis=(0, 1)))
+    filled = start(np.where(mask, values, one.offset), np.ones(values.shape, bool), 2, 3.0)
+    np.testing.assert_allclose(np.abs(one.loadings) * np.sqrt(mask.mean()), np.abs(filled.loadings))
+
+
+def test_steps_end_where_the_likelihood_is_flat() -> None:
+    rng = np.random.default_rng(4)
+    true = Parameters(rng.standard_normal((4, 1)), np.ones(4), rng.uniform(0.5, 1, 4), np.array([2.0]))
+    values, _ = sample(true, 10, 8)
+    mask = np.broadcast_to(rng.random(values.shape[1:]) < 0.9, values.shape)
+    *_, (fitted, _) = islice(steps(values, mask, start(values, mask, 1, 3.0)), 250)
+    for name in ("loadings", "offset", "noise"):
+        slope = np.zeros(4)
+        for unit in range(4):
+            sides = []
+            for change in (1e-4, -1e-4):
+                moved = getattr(fitted, name).copy()
+                moved[unit] += change
+                sides.append(Posterior(replace(fitted, **{name: moved}), values, mask[0]).log_likelihood)
+            slope[unit] = (sides[0] - sides[1]) / 2e-4
+        np.testing.assert_allclose(slope, 0, atol=0.05, err_msg=name)
+
+
+def test_noise_has_a_floor_and_a_unit_never_seen_no_loadings() -> None:
+    true = Parameters(np.array([[3.0], [1.0], [2.0], [1.0]]), np.zeros(4), np.array([1e-9, 1, 1, 1]), np.array([3.0]))
+    values, _ = sample(true, 20, 10)
+    mask = np.ones(values.shape, bool)
+    mask[:, :, 3] = False
+    *_, (fitted, _) = islice(steps(values, mask, start(values, mask, 1, 3.0)), 30)
+    assert fitted.noise[0] == pytest.approx(0.01 * values[:, :, 0].var(), rel=1e-9)
+    assert fitted.loadings[3] == pytest.approx(0, abs=1e-9) and np.isfinite(fitted.noise).all()
 
 
 def test_every_step_raises_the_likelihood(observed, parameters) -> None:
@@ -142,6 +205,9 @@ def test_readout_is_poisson_regression() -> None:
     np.testing.assert_allclose(solution, np.append(other.coef_, other.intercept_), atol=1e-5)
     far = fit_readout(inputs, counts, 7.0, start=np.full(5, 3.0), tolerance=1e-14)
     np.testing.assert_allclose(far, solution, atol=1e-6)
+    low = np.array([0.0, 0.0, 0.0, 0.0, -20.0])  # from here a whole step overflows
+    np.testing.assert_allclose(fit_readout(inputs, counts, 7.0, start=low, tolerance=1e-14), solution, atol=1e-6)
+    assert low.tolist() == [0, 0, 0, 0, -20]
     silent = fit_readout(inputs, np.zeros(3000), 7.0)
     assert not silent[:-1].any() and silent[-1] == pytest.approx(np.log(0.5 / 3000))
 
@@ -169,6 +235,29 @@ def test_masked_rates_see_what_their_name_allows(tmp_path: Path) -> None:
         assert np.isnan(first[:, :, data.heldout("small0")]).all() and np.isfinite(first[:, :, heldin]).all()
         np.testing.assert_array_equal(first[:, :, own[same]], second[:, :, own[same]])
         assert np.abs(first[:, :, own[other]] - second[:, :, own[other]]).max() > 1e-3
+
+
+def test_the_pair_is_taken_that_predicts_heldin_units_of_the_validation_part_best(tmp_path: Path) -> None:
+    """Each pair fitted alone, and judged by its own predictions, of bins that are no forecast."""
+    cohort = write_cohort(tmp_path)
+    fitting, data = open_cohort(*cohort, fitting=True), open_cohort(*cohort)
+    samples, history = data.samples("small0", "validation"), data.split.history_bins
+    heldin, predicted, losses = data.heldin("small0"), {}, {}
+    counts, mask = (values[:, history:, heldin] for values in data.read("small0", samples))
+    for pair in ((latents, ridge) for latents in (1, 2, 6) for ridge in (30.0, 0.1, 3000.0)):
+        alone = Gpfa(Config(latents=pair[:1], ridge=pair[1:], iterations=8), 0)
+        alone.fit(fitting, Run(tmp_path / "alone"))
+        predicted[pair] = alone.predict(data, "small0", samples)
+        rates = predicted[pair][:, :, heldin].astype(float)
+        losses[pair] = (rates - counts * np.log(rates))[mask].sum() / counts[mask].sum()
+    best = min(losses, key=losses.get)
+    assert best == (2, 0.1), "neither the first nor the last of either"
+    together = Gpfa(Config(latents=(1, 2, 6), ridge=(30.0, 0.1, 3000.0), iterations=8), 0)
+    run = Run(tmp_path / "together")
+    together.fit(fitting, run)
+    logged = {(row["latents"], row["ridge"]): row["validation_nll_per_spike"] for row in run.rows}
+    assert logged == pytest.approx(losses, rel=1e-5)
+    np.testing.assert_allclose(together.predict(data, "small0", samples), predicted[best], rtol=1e-3)
 
 
 @pytest.mark.parametrize(

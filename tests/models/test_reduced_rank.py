@@ -32,8 +32,9 @@ def test_directions_are_those_of_the_best_fit_of_low_rank(data: FitData) -> None
     chosen = np.arange(len(regression.gram))
     found = regression._directions(chosen, 0.1)[:, :2]
     x = regression.inputs.astype(np.float64) - regression.inputs.mean(axis=0, dtype=np.float64)
-    scale = np.sqrt(regression.counts.mean(axis=0))
-    y = regression.counts / scale - (regression.counts / scale).mean(axis=0)
+    counts = regression.zones[0].counts
+    scale = np.sqrt(counts.mean(axis=0))
+    y = counts / scale - (counts / scale).mean(axis=0)
     penalty = 0.1 * np.trace(x.T @ x) / x.shape[1]
 
     def loss(span: np.ndarray) -> float:
@@ -48,13 +49,14 @@ def test_directions_are_those_of_the_best_fit_of_low_rank(data: FitData) -> None
 
 
 def test_weights_have_the_rank_and_spare_the_own_group(data: FitData, model: ReducedRank) -> None:
-    weights, heldin = model.weights["small0"], data.heldin("small0")
-    assert weights.shape == (2 * len(heldin), UNITS)
+    both, heldin = model.readouts["small0"].weights, data.heldin("small0")
+    assert both.shape == (2, 2 * len(heldin), UNITS)  # of the window, and of the bins to forecast
     group = np.arange(len(heldin)) % 3
-    for place, unit in enumerate(heldin):
-        own = np.tile(group == group[place], 2)
-        assert not weights[own, unit].any() and weights[~own, unit].all()
-    assert np.linalg.matrix_rank(weights[:, data.heldout("small0")], tol=1e-8) == 2
+    for weights in both:
+        for place, unit in enumerate(heldin):
+            own = np.tile(group == group[place], 2)
+            assert not weights[own, unit].any() and weights[~own, unit].all()
+        assert np.linalg.matrix_rank(weights[:, data.heldout("small0")], tol=1e-8) == 2
 
 
 def test_predictions_follow_from_weights_and_smoothed_spikes(data: FitData, model: ReducedRank) -> None:
@@ -62,8 +64,26 @@ def test_predictions_follow_from_weights_and_smoothed_spikes(data: FitData, mode
     samples = reading.samples("small0", "test")
     inputs = _inputs(CONFIG, reading, "small0", samples)
     assert inputs.shape[2] == 2 * len(reading.heldin("small0")) and (inputs >= 0).all()
-    expected = np.exp(inputs.astype(np.float64) @ model.weights["small0"] + model.bias["small0"])
+    window, ahead = np.exp(
+        inputs.astype(np.float64) @ model.readouts["small0"].weights[:, None]
+        + model.readouts["small0"].bias[:, None, None]
+    )
+    expected = np.where(np.arange(50)[:, None] < 45, window, ahead)  # the last 0.1 s are to be forecast
     np.testing.assert_allclose(model.predict(reading, "small0", samples), expected, rtol=1e-4)
+
+
+def test_silent_inputs_say_nothing(tmp_path: Path) -> None:
+    made = recording(trials=30)
+    keep = made.spike_units == 0
+    made.spike_times, made.spike_units = made.spike_times[keep], made.spike_units[keep]
+    cohort = write_cohort(tmp_path, WINDOWS, SPLITS, [made])
+    model = ReducedRank(CONFIG, 0)
+    model.fit(open_cohort(*cohort, fitting=True), Run(tmp_path / "run"))
+    data = open_cohort(*cohort)
+    rates = model.predict(data, "small0", data.samples("small0", "test"))
+    counts = data.counts("small0", "train")[:, data.split.history_bins :, 0]
+    for bins in (slice(45), slice(45, 50)):  # the window, and the bins to forecast
+        np.testing.assert_allclose(rates[:, bins, 0], counts[:, bins].mean(), rtol=1e-5)
 
 
 def test_a_single_heldin_unit_has_its_mean_rate(tmp_path: Path) -> None:
@@ -76,7 +96,8 @@ def test_a_single_heldin_unit_has_its_mean_rate(tmp_path: Path) -> None:
     own = int(data.heldin("small0")[0])
     rates = model.predict(data, "small0", data.samples("small0", "test"))[:, :, own]
     counts = data.counts("small0", "train")[:, data.split.history_bins :, own]
-    np.testing.assert_allclose(rates, counts.mean(), rtol=1e-5)
+    for bins in (slice(45), slice(45, 50)):  # the window, and the bins to forecast
+        np.testing.assert_allclose(rates[:, bins], counts[:, bins].mean(), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

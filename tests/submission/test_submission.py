@@ -1,5 +1,6 @@
 """Submissions: the layouts of the benchmarks, from predictions that can be told apart by their numbers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -12,7 +13,7 @@ from pipeline_lib.__main__ import main
 from pipeline_lib.errors import InputError
 from pipeline_lib.submission import brain_wide_bench, nlb
 from pipeline_lib.trains.splits import Split
-from tests.small_cohort import SPLITS, UNITS, WINDOWS, write_cohort
+from tests.small_cohort import SPLITS, UNITS, WINDOWS, recording, write_cohort
 
 FORWARD, BINS = 5, 50
 
@@ -91,9 +92,28 @@ def test_tasks_are_aligned_by_trial(fit: Fit, tmp_path: Path) -> None:
     np.testing.assert_array_equal(ahead["prediction"], fit.rates(test.index.to_numpy(), later, np.arange(UNITS)))
 
 
-def test_a_split_that_poses_no_task_is_refused(tmp_path: Path) -> None:
-    from dataclasses import replace
+def test_the_bins_to_forecast_end_each_trial_however_long_it_is(tmp_path: Path) -> None:
+    made = recording("small0", trials=40)
+    made.trials["stop"] = made.trials["start"] + np.where(np.arange(40) % 2, 1.0, 0.6)
+    stores, split_path = write_cohort(tmp_path, replace(WINDOWS, after=None), SPLITS, [made])
+    samples = Split.read(split_path).part("small0", "test")
+    bins, position = samples["bins"].to_numpy()[:, None], np.arange(BINS)
+    assert set(bins.ravel()) == {30, 50}
+    rates = np.where(position < bins, position, np.nan)[:, :, None] * np.ones(UNITS, np.float32)
+    group = zarr.open_group(str(tmp_path / "fit" / "predictions.zarr"), mode="w").create_group("small0")
+    group.create_array("rates", data=rates)
+    group.create_array("sample", data=samples.index.to_numpy())
+    brain_wide_bench.write(tmp_path / "fit", stores, split_path, tmp_path)
+    window, ahead = (
+        load_file(tmp_path / f"{task}/small0/seed_0.safetensors")["prediction"][:, :, 0]
+        for task in ("co_smoothing", "forecasting")
+    )
+    now = position[: BINS - FORWARD]
+    np.testing.assert_array_equal(window, np.where(now < bins - FORWARD, now, np.nan))
+    np.testing.assert_array_equal(ahead, bins - FORWARD + np.arange(FORWARD))
 
+
+def test_a_split_that_poses_no_task_is_refused(tmp_path: Path) -> None:
     stores, split_path = write_cohort(tmp_path, WINDOWS, replace(SPLITS, heldout_units=0, forward=0.0))
     samples = Split.read(split_path).samples
     group = zarr.open_group(str(tmp_path / "fit" / "predictions.zarr"), mode="w").create_group("small0")

@@ -25,11 +25,6 @@ class CrossValidated:
         """The strength of the highest score over all units."""
         return float(self.strengths[int(np.argmax(self.scores.mean(1)))])
 
-    @property
-    def best_of_each(self) -> np.ndarray:
-        """The strength of each unit's own highest score (units,)."""
-        return self.strengths[np.argmax(self.scores, axis=0)]
-
 
 def cross_validate(
     problem: Problem,

@@ -138,6 +138,8 @@ class Problem:
         """Minimise the objective of every unit at a `strength` (or one a unit); `state` continues an earlier descent.
 
         `after_sweep` is called with the state after every pass (progress, checkpoints).
+
+        InputError for a negative strength.
         """
         design = self.design
         strengths = torch.as_tensor(strength, dtype=torch.float64, device=design.device).expand(design.n_receivers)
@@ -163,13 +165,15 @@ class Problem:
                 after_sweep(state)
         return self._solution(state, strengths)
 
-    def largest_strength(self) -> float:
-        """The strength from which on a sparse penalty leaves no coupling: from the gradient of a fit without any."""
+    def largest_strength(self, units: Tensor) -> float:
+        """The strength from which on a sparse penalty leaves these fitted units (rows) no coupling.
+
+        It follows from the gradient of a fit without any.
+        """
         without = self.restricted(self._without_couplings())
         without.penalty = Penalty("ridge")
         alone = without.solve(0.0, tolerance=1e-6, max_sweeps=20)
         point = self.start(1, alone.coefficients).point
-        units = self.fitted.nonzero()[:, 0]
         gradient = self.objective(point[units], units, torch.zeros_like(self.curvature[units]))[1]
         return self.kink.largest(gradient[:, 1:]) / max(self.penalty.sparse_share, 1e-12)
 

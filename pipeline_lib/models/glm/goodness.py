@@ -41,6 +41,13 @@ def explained(counts: np.ndarray, rates: np.ndarray, null: np.ndarray | None = N
     Raises
     ------
     InputError : shapes differ.
+
+    Examples
+    --------
+    >>> rates = np.exp(np.sin(np.linspace(0, 60, 2000)))[:, None] * 0.2
+    >>> counts = np.random.default_rng(0).poisson(rates)
+    >>> explained(counts, rates)["bits_per_spike"].round(2).tolist()
+    [0.32]
     """
     counts, rates = _checked(counts, rates)
     constant = stats.poisson.logpmf
@@ -69,6 +76,12 @@ def time_rescaling(counts: np.ndarray, rates: np.ndarray, seed: int = 0) -> list
 
     The discrete-time test of Haslinger, Pipa & Brown (2010), which corrects the bias of bins that are not infinitely
     short; the place of a spike in its bin is random, from `seed`. A bin with several spikes counts as one event.
+    `rates` are of Poisson counts; the probabilities p of a Bernoulli fit are to be given as -log(1 - p).
+
+    >>> rates = np.exp(np.sin(np.linspace(0, 60, 2000)))[:, None] * 0.2
+    >>> counts = np.random.default_rng(0).poisson(rates)
+    >>> [time_rescaling(counts, each)[0].p > 0.05 for each in (rates, np.full_like(rates, counts.mean()))]
+    [True, False]
     """
     counts, rates = _checked(counts, rates)
     random = np.random.default_rng(seed)
@@ -97,6 +110,16 @@ def residual_autocorrelation(
     """Autocorrelation of Pearson residuals (count - rate) / rate^1/2 (lags, units), and the size 5 % exceed by chance.
 
     Row k is lag k + 1; pairs of bins in different `segments` (k, 2), rows of `counts`, are left out.
+
+    InputError where no segment is longer than `lags`.
+
+    >>> rates = np.exp(np.sin(np.linspace(0, 60, 2000)))[:, None] * 0.2
+    >>> counts = np.random.default_rng(0).poisson(rates)
+    >>> for each in (rates, np.full_like(rates, counts.mean())):
+    ...     found, band = residual_autocorrelation(counts, each, lags=1)
+    ...     print(found.round(2), band.round(2))
+    [[0.03]] [0.04]
+    [[0.17]] [0.04]
     """
     counts, rates = _checked(counts, rates)
     segments = np.array([[0, len(counts)]]) if segments is None else np.asarray(segments)

@@ -76,6 +76,16 @@ def likelihood_ratio(
     """Likelihood-ratio statistics and p-values (senders, units): each sender is left out in turn, all units refitted.
 
     Without a ridge (the statistic is chi-squared only then); one warm-started fit a sender. NaN where not allowed.
+
+    >>> from pipeline_lib.models.glm.data import Data
+    >>> from pipeline_lib.models.glm.engine import fit
+    >>> from pipeline_lib.models.glm.observation import PoissonExp
+    >>> counts = np.random.default_rng(0).poisson(0.5, (2000, 2))
+    >>> counts[1:, 1] += counts[:-1, 0]  # a spike of unit 0 makes unit 1 fire in the next bin
+    >>> units = np.arange(2)
+    >>> solution, problem = fit(Data(counts, np.array([[2, 2000]]), np.eye(2), units, units), PoissonExp(), 0.0)
+    >>> (likelihood_ratio(problem, solution)[1] < 0.001).tolist()  # [sender][receiver]
+    [[False, True], [False, False]]
     """
     design, basis = problem.design, problem.design.n_basis
     statistic = np.full((design.n_senders, design.n_receivers), np.nan)
@@ -95,7 +105,11 @@ def likelihood_ratio(
 
 
 def false_discovery_rate(p: np.ndarray) -> np.ndarray:
-    """Benjamini & Hochberg (1995) adjusted p-values, of the shape of `p`; NaN stay NaN and do not count as tests."""
+    """Benjamini & Hochberg (1995) adjusted p-values, of the shape of `p`; NaN stay NaN and do not count as tests.
+
+    >>> false_discovery_rate(np.array([0.01, 0.04, 0.5, np.nan])).round(3).tolist()
+    [0.03, 0.06, 0.5, nan]
+    """
     q = np.full(p.shape, np.nan)
     tested = np.isfinite(p)
     values = p[tested]

@@ -33,10 +33,10 @@ class LowRank:
     share: np.ndarray
 
 
-def low_rank(problem: Problem, solution: Solution, rank: int, strength: float = 0.0) -> LowRank:
+def low_rank(problem: Problem, solution: Solution, rank: int) -> LowRank:
     """The best couplings of `rank` near a full `solution` of `problem`; own histories count as couplings too.
 
-    `strength` is a ridge on the readout. To keep own histories out, fit with them masked and pass them as features.
+    To keep own histories out, fit with them masked and pass them as features.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def low_rank(problem: Problem, solution: Solution, rank: int, strength: float = 
     dense = inputs if data.features is None else torch.cat([data.features.to(inputs), inputs], dim=1)
     data = replace(data, senders=np.empty(0, dtype=np.int64), features=dense)
     reduced = Problem(Design(data, design.dtype, str(design.device), design.memory), problem.observation)
-    refitted = reduced.solve(strength)
+    refitted = reduced.solve(0.0)
     readout = refitted.coefficients[:, first:].T
     coefficients = torch.cat([refitted.coefficients[:, :first], (channels @ readout).T], dim=1)
     shaped = channels.reshape(design.n_senders, design.n_basis, rank)

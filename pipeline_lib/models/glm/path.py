@@ -71,18 +71,19 @@ class Path:
         )
 
 
-def default_strengths(problem: Problem) -> np.ndarray:
-    """Half decades, strong to weak.
+def default_strengths(problem: Problem, judges: np.ndarray) -> np.ndarray:
+    """Half decades, strong to weak, for the units `judges` (rows): held-out units have no say, not even in the choice.
 
     Ridge: from 10 times the mean curvature of the loss along a coupling weight to a 1e-4th of it. Sparse penalties:
     from the strength that leaves no coupling to a thousandth of it.
     """
-    fitted = problem.fitted
-    if not bool(fitted.any()):
+    units = torch.as_tensor(judges, device=problem.fitted.device)
+    units = units[problem.fitted[units]]
+    if not len(units):
         return np.array([1.0])
     if problem.penalty.sparse:
-        return max(problem.largest_strength(), 1e-12) * np.logspace(0.0, -3.0, 7)
-    middle = float(problem.curvature[fitted].median()) * problem.covariance.mean_variance
+        return max(problem.largest_strength(units), 1e-12) * np.logspace(0.0, -3.0, 7)
+    middle = float(problem.curvature[units].median()) * problem.covariance.mean_variance
     return max(middle, 1e-12) * np.logspace(1.0, -4.0, 11)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline_lib.models.contract import TRAIN, FitData
+from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.glm.data import Data
 from pipeline_lib.models.glm.design import Design
 from pipeline_lib.models.glm.observation import Observation, observation_model
@@ -29,7 +29,7 @@ def expected_counts(model: CoupledGLM, data: FitData, session: str, samples: pd.
     coefficients = torch.from_numpy(learned["coefficients"]).to(model.device)
     inputs, frames = model.read(data, session, samples, learned, merge=False)
     mean = _mean(observation, Design(inputs, torch.float64, model.device, "low").predictors(coefficients))
-    hidden = data.split.forward_bins if (samples["split"] != TRAIN).any() else 0
+    hidden = data.split.forward_bins  # in training windows too, where they are known: a forecast is a forecast
     if hidden and len(inputs.senders):
         uncoupled = coefficients.clone()
         uncoupled[:, -len(inputs.senders) * inputs.kernel.shape[1] :] = 0.0

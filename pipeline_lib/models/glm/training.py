@@ -46,7 +46,7 @@ def train_session(
     learned = _describe(model, data, session)
     design = _design(model, _training_source(model, data, session, learned))
     masks = _penalised(model, learned, design)
-    observation, dispersion = _observation(model, design, masks)
+    observation, dispersion = _observation(model, design, masks, data.heldin(session))
     learned |= dispersion
     problem = Problem(design, observation, *masks, Penalty(config.regulariser, config.ratio))
     if not saved:
@@ -142,7 +142,7 @@ def _design(model: CoupledGLM, source: Source) -> Design:
 
 
 def _observation(
-    model: CoupledGLM, design: Design, masks: tuple[torch.Tensor, torch.Tensor]
+    model: CoupledGLM, design: Design, masks: tuple[torch.Tensor, torch.Tensor], heldin: np.ndarray
 ) -> tuple[Observation, dict[str, np.ndarray]]:
     """The observation model, with the dispersion of each unit's counts around a Poisson fit if it is asked for."""
     config = model.config
@@ -150,8 +150,8 @@ def _observation(
         given = 1.0 if config.dispersion == "auto" else float(config.dispersion)
         return observation_model(config.observation, config.link, given), {}
     poisson = Problem(design, observation_model("poisson"), *masks)
-    strength = float(default_strengths(poisson)[-3]) if config.strength == "auto" else float(config.strength)
-    solution = poisson.solve(strength, tolerance=PATH_TOLERANCE, max_sweeps=config.max_iterations)
+    strength = default_strengths(poisson, heldin)[-3:][0] if config.strength == "auto" else config.strength
+    solution = poisson.solve(float(strength), tolerance=PATH_TOLERANCE, max_sweeps=config.max_iterations)
     dispersion = estimate_dispersion(design, poisson.observation, solution.coefficients)
     return observation_model(config.observation, config.link, dispersion), {"dispersion": dispersion.cpu().numpy()}
 
@@ -161,7 +161,7 @@ def _strengths(model: CoupledGLM, data: FitData, session: str, problem: Problem,
     config = model.config
     if config.strength != "auto":
         return Path(np.array([float(config.strength)]))
-    strengths = default_strengths(problem)
+    strengths = default_strengths(problem, data.heldin(session))
     if config.selection == "validation" or len(strengths) == 1:
         return Path(strengths)
     found = cross_validate(problem, strengths, config.folds, PATH_TOLERANCE, config.max_iterations, run.stop_if_asked)
@@ -177,13 +177,14 @@ def _validation(
 ) -> Callable[[torch.Tensor], float]:
     """Mean log-likelihood of a validation bin, for coefficients; a rate that is not finite is infinitely bad."""
     samples = data.validation(session)
+    merge = not data.split.forward_bins  # which every single window hides at its end
 
     def designs() -> Iterator[Design]:
         stream = model.config.memory == "stream"
         parts = max(1, -(-int(samples["bins"].sum()) // STREAMED_BINS)) if stream else 1
         for rows in np.array_split(np.arange(len(samples)), min(parts, len(samples))):
             part: pd.DataFrame = samples.iloc[rows]
-            yield _design(model, model.read(data, session, part, learned, merge=True)[0])
+            yield _design(model, model.read(data, session, part, learned, merge)[0])
 
     kept = None if model.config.memory == "stream" else list(designs())
 

@@ -19,6 +19,7 @@ from pipeline_lib.models.gpfa.em import start, steps
 from pipeline_lib.models.gpfa.posterior import Parameters, Posterior, groups
 from pipeline_lib.models.gpfa.readout import fit_readout
 from pipeline_lib.models.gpfa.settings import Config as Settings
+from pipeline_lib.models.readouts import Readouts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,10 +42,11 @@ class Gpfa(Model):
     def fit(self, data: FitData, run: Run) -> None:
         """Fit the latents for every number of them; choose it, and the readout's penalty, on the validation part."""
         self.parameters: dict[str, Parameters] = {}
-        self.readouts: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self.readouts: dict[str, Readouts] = {}
         for number, session in enumerate(data.sessions):
             best = np.inf
-            values, mask = _observations(data, session, data.samples(session, "train"))
+            counts, mask = data.read(session, "train")
+            values = np.sqrt(counts, dtype=np.float64)
             validation = data.validation(session)
             largest = max(1, min(data.trains[session].n_units - 1, len(values)))
             for latents in sorted({min(each, largest) for each in self.config.latents}):
@@ -53,9 +55,9 @@ class Gpfa(Model):
                 for place, (ridge, loss) in enumerate(zip(self.config.ridge, losses, strict=True)):
                     row = {"session": session, "latents": latents, "ridge": ridge}
                     run.log(row | {"validation_nll_per_spike": loss})
-                    if loss < best:
+                    if session not in self.readouts or loss < best:
                         best, self.parameters[session] = loss, parameters
-                        self.readouts[session] = weights[place], bias[place]
+                        self.readouts[session] = Readouts(weights[place], bias[place])
             run.progress(number + 1, len(data.sessions), best)
 
     def _learn(self, values: np.ndarray, mask: np.ndarray, latents: int, bin_size: float, run: Run) -> Parameters:
@@ -76,29 +78,32 @@ class Gpfa(Model):
     def _read_out(
         self, data: FitData, session: str, parameters: Parameters, validation: pd.DataFrame, run: Run
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """By penalty R: weights [R, D, N], bias [R, N], and the loss [R] of held-in units in the validation part."""
+        """By penalty R: `Readouts` (weights [R, zones, D, N], bias [R, zones, N]), loss [R] of held-in validation."""
         history, heldin = data.split.history_bins, set(data.heldin(session).tolist())
         parts = (data.samples(session, "train"), validation)
         known, unseen = ([values[:, history:] for values in data.read(session, samples)] for samples in parts)
         train, test = (_Latents(data, session, samples, parameters) for samples in parts)
+        ahead = data.ahead(session, parts[0])
+        zones = [~ahead, ahead] if (known[1] & ahead[:, :, None]).any() else [~ahead]
         units, latents = parameters.loadings.shape
-        weights = np.zeros((len(self.config.ridge), latents, units))
+        weights = np.zeros((len(self.config.ridge), len(zones), latents, units))
         # What a unit keeps that was never observed: the mean of all.
         usual = max(float(known[0].sum(dtype=np.int64)), 0.5) / known[1].sum()
-        bias = np.full((len(self.config.ridge), units), np.log(usual))
+        bias = np.full((len(self.config.ridge), len(zones), units), np.log(usual))
         losses, scale = np.zeros(len(self.config.ridge)), np.maximum(train.whole.std(axis=(0, 1)), 1e-9)
         order = np.argsort(self.config.ridge)[::-1]  # from the strongest to the weakest: each starts near its solution
         for unit in range(units):
             run.stop_if_asked()
-            inputs, counts = _at(known, unit, train)
-            solution = None
-            for place in order if len(counts) else ():
-                solution = fit_readout(inputs / scale, counts, self.config.ridge[place], solution)
-                weights[place, :, unit], bias[place, unit] = solution[:-1] / scale, solution[-1]
+            inputs, (counts, mask) = train.of(unit), (values[:, :, unit] for values in known)
+            for zone, bins in enumerate(zones):
+                used, solution = mask & bins, None
+                for place in order if used.any() else ():
+                    solution = fit_readout(inputs[used] / scale, counts[used], self.config.ridge[place], solution)
+                    weights[place, zone, :, unit], bias[place, zone, unit] = solution[:-1] / scale, solution[-1]
             if unit in heldin:
-                inputs, counts = _at(unseen, unit, test)
-                logs = inputs @ weights[:, :, unit].T + bias[:, unit]
-                losses += (np.exp(logs) - counts[:, None] * logs).sum(axis=0)
+                counts, mask = (values[:, :, unit] for values in unseen)
+                logs = test.of(unit)[mask] @ weights[:, 0, :, unit].T + bias[:, 0, unit]
+                losses += (np.exp(logs) - counts[mask][:, None] * logs).sum(axis=0)
         return weights, bias, losses / max(int(unseen[0].sum()), 1)
 
     def predict(self, data: FitData, session: str, samples: pd.DataFrame) -> np.ndarray:
@@ -108,9 +113,9 @@ class Gpfa(Model):
 
     def _rates(self, session: str, latents: _Latents, units: np.ndarray) -> np.ndarray:
         """Rates [S, T, units], each read out of the latents that predict it."""
-        weights, bias = self.readouts[session]
-        each = [latents.of(unit) @ weights[:, unit] + bias[unit] for unit in units]
-        return np.exp(np.stack(each, axis=2)).astype(np.float32)
+        readouts = self.readouts[session]
+        each = [readouts.of(unit).log_rates(latents.of(unit), latents.ahead) for unit in units]
+        return np.exp(np.concatenate(each, axis=2)).astype(np.float32)
 
     def extras(self, data: FitData, session: str, samples: pd.DataFrame) -> dict[str, np.ndarray]:
         """`rates_{mode}` [S, T, N] of the modes of `predict_masked`, NaN for held-out units."""
@@ -133,11 +138,10 @@ class Gpfa(Model):
         return _Latents(data, session, samples, self.parameters[session]).whole.astype(np.float32)
 
     def state(self) -> dict[str, np.ndarray]:
-        """Per session the fields of its `Parameters`, and `weights` [D, N] and `bias` [N] of its readout."""
+        """Per session the fields of its `Parameters` and those of its `Readouts`."""
         arrays = {}
         for session, parameters in self.parameters.items():
-            weights, bias = self.readouts[session]
-            for name, value in (vars(parameters) | {"weights": weights, "bias": bias}).items():
+            for name, value in (vars(parameters) | vars(self.readouts[session])).items():
                 arrays[f"{session}/{name}"] = value
         return arrays
 
@@ -146,13 +150,13 @@ class Gpfa(Model):
         self.parameters, self.readouts = {}, {}
         for session in {name.rpartition("/")[0] for name in state}:
             self.parameters[session] = Parameters(*(state[f"{session}/{field.name}"] for field in fields(Parameters)))
-            self.readouts[session] = state[f"{session}/weights"], state[f"{session}/bias"]
+            self.readouts[session] = Readouts(state[f"{session}/weights"], state[f"{session}/bias"])
 
 
 class _Latents:
     """Posterior latents of some windows: `whole` [S, T, D] from `inputs`, and those without one of these units.
 
-    `inputs` are rows of held-in units; None: all of them.
+    `inputs` are rows of held-in units; None: all of them. `ahead` [S, T]: bins to forecast.
     """
 
     def __init__(
@@ -163,13 +167,11 @@ class _Latents:
         parameters: Parameters,
         inputs: np.ndarray | None = None,
     ) -> None:
-        values, mask = _observations(data, session, samples)
-        shown = np.zeros(mask.shape[2], bool)
-        shown[data.heldin(session) if inputs is None else inputs] = True
-        mask = mask & shown
-        # The bins to forecast are known in training only, and are no inputs there either.
-        bins = samples["bins"].to_numpy()[:, None] + data.split.history_bins - data.split.forward_bins
-        mask[np.arange(mask.shape[1]) >= bins] = False
+        counts, mask = data.inputs(session, samples)
+        values = np.sqrt(counts, dtype=np.float64)
+        if inputs is not None:
+            mask = mask & np.isin(np.arange(mask.shape[2]), inputs)
+        self.ahead = data.ahead(session, samples)
         self.windows, self.bins, self.history = len(values), values.shape[1], data.split.history_bins
         values, mask = _cut(values, mask, PREDICTED // len(parameters.timescales))
         self.parts = [(group.rows, Posterior(parameters, values[group.rows], group.mask)) for group in groups(mask)]
@@ -188,18 +190,6 @@ class _Latents:
         for rows, values in parts:
             joined[rows] = values
         return joined.reshape(self.windows, -1, self.shape[2])[:, self.history : self.bins]
-
-
-def _at(read: list[np.ndarray], unit: int, latents: _Latents) -> tuple[np.ndarray, np.ndarray]:
-    """The latents [R, D] that predict a unit in the bins where it was observed, and its counts [R] there."""
-    counts, mask = (values[:, :, unit] for values in read)
-    return latents.of(unit)[mask], counts[mask]
-
-
-def _observations(data: FitData, session: str, samples: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Square roots of the counts, float64 [S, history + T, N], and which of them there are."""
-    counts, mask = data.read(session, samples)
-    return np.sqrt(counts, dtype=np.float64), mask
 
 
 def _cut(values: np.ndarray, mask: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:

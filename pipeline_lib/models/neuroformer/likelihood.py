@@ -68,9 +68,9 @@ def score_rows(sums: dict[str, np.ndarray], train_mean: np.ndarray) -> list[dict
         rate = np.maximum(mean, 1e-9)
         poisson = sums["spikes"] @ np.log(rate) - sums["bins"] @ rate - sums["log_factorials"]
         spikes = weights @ sums["spikes"].sum(1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            bits = weights @ (sums["loglik"] - poisson) / spikes / np.log(2)
-        low, high = interval(bits[1:])
+        gain = weights @ (sums["loglik"] - poisson)
+        bits = np.divide(gain, spikes * np.log(2), out=np.full(len(spikes), np.nan), where=spikes > 0)
+        low, high = interval(bits[1:], len(weights[0]))
         row = {"units": "heldin", "metric": "token_bits_per_spike", "value": float(bits[0]), "ci_low": low}
         rows.append(row | {"ci_high": high, "n": len(weights[0]), "null": null, "aggregation": "pooled"})
     return rows

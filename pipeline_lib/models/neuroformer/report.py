@@ -109,7 +109,7 @@ def _decoding_scores(table: pd.DataFrame, kinds: dict[str, Any]) -> pd.DataFrame
             sums = square_sums(true[:, None, None], predicted[:, None, None])
             found = {"r2": r2(sums.weighted(weights)), "r": weighted_r(true, predicted, weights)}
         for metric, values in found.items():
-            low, high = interval(values[1:])
+            low, high = interval(values[1:], len(sample))
             row = {"session": session, "split": part, "units": "heldin", "metric": f"decoding_{metric} {name}"}
             score = {"value": float(values[0]), "ci_low": low, "ci_high": high, "n": len(sample)}
             rows.append(row | score | {"null": "", "aggregation": "pooled"})

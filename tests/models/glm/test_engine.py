@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import PoissonRegressor
+from torch.distributions import Bernoulli, NegativeBinomial, Normal, Poisson
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.models.glm import design as design_module
 from pipeline_lib.models.glm.data import Data
 from pipeline_lib.models.glm.design import Design
 from pipeline_lib.models.glm.engine import Problem, fit
@@ -62,6 +64,57 @@ def test_loss_and_gradient_are_those_of_the_dense_design(network, model, memory)
     change = ((observation.log_likelihood(eta_other, targets) - constant) * torch.from_numpy(weights[frames])).sum(0)
     value_other, _ = Design(data, torch.float64).pass_over(other.detach(), torch.arange(5), observation.loss_)
     torch.testing.assert_close(value - value_other, change, rtol=1e-9, atol=1e-7)
+
+
+@pytest.mark.parametrize("memory", ["fast", "low"])
+@pytest.mark.parametrize("senders", [np.array([6, 1, 2]), UNITS[:0]], ids=["coupled", "alone"])
+def test_chunks_and_strips_change_nothing(network, monkeypatch, memory, senders):
+    after = np.arange(len(network.counts)) > 6000
+    features = np.concatenate([features_of(network), np.stack([np.ones(len(after)), after], axis=1)], axis=1)
+    data = data_of(network, SEGMENTS, senders=senders, features=features, weights=network.counts[::-1] < 1)
+    columns = 1 + 4 + 5 * len(senders)
+    coefficients = torch.from_numpy(0.1 * np.random.default_rng(3).normal(size=(8, columns)))
+
+    def results(design: Design) -> tuple[torch.Tensor, ...]:
+        passed = design.pass_over(coefficients, torch.arange(8), PoissonExp().loss_)
+        counts = design.count_products(lambda counts: counts)
+        return *passed, design.predictors(coefficients), design.feature_sums(), counts, design.total_weight()
+
+    whole = results(Design(data, torch.float64, memory=memory))
+    monkeypatch.setattr(design_module, "FILTER_BYTES", dict.fromkeys(("fast", "low"), 1))  # short blocks
+    monkeypatch.setattr(design_module, "STRIP_BYTES", {"cpu": 1})
+    design = Design(data, torch.float64, memory=memory)
+    three = 3 * design.n_frequencies * 8 * design.complex.itemsize
+    monkeypatch.setattr(design_module, "CHUNK_BYTES", dict.fromkeys(("fast", "low"), three))
+    assert len(list(design.chunks(8))) > 4 and len(list(design.strips(3, 6, 8))) == 3
+    for ours, expected in zip(results(design), whole, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-8)
+    monkeypatch.setattr(design_module, "CHUNK_BYTES", dict.fromkeys(("fast", "low"), 1))
+    assert design.unchanging("features").tolist() == [False, False, True, False]
+
+
+@pytest.mark.parametrize("model", list(OBSERVATIONS))
+def test_observation_models_are_the_textbooks_distributions(model):
+    random = np.random.default_rng(0)
+    eta = torch.from_numpy(random.normal(size=(40, 3))).requires_grad_()
+    counts = torch.from_numpy(random.integers(0, 2 if model[0] == "bernoulli" else 5, (40, 3)))
+    name, link = model
+    observation = observation_model(*model, dispersion=0.7)
+    links = {"exp": eta.exp(), "softplus": eta.exp().log1p(), "logistic": 1 / (1 + (-eta).exp()), "identity": eta}
+    mean = links[link]
+    torch.testing.assert_close(observation.mean(eta), mean)
+    torch.testing.assert_close(observation.inverse_mean(mean), eta)
+    textbook = {
+        "poisson": lambda: Poisson(mean),
+        "bernoulli": lambda: Bernoulli(mean),
+        "gaussian": lambda: Normal(mean, 0.7**0.5),
+        "negative_binomial": lambda: NegativeBinomial(1 / 0.7, probs=0.7 * mean / (1 + 0.7 * mean)),
+    }[name]()
+    torch.testing.assert_close(observation.log_likelihood(eta, counts), textbook.log_prob(counts.to(eta.dtype)))
+    # Fisher information; of a Gaussian in units of its variance.
+    slope = torch.autograd.grad(mean.sum(), eta)[0]
+    expected = slope**2 / (1.0 if name == "gaussian" else textbook.variance)
+    torch.testing.assert_close(observation.curvature(eta), expected)
 
 
 def test_float32_pass_is_near_the_float64_pass(network):

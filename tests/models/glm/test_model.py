@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pipeline_lib.errors import InputError
@@ -154,6 +155,10 @@ def test_forecast_bins_use_the_forecast_and_nothing_recorded(tmp_path, network_c
         eta = learned["coefficients"][:, 0] + np.einsum("ki,ijk->j", past[:, heldin], filters[heldin])
         np.testing.assert_allclose(rates[0, 80 + step], np.exp(eta), rtol=1e-4)
         counts[bin_] = np.exp(eta)
+    # Training windows are forecast as well, whatever else is predicted with them.
+    train = data.samples("net", "train").iloc[:2]
+    mixed = model.predict(data, "net", pd.concat([train, test]))
+    np.testing.assert_allclose(mixed, np.concatenate([model.predict(data, "net", train), rates]), rtol=1e-6)
 
 
 def test_trials_have_a_baseline_and_signals_are_inputs(tmp_path, network_counts):

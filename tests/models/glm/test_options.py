@@ -90,9 +90,46 @@ def test_folds_choose_the_strength_that_cross_validation_finds(tmp_path, continu
     assert model.learned["net"]["strength"][0] == max(rows, key=rows.get)
     # By hand, with the held-in units alone as judges.
     source = model.read(data, "net", data.samples("net", "train"), model.learned["net"], merge=True)[0]
-    problem = Problem(Design(source), PoissonExp())
-    scores = cross_validate(problem, default_strengths(problem), folds=2).scores[:, data.heldin("net")].mean(1)
+    problem, heldin = Problem(Design(source), PoissonExp()), data.heldin("net")
+    scores = cross_validate(problem, default_strengths(problem, heldin), folds=2).scores[:, heldin].mean(1)
     np.testing.assert_allclose(list(rows.values()), scores, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"selection": "folds", "folds": 2}, {"regulariser": "lasso"}, {"observation": "negative_binomial"}],
+    ids=["ridge", "folds", "lasso", "negative_binomial"],
+)
+def test_heldout_units_have_no_say_in_the_strength(tmp_path, network_counts, settings):
+    """Not even in which strengths are tried: a held-out unit that fires at another rate changes no held-in unit."""
+    found = []
+    for rate in (0.01, 1.0):
+        counts, splits = network_counts[:6000].copy(), replace(BLOCKS, heldout_units=5)
+        heldout = cohort(tmp_path / f"{rate}", counts, CONTINUOUS, splits)[0].heldout("net")
+        counts[:, heldout] = np.random.default_rng(0).poisson(rate, (len(counts), len(heldout)))
+        data, _ = cohort(tmp_path / f"{rate} changed", counts, CONTINUOUS, splits)
+        model, run = fitted(replace(CONFIG, strength="auto", **settings), data, tmp_path / f"{rate} run")
+        tried = [row["strength"] for row in run.rows if row["stage"] in ("path", "folds")]
+        found.append((tried, model.learned["net"]["coefficients"][data.heldin("net")]))
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-5)
+    np.testing.assert_allclose(found[0][1], found[1][1], atol=2e-3)
+
+
+def test_the_bins_to_forecast_are_no_part_of_the_validation(tmp_path, network_counts):
+    """Windows that follow each other without a gap hide the bins at the end of each, not of the last one only."""
+    from scipy.stats import poisson
+
+    fit_data, data = cohort(tmp_path, network_counts, CONTINUOUS, replace(BLOCKS, forward=0.2))
+    model, run = fitted(replace(CONFIG, strength="auto"), fit_data, tmp_path / "run")
+    (chosen,) = model.learned["net"]["strength"]
+    (found,) = {
+        row["validation_log_likelihood"] for row in run.rows if row["stage"] == "path" and row["strength"] == chosen
+    }
+    validation, heldin = data.samples("net", "validation"), data.heldin("net")
+    assert (np.diff(validation["start_tick"]) == 100_000).any()
+    counts = data.counts("net", validation)[:, 30:110][:, :, heldin]
+    rates = model.predict(data, "net", validation)[:, :80][:, :, heldin].astype(np.float64)
+    assert found == pytest.approx(poisson.logpmf(counts, rates).mean(), rel=1e-4)
 
 
 def test_folds_need_no_validation_part_and_ignore_it(tmp_path, network_counts):

@@ -81,7 +81,7 @@ def test_group_lasso_finds_the_network(network):
 def test_at_the_largest_strength_the_last_coupling_goes(network):
     for kind in ("lasso", "group_lasso", "elastic_net"):
         problem = Problem(Design(data_of(network)), PoissonExp(), penalty=Penalty(kind))
-        largest = problem.largest_strength()
+        largest = problem.largest_strength(torch.arange(8))
         assert (problem.solve(1.001 * largest).coefficients[:, 1:] == 0).all(), kind
         assert (problem.solve(0.97 * largest).coefficients[:, 1:] != 0).any(), kind
 
