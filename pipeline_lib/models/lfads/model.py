@@ -78,7 +78,7 @@ class LFADS(TorchModel):
         from pipeline_lib.models.glm.inputs import signal_values
 
         split, names = data.split, self.config.signals
-        length = split.history_bins + int(samples["bins"].max())
+        length = split.history_bins + longest(samples)
         start = samples["start_tick"].to_numpy(dtype=np.int64)[:, None]
         ticks = start + (np.arange(length) - split.history_bins) * split.bin_ticks
         columns = [signal_values(data, session, name, ticks.reshape(-1)) for name in names]
@@ -86,12 +86,12 @@ class LFADS(TorchModel):
             if column.shape[1] != 1:
                 accepted = f"one of its columns, as {name}.x"
                 raise InputError("config", "signals", f"{name} of {column.shape[1]} columns", accepted)
-        return np.concatenate(columns, axis=1).reshape(*ticks.shape, -1).astype(np.float32)
+        return np.concatenate(columns, axis=1).reshape(*ticks.shape, len(names)).astype(np.float32)
 
     def _kept(self, data: FitData, session: str, samples: pd.DataFrame) -> np.ndarray:
         """Bool [S, L, N]: held-in counts of training windows that are kept for validation, the same in every epoch."""
         share, heldin = self.config.sample_validation, data.heldin(session)
-        bins = data.split.history_bins + int(samples["bins"].max())
+        bins = data.split.history_bins + longest(samples)
         kept = np.zeros((len(samples), bins, data.trains[session].n_units), dtype=bool)
         for row, sample in enumerate(samples.index.to_numpy()):
             draw = np.random.default_rng([self.seed, 1, int(sample)])
@@ -233,3 +233,8 @@ class LFADS(TorchModel):
             rates[..., units] = given[..., units]
         assert rates is not None
         return rates
+
+
+def longest(samples: pd.DataFrame) -> int:
+    """Bins of the longest window; 0 where there is none, as in the validation part of a fit that learns from it."""
+    return int(samples["bins"].to_numpy().max(initial=0))

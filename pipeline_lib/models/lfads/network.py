@@ -15,7 +15,7 @@ from pipeline_lib.models.lfads.concealment import Shown, conceal, kept_counts
 from pipeline_lib.models.lfads.controlled import Weights, decode
 from pipeline_lib.models.lfads.divergence import autoregressive_divergence, gaussian_divergence
 from pipeline_lib.models.lfads.head import Head, linear
-from pipeline_lib.models.lfads.hearing import heard
+from pipeline_lib.models.lfads.lagged_codes import lagged_codes
 from pipeline_lib.models.lfads.likelihood import gaussian_loss, poisson_loss
 from pipeline_lib.models.lfads.noise import dropout_mask, standard_normal
 from pipeline_lib.models.lfads.products import product
@@ -192,7 +192,7 @@ class LFADS(Network):
         states, _ = self.input_encoder(rest, len(rest), start, gone, half)
         if gone is not None:
             states = states.masked_fill(torch.stack([gone, gone.flip(0)])[..., None], 0)
-        codes = heard(states, lag)
+        codes = lagged_codes(states, lag)
         if gone is not None:
             codes = codes.masked_fill(gone[..., None], 0)
         return functional.pad(codes, (0, 0, 0, 0, segment, 0)) if segment else codes

@@ -28,6 +28,15 @@ def close(first: tuple[Tensor, ...], second: tuple[Tensor, ...]) -> bool:
     return all(torch.allclose(a, b, rtol=0, atol=1e-10) for a, b in zip(first, second, strict=True))
 
 
+@pytest.mark.parametrize(("joint", "fans"), [(True, (150, 150)), (False, (50, 100))])
+def test_weights_start_as_the_book_has_them(joint: bool, fans: tuple[int, int]) -> None:
+    network = GRU(50, 100, 2, joint=joint)
+    for weight, fan in zip((network.input, network.recurrent), fans, strict=True):
+        assert weight.var().item() == pytest.approx(1 / fan, rel=0.05) and abs(weight.mean()) < 0.01
+    assert GRU(0, 4).input.shape == (1, 0, 12)
+    assert network.bias.tolist() == [[1.0] * 200 + [0.0] * 100] * 2
+
+
 @pytest.mark.parametrize("asked", ["states", "last", "both"])
 @pytest.mark.parametrize(("directions", "inputs", "ragged"), [(2, 5, True), (2, 5, False), (1, 5, False), (1, 0, True)])
 def test_a_walk_is_the_plain_loop(directions: int, inputs: int, ragged: bool, asked: str) -> None:

@@ -211,6 +211,13 @@ def test_a_final_fit_learns_from_the_validation_part_too(ragged: FitData, tmp_pa
     assert np.isfinite(model.predict(ragged, "one", ragged.samples("one", "test"))).all()
 
 
+def test_a_final_fit_may_have_signals_and_keep_counts_from_itself(ragged: FitData, tmp_path: Path) -> None:
+    config = replace(SMALL, learn_validation=True, signals=("running.angle",), sample_validation=0.2)
+    run = Run(tmp_path)
+    LFADS(config, 0).fit(replace(ragged, fitting=True), run)
+    assert np.isfinite([row["sample_validation_nll"] for row in run.rows]).all()
+
+
 def test_signals_drive_the_rates_and_gaps_are_their_mean(ragged: FitData, model: LFADS) -> None:
     samples = ragged.samples("two", "test")
     windows = Windows(ragged, "two", samples, inputs=model.inputs(ragged, "two", samples))

@@ -1,4 +1,4 @@
-"""What the controller hears of an encoder that walks through a window in both directions."""
+"""The codes that LFADS' controller is given: what its encoder made of the bins before and after, with a lag."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 
-def heard(states: Tensor, lag: int) -> Tensor:
+def lagged_codes(states: Tensor, lag: int) -> Tensor:
     """In every bin the forward state of `lag` bins before and the backward state of `lag` bins later; 0 outside.
+
+    A controller without a lag would see the very bin whose spikes it explains.
 
     Parameters
     ----------
@@ -20,11 +22,11 @@ def heard(states: Tensor, lag: int) -> Tensor:
     -------
     [T, B, 2 H].
     """
-    codes: Tensor = _Heard.apply(states, lag)
+    codes: Tensor = _LaggedCodes.apply(states, lag)
     return codes
 
 
-class _Heard(torch.autograd.Function):
+class _LaggedCodes(torch.autograd.Function):
     """Written by hand, as the gradients of single slices would each fill all of the states."""
 
     @staticmethod
