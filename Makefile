@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # --configfile takes all that follows it, so it goes before another option.
 SNAKEMAKE := $(BIN)/snakemake --configfile $(CONFIG) --cores $(CORES)
 
-.PHONY: help setup demo test test-slow test-slurm lint audit format docs bench list run data figures status report clean
+.PHONY: help setup demo test test-slow test-slurm lint audit format docs bench list run data figures status doctor clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -91,7 +91,7 @@ list: setup  ## sessions and models: what is done, what is missing
 run: setup  ## one cell: make run SESSION=... MODEL=... [SEED=0]
 	@test -n "$(SESSION)" -a -n "$(MODEL)" || { echo "usage: make run SESSION=... MODEL=... [SEED=0]"; exit 2; }
 	@target=$$($(BIN)/python -m pipeline_lib where scores --config $(CONFIG) --cohort $(SESSION) --model $(MODEL) \
-		--seed $(or $(SEED),0)) && $(SNAKEMAKE) $$target
+		--seed $(or $(SEED),0)) && $(SNAKEMAKE) "$$target"
 
 data: setup  ## fetch and convert the sessions, train nothing
 	$(SNAKEMAKE) data
@@ -101,7 +101,10 @@ figures: setup  ## the figures only
 
 status: setup  ## the running fits: step, loss, time left
 	@report=$$($(BIN)/python -m pipeline_lib where report --config $(CONFIG)) && \
-		$(BIN)/python -m pipeline_lib status --watch --results $$(dirname $$report)
+		$(BIN)/python -m pipeline_lib status --watch --results "$$(dirname "$$report")"
+
+doctor: setup  ## is this machine fit for a run? what to do about what is not
+	@$(BIN)/python -m pipeline_lib doctor --config $(CONFIG)
 
 clean:  ## remove what was made (not the downloads)
 	rm -rf results/* .snakemake data/simulated

@@ -33,6 +33,13 @@ def main(arguments: list[str] | None = None) -> int:
         # A full disk, a missing file, a folder that may not be written: the system's own words are the clear ones.
         print(f"error: {error.filename or 'output'}: {error.strerror or error}; nothing was published", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        # Most often the Python of the system, where that of the environment was meant.
+        if (error.name or "").startswith("pipeline_lib"):
+            raise
+        accepted = "the environment's own: source .venv/bin/activate (docs/install.md)"
+        print(f"error: {InputError('Python', 'import', f'no module {error.name}', accepted)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 

@@ -5,15 +5,32 @@ holds them together. Nothing heavy is imported here: the Snakefile loads this at
 """
 
 import re
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.settings import Target
 from pipeline_lib.trains.settings import SplitSettings, WindowSettings
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
+NAME_LENGTH = 150
+"""Letters of a name: file systems allow 255 for that of a file."""
+LARGEST_SEED = 2**32 - 1
+
+
+def _local_path(text: str) -> str:
+    """A path as Snakemake spells it: no slash twice or at the end, no `./` before it. `~` is the home folder."""
+    if not text.strip() or "{" in text or "}" in text:
+        raise ValueError("a path without braces")
+    try:
+        return str(Path(text).expanduser())
+    except RuntimeError:
+        raise ValueError("a path, or `~` for a home folder that there is") from None
+
+
+LocalPath = Annotated[str, AfterValidator(_local_path)]
 
 
 class Simulation(BaseModel):
@@ -53,7 +70,7 @@ class Downloads(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    ledger: str | None = None
+    ledger: LocalPath | None = None
     """Ledger of what files without a published checksum hashed to when they were fetched first; null: in `data`."""
     accept: list[str] = []
     """SHA-256 of files to take although they do not match what is published (some published checksums are stale)."""
@@ -61,7 +78,7 @@ class Downloads(BaseModel):
     """Fetch sessions of Allen Visual Coding through AllenSDK instead of from the public bucket."""
     parallel: int = Field(default=4, ge=1)
     """Files that one session fetches at a time."""
-    cache: str | None = None
+    cache: LocalPath | None = None
     """Folder of downloads that several projects share: looked into before the network is asked, and never written."""
 
 
@@ -74,7 +91,7 @@ class Evaluation(BaseModel):
     """Bootstrap resamples over trials behind each 95 % interval; 0: no intervals."""
     decoding: dict[str, Target] = {}
     """What to decode from rates and latents, by the name it gets in the table of scores."""
-    few_shot: list[int] = []
+    few_shot: list[Annotated[int, Field(ge=1)]] = []
     """Numbers of windows from which held-out units are read out anew (few-shot co-smoothing)."""
 
 
@@ -83,17 +100,17 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    sessions: str
+    sessions: LocalPath
     """The session sheet: a tab-separated file, a row a session."""
-    results: str = "results"
+    results: LocalPath = "results"
     """Folder for everything that is made."""
-    data: str = "data"
+    data: LocalPath = "data"
     """Download cache, and the folder that relative locations of the sheet start from."""
-    model_directory: str = "config/models"
+    model_directory: LocalPath = "config/models"
     """Folder of the models' YAML files."""
     models: list[str] | dict[str, dict[str, Any]] = ["mean_rate", "psth", "smoothing", "glm"]
     """Models to fit, by the name of their YAML file; as a mapping, with hyper-parameters that differ from the file."""
-    search_directory: str = "config/searches"
+    search_directory: LocalPath = "config/searches"
     """Folder of the searches' YAML files."""
     searches: dict[str, list[str]] = {}
     """Searches for hyper-parameters: the name of a file of `search_directory`, and the cohorts it is run for."""
@@ -116,13 +133,24 @@ class Config(BaseModel):
     threads: int = Field(default=1, ge=1)
     """Threads of a fit."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty_keys(cls, content: Any) -> Any:
+        """A key with nothing behind it, as is left when its lines are taken out, is one that is not given."""
+        if not isinstance(content, dict):
+            return content
+        given = {key: value for key, value in content.items() if value is not None}
+        for key in ("models", "cohorts"):
+            if isinstance(given.get(key), dict):
+                given[key] = {name: {} if entry is None else entry for name, entry in given[key].items()}
+        return given
+
 
 def check_name(name: str, where: str, field: str) -> None:
     """Names become folders: refuse what could leave the results folder or confuse a wildcard."""
-    if not NAME.fullmatch(name):
-        raise InputError(
-            where, field, repr(name), "letters, digits, '_', '-' and '+', beginning with a letter or digit"
-        )
+    if not NAME.fullmatch(name) or len(name) > NAME_LENGTH:
+        accepted = f"up to {NAME_LENGTH} letters, digits, '_', '-' and '+', beginning with a letter or digit"
+        raise InputError(where, field, repr(name), accepted)
 
 
 def json_schemas() -> dict[str, dict[str, Any]]:

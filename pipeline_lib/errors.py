@@ -17,7 +17,7 @@ class InputError(ValueError):
 
     def __init__(self, where: object, field: str, found: object, accepted: str) -> None:
         self.where, self.field, self.found, self.accepted = str(where), field, found, accepted
-        super().__init__(f"{where}: {field}: found {found}; accepted: {accepted}")
+        super().__init__(" ".join(f"{where}: {field}: found {found}; accepted: {accepted}".split("\n")))
 
     def __reduce__(self) -> tuple:
         return type(self), (self.where, self.field, self.found, self.accepted)
@@ -35,4 +35,6 @@ def suggest(name: str, names: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
     if near:
         return f"did you mean {near[0]!r}?"
+    if not names:
+        return "nothing: there is none"
     return "one of " + ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")

@@ -137,7 +137,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _collect(options: argparse.Namespace) -> None:
     from pipeline_lib.evaluation.evaluate import collect
-    from pipeline_lib.evaluation.leftover import leftover_scores
+    from pipeline_lib.evaluation.leftover import available_scores
     from pipeline_lib.paths import Paths
     from pipeline_lib.plan import resolve
 
@@ -148,10 +148,10 @@ def _collect(options: argparse.Namespace) -> None:
             plan, paths = resolve(options.config, "--config"), Paths(str(options.results))
             tables = [Path(paths.scores(cohort)) for cohort in plan.scored]
             if options.available:
-                tables += leftover_scores(plan, paths, Path(folder))
+                tables = available_scores(plan, paths, Path(folder))
         if options.available:
             tables = [table for table in tables if table.exists()]
-        elif not tables:
+        elif not tables and not options.config:
             raise InputError("collect", "tables", "none", "tables of scores, or --config")
         collect(tables, options.out)
 

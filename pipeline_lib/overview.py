@@ -4,8 +4,9 @@ from pathlib import Path
 
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import Plan
+from pipeline_lib.training.status import statuses
 
-DONE, RUNNING, MISSING = "done", "running", "-"
+DONE, RUNNING, STOPPED, MISSING = "done", "running", "stopped", "-"
 
 
 def overview(plan: Plan) -> str:
@@ -17,20 +18,30 @@ def overview(plan: Plan) -> str:
         sessions.append(
             [session.session, session.source, *(DONE if Path(path).exists() else MISSING for path in stages)]
         )
+    unfinished: dict[tuple[str, str], set[str]] = {}
+    for fit in statuses(plan.config.results):
+        unfinished.setdefault((fit.cohort, fit.model), set()).add(fit.state)
     models = list(dict.fromkeys(model for _, model, _ in plan.fits))
     cohorts = [["cohort", "sessions", *models]]
     for name, cohort in plan.cohorts.items():
-        cells = [_fits(paths, name, model, plan.config.seeds) if model in cohort.models else "" for model in models]
+        cells = [
+            _fits(paths, name, model, plan.config.seeds, unfinished.get((name, model), set()))
+            if model in cohort.models
+            else ""
+            for model in models
+        ]
         cohorts.append([name, str(len(cohort.sessions)), *cells])
     done = sum(Path(paths.fit(*fit)).exists() for fit in plan.fits)
     return f"{_table(sessions)}\n\n{_table(cohorts)}\n\n{done} of {len(plan.fits)} fits done"
 
 
-def _fits(paths: Paths, cohort: str, model: str, seeds: list[int]) -> str:
-    manifests = [Path(paths.fit(cohort, model, seed)) for seed in seeds]
-    done = sum(path.exists() for path in manifests)
-    if any((path.parent / ".resume" / "progress.json").exists() for path in manifests):
+def _fits(paths: Paths, cohort: str, model: str, seeds: list[int], states: set[str]) -> str:
+    """What runs, or has stopped on its way, goes before what is done."""
+    if states - {"dead"}:
         return RUNNING
+    if states:
+        return STOPPED
+    done = sum(Path(paths.fit(cohort, model, seed)).exists() for seed in seeds)
     if len(seeds) > 1:
         return f"{done}/{len(seeds)}"
     return DONE if done else MISSING

@@ -6,30 +6,79 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline_lib.errors import InputError, suggest
 
+WORDS = {
+    "dict_type": "a mapping (key: value)",
+    "dataclass_type": "a mapping (key: value)",
+    "model_type": "a mapping (key: value)",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "string_type": "text (in quotes, where YAML takes it for something else)",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "missing": "this key is required",
+}
+"""What is accepted, by the type of pydantic's complaint, for who writes YAML; its own words where there are none."""
+
+Location = tuple[int | str, ...]
+
 
 def parse(kind: Any, content: Any, where: str) -> Any:
     """`content` as an instance of the definition `kind`; InputError in one line, naming `where`, if it does not fit."""
     try:
         return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
-        raise _explain(error, kind, where) from None
+        raise _explain(error, kind, content, where) from None
 
 
-def _explain(error: ValidationError, kind: Any, where: str) -> InputError:
-    """The first complaint of pydantic as one line; an InputError from a settings class passes as it is."""
-    first = error.errors()[0]
-    if isinstance(first.get("ctx", {}).get("error"), InputError):
-        inner = first["ctx"]["error"]
-        return InputError(where, inner.field, inner.found, inner.accepted)
-    key = ".".join(str(part) for part in first["loc"]) or "content"
+def _explain(error: ValidationError, kind: Any, content: Any, where: str) -> InputError:
+    """One complaint of pydantic as one line: of what may be several things, what stands deepest in the content."""
+    complaints = error.errors()
+    top = [each for each in complaints if each["loc"][:1] == complaints[0]["loc"][:1]]
+    first = max(top, key=lambda each: len(_place(each, content)))
+    place = _place(first, content)
+    key = ".".join(map(str, place))
+    inner = first.get("ctx", {}).get("error")
+    if isinstance(inner, InputError):
+        # A settings class names its field, and often where it stands.
+        whole = ".".join(map(str, place if inner.field in place else (*place, inner.field)))
+        field = inner.field if "." in inner.field else whole
+        return InputError(where, field, inner.found, inner.accepted)
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return InputError(where, key, "an unknown key", suggest(str(first["loc"][-1]), _keys(kind, first["loc"][:-1])))
-    if first["type"] == "missing":
-        return InputError(where, key, "nothing", "this key is required")
-    return InputError(where, key, repr(first["input"]), first["msg"].lower())
+    found = "nothing" if first["type"] == "missing" else repr(first["input"])
+    accepted = [_words(each) for each in top if _place(each, content) == place]
+    return InputError(where, key or "content", found, " or ".join(dict.fromkeys(accepted)))
 
 
-def _keys(kind: Any, location: tuple[int | str, ...]) -> list[str]:
+def _words(complaint: Any) -> str:
+    text = complaint["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return WORDS.get(complaint["type"], text)
+
+
+def _place(complaint: Any, content: Any) -> Location:
+    """Where it stands in the content: pydantic also names the definition it tried, where there are several."""
+    place: list[int | str] = []
+    for part in complaint["loc"]:
+        there = _holds(content, part)
+        if there:
+            content = content[part]
+        if there or (complaint["type"] == "missing" and part == complaint["loc"][-1]):
+            place.append(part)
+    return tuple(place)
+
+
+def _holds(content: Any, part: int | str) -> bool:
+    if isinstance(content, dict):
+        return part in content
+    return isinstance(content, list | tuple) and part in range(len(content))
+
+
+def _keys(kind: Any, location: Location) -> list[str]:
     """Known keys of the definition at `location` inside `kind`, looked up in its JSON schema."""
     schema = TypeAdapter(kind).json_schema()
     node = schema

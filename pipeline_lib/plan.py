@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pipeline_lib.clock import bin_ticks
-from pipeline_lib.config import CohortConfig, Config, Simulation, check_name
+from pipeline_lib.config import LARGEST_SEED, CohortConfig, Config, Simulation, check_name
 from pipeline_lib.errors import InputError, suggest
 from pipeline_lib.parsing import parse
 from pipeline_lib.sources.remote import ACCEPTED as REMOTE_LOCATIONS
-from pipeline_lib.sources.remote import Remote, parse_remote
+from pipeline_lib.sources.remote import READERS, Remote, parse_remote
 from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+from pipeline_lib.yaml_text import parse_yaml, read_yaml
 
 if TYPE_CHECKING:
     from pipeline_lib.training.search_settings import SearchSettings
@@ -104,16 +105,7 @@ class Plan:
 
 def load_config(path: Path | str) -> Plan:
     """Read a YAML configuration file and resolve it (see `resolve`)."""
-    return resolve(_read_yaml(Path(path)), str(path))
-
-
-def _read_yaml(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise InputError(path, "file", "no such file", "a configuration file, such as config/config.yaml") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise InputError(path, "YAML", " ".join(str(error).split())[:300], "readable YAML") from None
+    return resolve(read_yaml(path), str(path))
 
 
 def resolve(content: Any, where: str = "config") -> Plan:
@@ -125,8 +117,12 @@ def resolve(content: Any, where: str = "config") -> Plan:
         unknown session, an unknown source, simulator, model, option or hyper-parameter.
     """
     config = parse(Config, content, where)
-    if not config.seeds or len(set(config.seeds)) < len(config.seeds) or min(config.seeds) < 0:
-        raise InputError(where, "seeds", config.seeds, "at least one seed, from 0 on, each once")
+    in_range = all(0 <= seed <= LARGEST_SEED for seed in config.seeds)
+    if not config.seeds or len(set(config.seeds)) < len(config.seeds) or not in_range:
+        raise InputError(where, "seeds", config.seeds, f"at least one seed, from 0 to {LARGEST_SEED}, each once")
+    for name, folder in (("results", config.results), ("data", config.data)):
+        if Path(folder).exists() and not Path(folder).is_dir():
+            raise InputError(where, name, f"the file {folder}", "a folder")
     for bin_size in config.counts:
         try:
             bin_ticks(bin_size)
@@ -153,7 +149,8 @@ def _cohort(
     members = tuple(entry.sessions or [name])
     for session in members:
         if session not in sessions:
-            raise InputError(where, "sessions", repr(session), suggest(session, sessions))
+            found = repr(session) if entry.sessions else f"none, and no session is called {session!r}"
+            raise InputError(where, "sessions", found, suggest(session, sessions))
         if members.count(session) > 1:
             raise InputError(where, "sessions", f"{session!r} twice", "every session once")
     for key, names in (("models", entry.models or []), ("model_settings", entry.model_settings)):
@@ -176,8 +173,11 @@ def _override(kind: type, base: Any, changes: dict[str, Any], where: str) -> Any
 
 
 def _read_sessions(config: Config, where: str) -> dict[str, Session]:
-    from pipeline_lib.sources import check_options
+    from pipeline_lib.sources import SOURCES, check_options
 
+    for source in config.sources:
+        if source not in SOURCES:
+            raise InputError(where, "sources", repr(source), suggest(source, SOURCES))
     path = Path(config.sessions)
     if not path.is_file():
         raise InputError(where, "sessions", f"no file {path}", "a tab-separated session sheet")
@@ -187,10 +187,14 @@ def _read_sessions(config: Config, where: str) -> dict[str, Session]:
     except UnicodeDecodeError as error:
         raise InputError(path, "text", str(error), "a tab-separated file in UTF-8") from None
     rows = csv.DictReader(lines, delimiter="\t")
-    columns = rows.fieldnames or []
+    columns = rows.fieldnames = [column.strip() for column in rows.fieldnames or []]
+    if len(columns) == 1:
+        raise InputError(path, "columns", repr(columns[0]), f"{', '.join(SESSION_COLUMNS)}, with tabs between them")
     for column in columns:
         if column not in SESSION_COLUMNS:
             raise InputError(path, "columns", repr(column), suggest(column, SESSION_COLUMNS))
+        if columns.count(column) > 1:
+            raise InputError(path, "columns", f"{column!r} twice", "every column once")
     for column in SESSION_COLUMNS[:3]:
         if column not in columns:
             raise InputError(path, "columns", f"no column {column!r}", f"tab-separated {', '.join(SESSION_COLUMNS)}")
@@ -198,11 +202,14 @@ def _read_sessions(config: Config, where: str) -> dict[str, Session]:
     checked = set()  # a thousand sessions have the same few options
     for number, row in enumerate(rows, start=1):
         place, session = f"{path}: row {number}", (row["session"] or "").strip()
+        if row["source"] is None:
+            raise InputError(place, "columns", f"one cell, {session!r}", "a tab between two cells")
         if more := [cell for cell in row.get(None, []) if cell.strip()]:
             raise InputError(place, "columns", f"{more[0]!r} beyond the last column", "a cell a column")
         check_name(session, place, "session")
         if session in sessions:
             raise InputError(place, "session", f"{session!r} a second time", "every session once")
+        place = f"{place} ({session})"
         source = (row["source"] or "").strip()
         options = config.sources.get(source, {}) | _options(row.get("options"), place)
         if (key := (source, repr(options))) not in checked:
@@ -211,7 +218,7 @@ def _read_sessions(config: Config, where: str) -> dict[str, Session]:
             except InputError as error:
                 raise InputError(place, error.field, error.found, error.accepted) from None
             checked.add(key)
-        location, simulation, remote = _locate((row["location"] or "").strip(), options, config, place)
+        location, simulation, remote = _locate((row["location"] or "").strip(), source, options, config, place)
         sessions[session] = Session(session, source, location, simulation, options, remote)
     if not sessions:
         raise InputError(path, "rows", "no session", "at least one row")
@@ -223,29 +230,32 @@ def _options(cell: str | None, place: str) -> dict[str, Any]:
     if not text:
         return {}
     try:
-        options = yaml.safe_load(text if text.startswith("{") else "{" + text + "}")
+        options = parse_yaml(text if text.startswith("{") else "{" + text + "}")
     except (yaml.YAMLError, RecursionError, ValueError):
         options = None
     if not isinstance(options, dict):
-        raise InputError(place, "options", repr(text), "key: value, key: value (YAML)")
+        raise InputError(place, "options", repr(text), "key: value, key: value (YAML), each key once")
     return options
 
 
 def _locate(
-    location: str, options: dict[str, Any], config: Config, place: str
+    location: str, source: str, options: dict[str, Any], config: Config, place: str
 ) -> tuple[str, str | None, Remote | None]:
     if location.startswith(SIMULATED):
         name = location.removeprefix(SIMULATED)
         if name not in config.simulations:
-            raise InputError(place, "location", location, suggest(name, config.simulations) + " (config: simulations)")
+            accepted = f"{suggest(name, config.simulations)} (in the configuration's `simulations`)"
+            raise InputError(place, "location", location, accepted)
         return str(Path(config.data) / "simulated" / name), name, None
     remote = parse_remote(location, place, options)
     if remote is not None:
+        if source not in (readers := READERS.get(remote.scheme, (source,))):
+            raise InputError(place, "source", repr(source), f"{' or '.join(readers)} for {remote.scheme}: locations")
         return str(remote.location(config.data)), None, remote
     path = Path(config.data, Path(location).expanduser())
     if not location or not path.exists():
         accepted = f"a path, relative to the config's `data`, or {REMOTE_LOCATIONS}"
-        raise InputError(place, "location", f"no file or folder {path}", accepted)
+        raise InputError(place, "location", f"no file or folder {path}" if location else "nothing", accepted)
     return str(path), None, None
 
 
@@ -262,6 +272,8 @@ def _check_simulation(name: str, simulation: Simulation, where: str) -> None:
 def _read_models(config: Config, where: str) -> dict[str, ModelPlan]:
     overrides = config.models if isinstance(config.models, dict) else {name: {} for name in config.models}
     directory = Path(config.model_directory)
+    if overrides and not directory.is_dir():
+        raise InputError(where, "model_directory", f"no folder {directory}", "the folder of the models' YAML files")
     plans = {}
     for name, changes in overrides.items():
         check_name(name, where, "models")
@@ -269,11 +281,13 @@ def _read_models(config: Config, where: str) -> dict[str, ModelPlan]:
         if not path.is_file():
             names = sorted(file.stem for file in directory.glob("*.yaml"))
             raise InputError(where, "models", f"{name!r} (no file {path})", suggest(name, names))
-        settings = _read_yaml(path) or {}
+        settings = read_yaml(path) or {}
         if not isinstance(settings, dict):
             raise InputError(path, "content", type(settings).__name__, "a mapping of hyper-parameters")
         settings = settings | (changes or {})
         implementation, ensemble = settings.pop("implementation", name), settings.pop("ensemble", False)
+        if not isinstance(implementation, str):
+            raise InputError(where, f"models.{name}.implementation", repr(implementation), "a model's name or file")
         if not isinstance(ensemble, bool):
             raise InputError(where, f"models.{name}.ensemble", repr(ensemble), "true or false")
         plans[name] = ModelPlan(implementation, settings, ensemble)

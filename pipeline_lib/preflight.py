@@ -6,12 +6,15 @@ was found right is remembered by size and time of its files: a second run pays n
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, suggest
 from pipeline_lib.files import write_json
+from pipeline_lib.paths import Paths
 from pipeline_lib.plan import Cohort, Plan, Session
 from pipeline_lib.sources import session_files
 
@@ -33,12 +36,14 @@ def preflight(plan: Plan, where: str) -> dict[str, set[str]]:
     ------
     InputError : the first mistake, in one line.
     """
-    from pipeline_lib.figures import figure_spec
+    from pipeline_lib.figures import FIGURES
 
     for figure in plan.config.figures or []:
-        figure_spec(figure)
+        if figure not in FIGURES:
+            raise InputError(where, "figures", repr(figure), suggest(figure, FIGURES))
     before = _remembered()
     checked = _check_models(plan, before, where)
+    _check_initial(plan, where)
     able = {
         each: {key.removeprefix(f"{each}: ") for key in checked if key.startswith(f"{each}: ")} for each in ABILITIES
     }
@@ -54,24 +59,64 @@ def _check_models(plan: Plan, before: set[str], where: str) -> set[str]:
     from pipeline_lib.training.code_id import code_id
 
     models = {
-        json.dumps([name, model.implementation, model.settings, model.ensemble], sort_keys=True): (name, model)
+        _text([name, model.implementation, model.settings, model.ensemble]): (name, model)
         for cohort in plan.cohorts.values()
         for name, model in cohort.models.items()
     }
-    names = {model.implementation for _, model in models.values()} | {each.model for each in plan.searches.values()}
-    sources = {name: model_source(name) for name in sorted(names)}
-    key = _key("models", sorted(models), code_id(sources.values()))
+    sources = {}
+    for name, model in models.values():
+        with _blamed(plan, name, where):
+            sources[model.implementation] = model_source(model.implementation)
+    sources |= {each.model: model_source(each.model) for each in plan.searches.values()}
+    key = _key("models", sorted(models), code_id(sources[name] for name in sorted(sources)))
     if key in before:
         return {key} | {each for each in before if each.split(": ")[0] in ABILITIES}
     from pipeline_lib.models.registry import check_config, load_model
     from pipeline_lib.training.fit_ensemble import check_ensemble
 
     for name, model in models.values():
-        check_config(model.implementation, model.settings, f"{where}: models.{name}")
+        with _blamed(plan, name, where):
+            check_config(model.implementation, model.settings)
         if model.ensemble:
             check_ensemble(model.implementation, f"{where}: models.{name}")
     loaded = {implementation: load_model(implementation) for implementation in sources}
     return {key} | {f"{each}: {name}" for each in ABILITIES for name, model in loaded.items() if getattr(model, each)}
+
+
+@contextmanager
+def _blamed(plan: Plan, name: str, where: str) -> Iterator[None]:
+    """A mistake in the settings of a model is told with the place that says them: a cohort, the models, or its file."""
+    try:
+        yield
+    except InputError as error:
+        key, models = error.field.split(".")[0], plan.config.models
+        place = f"{plan.config.model_directory}/{name}.yaml"
+        if isinstance(models, dict) and key in models[name]:
+            place = f"{where}: models.{name}"
+        for cohort, entry in plan.config.cohorts.items():
+            if key in entry.model_settings.get(name, {}):
+                place = f"{where}: cohorts.{cohort}.model_settings.{name}"
+        raise InputError(place, error.field, error.found, error.accepted) from None
+
+
+def _check_initial(plan: Plan, where: str) -> None:
+    """The weights that a fit starts from are there, or of a fit that can be made before it."""
+    initial = {fit: plan.cohorts[fit[0]].models[fit[1]].settings.get("initial") for fit in plan.fits}
+    if not any(initial.values()):
+        return
+    paths = Paths(plan.config.results)
+    made = {Path(paths.fit(*fit)).with_name("model.safetensors"): fit for fit in plan.fits}
+    before = {fit: made[Path(weights)] for fit, weights in initial.items() if weights and Path(weights) in made}
+    for fit, weights in initial.items():
+        with _blamed(plan, fit[1], where):
+            if weights and fit not in before and not Path(weights).is_file():
+                raise InputError("", "initial", f"no file {weights}", "weights that are there, or of a fit to be made")
+            line = [fit]
+            while line[-1] in before:
+                line.append(before[line[-1]])
+                if line[-1] in line[:-1]:
+                    found = f"{weights}, which would start from itself"
+                    raise InputError("", "initial", found, "weights that are made without this model and cohort")
 
 
 def _check_cohort(plan: Plan, cohort: Cohort, before: set[str], where: str) -> str | None:
@@ -84,7 +129,7 @@ def _check_cohort(plan: Plan, cohort: Cohort, before: set[str], where: str) -> s
         return None
     splits = asdict(cohort.splits)
     if cohort.splits.file:
-        splits["file"] = _describe(Path(cohort.splits.file))
+        splits["file"] = _describe_split(cohort, where)
     key = _key("cohort", [asdict(session) for session in sessions], files, asdict(cohort.windows), splits)
     if key not in before:
         _split_in_memory(sessions, cohort, where)
@@ -111,15 +156,26 @@ def _files(session: Session) -> list[tuple[str, int, int]]:
     return [_describe(file) for file in session_files(session.source, session.location, session.options)]
 
 
+def _describe_split(cohort: Cohort, where: str) -> tuple[str, int, int]:
+    file = Path(str(cohort.splits.file))
+    if not file.is_file():
+        place = f"{where}: cohort {cohort.cohort}"
+        raise InputError(place, "splits.file", f"no file {file}", "a path from the folder the run starts in")
+    return _describe(file)
+
+
 def _describe(file: Path) -> tuple[str, int, int]:
-    if not file.exists():
-        raise InputError("config", "splits.file", f"no file {file}", "an existing file")
     status = file.stat()
     return str(file), status.st_size, status.st_mtime_ns
 
 
 def _key(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(_text(parts).encode()).hexdigest()
+
+
+def _text(content: Any) -> str:
+    """Content as text, dates of YAML among it."""
+    return json.dumps(content, sort_keys=True, default=str)
 
 
 def _remembered() -> set[str]:

@@ -1,9 +1,11 @@
 """The command line: complete help, one line for wrong input, exit codes that a scheduler understands."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pipeline_lib.__main__ import main
@@ -37,10 +39,29 @@ def test_a_missing_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_the_python_of_another_environment_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(Path(__file__).resolve().parents[1])
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    assert main(["doctor"]) == 1
+    complaint = capsys.readouterr().err
+    assert complaint.count("\n") == 1 and "no module psutil" in complaint and "activate" in complaint
+
+
 def test_no_scores_are_a_mistake_unless_what_is_available_was_asked_for(tmp_path: Path) -> None:
     out = tmp_path / "all.parquet"
     assert main(["collect", "--out", str(out)]) == 2 and not out.exists()
     assert main(["collect", "--available", "--out", str(out)]) == 0 and out.exists()
+
+
+def test_a_configuration_without_models_has_an_empty_table_of_scores(tmp_path: Path) -> None:
+    """Recordings can be looked at before anything is fitted."""
+    (tmp_path / "spikes.csv").write_text("time,unit\n")
+    (tmp_path / "sheet.tsv").write_text("session\tsource\tlocation\none\ttables\tspikes.csv\n")
+    config = json.dumps({"sessions": str(tmp_path / "sheet.tsv"), "data": str(tmp_path), "models": []})
+    assert main(["collect", "--config", config, "--out", str(tmp_path / "all.parquet")]) == 0
+    assert pd.read_parquet(tmp_path / "all.parquet").empty
 
 
 def test_a_mapping_may_be_json_yaml_or_a_file(tmp_path: Path) -> None:

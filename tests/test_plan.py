@@ -7,7 +7,7 @@ import pytest
 from pipeline_lib.config import Config, json_schemas
 from pipeline_lib.errors import InputError
 from pipeline_lib.parsing import parse
-from pipeline_lib.plan import resolve
+from pipeline_lib.plan import load_config, resolve
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -71,6 +71,7 @@ def test_a_cohort_changes_only_what_it_names(folder: Path) -> None:
         ({"seeds": []}, ["seeds", "at least one"]),
         ({"seeds": [1, 1]}, ["seeds", "[1, 1]"]),
         ({"seeds": [-1]}, ["seeds", "[-1]"]),
+        ({"seeds": [2**32]}, ["seeds", "4294967296"]),
         ({"counts": [5, 0.005]}, ["counts", "0.005"]),
         ({"counts": [float("nan")]}, ["counts", "nan"]),
         ({"cohorts": {"x": {"sessions": ["a", "b", "a"]}}}, ["cohorts.x", "'a' twice"]),
@@ -82,6 +83,22 @@ def test_a_cohort_changes_only_what_it_names(folder: Path) -> None:
         ({"simulations": {"s": {"simulator": "lorentz"}}}, ["'lorentz'", "'lorenz'"]),
         ({"sources": {"tables": {"srot": True}}}, ["srot", "'sort'"]),
         ({"sessions": "no.tsv"}, ["no.tsv"]),
+        ({"models": {"glm": 3}}, ["models.glm: found 3", "a mapping"]),
+        ({"models": "glm"}, ["models: found 'glm'", "a list or a mapping"]),
+        ({"models": {"glm": {"implementation": 3}}}, ["models.glm.implementation", "3"]),
+        ({"model_directory": "none"}, ["model_directory", "no folder none"]),
+        ({"windows": 3}, ["windows: found 3", "a mapping"]),
+        ({"windows": {"bin_size": -1}}, ["windows.bin_size", "-1"]),
+        ({"results": ""}, ["results: found ''"]),
+        ({"results": "made {here}"}, ["results: found 'made {here}'", "braces"]),
+        ({"results": "sheet.tsv"}, ["results: found the file sheet.tsv"]),
+        ({"sources": {"table": {"sort": True}}}, ["sources: found 'table'", "'tables'"]),
+        ({"cohorts": {"x": {}}}, ["cohorts.x", "no session is called 'x'"]),
+        ({"simulations": {"s": {"simulator": "glm", "settings": {"units": "a\nb"}}}}, ["simulations.s.units", "a b"]),
+        ({"windows": {"bin_size": 1e308}}, ["windows.bin_size", "1e+308"]),
+        ({"evaluation": {"decoding": {"w": {"signal": "w", "lag": float("inf")}}}}, ["decoding.w.lag", "inf"]),
+        ({"evaluation": {"few_shot": [0]}}, ["evaluation.few_shot.0: found 0"]),
+        ({"evaluation": {"decoding": {"wheel": {}}}}, ["evaluation.decoding.wheel: found nothing"]),
     ],
 )
 def test_a_mistake_in_the_config_is_one_line(folder: Path, content: dict, parts: list[str]) -> None:
@@ -96,7 +113,14 @@ def test_a_mistake_in_the_config_is_one_line(folder: Path, content: dict, parts:
         ("session\tsource\tlocation\na\ttables\tc.npz\n", ["row 1", "c.npz"]),
         ("session\tsource\tlocation\na\ttable\ta.npz\n", ["row 1", "'tables'"]),
         ("session\tsource\tlocation\n../a\ttables\ta.npz\n", ["row 1", "letters"]),
-        ("session\tsource\tlocation\na\ttables\tsimulated:x\n", ["row 1", "simulations"]),
+        ("session\tsource\tlocation\na\ttables\tsimulated:x\n", ["row 1 (a)", "there is none", "simulations"]),
+        ("session\tsource\tlocation\na\ttables\tallen:757216464\n", ["row 1 (a)", "'tables'", "allen or nwb"]),
+        ("session\tsource\tlocation\na\ttables\t\n", ["row 1 (a)", "location: found nothing"]),
+        ("session  source  location\na  tables  a.npz\n", ["columns", "tabs between"]),
+        ("session\tsource\tlocation\na  tables  a.npz\n", ["row 1", "'a  tables  a.npz'", "a tab between"]),
+        ("session\tsource\tlocation\tlocation\na\ttables\ta.npz\tb.npz\n", ["'location' twice"]),
+        (f"session\tsource\tlocation\n{'a' * 200}\ttables\ta.npz\n", ["row 1", "up to 150"]),
+        ("session\tsource\tlocation\toptions\na\ttables\ta.npz\tsort: true, sort: false\n", ["row 1", "once"]),
         ("session\tsource\tplace\na\ttables\ta.npz\n", ["'place'"]),
         ("session\tsource\na\ttables\n", ["location"]),
         ("session\tsource\tlocation\n", ["no session"]),
@@ -116,6 +140,24 @@ def test_a_sheet_as_spreadsheets_save_it(folder: Path) -> None:
     """With a byte-order mark, the line ends of Windows, and empty cells after the last."""
     (folder / "sheet.tsv").write_bytes(b"\xef\xbb\xbfsession\tsource\tlocation\r\na\ttables\ta.npz\t\t\r\n")
     assert list(resolve(_config()).sessions) == ["a"]
+
+
+def test_a_key_with_nothing_behind_it_is_not_given(folder: Path) -> None:
+    plan = resolve(_config(models={"mean_rate": None}, cohorts=None, windows=None, figures=None))
+    assert list(plan.cohorts) == ["a", "b"] and list(plan.cohorts["a"].models) == ["mean_rate"]
+    assert resolve(_config(cohorts={"a": None})).cohorts["a"].sessions == ("a",)
+
+
+def test_a_key_stands_once(folder: Path) -> None:
+    (folder / "config.yaml").write_text("sessions: sheet.tsv\ncohorts:\n  a: {}\n  b: {}\n  a: {}\n")
+    with pytest.raises(InputError, match=r"'a' a second time.*line 5"):
+        load_config(folder / "config.yaml")
+
+
+def test_folders_are_spelt_in_one_way(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    config = resolve(_config(results="./made//here/", data="~/data/")).config
+    assert (config.results, config.data) == ("made/here", str(folder / "data"))
 
 
 def test_the_schemas_are_those_of_the_definitions() -> None:

@@ -133,21 +133,40 @@ class Contents:
 def collect(results: Path, config: dict[str, Any], metrics: Path) -> Contents:
     """Read what a results folder holds, and its scores; whatever is missing is left out or becomes a failure.
 
+    Of a configuration, what it asks for: the folder may hold sessions, models and figures that it once had. Without
+    one, everything there is.
+
     Raises InputError where the folder does not exist.
     """
     import yaml
 
     from pipeline_lib import __version__
+    from pipeline_lib.figures.subjects import FigureFiles
+    from pipeline_lib.paths import Paths
+    from pipeline_lib.plan import resolve
 
     if not results.is_dir():
         raise InputError(results, "results", "no such folder", "the folder that a run has written")
-    runs = _runs(results)
-    expected, failures = find_failures(results, config, {(run.cohort, run.model, run.seed) for run in runs})
+    sessions = sorted((results / "recordings").glob("*/recording.json"))
+    figures = [file for file in (results / "figures").glob("**/*.png") if file.stem in FIGURES]
+    runs, failures = _runs(results), []
+    expected = len(runs)
+    try:
+        if config:
+            plan = resolve(config)
+            asked = FigureFiles(plan, Paths(str(results), plan.config.data))
+            stems, fits = {Path(stem) for stem in asked.stems}, set(plan.fits)
+            sessions = [file for file in sessions if file.parent.name in plan.sessions]
+            figures = [file for file in figures if file.with_suffix("") in stems]
+            runs = [run for run in runs if (run.cohort, run.model, run.seed) in fits]
+            expected, failures = len(fits), find_failures(asked)
+    except InputError as error:
+        failures = [Failure("configuration", "", str(error), "")]
     return Contents(
         version=__version__,
-        sessions=_sessions(results),
+        sessions=[_session(results, file) for file in sessions],
         scores=read_scores(metrics),
-        figures=_figures(results / "figures"),
+        figures=_figures(results / "figures", figures),
         runs=runs,
         expected=expected,
         failures=failures,
@@ -156,27 +175,22 @@ def collect(results: Path, config: dict[str, Any], metrics: Path) -> Contents:
     )
 
 
-def _sessions(results: Path) -> list[Session]:
+def _session(results: Path, description: Path) -> Session:
     import pyarrow.parquet
 
-    def rows(directory: Path, table: str) -> int:
-        return int(pyarrow.parquet.read_metadata(directory / f"{table}.parquet").num_rows)
-
-    sessions = []
-    for description in sorted((results / "recordings").glob("*/recording.json")):
-        directory, about = description.parent, json.loads(description.read_text())
-        manifest = results / "trains" / directory.name / "manifest.json"
-        trains = json.loads(manifest.read_text()) if manifest.is_file() else {}
-        units, spikes, trials = (rows(directory, table) for table in ("units", "spikes", "trials"))
-        content_hash = str(trains.get("content_hash", ""))
-        sessions.append(Session(directory.name, units, spikes, trials, about, content_hash))
-    return sessions
+    directory, about = description.parent, json.loads(description.read_text())
+    manifest = results / "trains" / directory.name / "manifest.json"
+    trains = json.loads(manifest.read_text()) if manifest.is_file() else {}
+    units, spikes, trials = (
+        int(pyarrow.parquet.read_metadata(directory / f"{table}.parquet").num_rows)
+        for table in ("units", "spikes", "trials")
+    )
+    return Session(directory.name, units, spikes, trials, about, str(trains.get("content_hash", "")))
 
 
-def _figures(directory: Path) -> list[Figure]:
+def _figures(directory: Path, found: list[Path]) -> list[Figure]:
     """Figures found, those of all results first, then session by session in the order of the registry."""
     order = {name: place for place, name in enumerate(FIGURES)}
-    found = [file for file in directory.glob("**/*.png") if file.stem in FIGURES]
     figures: list[Figure] = []
     for file in sorted(found, key=lambda file: (file.parent != directory, str(file.parent), order[file.stem])):
         spec = FIGURES[file.stem]

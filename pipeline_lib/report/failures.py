@@ -5,16 +5,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product, starmap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from pipeline_lib.errors import InputError
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipeline_lib.paths import Paths
-    from pipeline_lib.plan import Plan
+    from pipeline_lib.figures.subjects import FigureFiles
 
 SHOWN_LINES = 12
 NOT_BEGUN = "not begun (something before it is missing)"
+ERRORS = ("error: ", "Traceback ")
+"""How the lines begin by which a job says that it failed; one that was killed says nothing."""
 ASIDE = ("search", "figure")
 """Stages that nothing else waits for, and of which there may be hundreds."""
 
@@ -29,36 +28,21 @@ class Failure:
     log: str
 
 
-def find_failures(
-    results: Path, config: dict[str, Any], finished: set[tuple[str, str, int]]
-) -> tuple[int, list[Failure]]:
-    """How many fits the configuration expects, and every result up to the scores that is missing: first where a log
-    says why, last what was not begun. Of searches and figures only what was begun.
-
-    Without a configuration nothing is known to be missing: the fits expected are those `finished`.
+def find_failures(figures: "FigureFiles") -> list[Failure]:
+    """Every result up to the scores that a plan expects and is missing: first where a log says why, last what was not
+    begun. Of searches and figures only what was begun.
     """
-    from pipeline_lib.paths import Paths
-    from pipeline_lib.plan import resolve
-
-    if not config:
-        return len(finished), []
-    try:
-        plan = resolve(config)
-    except InputError as error:
-        return len(finished), [Failure("configuration", "", str(error), "")]
-    paths = Paths(str(results), plan.config.data)
     # Once each: two sessions may be read from one download.
-    missing = dict.fromkeys(filter(None, starmap(_missing, _stages(plan, paths))))
-    return len(plan.fits), sorted(missing, key=lambda each: (each.state == NOT_BEGUN, not each.log))
+    missing = dict.fromkeys(filter(None, starmap(_missing, _stages(figures))))
+    return sorted(missing, key=lambda each: (each.state == NOT_BEGUN, not each.log))
 
 
-def _stages(plan: "Plan", paths: "Paths") -> Iterator[tuple[str, str, str, list[str]]]:
+def _stages(figures: "FigureFiles") -> Iterator[tuple[str, str, str, list[str]]]:
     """Every result of a plan: the stage that makes it, of what, its file, and the logs that may say why it is missing.
 
     Downloads and simulations are needed only until their session is recorded.
     """
-    from pipeline_lib.figures.subjects import FigureFiles
-
+    plan, paths = figures.plan, figures.paths
     for session, source in plan.sessions.items():
         recorded = Path(paths.recording(session)).exists()
         if source.simulation and not recorded:
@@ -90,10 +74,9 @@ def _stages(plan: "Plan", paths: "Paths") -> Iterator[tuple[str, str, str, list[
             if not Path(paths.trial(search, cohort, generation, member)).exists()
         ]
         yield "search", f"{cohort}, {search}", paths.search(search, cohort), logs
-    files = FigureFiles(plan, paths)
-    for name in files.of_all:
+    for name in figures.of_all:
         yield "figure", name, f"{paths.figure(name)}.png", [paths.log("figures", name)]
-    for each in files.sets:
+    for each in figures.sets:
         for of, name in product(each.subjects, each.names):
             yield "figure", f"{of}, {name}", f"{paths.figure(name, of)}.png", [paths.log("figures", of, each.rule)]
 
@@ -109,11 +92,13 @@ def _missing(stage: str, of: str, path: str, logs: list[str]) -> Failure | None:
 def _state(path: Path, log: Path | None) -> str:
     """Interrupted at some step, failed, or never begun."""
     progress = path.parent / ".resume" / "progress.json"
-    if progress.is_file():
-        about = json.loads(progress.read_text())
-        total = f" of {about['total']}" if about.get("total") else ""
-        return f"not finished: last seen at step {about.get('step')}{total}; the next run goes on from there"
-    return "failed" if log else NOT_BEGUN
+    if not progress.is_file():
+        return "failed" if log else NOT_BEGUN
+    about = json.loads(progress.read_text())
+    seen = f"last seen at step {about.get('step')}" + (f" of {about['total']}" if about.get("total") else "")
+    if log and any(line.startswith(ERRORS) for line in log.read_text(errors="replace").splitlines()):
+        return f"failed: {seen}"
+    return f"not finished: {seen}; the next run goes on from there"
 
 
 def _tail(log: Path | None) -> str:

@@ -35,12 +35,14 @@ class FitStatus:
 def statuses(results: Path | str) -> list[FitStatus]:
     """All unfinished fits under `results`, ordered by cohort, model and seed."""
     found = []
-    for path in Path(results).glob(f"fits/*/*/**/{RESUME}/{PROGRESS}"):
+    fits = Path(results) / "fits"
+    # Seeds that train together have one beside their folders. Deeper lie only the chunks of stores.
+    for path in (*fits.glob(f"*/*/{RESUME}/{PROGRESS}"), *fits.glob(f"*/*/*/{RESUME}/{PROGRESS}")):
         try:
             content = json.loads(path.read_text())
         except (OSError, ValueError):
             continue  # it was published and removed while we looked
-        cohort, model = path.relative_to(Path(results) / "fits").parts[:2]
+        cohort, model = path.relative_to(fits).parts[:2]
         found.append(
             FitStatus(
                 cohort=cohort,

@@ -78,8 +78,8 @@ def test_own_file(tmp_path: Path) -> None:
     ("settings", "words"),
     [
         ({"stepz": 3}, ["stepz", "unknown key", "did you mean 'steps'?"]),
-        ({"steps": "many"}, ["steps", "'many'", "integer"]),
-        ({"steps": 2.5}, ["steps", "2.5", "integer"]),
+        ({"steps": "many"}, ["steps", "'many'", "a whole number"]),
+        ({"steps": 2.5}, ["steps", "2.5", "a whole number"]),
         ({"rate": None}, ["rate", "None", "number"]),
     ],
 )

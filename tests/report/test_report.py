@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 import shutil
 from collections import Counter
@@ -16,7 +17,11 @@ from PIL import Image as Pillow
 from pipeline_lib.errors import InputError
 from pipeline_lib.figures import FIGURES
 from pipeline_lib.figures.score_table import primary_rows
+from pipeline_lib.figures.subjects import FigureFiles
+from pipeline_lib.paths import Paths
+from pipeline_lib.plan import resolve
 from pipeline_lib.report import PAGE_BYTES, build_report, formats, images
+from pipeline_lib.report.failures import find_failures
 from tests.report.conftest import DRAWN, Folder
 
 SCOPES = ("all", "session", "cohort")
@@ -154,10 +159,34 @@ def test_a_page_without_scores_begins_with_what_failed(tmp_path: Path, folder: F
     assert text.count("Simulation of made: failed") == 1, "both sessions are read from it"
 
 
+@pytest.mark.parametrize(("said", "state"), [("", "not finished"), ("line\nerror: no minimum\n", "failed")])
+def test_a_fit_that_failed_on_its_way_does_not_go_on(tmp_path: Path, folder: Folder, said: str, state: str) -> None:
+    fit, log = tmp_path / "fits/demo/glm/seed0/.resume", tmp_path / "logs/fit/demo/glm/seed0.log"
+    fit.mkdir(parents=True)
+    (fit / "progress.json").write_text(json.dumps({"step": 12, "total": 50, "loss": 0.3}))
+    log.parent.mkdir(parents=True)
+    log.write_text(said)
+    found = find_failures(FigureFiles(resolve(folder.config), Paths(str(tmp_path))))
+    told = next(each.state for each in found if each.of == "demo, glm, seed 0")
+    assert told.startswith(f"{state}: last seen at step 12 of 50") and ("goes on" in told) == (state != "failed")
+
+
 def test_without_a_configuration_nothing_is_missing(folder: Folder) -> None:
     build_report(folder.results, folder.results / "plain.html")
     text = " ".join("".join(Page((folder.results / "plain.html").read_text()).text).split())
     assert "10 of 10 fits finished" in text and "What failed" not in text
+
+
+def test_what_the_configuration_no_longer_asks_for_is_not_shown(folder: Folder, tmp_path: Path) -> None:
+    """The folder holds a session, a model, a seed and figures that were taken out of the configuration."""
+    sheet = tmp_path / "sessions.tsv"
+    sheet.write_text("session\tsource\tlocation\toptions\ndemo\ttables\tspikes.csv\t\n")
+    less = {"sessions": str(sheet), "models": ["mean_rate"], "seeds": [0], "figures": ["raster_rates"]}
+    build_report(folder.results, folder.results / "less.html", folder.config | less)
+    page = Page((folder.results / "less.html").read_text())
+    text = " ".join("".join(page.text).split())
+    assert "1 session with" in text and "1 of 1 fits finished" in text
+    assert [figure["id"] for figure in page.of("figure")] == ["figure-demo-raster_rates"]
 
 
 def test_the_same_results_give_the_same_bytes(folder: Folder, html: str, tmp_path: Path) -> None:

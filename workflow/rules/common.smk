@@ -24,12 +24,16 @@ from pipeline_lib.plan import resolve
 from pipeline_lib.preflight import preflight
 from pipeline_lib.sources import session_files
 from pipeline_lib.training.code_id import code_id
+from pipeline_lib.yaml_text import read_yaml
 
 CONFIG_NAME = ", ".join(str(path) for path in workflow.configfiles) or "config"
 try:
+    # Snakemake has read them, but takes the last of two keys of one name.
+    for file in workflow.configfiles:
+        read_yaml(file)
     PLAN = resolve(config, CONFIG_NAME)
     ABLE = preflight(PLAN, CONFIG_NAME)
-except InputError as error:
+except (InputError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     raise SystemExit(2)
 
@@ -114,6 +118,11 @@ def code_of(*modules):
     return often(lambda wildcards: code_id(modules))
 
 
+def told(settings):
+    """Parameter: settings for a command line. Their order in a file is no reason to run anything again."""
+    return json.dumps(settings, sort_keys=True, default=str)
+
+
 def session_of(wildcards):
     return named("session", wildcards.session, PLAN.sessions)
 
@@ -182,7 +191,7 @@ def initial_of(wildcards):
     initial = model_of(wildcards).settings.get("initial")
     if not initial:
         return []
-    fit = initial.replace("model.safetensors", "manifest.json")
+    fit = str(Path(initial)).replace("model.safetensors", "manifest.json")
     return fit if fit in KNOWN_FITS else local(initial)
 
 
@@ -190,14 +199,14 @@ def initial_of(wildcards):
 def fit_of(wildcards):
     """What a fit is made with: it runs again when any of this changes."""
     model = model_of(wildcards)
-    return _fit_of("pipeline_lib.training.fit", model.implementation, json.dumps(model.settings))
+    return _fit_of("pipeline_lib.training.fit", model.implementation, told(model.settings))
 
 
 @often
 def ensemble_of(wildcards):
     """What the fits of an ensemble are made with."""
     model = model_of(wildcards)
-    return _fit_of("pipeline_lib.training.fit_ensemble", model.implementation, json.dumps(model.settings))
+    return _fit_of("pipeline_lib.training.fit_ensemble", model.implementation, told(model.settings))
 
 
 @cache

@@ -16,7 +16,7 @@ rule simulate:
         runtime=30,
     params:
         simulation=lambda wildcards: simulation_of(wildcards).model_dump(),
-        settings=lambda wildcards: json.dumps(simulation_of(wildcards).settings),
+        settings=lambda wildcards: told(simulation_of(wildcards).settings),
         code=lambda wildcards: code_id(
             [
                 "pipeline_lib.sources.simulate.store",
@@ -80,7 +80,7 @@ rule record:
     params:
         source=lambda wildcards: session_of(wildcards).source,
         location=location_of,
-        options=lambda wildcards: json.dumps(session_of(wildcards).options),
+        options=lambda wildcards: told(session_of(wildcards).options),
         code=lambda wildcards: code_id(
             [f"pipeline_lib.sources.{session_of(wildcards).source}"]
             + ["pipeline_lib.sources.simulate.store"] * bool(session_of(wildcards).simulation)

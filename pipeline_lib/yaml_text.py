@@ -1,0 +1,39 @@
+"""YAML as a person writes it: plain data, each key once, and one clear line where it cannot be read."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline_lib.errors import InputError
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """YAML lets a key stand twice, and the first is lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} a second time", problem_mark=key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str) -> Any:
+    """What a text says. Raises yaml.YAMLError, RecursionError or ValueError."""
+    loader = _EachKeyOnce(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
+def read_yaml(path: Path | str) -> Any:
+    """What a file says; InputError where there is none, or it cannot be read."""
+    try:
+        return parse_yaml(Path(path).read_text())
+    except FileNotFoundError:
+        raise InputError(path, "file", "no such file", "a configuration file, such as config/config.yaml") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise InputError(path, "YAML", " ".join(str(error).split())[:300], "readable YAML") from None
