@@ -9,11 +9,14 @@ from matplotlib.figure import Figure
 
 from pipeline_lib.evaluation.coupling import auc
 from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.figures.coupling import STRENGTH
+from pipeline_lib.figures.excerpts import truth_of
 from pipeline_lib.figures.fits import first_seeds
-from pipeline_lib.figures.style import diverging_map, model_name, new_figure, panel_title, styled
+from pipeline_lib.figures.style import colour_bar, diverging_map, model_name, new_figure, panel_title, styled
+from pipeline_lib.recording import read_description
 
 CAPTION = (
-    "Pairs of units, sender in a row, receiver in a column. Cross-correlation: the largest of the counts of the "
+    "Pairs of units, sender in a column, receiver in a row. Cross-correlation: the largest of the counts of the "
     "receiver with those of the sender up to the model's past earlier, which common input makes, too. Attention: how "
     "much a spike of the sender is looked at when a spike of the receiver is predicted, 1 being an even look at all "
     "spikes (logarithm; orange more, blue less). Couplings: what a spike of the sender adds to the log-rate of the "
@@ -25,6 +28,8 @@ CAPTION = (
 SHOWN_UNITS = 60
 CORRELATION = "Cross-correlation"
 FIRST = ("Truth", CORRELATION)
+SCALES = {CORRELATION: "Correlation", "Attention": "Log of relative attention"}
+"""What the colours mean, by how the name of a source begins; of couplings, `STRENGTH`."""
 
 
 def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
@@ -35,15 +40,12 @@ def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     ------
     NothingToDrawError : no model has a table of attention (`probes` of the Neuroformer).
     """
-    from pipeline_lib.recording import Truth, read_description
-
-    session = read_description(recording)["session"]
+    session = str(read_description(recording)["session"])
     matrices: dict[str, np.ndarray] = {}
     for model, fit in first_seeds(fits).items():
         coupling = fit.coupling(session)
-        path = fit.directory / "tables" / "attention.parquet"
-        if path.is_file():
-            table = pd.read_parquet(path).query("session == @session")
+        if fit.has_table("attention"):
+            table = fit.table("attention", session)
             square = table.pivot(index="sender", columns="receiver", values=["attention", "cross_correlation"])
             matrices.setdefault(CORRELATION, square["cross_correlation"].to_numpy())
             looked = square["attention"].to_numpy()
@@ -52,8 +54,8 @@ def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
             matrices[f"Couplings of {model_name(model)}"] = coupling.strength
     if not any(name.startswith("Attention") for name in matrices):
         raise NothingToDrawError("No model says what it attends to: set `probes` of the Neuroformer.")
-    truth = Path(recording) / "truth.zarr"
-    known = Truth.read(truth).arrays if truth.is_dir() else {}
+    truth = truth_of(recording)
+    known = truth.arrays if truth else {}
     true = known.get("coupling")
     if true is not None:
         matrices = {"Truth": true} | matrices
@@ -84,17 +86,16 @@ def draw(table: pd.DataFrame) -> Figure:
         axes.set_visible(place < len(sources))
     for place, (source, axes) in enumerate(zip(sources, grid, strict=False)):
         rows_of = table[table["source"] == source]
-        matrix = rows_of.pivot(index="sender", columns="receiver", values="value").to_numpy().copy()
+        matrix = rows_of.pivot(index="receiver", columns="sender", values="value").to_numpy().copy()
         np.fill_diagonal(matrix, np.nan)
         limit = np.nanpercentile(np.abs(matrix), 99.5) or 1.0
         image = axes.imshow(matrix, cmap=diverging_map(), vmin=-limit, vmax=limit, interpolation="nearest")
         area = rows_of["auc"].iloc[0]
-        panel_title(axes, "abcdef"[place], source + (f"\nAUC {area:.2f}" if np.isfinite(area) else "\n"))
-        axes.set_xlabel("Receiver")
+        panel_title(axes, "abcdef"[place], source + (f", AUC {area:.2f}" if np.isfinite(area) else ""))
+        axes.set_xlabel("Sender")
         axes.tick_params(labelbottom=True)
         if place % columns == 0:
-            axes.set_ylabel("Sender")
-        names = {"A": "Log of relative attention", "C": "Correlation"}
-        name = names[source[0]] if source.startswith(("Attention", CORRELATION)) else "Log-rate a spike"
-        figure.colorbar(image, ax=axes, label=name, shrink=0.7, aspect=30, location="bottom")
+            axes.set_ylabel("Receiver")
+        named = (label for start, label in SCALES.items() if source.startswith(start))
+        colour_bar(image, axes, next(named, STRENGTH), shrink=0.7, aspect=30, location="bottom")
     return figure

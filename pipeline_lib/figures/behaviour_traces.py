@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.generation import first_table
+from pipeline_lib.figures.fits import first_with
 from pipeline_lib.figures.style import INK, model_colours, model_name, new_figure, panel_title, styled
 
 CAPTION = (
@@ -32,17 +32,16 @@ def data(trains: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     ------
     NothingToDrawError : no model reads a variable out (`decode` of the Neuroformer).
     """
-    from pipeline_lib.trains.store import Trains
+    from pipeline_lib.trains.manifest import read_manifest
 
-    session = Trains.open(trains).session
-    found = first_table(fits, "decoding")
-    if found is None:
+    session = str(read_manifest(trains)["session"])
+    fit = first_with(fits, "decoding")
+    if fit is None:
         raise NothingToDrawError("No model reads behaviour out of spikes: set `decode` of the Neuroformer.")
-    model, path = found
-    table = of_test(pd.read_parquet(path), session).sort_values("time", kind="stable")
-    scores = of_test(pd.read_parquet(path.with_name("scores.parquet")), session)
+    wrote = (fit.table(name, session) for name in ("decoding", "scores"))
+    table, scores = (rows[rows["split"] == "test"] for rows in wrote)
     tables = []
-    for variable, rows in table.groupby("variable"):
+    for variable, rows in table.sort_values("time", kind="stable").groupby("variable"):
         step = np.median(np.diff(rows["time"]))
         shown = rows.iloc[: round(SHOWN_SECONDS / step)]
         named = {
@@ -51,15 +50,10 @@ def data(trains: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
         }
         given = {metric: values.iloc[0] if len(values) else np.nan for metric, values in named.items()}
         given["accuracy"] = given.pop("balanced_accuracy")
-        place = {"model": model, "variable": variable, "time": np.arange(len(shown)) * step}
+        place = {"model": fit.model, "variable": variable, "time": np.arange(len(shown)) * step}
         tables.append(shown[["true", "predicted"]].assign(**place, **given))
     columns = ["model", "variable", "time", "true", "predicted", "r2", "r", "accuracy"]
     return pd.concat(tables, ignore_index=True)[columns]
-
-
-def of_test(table: pd.DataFrame, session: str) -> pd.DataFrame:
-    """Rows of a session's test part."""
-    return table[(table["session"] == session) & (table["split"] == "test")]
 
 
 @styled

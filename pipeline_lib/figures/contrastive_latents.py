@@ -2,25 +2,34 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import yaml
 from matplotlib.figure import Figure
 
+from pipeline_lib.clock import to_seconds
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.fits import first_seeds
-from pipeline_lib.figures.style import new_figure, panel_title, rate_map, styled
+from pipeline_lib.figures.embedding import principal_components
+from pipeline_lib.figures.fits import Fit, first_seeds
+from pipeline_lib.figures.style import QUIET, colour_bar, new_figure, panel_title, rate_map, styled
+
+if TYPE_CHECKING:
+    from pipeline_lib.trains.store import Trains
 
 CAPTION = (
     "Windows of the test part by their contrastive features, on the first two principal components of each kind: what "
     "the model draws together for spikes and for what was seen or done in the same window. A dot is a window; its "
-    "colour is what the animal did, which the features were not told. Where colours part, the feature carries the "
-    "behaviour: R² above each panel says how well the mean over the 20 nearest dots of other samples tells that of a "
-    "dot; 1 is exactly, and at 0 or below nothing parts. Axes of different panels are not the same."
+    "colour is what the animal did, which a feature knows only where it is made of that (Signals). Where colours part, "
+    "the feature carries the behaviour: R² above each panel says how well the mean over the 20 nearest dots of other "
+    "samples tells that of a dot; 1 is exactly, and at 0 or below nothing parts. Axes of different panels are not the "
+    "same."
 )
 
-SHOWN = 2000
-NEIGHBOURS = 20
+SHOWN, NEIGHBOURS = 2000, 20
+PREFIX = "feature_"
+"""Of the names of features among the extras of a fit."""
 
 
 def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
@@ -31,44 +40,37 @@ def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> p
     ------
     NothingToDrawError : no model has contrastive features (`contrastive` of the Neuroformer).
     """
-    import zarr
-
     from pipeline_lib.trains.splits import Split
     from pipeline_lib.trains.store import Trains
 
-    session = Trains.open(trains).session
-    for fit in first_seeds(fits).values():
-        group = zarr.open_group(str(fit.directory / "predictions.zarr"), mode="r")
-        extras = f"{session}/extras"
-        names = [name for name in group[extras] if name.startswith("feature_")] if extras in group else []
-        if names:
-            break
-    else:
+    opened, parts = Trains.open(trains), Split.read(split)
+    session = opened.session
+    names = {
+        fit: [name for name in fit.extras(session) if name.startswith(PREFIX)] for fit in first_seeds(fits).values()
+    }
+    fit = next((fit for fit in names if names[fit]), None)
+    if fit is None:
         raise NothingToDrawError("No model has contrastive features: set `contrastive` of the Neuroformer.")
-    sample = np.asarray(group[f"{session}/sample"][:])
-    test = (Split.read(split).samples["split"].loc[sample] == "test").to_numpy()
-    behaviour = _behaviour(fit.directory / "tables" / "decoding.parquet", session)
+    test = parts.part(session, "test").index.to_numpy()
     tables = []
-    for name in sorted(names):
-        values = np.asarray(group[f"{extras}/{name}"][:])[test]
+    for name in names[fit]:
+        values = fit.extra(session, name).of(test)
         windows = values.shape[1]
-        place = pd.DataFrame(
-            {"sample": np.repeat(sample[test], windows), "window": np.tile(np.arange(windows), test.sum())}
-        )
+        place = pd.DataFrame({"sample": np.repeat(test, windows), "window": np.tile(np.arange(windows), len(test))})
         flat = values.reshape(-1, values.shape[2]).astype(float)
-        known = np.isfinite(flat).all(1)
-        flat, place = flat[known], place[known]
-        centred = flat - flat.mean(0)
-        _, size, axes = np.linalg.svd(centred, full_matrices=False)
-        place = place.assign(
-            feature=name.removeprefix("feature_"),
-            x=centred @ axes[0],
-            y=centred @ axes[1],
-            share=float((size[:2] ** 2).sum() / (size**2).sum()),
-        )
+        known = np.isfinite(flat).all(axis=1)
+        scores, shares = principal_components(flat[known], 2)
+        found = {"x": scores[:, 0], "y": scores[:, 1], "share": float(shares[:2].sum())}
+        place = place[known].assign(feature=name.removeprefix(PREFIX), **found)
         step = max(1, -(-len(place) // SHOWN))
         tables.append(place.iloc[::step])
     table = pd.concat(tables, ignore_index=True)
+    settings = yaml.safe_load((fit.directory / "config.yaml").read_text())
+    behaviour: pd.DataFrame | None
+    if "signals" in settings["contrastive"]:
+        behaviour = _given(opened, parts.samples, settings, table[["sample", "window"]].drop_duplicates())
+    else:
+        behaviour = _read_out(fit, session)
     if behaviour is None:
         return table.assign(variable="", value=np.nan, r2=np.nan).drop(columns=["sample", "window"])
     table = table.merge(behaviour, on=["sample", "window"], how="left")
@@ -92,11 +94,22 @@ def neighbour_r2(table: pd.DataFrame) -> float:
     return float(1 - ((value - value[nearest].mean(1)) ** 2).sum() / ((value - value.mean()) ** 2).sum())
 
 
-def _behaviour(path: Path, session: str) -> pd.DataFrame | None:
+def _given(trains: "Trains", samples: pd.DataFrame, settings: dict[str, Any], windows: pd.DataFrame) -> pd.DataFrame:
+    """The first signal that the model was given, in the middle of each window: sample, window, variable, value."""
+    from pipeline_lib.trains.signals import read_signals
+
+    name = settings["signals"][0]
+    start = to_seconds(samples["start_tick"].loc[windows["sample"]].to_numpy(dtype=np.int64))
+    middle = start + (windows["window"].to_numpy() + 0.5) * settings["window"]
+    return windows.assign(variable=name, value=read_signals(trains, [name], middle, [False])[:, 0])
+
+
+def _read_out(fit: Fit, session: str) -> pd.DataFrame | None:
     """The first variable that the model reads out, as measured: sample, window, variable, value."""
-    if not path.is_file():
+    if not fit.has_table("decoding"):
         return None
-    table = pd.read_parquet(path).query("session == @session and split == 'test'")
+    table = fit.table("decoding", session)
+    table = table[table["split"] == "test"]
     table = table[table["variable"] == table["variable"].iloc[0]]
     window = table.groupby("sample").cumcount()
     return table.assign(window=window).rename(columns={"true": "value"})[["sample", "window", "variable", "value"]]
@@ -110,7 +123,7 @@ def draw(table: pd.DataFrame) -> Figure:
     grid = figure.subplots(1, len(features), squeeze=False)[0]
     for letter, feature, axes in zip("abc", features, grid, strict=False):
         rows = table[table["feature"] == feature]
-        dots = axes.scatter(rows["x"], rows["y"], c=rows["value"], cmap=rate_map(), s=3, lw=0.1, edgecolors="#6E6E6E")
+        dots = axes.scatter(rows["x"], rows["y"], c=rows["value"], cmap=rate_map(), s=3, lw=0.1, edgecolors=QUIET)
         share, r2 = 100 * rows["share"].iloc[0], rows["r2"].iloc[0]
         told = f", R² {r2:.2f}".replace("-", "\N{MINUS SIGN}") if np.isfinite(r2) else ""
         panel_title(axes, letter, f"{feature.capitalize()} ({share:.0f} % of variance{told})")
@@ -118,5 +131,5 @@ def draw(table: pd.DataFrame) -> Figure:
         axes.set_ylabel("Second component")
     variable = str(table["variable"].dropna().iloc[0]) if table["variable"].notna().any() else ""
     if variable:
-        figure.colorbar(dots, ax=list(grid), label=variable.replace("/", ": ").capitalize(), shrink=0.8)
+        colour_bar(dots, grid, variable.replace("/", ": ").capitalize(), shrink=0.8)
     return figure

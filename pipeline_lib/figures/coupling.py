@@ -16,6 +16,7 @@ from pipeline_lib.figures.style import (
     COLUMN_WIDTHS,
     INK,
     QUIET,
+    colour_bar,
     diverging_map,
     model_colours,
     model_line,
@@ -181,11 +182,9 @@ def _matrices(part: SubFigure, kinds: dict[str, pd.DataFrame], sources: list[str
         for source in scale:
             cells = strengths[source].pivot(index="receiver", columns="sender", values="value")
             image = panels[source].imshow(cells.reindex(index=order, columns=order).astype(float), **look)
-        bar = part.colorbar(
-            image, ax=[panels[source] for source in scale], shrink=0.8, aspect=25, pad=0.015, extend="both"
-        )
-        bar.set_label("Strength (simulator's unit)" if apart and scale == sources[:1] else STRENGTH)
-        bar.outline.set_linewidth(0.4)
+        label = "Strength (simulator's unit)" if apart and scale == sources[:1] else STRENGTH
+        beside = [panels[source] for source in scale]
+        colour_bar(image, beside, label, shrink=0.8, aspect=25, pad=0.015, extend="both")
     for letter, (source, axes) in zip(LETTERS, panels.items(), strict=False):
         name_regions(axes, blocks, side)
         name_regions(axes, blocks, side, axis="x")

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from pipeline_lib.figures.fit_tables import fit_tables
+from pipeline_lib.figures.fits import DISCOVERY, fit_tables
 from pipeline_lib.figures.style import (
     QUIET,
     model_colours,
@@ -79,7 +79,7 @@ def _own(filters: pd.DataFrame) -> list[str]:
 
 def _strongest(couplings: pd.DataFrame) -> list[tuple[str, str]]:
     """The most exciting pairs, then the most inhibiting ones, of those that tests found where there are any."""
-    found = couplings[couplings["q"] < 0.05]
+    found = couplings[couplings["q"] < DISCOVERY]
     chosen = (found if len(found) else couplings).sort_values("strength", kind="stable")
     inhibiting = chosen[chosen["strength"] < 0].head(EACH_SIGN)
     exciting = chosen[chosen["strength"] > 0].tail(EACH_SIGN).iloc[::-1]

@@ -10,9 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.fit_tables import fit_tables
+from pipeline_lib.figures.coupling import STRENGTH
+from pipeline_lib.figures.fits import DISCOVERY, fit_tables
 from pipeline_lib.figures.style import (
     COLUMN_WIDTHS,
+    colour_bar,
     diverging_map,
     model_name,
     new_figure,
@@ -31,8 +33,6 @@ CAPTION = (
 
 MOST_UNITS = 120
 """Above it the units with the strongest couplings are shown, which keeps the CSV under 2 MB."""
-DISCOVERY = 0.05
-STRENGTH = "Strength (log-rate per spike)"
 
 
 def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
@@ -76,9 +76,7 @@ def draw(table: pd.DataFrame) -> Figure:
         for axes, rows, title in zip(row, (own, own[own["after"]]), titles, strict=True):
             image = _matrix(axes, own, rows, side, limit)
             panel_title(axes, next(letters), title)
-        bar = figure.colorbar(image, ax=list(row), shrink=0.8, aspect=25, pad=0.015, extend="both")
-        bar.set_label(STRENGTH)
-        bar.outline.set_linewidth(0.4)
+        colour_bar(image, row, STRENGTH, shrink=0.8, aspect=25, pad=0.015, extend="both")
     return figure
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.fit_tables import fit_tables
+from pipeline_lib.figures.fits import DISCOVERY, fit_tables
 from pipeline_lib.figures.style import (
     EXCITATION,
     INHIBITION,
@@ -32,7 +32,8 @@ CAPTION = (
     "that are wider one way than the other, and remember that units which were not recorded couple too."
 )
 
-DISCOVERY, STRONGEST = 0.05, 0.1
+STRONGEST = 0.1
+"""Share of all pairs that count as coupled where the fit made no tests."""
 RING = 1.5
 """Area of the ring around a circle, of that of the circle."""
 MOST_REGIONS, MOST_NUMBERED = 9, 2
@@ -42,10 +43,11 @@ BEND = 0.22
 
 
 def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
-    """A row an ordered pair of regions: model, sender_region, receiver_region, senders, receivers (units), pairs,
+    """A row an ordered pair of regions, of the `MOST_REGIONS` with most units.
 
-    coupled (pairs), share, exciting (share of the coupled pairs), tested (bool). Of the `MOST_REGIONS` regions with
-    most units. Raises NothingToDrawError where no fit has couplings, or all units lie in one region.
+    Columns: model, sender_region, receiver_region, senders, receivers (units), pairs, coupled (pairs), share, exciting
+    (share of the coupled pairs), tested (bool). Raises NothingToDrawError where no fit has couplings, or all units lie
+    in one region.
     """
     tables = []
     for model, table in fit_tables(recording, fits, "couplings").items():
@@ -118,9 +120,8 @@ def _network(axes: Axes, own: pd.DataFrame, largest: float) -> None:
         if numbered:
             across, up = ends[1] - ends[0]
             length = float(np.hypot(across, up))
-            side = (
-                np.array([up, -across]) / length
-            )  # where the arrow bends to; a number needs more room beside than above
+            # Where the arrow bends to; a number needs more room beside than above.
+            side = np.array([up, -across]) / length
             x, y = (ends[0] + ends[1]) / 2 + side * (BEND / 2 * length + 0.1 + 0.12 * abs(side[0]))
             axes.text(x, y, _percent(share), ha="center", va="center", fontsize=SMALL_SIZE, color=colour)
     within = own[own["sender_region"] == own["receiver_region"]].set_index("receiver_region")["share"]

@@ -7,18 +7,21 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.style import FAINT, QUIET, model_colours, model_name, model_order, new_figure, styled
+from pipeline_lib.figures.points import scored_points, word_rows
+from pipeline_lib.figures.style import QUIET, model_colours, model_name, model_order, new_figure, styled
 
 CAPTION = (
     "How well behaviour is decoded from each model's rates on the test part, by a readout fitted to the training part: "
-    "R2 of a ridge regression for signals, balanced accuracy of a logistic regression for choices (grey line: chance; "
-    "several, where sessions have different numbers of classes), and for timing the correlation with the speed of the "
-    "rates. Points are seeds of a session, bars 95 % bootstrap intervals over test windows. A model that saw the "
-    "trial's condition may owe its accuracy to that."
+    "R\u00b2 of a ridge regression for signals, balanced accuracy of a logistic regression for choices, and for timing "
+    "the correlation with the speed of the rates. Grey line: chance, or 0 (several, where sessions have different "
+    "numbers of classes). Points are seeds of a session, bars 95 % bootstrap intervals over test windows. A model that "
+    "saw the trial's condition may owe its accuracy to that."
 )
 
 PREFIX = "decoding_"
 KINDS = {"_r2": "R\u00b2", "_balanced_accuracy": "Balanced accuracy", "_speed_correlation": "Correlation"}
+FLOOR = -1.0
+"""Where the axis ends at the left: one R2 far below would hide the differences between all others."""
 
 
 def data(metrics: Path | str) -> pd.DataFrame:
@@ -56,15 +59,13 @@ def draw(table: pd.DataFrame) -> Figure:
         of = table[table["target"] == target]
         for row, model in enumerate(models):
             points = of[of["model"] == model]
-            at = row + np.linspace(-0.25, 0.25, len(points)) * (len(points) > 1)
-            axes.hlines(at, points["ci_low"], points["ci_high"], color=colours[model], lw=1.0)
-            axes.plot(points["value"], at, "o", ms=3.0, color=colours[model], mec="white", mew=0.3)
+            heights = row + np.linspace(-0.15, 0.15, len(points)) * (len(points) > 1)
+            scored_points(axes, points, heights, colours[model], FLOOR)
         for null in of["chance"].fillna(0.0).unique():  # sessions may have different numbers of classes
             axes.axvline(float(null), color=QUIET, lw=0.6, zorder=0)
         axes.set_title(target.replace("_", " "))
         axes.set_xlabel(str(of["kind"].iloc[0]))
         axes.set_yticks(range(len(models)), [model_name(model) for model in models])
         axes.set_ylim(len(models) - 0.4, -0.6)
-        axes.grid(axis="x", color=FAINT, lw=0.4)
-        axes.set_axisbelow(True)
+        word_rows(axes)
     return figure

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from pipeline_lib.trains.store import Trains
 
 
+def truth_of(recording: Path | str) -> Truth | None:
+    """What the simulator of a recording knows; None for a real one."""
+    path = Path(recording) / "truth.zarr"
+    return Truth.read(path) if path.is_dir() else None
+
+
 def describe_units(trains: "Trains", split: "Split") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Region (text), whether held out (bool) and mean rate (spikes/s) of every unit, each [N]."""
     heldout = np.zeros(trains.n_units, dtype=bool)

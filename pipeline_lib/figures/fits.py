@@ -1,20 +1,26 @@
-"""What a figure reads of a fit: its predictions and couplings, by path, without torch and without the model's code."""
+"""What a figure reads of a fit: predictions, couplings and tables, by path, without torch and the model's code."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.recording import read_description
+
+DISCOVERY = 0.05
+"""False-discovery rate at which a tested coupling counts as found."""
 
 
 @dataclass(frozen=True)
 class Prediction:
     """What a fit says of the windows of one session.
 
-    `values` [S, T, N], expected counts a bin of units, or latents (NaN beyond a ragged window's end); `sample` [S],
-    rows of the split; `bin_size` in ms.
+    `values` [S, T, N], expected counts a bin of units, or latents (NaN beyond a ragged window's end), or [S, ...] what
+    else the model says; `sample` [S], rows of the split; `bin_size` in ms.
     """
 
     values: np.ndarray
@@ -22,7 +28,7 @@ class Prediction:
     bin_size: float
 
     def of(self, samples: np.ndarray) -> np.ndarray:
-        """Values of these rows of the split, [len(samples), T, N]; InputError where one was not predicted."""
+        """Values of these rows of the split, [len(samples), ...]; InputError where one was not predicted."""
         rows = {int(sample): row for row, sample in enumerate(self.sample)}
         missing = [int(sample) for sample in samples if int(sample) not in rows]
         if missing:
@@ -72,6 +78,33 @@ class Fit:
         """Latent trajectories of a session, or None where the model has none."""
         return self._windows(session, "latents")
 
+    def extras(self, session: str) -> list[str]:
+        """Names of what else the model says of each window of a session."""
+        group = self._group()
+        return sorted(group[f"{session}/extras"].array_keys()) if f"{session}/extras" in group else []
+
+    def extra(self, session: str, name: str) -> Prediction:
+        """One of `extras`, [S, ...]; InputError where the fit has none of this name."""
+        found = self._windows(session, f"extras/{name}")
+        if found is None:
+            accepted = ", ".join(self.extras(session)) or "a model that has extras"
+            raise InputError(self.directory / "predictions.zarr", session, f"no {name}", accepted)
+        return found
+
+    def has_table(self, name: str) -> bool:
+        """Whether the fit wrote the table `name` of what it learned."""
+        return self._table(name).is_file()
+
+    def table(self, name: str, session: str) -> pd.DataFrame:
+        """Rows of a session in such a table; InputError where the fit wrote none of this name."""
+        if not self.has_table(name):
+            raise InputError(self._table(name), "tables", "no such table", "one that this model writes")
+        table = pd.read_parquet(self._table(name))
+        return table[table["session"] == session].drop(columns="session").reset_index(drop=True)
+
+    def _table(self, name: str) -> Path:
+        return self.directory / "tables" / f"{name}.parquet"
+
     def coupling(self, session: str) -> Coupling | None:
         """Couplings of a session, or None where the model has none."""
         import zarr
@@ -110,3 +143,23 @@ def first_seeds(directories: Sequence[Path | str]) -> dict[str, Fit]:
     fits = sorted((Fit.at(directory) for directory in directories), key=lambda fit: (fit.model, fit.seed))
     lowest = {fit.model: fit for fit in reversed(fits)}
     return {model: lowest[model] for model in model_order(lowest)}
+
+
+def fit_tables(recording: Path | str, fits: Sequence[Path | str], name: str) -> dict[str, pd.DataFrame]:
+    """The table `name` of every model that wrote one, of the session of `recording`, by model.
+
+    Raises
+    ------
+    NothingToDrawError : none did.
+    """
+    session = str(read_description(recording)["session"])
+    tables = {model: fit.table(name, session) for model, fit in first_seeds(fits).items() if fit.has_table(name)}
+    found = {model: table for model, table in tables.items() if len(table)}
+    if not found:
+        raise NothingToDrawError(f"No model fitted to {session} has a table of its {name}.")
+    return found
+
+
+def first_with(fits: Sequence[Path | str], name: str) -> Fit | None:
+    """The first fit that wrote the table `name`, in the order of models; None where none did."""
+    return next((fit for fit in first_seeds(fits).values() if fit.has_table(name)), None)

@@ -9,8 +9,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.fits import first_seeds
-from pipeline_lib.figures.style import INK, QUIET, model_colours, model_name, new_figure, panel_title, stacked, styled
+from pipeline_lib.figures.fits import first_with
+from pipeline_lib.figures.style import (
+    INK,
+    QUIET,
+    log_axis,
+    model_colours,
+    model_name,
+    new_figure,
+    panel_title,
+    stacked,
+    styled,
+)
 
 CAPTION = (
     "Spikes that the model wrote in the place of test windows, each from its history on and then from what it had "
@@ -41,12 +51,11 @@ def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> p
     from pipeline_lib.trains.store import Trains
 
     recorded, parts = Trains.open(trains), Split.read(split)
-    found = first_table(fits, "generated")
-    if found is None:
+    fit = first_with(fits, "generated")
+    if fit is None:
         raise NothingToDrawError("No model has generated spikes: set `rollouts` of the Neuroformer.")
-    model, path = found
-    spikes = pd.read_parquet(path).query("session == @recorded.session and rollout == 0")
-    statistics = pd.read_parquet(path.with_name("statistics.parquet")).query("session == @recorded.session")
+    generated, statistics = (fit.table(name, recorded.session) for name in ("generated", "statistics"))
+    spikes = generated[generated["rollout"] == 0]
     samples = parts.part(recorded.session, "test")
     bins, seconds = int(samples["bins"].max()), parts.bin_size / 1000
     shown = samples.iloc[: max(1, round(SHOWN_SECONDS / (bins * seconds)))]
@@ -66,13 +75,7 @@ def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> p
     for source, (window, bin_, unit) in rasters.items():
         spike = pd.DataFrame({"kind": "spike", "source": source, "x": (window * bins + bin_) * seconds, "y": unit})
         tables.append(spike[spike["y"] < SHOWN_UNITS])
-    return pd.concat(tables, ignore_index=True).assign(model=model)[["model", "kind", "source", "x", "y"]]
-
-
-def first_table(fits: Sequence[Path | str], name: str) -> tuple[str, Path] | None:
-    """The first model whose fit has the table `name`, and its path; None where there is none."""
-    paths = {model: fit.directory / "tables" / f"{name}.parquet" for model, fit in first_seeds(fits).items()}
-    return next(((model, path) for model, path in paths.items() if path.is_file()), None)
+    return pd.concat(tables, ignore_index=True).assign(model=fit.model)[["model", "kind", "source", "x", "y"]]
 
 
 @styled
@@ -97,7 +100,7 @@ def draw(table: pd.DataFrame) -> Figure:
     for source, colour in colours.items():
         curve = table[(table["kind"] == "interval") & (table["source"] == source)]
         panels[1].plot(curve["x"], curve["y"], color=colour, label=source.capitalize())
-    panels[1].set_xscale("log")
+    log_axis(panels[1].xaxis, table.loc[table["kind"] == "interval", "x"])
     panels[1].set_xlabel("Interval between spikes (ms)")
     panels[1].set_ylabel("Share not longer")
     panels[1].legend()

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pipeline_lib.figures.fit_tables import fit_tables
+from pipeline_lib.figures.fits import fit_tables
 from pipeline_lib.figures.style import model_name, new_figure, styled
 
 CAPTION = (

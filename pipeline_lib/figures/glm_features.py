@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pipeline_lib.figures.fit_tables import fit_tables
-from pipeline_lib.figures.style import FAINT, QUIET, diverging_map, new_figure, rate_map, styled
+from pipeline_lib.figures.fits import fit_tables
+from pipeline_lib.figures.style import QUIET, colour_bar, diverging_map, new_figure, rate_map, styled
 from pipeline_lib.figures.units import shortened
 
 CAPTION = (
@@ -68,8 +68,5 @@ def draw(table: pd.DataFrame) -> Figure:
     axes.spines[["top", "right"]].set_visible(True)
     axes.set(xlabel="Time in the session (s)", ylabel="Input (sender unit, signal)")
     axes.locator_params(axis="x", nbins=5)
-    bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=25, pad=0.02, ticks=range(low, 2))
-    bar.set_label("Value (of its largest)")
-    bar.outline.set_linewidth(0.4)
-    bar.outline.set_edgecolor(FAINT)
+    colour_bar(image, axes, "Value (of its largest)", shrink=0.6, aspect=25, pad=0.02, ticks=range(low, 2))
     return figure

@@ -9,19 +9,31 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
 from pipeline_lib.clock import to_seconds
-from pipeline_lib.figures.glm_transformer_fit import coupled_fit, table, test_windows
-from pipeline_lib.figures.style import FAINT, MODEL_COLOURS, QUIET, new_figure, panel_title, rate_map, styled
+from pipeline_lib.figures.embedding import principal_components
+from pipeline_lib.figures.fits import DISCOVERY
+from pipeline_lib.figures.glm_transformer_fit import coupled_fit, test_windows
+from pipeline_lib.figures.style import (
+    FAINT,
+    FONT_SIZE,
+    MODEL_COLOURS,
+    QUIET,
+    colour_bar,
+    new_figure,
+    panel_title,
+    rate_map,
+    styled,
+)
 from pipeline_lib.recording import read_description
 
 CAPTION = (
-    "a, Coupling filters from each population (column) to each (row): what a spike passes on, for loadings of norm 1. "
-    "Orange: in test trials the receivers' spikes are timed to the senders' within milliseconds, beyond what common "
-    "input explains (q < 0.05 over all pairs); grey: not. An empty panel is a coupling that the fit dropped or never "
-    "had. b, Test trials by the first two principal components of their latents, coloured by running speed where it "
-    "was recorded, else by their order in time: a gradient means that the background follows the animal's state."
+    "What populations pass on to each other, beside what trials differ in. (a) Coupling filters from each population "
+    "(column) to each (row): what a spike passes on, for loadings of norm 1. Orange: in test trials the receivers' "
+    "spikes are timed to the senders' within milliseconds, beyond what common input explains (q < 0.05 over all "
+    "pairs); grey: not. A flat line is a coupling of nothing, an empty panel one that the fit dropped or never had. "
+    "(b) Test trials by the first two principal components of their latents, coloured by running speed where it was "
+    "recorded, else by their order in time: a gradient means that the background follows the animal's state."
 )
 
-LEVEL = 0.05
 MOST = 7
 """Populations shown, those with most units."""
 
@@ -39,21 +51,19 @@ def data(recording: Path | str, split: Path | str, fits: Sequence[Path | str]) -
     units = pd.read_parquet(Path(recording) / "units.parquet", columns=["population"])["population"].astype(str)
     sizes = units.value_counts().sort_index(kind="stable").nlargest(MOST).sort_index()
     areas = pd.DataFrame({"kind": "area", "sender": sizes.index, "value": sizes.to_numpy()})
-    filters = table(fit, "area_filters", session)
-    q = table(fit, "area_couplings", session)[["sender", "receiver", "factor", "q"]]
+    filters = fit.table("area_filters", session)
+    q = fit.table("area_couplings", session)[["sender", "receiver", "factor", "q"]]
     filters = filters.merge(q, on=["sender", "receiver", "factor"])
     filters = filters[filters["sender"].isin(sizes.index) & filters["receiver"].isin(sizes.index)]
     filters = filters.rename(columns={"lag": "x", "value": "y", "q": "value"}).assign(kind="filter")
     tables = [areas, filters]
     windows = test_windows(fit, split, session, ["latent_mean"])
     if "latent_mean" in windows.extras and len(windows.samples) > 2:
-        latents = windows.extras["latent_mean"].astype(np.float64)
-        vectors, values, _ = np.linalg.svd(latents - latents.mean(axis=0), full_matrices=False)
-        scores = vectors[:, :2] * values[:2]
+        scores, _ = principal_components(windows.extras["latent_mean"].astype(np.float64), 2)
         starts = windows.samples["start_tick"].to_numpy()
         what, state = _state(Path(recording), starts, windows.latents.shape[1] * windows.bin_ticks)
         tables.append(
-            pd.DataFrame({"kind": "trial", "sender": what, "x": scores[:, 0], "y": scores[:, -1], "value": state})
+            pd.DataFrame({"kind": "trial", "sender": what, "x": scores[:, 0], "y": scores[:, 1], "value": state})
         )
     return pd.concat(tables, ignore_index=True)[["kind", "sender", "receiver", "factor", "x", "y", "value"]]
 
@@ -84,9 +94,7 @@ def draw(table: pd.DataFrame) -> Figure:
         dots = axes.scatter(
             trials["x"], trials["y"], c=trials["value"], s=8, cmap=rate_map(), edgecolors=QUIET, linewidths=0.3
         )
-        bar = right.colorbar(dots, ax=axes, location="bottom", shrink=0.8, aspect=25)
-        bar.set_label(str(trials["sender"].iloc[0]))
-        bar.outline.set_linewidth(0.4)
+        colour_bar(dots, axes, str(trials["sender"].iloc[0]), location="bottom", shrink=0.8, aspect=25)
     axes.set(xlabel="Component 1", ylabel="Component 2")
     panel_title(axes, "b", "Latents of test trials")
     return figure
@@ -99,14 +107,14 @@ def _pairs(part: SubFigure, filters: pd.DataFrame, areas: list[str]) -> None:
             axes.axhline(0, color=FAINT, lw=0.4, zorder=0)
             own = filters[(filters["sender"] == sender) & (filters["receiver"] == receiver)]
             for _, line in own.groupby("factor"):
-                found = line["value"].iloc[0] < LEVEL
+                found = line["value"].iloc[0] < DISCOVERY
                 axes.plot(line["x"], line["y"], color=MODEL_COLOURS["glm_transformer"] if found else QUIET, lw=1.0)
         row[0].set_ylabel(f"to {receiver}")
     for axes, sender in zip(grid[0], areas, strict=True):
         axes.set_title(f"from {sender}")
     panel_title(grid[0, 0], "a", f"from {areas[0]}")
-    part.supxlabel("Lag (ms)", fontsize=7)
-    part.supylabel("Filter (log-rate per spike)", fontsize=7)
-    colours = ((MODEL_COLOURS["glm_transformer"], f"q < {LEVEL}"), (QUIET, "not significant"))
+    part.supxlabel("Lag (ms)", fontsize=FONT_SIZE)
+    part.supylabel("Filter (log-rate per spike)", fontsize=FONT_SIZE)
+    colours = ((MODEL_COLOURS["glm_transformer"], f"q < {DISCOVERY}"), (QUIET, "not significant"))
     handles = [Line2D([], [], color=colour, label=label) for colour, label in colours]
     part.legend(handles=handles, loc="outside upper right", ncols=2)

@@ -11,9 +11,10 @@ from matplotlib.lines import Line2D
 from pipeline_lib.clock import TICKS_PER_MS
 from pipeline_lib.evaluation.truth import window_means
 from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.figures.excerpts import truth_of
 from pipeline_lib.figures.glm_transformer_fit import coupled_fit, matched, test_windows
 from pipeline_lib.figures.style import INK, MODEL_COLOURS, QUIET, new_figure, panel_title, styled
-from pipeline_lib.recording import Truth, read_description
+from pipeline_lib.recording import read_description
 
 CAPTION = (
     "Parts of the log-rate that the GLM-Transformer infers (orange) beside the input that the simulation gave the "
@@ -39,8 +40,7 @@ def data(recording: Path | str, split: Path | str, fits: Sequence[Path | str]) -
     NothingToDrawError : no simulated input is known, or no fit was made with `components: true`.
     """
     fit, session = coupled_fit(fits), str(read_description(recording)["session"])
-    path = Path(recording) / "truth.zarr"
-    truth = Truth.read(path) if path.is_dir() else None
+    truth = truth_of(recording)
     if truth is None or not set(PARTS.values()) <= set(truth.arrays):
         raise NothingToDrawError(f"Nobody knows the true inputs of {session}.")
     windows = test_windows(fit, split, session, [f"log_rate_{part}" for part in PARTS])

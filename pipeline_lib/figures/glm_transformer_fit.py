@@ -8,10 +8,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.fits import Fit, first_seeds
+from pipeline_lib.figures.fits import Fit, first_with
 from pipeline_lib.trains.splits import Split
-
-TABLE = "area_filters"
 
 
 @dataclass(frozen=True)
@@ -29,29 +27,21 @@ class Windows:
 
 def coupled_fit(fits: Sequence[Path | str]) -> Fit:
     """The first fit that has couplings of populations; NothingToDrawError where none has."""
-    for fit in first_seeds(fits).values():
-        if (fit.directory / "tables" / f"{TABLE}.parquet").is_file():
-            return fit
-    raise NothingToDrawError("No GLM-Transformer with couplings was fitted here.")
-
-
-def table(fit: Fit, name: str, session: str) -> pd.DataFrame:
-    """The rows of a session in one of the fit's tables."""
-    rows = pd.read_parquet(fit.directory / "tables" / f"{name}.parquet")
-    return rows[rows["session"] == session].reset_index(drop=True)
+    fit = first_with(fits, "area_filters")
+    if fit is None:
+        raise NothingToDrawError("No GLM-Transformer with couplings was fitted here.")
+    return fit
 
 
 def test_windows(fit: Fit, split: Path | str, session: str, extras: Sequence[str]) -> Windows:
     """The test windows of a session, with those of `extras` that the fit has."""
-    import zarr
-
-    parts = Split.read(Path(split))
+    parts = Split.read(split)
     samples = parts.part(session, "test")
-    group = zarr.open_group(str(fit.directory / "predictions.zarr"), mode="r")[session]
-    row = {int(sample): number for number, sample in enumerate(group["sample"][:])}
-    order = [row[int(sample)] for sample in samples.index]
-    found = {name: np.asarray(group[f"extras/{name}"][:])[order] for name in extras if f"extras/{name}" in group}
-    return Windows(samples, parts.bin_ticks, found, np.asarray(group["latents"][:])[order])
+    rows, known = samples.index.to_numpy(), set(fit.extras(session))
+    found = {name: fit.extra(session, name).of(rows) for name in extras if name in known}
+    latents = fit.latents(session)
+    assert latents is not None, "a fit with couplings of populations has latents"
+    return Windows(samples, parts.bin_ticks, found, latents.of(rows))
 
 
 def matched(fitted: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, float]:

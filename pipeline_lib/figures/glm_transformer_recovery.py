@@ -12,8 +12,9 @@ from matplotlib.lines import Line2D
 from pipeline_lib.clock import TICKS_PER_MS
 from pipeline_lib.evaluation.truth import window_means
 from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.figures.excerpts import truth_of
 from pipeline_lib.figures.fits import Fit
-from pipeline_lib.figures.glm_transformer_fit import coupled_fit, matched, table, test_windows
+from pipeline_lib.figures.glm_transformer_fit import coupled_fit, matched, test_windows
 from pipeline_lib.figures.style import INK, MODEL_COLOURS, QUIET, new_figure, panel_title, styled
 from pipeline_lib.recording import Truth, read_description
 
@@ -46,8 +47,7 @@ def data(recording: Path | str, split: Path | str, fits: Sequence[Path | str]) -
     NothingToDrawError : the truth of this recording is not of that form.
     """
     fit, session = coupled_fit(fits), str(read_description(recording)["session"])
-    path = Path(recording) / "truth.zarr"
-    truth = Truth.read(path) if path.is_dir() else None
+    truth = truth_of(recording)
     if truth is None or not set(TRUTHS) <= set(truth.arrays) or not truth.arrays["coupling"].any():
         raise NothingToDrawError(f"{session} is not a simulation of the GLM-Transformer's own form with coupling.")
     units = pd.read_parquet(Path(recording) / "units.parquet", columns=["unit_id", "population"])
@@ -65,7 +65,7 @@ def _pair(truth: Truth, population: np.ndarray) -> tuple[str, str]:
 
 def _coupling_rows(fit: Fit, session: str, truth: Truth, population: np.ndarray) -> list[pd.DataFrame]:
     sender, receiver = _pair(truth, population)
-    filters = table(fit, "area_filters", session)
+    filters = fit.table("area_filters", session)
     chosen = (filters["sender"] == sender) & (filters["receiver"] == receiver) & (filters["factor"] == 0)
     fitted, lags = filters.loc[chosen, "value"].to_numpy(), filters.loc[chosen, "lag"].to_numpy()
     true = truth.arrays["coupling_kernel"]
@@ -73,7 +73,7 @@ def _coupling_rows(fit: Fit, session: str, truth: Truth, population: np.ndarray)
     if len(fitted) == 0:  # the fit dropped this coupling
         fitted, lags = np.zeros(len(true)), true_lags
     rows = _compared("filter", lags, fitted, true_lags, true)
-    loadings = table(fit, "loadings", session)
+    loadings = fit.table("loadings", session)
     between = np.outer(population == sender, population == receiver)
     coupling = np.where(between, truth.arrays["coupling"], 0)
     values = {"fit": np.zeros(len(population)), "truth": np.zeros(len(population))}
@@ -114,7 +114,7 @@ def _linear_map(fitted: np.ndarray, true: np.ndarray) -> np.ndarray:
 
 
 def _history_rows(fit: Fit, session: str, truth: Truth) -> list[pd.DataFrame]:
-    fitted = table(fit, "history_filters", session).groupby("lag")["value"].mean()
+    fitted = fit.table("history_filters", session).groupby("lag")["value"].mean()
     true = truth.arrays["history_filters"].mean(axis=0)
     lags = (np.arange(len(true)) + 1) * truth.attributes["bin_size"]
     return _compared("history", fitted.index.to_numpy(), fitted.to_numpy(), lags, true)

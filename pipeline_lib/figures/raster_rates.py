@@ -20,6 +20,7 @@ from pipeline_lib.figures.style import (
     INK,
     QUIET,
     SMALL_SIZE,
+    colour_bar,
     model_colours,
     model_line,
     model_name,
@@ -195,9 +196,7 @@ def draw(table: pd.DataFrame) -> Figure:
             axes.tick_params(axis="x", labelbottom=True)
             axes.set_xlabel(label if len(label) * columns <= LONG_LABELS else "Time (s)")
     if image is not None:
-        bar = parts[0].colorbar(image, ax=grid, fraction=0.02, pad=0.012, aspect=25, extend="max")
-        bar.set_label("Rate (spikes/s)")
-        bar.outline.set_linewidth(0.4)
+        colour_bar(image, grid.ravel(), "Rate (spikes/s)", fraction=0.02, pad=0.012, aspect=25, extend="max")
     if trace_rows:
         _traces(parts[1], kinds["trace"], spikes, hidden, (first, last), label)
     return figure

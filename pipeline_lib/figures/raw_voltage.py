@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.style import INK, diverging_map, new_figure, panel_title, styled
+from pipeline_lib.figures.style import INK, colour_bar, diverging_map, new_figure, panel_title, styled
 from pipeline_lib.sources.voltage import Snippet, snippets_in
 
 CAPTION = (
@@ -20,31 +20,6 @@ CAPTION = (
 LARGEST = 400_000
 """Samples of all channels that are drawn and listed at most, more than the picture has dots; longer snippets are
 thinned in time."""
-
-
-@styled
-def draw(table: pd.DataFrame) -> Figure:
-    """The figure of what `data` returns."""
-    voltage = table[table["kind"] == "voltage"]
-    spikes = table[table["kind"] == "spike"]
-    image = voltage.pivot(index="row", columns="time", values="value")
-    times = image.columns.to_numpy(dtype=float)
-    limit = float(np.percentile(np.abs(image.to_numpy()), 99.5)) or 1.0
-    figure = new_figure("double", 110)
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    extent = (times[0], times[-1], -0.5, len(image) - 0.5)
-    look: dict[str, Any] = {"cmap": diverging_map(), "vmin": -limit, "vmax": limit}
-    shown = above.imshow(image.to_numpy(), aspect="auto", origin="lower", extent=extent, **look)
-    bar = figure.colorbar(shown, ax=above, pad=0.01, aspect=25, extend="both")
-    bar.set_label("Voltage (\u00b5V)")
-    bar.outline.set_linewidth(0.4)
-    above.set_ylabel("Channel, from the tip")
-    panel_title(above, "a", f"Voltage, {len(image)} channels")
-    below.vlines(spikes["time"], spikes["row"] - 0.4, spikes["row"] + 0.4, color=INK, lw=0.5)
-    below.set(xlabel="Time in session (s)", ylabel="Unit, by depth")
-    below.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-    panel_title(below, "b", f"{len(spikes)} spikes of {spikes['row'].nunique()} units")
-    return figure
 
 
 def data(recording: Path | str, source: Path | str) -> pd.DataFrame:
@@ -93,3 +68,26 @@ def peaks(values: np.ndarray, step: int) -> np.ndarray:
     blocks = padded.reshape(-1, step, values.shape[1])
     largest = np.abs(blocks).argmax(axis=1)
     return np.take_along_axis(blocks, largest[:, None], axis=1)[:, 0]
+
+
+@styled
+def draw(table: pd.DataFrame) -> Figure:
+    """The figure of what `data` returns."""
+    voltage = table[table["kind"] == "voltage"]
+    spikes = table[table["kind"] == "spike"]
+    image = voltage.pivot(index="row", columns="time", values="value")
+    times = image.columns.to_numpy(dtype=float)
+    limit = float(np.percentile(np.abs(image.to_numpy()), 99.5)) or 1.0
+    figure = new_figure("double", 110)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    extent = (times[0], times[-1], -0.5, len(image) - 0.5)
+    look: dict[str, Any] = {"cmap": diverging_map(), "vmin": -limit, "vmax": limit}
+    shown = above.imshow(image.to_numpy(), aspect="auto", origin="lower", extent=extent, **look)
+    colour_bar(shown, above, "Voltage (\u00b5V)", pad=0.01, aspect=25, extend="both")
+    above.set_ylabel("Channel, from the tip")
+    panel_title(above, "a", f"Voltage, {len(image)} channels")
+    below.vlines(spikes["time"], spikes["row"] - 0.4, spikes["row"] + 0.4, color=INK, lw=0.5)
+    below.set(xlabel="Time in session (s)", ylabel="Unit, by depth")
+    below.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    panel_title(below, "b", f"{len(spikes)} spikes of {spikes['row'].nunique()} units")
+    return figure

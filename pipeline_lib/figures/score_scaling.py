@@ -91,10 +91,9 @@ def draw(table: pd.DataFrame) -> Figure:
             panel_title(axes, "abcd"[2 * place + side], PANELS[kind])
         grid[place, 0].set_ylabel("Bits per spike")
     colours = model_colours(models)
-    handles = [
-        Line2D([], [], **{**model_line(model, colours[model]), "marker": "o", "ms": 3}, label=model_name(model))
-        for model in models
-    ]
+    joined = table.groupby(["session", "model", "scored"]).size().max() > 1
+    lines = {model: model_line(model, colours[model]) | ({} if joined else {"linestyle": ""}) for model in models}
+    handles = [Line2D([], [], **line, marker="o", ms=3, label=model_name(model)) for model, line in lines.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(7, len(handles)))
     return figure
 

@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.figures.points import scored_points, side_by_side, word_rows
 from pipeline_lib.figures.style import (
-    FAINT,
     QUIET,
-    SMALL_SIZE,
     model_colours,
     model_name,
     model_order,
@@ -99,10 +98,7 @@ def draw(table: pd.DataFrame) -> Figure:
         axes.set_xlabel(f"Bits per spike (0: {NULL_NAME})")
         axes.axvline(0, color=QUIET, lw=0.6, zorder=0)
         axes.set_ylim(last + 0.7, -0.7)
-        axes.grid(axis="x", color=FAINT, lw=0.4)
-        axes.set_axisbelow(True)
-        axes.spines["left"].set_visible(False)
-        axes.tick_params(axis="y", length=0)
+        word_rows(axes)
     grid[0].set_yticks([place for _, _, place in rows], [_row_name(session, model) for session, model, _ in rows])
     for label, (_, model, _) in zip(grid[0].get_yticklabels(), rows, strict=True):
         label.set_fontweight("normal" if model else "bold")
@@ -151,20 +147,8 @@ def _seed_points(axes: Axes, table: pd.DataFrame, rows: list[Row], colours: dict
     places = {(session, model): place for session, model, place in rows}
     floor = -1.5 * max(float(table["value"].max()), 0.2)
     for (session, model), seeds in table.groupby(["session", "model"]):
-        place = places[str(session), str(model)] + np.linspace(-0.22, 0.22, len(seeds)) * (len(seeds) > 1)
-        values, colour = seeds["value"].to_numpy(), colours[str(model)]
-        inside = values >= floor
-        low = seeds["ci_low"].fillna(seeds["value"]).clip(lower=floor).to_numpy()
-        high = seeds["ci_high"].fillna(seeds["value"]).clip(lower=floor).to_numpy()
-        axes.hlines(place[inside], low[inside], high[inside], color=colour, lw=1.0)
-        look = {"mfc": "white", "mec": colour} if str(model).endswith(LIKELIHOOD) else {"mec": "white", "mew": 0.3}
-        axes.plot(values[inside], place[inside], "o", ms=3.0, color=colour, **look)
-        axes.plot(np.full((~inside).sum(), floor), place[~inside], "<", ms=3.5, color=colour)
-        for value, at in zip(values[~inside], place[~inside], strict=True):
-            text = f"{value:.2g}".replace("-", "\u2212")
-            axes.annotate(
-                text, (floor, at), (4, 0), textcoords="offset points", va="center", color=QUIET, fontsize=SMALL_SIZE
-            )
+        heights = places[str(session), str(model)] + np.linspace(-0.18, 0.18, len(seeds)) * (len(seeds) > 1)
+        scored_points(axes, seeds, heights, colours[str(model)], floor, hollow=str(model).endswith(LIKELIHOOD))
 
 
 def _session_points(axes: Axes, table: pd.DataFrame, rows: list[Row], colours: dict[str, str]) -> None:
@@ -172,7 +156,6 @@ def _session_points(axes: Axes, table: pd.DataFrame, rows: list[Row], colours: d
     places = {model: place for _, model, place in rows}
     for model, scores in table.groupby("model"):
         values = scores.groupby("session")["value"].mean().to_numpy()
-        spread = (np.arange(len(values)) * 0.618) % 1 - 0.5  # golden steps: even, and the same every time
         place, colour = places[str(model)], colours[str(model)]
-        axes.plot(values, place + 0.5 * spread, "o", ms=2.2, color=colour, alpha=0.45, mew=0)
+        axes.plot(values, place + 0.5 * side_by_side(len(values)), "o", ms=2.2, color=colour, alpha=0.45, mew=0)
         axes.vlines(np.median(values), place - 0.38, place + 0.38, color=colour, lw=2.0)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.style import INK, QUIET, model_name, new_figure, styled
+from pipeline_lib.figures.style import EXCITATION, INHIBITION, INK, QUIET, log_axis, model_name, new_figure, styled
 
 CAPTION = (
     "Each row is one search. Left: the validation loss of every trial in their order, the line the best so far; "
@@ -21,7 +21,6 @@ CAPTION = (
 
 SHOWN = 3
 """Settings shown of each search."""
-SETTING = "setting_"
 ROW_HEIGHT = 38.0
 KNOWN = ("generation", "member", "parent", "score")
 
@@ -76,18 +75,18 @@ def draw(table: pd.DataFrame) -> Figure:
         for axes in line[1 + len(chosen) :]:
             axes.set_visible(False)
         for axes, setting in zip(line[1:], chosen, strict=False):
-            of = trials[trials["setting"] == setting]
-            _points(axes, of["value"].to_numpy(), of["score"], top)
-            correlation = float(of["correlation"].iloc[0])
+            rows_of = trials[trials["setting"] == setting]
+            _points(axes, rows_of["value"].to_numpy(), rows_of["score"], top)
+            correlation = float(rows_of["correlation"].iloc[0])
             axes.set_title(f"rank correlation {correlation:+.2f}".replace("-", "\u2212"), color=QUIET)
             axes.set_xlabel(str(setting).replace("_", " "))
-            named = of[of["label"] != ""].drop_duplicates("label")
-            low, high = of["value"].min(), of["value"].max()
+            named = rows_of[rows_of["label"] != ""].drop_duplicates("label")
+            low, high = rows_of["value"].min(), rows_of["value"].max()
             if len(named):
                 axes.set_xticks(named["value"], named["label"])
                 axes.margins(x=0.3)
             elif low > 0 and high / low > 30:
-                axes.set_xscale("log")
+                log_axis(axes.xaxis, rows_of["value"])
             axes.sharey(line[0])
             axes.tick_params(labelleft=False)
     return figure
@@ -105,5 +104,5 @@ def _top(scores: pd.Series) -> float:
 def _points(axes: Axes, x: np.ndarray, scores: pd.Series, top: float) -> None:
     values = scores.to_numpy()
     shown = values <= top
-    axes.plot(x[shown], values[shown], "o", ms=2.8, color="#0072B2", mec="white", mew=0.3)
-    axes.plot(x[~shown], np.full((~shown).sum(), top), "x", ms=3.0, color="#C2410C", clip_on=False)
+    axes.plot(x[shown], values[shown], "o", ms=2.8, color=INHIBITION, mec="white", mew=0.3)
+    axes.plot(x[~shown], np.full((~shown).sum(), top), "x", ms=3.0, color=EXCITATION, clip_on=False)

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pipeline_lib.figures.points import side_by_side
 from pipeline_lib.figures.style import (
     FAINT,
     HIDDEN,
@@ -202,8 +203,7 @@ def _rates(axes: Axes, rates: pd.DataFrame, shown: list[str], regions: pd.Series
     colours = region_colours(regions)
     for place, region in enumerate(shown):
         values = rates.loc[rates["region"] == region, "value"].clip(lower=LEAST_RATE).to_numpy()
-        spread = (np.arange(len(values)) * 0.618) % 1 - 0.5  # golden steps: even, and the same every time
-        axes.plot(values, place + 0.6 * spread, "o", ms=2.0, color=colours[region], alpha=0.6, mew=0)
+        axes.plot(values, place + 0.6 * side_by_side(len(values)), "o", ms=2.0, color=colours[region], alpha=0.6, mew=0)
         axes.vlines(np.median(values), place - 0.4, place + 0.4, color=INK, lw=1.2)
     counts = rates["region"].value_counts()
     axes.set_yticks(range(len(shown)), [f"{region} ({counts[region]})" for region in shown])

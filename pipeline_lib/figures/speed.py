@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.fits import Fit
+from pipeline_lib.figures.points import side_by_side, word_rows
 from pipeline_lib.figures.style import (
-    FAINT,
     INHIBITION,
     INK,
     QUIET,
@@ -128,9 +128,7 @@ def draw(table: pd.DataFrame) -> Figure:
         strict=False,
     ):
         axes.set_xlabel(label)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(axis="x", color=FAINT, lw=0.4)
-        axes.set_axisbelow(True)
+        word_rows(axes)
         panel_title(axes, letter, title)
     return figure
 
@@ -141,8 +139,8 @@ def _name(stage: str, model: str) -> str:
 
 def _jobs(axes: Axes, values: pd.Series, place: int, colour: str) -> None:
     known = values.dropna().to_numpy()
-    spread = (np.arange(len(known)) * 0.618) % 1 - 0.5  # golden steps: even, and the same every time
-    axes.plot(np.maximum(known, 0.01), place + 0.5 * spread, "o", ms=2.6, mew=0, alpha=0.6, color=colour)
+    heights = place + 0.5 * side_by_side(len(known))
+    axes.plot(np.maximum(known, 0.01), heights, "o", ms=2.6, mew=0, alpha=0.6, color=colour)
     if len(known):
         axes.vlines(max(float(np.median(known)), 0.01), place - 0.38, place + 0.38, color=INK, lw=1.2)
 

@@ -18,9 +18,12 @@ import pandas as pd
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.transforms import ScaledTranslation
 
 from pipeline_lib.files import atomic_file
 
@@ -31,7 +34,10 @@ MM = 1 / 25.4
 COLUMN_WIDTHS = {"single": 85.0, "wide": 120.0, "double": 178.0}
 """Journal columns, mm: one, one and a half, two."""
 PRINT_DPI = 300
-FONT_SIZE, SMALL_SIZE = 7.0, 6.0
+FONT_SIZE, SMALL_SIZE, LETTER_SIZE = 7.0, 6.0, 9.0
+"""Points: of text, of numbers and notes, of the letters of panels."""
+LETTER_ROOM = 10.0
+"""Points from a panel's letter to its title."""
 NOTICE_LETTERS = 58
 """Letters in a line of a figure that has nothing to draw."""
 
@@ -43,14 +49,20 @@ MODEL_COLOURS = {
     "psth": "#CC79A7",
     "smoothing": "#56B4E9",
     "gpfa": "#5E5E5E",
+    "reduced_rank": "#5A2BD1",
     "glm": "#0072B2",
     "glm_transformer": "#D55E00",
     "lfads": "#009E73",
     "ndt": "#E69F00",
     "neuroformer": "#661150",
 }
-"""Okabe and Ito's palette (2008); black is kept for measured data, yellow is left out (too pale for a line)."""
-MODEL_DASHES = {"mean_rate": (0, (1, 1)), "psth": (0, (4, 1.2)), "smoothing": (0, (5, 1, 1, 1))}
+"""Okabe and Ito's palette (2008), greys, and two more hues; black is kept for measured data, yellow is too pale."""
+MODEL_DASHES = {
+    "mean_rate": (0, (1, 1)),
+    "psth": (0, (4, 1.2)),
+    "smoothing": (0, (5, 1, 1, 1)),
+    "reduced_rank": (0, (3, 1, 1, 1, 1, 1)),
+}
 """Baselines are dashed, so that a black-and-white print still tells them from the models."""
 SPARE_COLOURS = ("#AA4499", "#117733", "#882255", "#999933", "#332288", "#CC6677")
 """Tol's muted palette, for models a user adds."""
@@ -156,6 +168,7 @@ def model_name(model: str) -> str:
         "psth": "PSTH",
         "smoothing": "Smoothing",
         "gpfa": "GPFA",
+        "reduced_rank": "Reduced rank",
         "glm": "GLM",
         "glm_transformer": "GLM-Transformer",
         "lfads": "LFADS",
@@ -228,9 +241,33 @@ def log_axis(axis: Axis, values: Iterable[float]) -> None:
     axis.set_minor_formatter("")
 
 
-def panel_title(axes: Axes, letter: str, title: str, pad: float | None = None) -> None:
-    """Title at the left, after a bold panel letter; `pad` is its distance from the axes in points."""
-    axes.set_title(rf"$\mathbf{{{letter}}}$   {title}", loc="left", pad=pad)  # of themselves, 3-D axes centre it
+def panel_title(axes: Axes, letter: str, title: str, pad: float = SETTINGS["axes.titlepad"]) -> None:
+    """Title at the left, after a bold panel letter; `pad` is its distance from the axes in points.
+
+    >>> axes = new_figure("single", 40).subplots()
+    >>> panel_title(axes, "a", "Rates")
+    >>> axes.get_title(loc="left")
+    'Rates'
+    """
+    root = axes.get_figure(root=True)
+    assert root is not None
+    heading = axes.set_title(title, loc="left", pad=pad)  # of themselves, 3-D axes centre it
+    heading.set_transform(heading.get_transform() + ScaledTranslation(LETTER_ROOM / 72, 0, root.dpi_scale_trans))
+    look: dict[str, Any] = {"fontsize": LETTER_SIZE, "fontweight": "bold", "annotation_clip": False}
+    axes.annotate(letter, (0, 1), (0, pad), xycoords="axes fraction", textcoords="offset points", **look)
+
+
+def colour_bar(image: ScalarMappable, axes: Axes | Iterable[Axes], label: str, **look: Any) -> Colorbar:
+    """The scale of `image` beside `axes`, named by its quantity and unit; `look` as for `Figure.colorbar`.
+
+    >>> axes = new_figure("single", 40).subplots()
+    >>> colour_bar(axes.imshow([[0, 1]]), axes, "Rate (spikes/s)").ax.get_ylabel()
+    'Rate (spikes/s)'
+    """
+    beside = [axes] if isinstance(axes, Axes) else list(axes)
+    bar = beside[0].figure.colorbar(image, ax=beside, label=label, **look)
+    bar.outline.set_linewidth(0.4)
+    return bar
 
 
 @styled

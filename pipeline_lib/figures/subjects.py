@@ -1,7 +1,7 @@
 """Which figures a plan asks for, and the files behind each: what the workflow's rules look up."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -55,7 +55,7 @@ class FigureFiles:
         asked: dict[str, object] = {"search": self.plan.searched, "truth_recovery": config.simulations}
         asked["decoding"] = config.evaluation.decoding
         fitted = {model.implementation for cohort in self.plan.cohorts.values() for model in cohort.models.values()}
-        return [name for name in self._chosen("all") if asked.get(name, True) and FIGURES[name].model in {"", *fitted}]
+        return [name for name in self._chosen("all") if asked.get(name, True) and _fits_suffice(name, fitted)]
 
     @cached_property
     def sets(self) -> list[FigureSet]:
@@ -71,8 +71,8 @@ class FigureFiles:
             names = (name for name in sessions if not FIGURES[name].option or options.get(FIGURES[name].option))
             grouped.setdefault(("session", tuple(names)), []).append(session)
         for of, (cohort, _) in self._in_cohorts.items():
-            models = {"", *(model.implementation for model in self.plan.cohorts[cohort].models.values())}
-            names = (name for name in cohorts if FIGURES[name].model in models)
+            fitted = {model.implementation for model in self.plan.cohorts[cohort].models.values()}
+            names = (name for name in cohorts if _fits_suffice(name, fitted))
             grouped.setdefault(("cohort", tuple(names)), []).append(of)
         drawn = [(scope, names, subjects) for (scope, names), subjects in grouped.items() if names]
         scopes = [scope for scope, _, _ in drawn]
@@ -167,6 +167,12 @@ class FigureFiles:
             for name, cohort in self.plan.cohorts.items()
             for session in cohort.sessions
         }
+
+
+def _fits_suffice(name: str, fitted: Set[str]) -> bool:
+    """Whether these implementations are what a figure shows; without any, there are no fits and no scores to show."""
+    spec = FIGURES[name]
+    return spec.model in {"", *fitted} and (bool(fitted) or not {"fits", "metrics"} & set(spec.needs))
 
 
 def caption_file(name: str) -> str:

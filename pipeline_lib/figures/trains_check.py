@@ -15,6 +15,7 @@ from pipeline_lib.figures.style import (
     INHIBITION,
     INK,
     QUIET,
+    colour_bar,
     diverging_map,
     log_axis,
     new_figure,
@@ -149,7 +150,8 @@ def _course(store: "Trains", present: list[np.ndarray], shown: np.ndarray, regio
     clipped = [np.clip(edges[:, None], *present[unit].T).sum(axis=1) for unit in shown]
     seconds = np.diff(clipped) / TICKS_PER_SECOND
     rates = counts / np.where(seconds > 0.2 * np.diff(edges) / TICKS_PER_SECOND, seconds, np.nan)
-    mean = counts.sum(axis=1, keepdims=True) / seconds.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # of a unit that was never observed
+        mean = counts.sum(axis=1, keepdims=True) / seconds.sum(axis=1, keepdims=True)
     value = np.log2(np.maximum(rates, mean / 16) / np.where(mean > 0, mean, np.nan))
     centres = (edges[1:] + edges[:-1]) / 2 / TICKS_PER_SECOND
     columns = {"unit": shown, "row": np.arange(len(shown)), "region": regions[shown]}
@@ -229,10 +231,8 @@ def _draw_course(axes: Axes, course: pd.DataFrame) -> None:
     )
     axes.set(xlabel="Time in session (s)", ylabel="Units by region")
     name_regions(axes, region_blocks(course.drop_duplicates("row").sort_values("row")["region"].to_numpy()), 38)
-    bar = axes.figure.colorbar(image, ax=axes, fraction=0.03, pad=0.015, aspect=20, extend="both")
-    bar.set_label("Rate over the unit's mean")
+    bar = colour_bar(image, axes, "Rate over the unit's mean", fraction=0.03, pad=0.015, aspect=20, extend="both")
     bar.set_ticks([-2, -1, 0, 1, 2], labels=["\u00bc", "\u00bd", "1", "2", "4"])
-    bar.outline.set_linewidth(0.4)
     panel_title(axes, "d", "Course of every unit")
 
 

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.figures.points import scored_points, side_by_side, word_rows
 from pipeline_lib.figures.style import (
-    FAINT,
     QUIET,
     model_colours,
     model_name,
@@ -81,14 +80,12 @@ def draw(table: pd.DataFrame) -> Figure:
         own = table[(table["metric"] == metric) & (table["units"] == units)]
         for (block, model), place in places.items():
             chosen = own[(own["model"] == model) & ((own["session"] == block) | (block == ""))]
-            _scores(axes, chosen, place, colours[model])
+            heights = place + 0.5 * side_by_side(len(chosen)) * (len(chosen) > 1)
+            scored_points(axes, chosen, heights, colours[model], FLOOR)
         panel_title(axes, letter, PANELS[metric, units])
         axes.set(xlabel="R\u00b2 with the truth", xlim=(min(0.0, *_shown(table)) - 0.02, 1.0))
         axes.axvline(0, color=QUIET, lw=0.6, zorder=0)
-        axes.grid(axis="x", color=FAINT, lw=0.4)
-        axes.set_axisbelow(True)
-        axes.spines["left"].set_visible(False)
-        axes.tick_params(axis="y", length=0)
+        word_rows(axes)
     grid[0].set_yticks(list(names), list(names.values()))
     grid[0].set_ylim(max(names) + 0.7, -0.7)
     for place, label in zip(names, grid[0].get_yticklabels(), strict=True):
@@ -98,14 +95,3 @@ def draw(table: pd.DataFrame) -> Figure:
 
 def _shown(table: pd.DataFrame) -> np.ndarray:
     return table[["value", "ci_low"]].min(axis=1).clip(lower=FLOOR).to_numpy()
-
-
-def _scores(axes: Axes, scores: pd.DataFrame, place: float, colour: str) -> None:
-    """Points side by side, each with its interval; those below `FLOOR` as arrows."""
-    values = scores["value"].to_numpy()
-    heights = place + ((np.arange(len(values)) * 0.618) % 1 - 0.5) * 0.5 * (len(values) > 1)
-    inside = values >= FLOOR
-    low, high = (scores[end].fillna(scores["value"]).clip(lower=FLOOR).to_numpy() for end in ("ci_low", "ci_high"))
-    axes.hlines(heights[inside], low[inside], high[inside], color=colour, lw=1.0)
-    axes.plot(values[inside], heights[inside], "o", ms=3.0, color=colour, mec="white", mew=0.3)
-    axes.plot(np.full((~inside).sum(), FLOOR), heights[~inside], "<", ms=3.5, color=colour)

@@ -70,11 +70,11 @@ def shortened(name: str, length: int = 16) -> str:
     return name if len(name) <= length else name[: length - 1] + "\u2026"
 
 
-def name_regions(axes: Axes, blocks: list[Block], length: float, axis: str = "y", grid: str = QUIET) -> None:
+def name_regions(axes: Axes, blocks: list[Block], length: float, axis: str = "y") -> None:
     """Write each region beside its block along the `axis` ("x" or "y"), over a bar of its colour.
 
     `length` is about how long the axis is on paper, in mm: a block too short for its name keeps the bar only, since
-    labels on top of each other help nobody. Lines of colour `grid` separate the blocks.
+    labels on top of each other help nobody. Thin lines separate the blocks.
     """
     colours = region_colours(block.region for block in blocks)
     vertical = axis == "y"
@@ -90,7 +90,7 @@ def name_regions(axes: Axes, blocks: list[Block], length: float, axis: str = "y"
         x, y = (edge, span) if vertical else (span, edge)
         axes.plot(x, y, transform=along, color=colours[block.region], lw=BAR, clip_on=False)
         if block.start:
-            draw_line(block.start - 0.5, color=grid, lw=0.4)
+            draw_line(block.start - 0.5, color=QUIET, lw=0.4)
         needed = SMALL_SIZE * POINT * (1.1 if vertical else 0.62 * len(block.region) + 0.5)
         if (block.stop - block.start) / blocks[-1].stop * length >= needed:
             named.append(block)

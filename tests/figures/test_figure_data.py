@@ -287,7 +287,7 @@ def test_session_overview_counts_what_is_there(trials: Results) -> None:
 
 def titles(figure: Figure) -> list[str]:
     """Titles of panels, without their letters."""
-    return [axes.get_title(loc="left").partition("   ")[2] for axes in figure.findobj(Axes)]
+    return [axes.get_title(loc="left") for axes in figure.findobj(Axes)]
 
 
 def test_what_the_selection_left_out_is_shown_beside_what_it_kept(trials: Results, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Figures of the Neuroformer, from the tables that a fit of the pipeline writes."""
 
 import io
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from pipeline_lib.figures import FIGURES, NothingToDrawError
 from pipeline_lib.figures.contrastive_latents import neighbour_r2
 from pipeline_lib.sources.simulate import simulate
 from pipeline_lib.training.fit import fit
-from pipeline_lib.trains.splits import SplitSettings
+from pipeline_lib.trains.splits import Split, SplitSettings
 from pipeline_lib.trains.windows import WindowSettings
 from tests.figures.test_figure_drawing import assert_readable
 from tests.small_cohort import write_cohort
@@ -114,6 +115,23 @@ def test_what_neighbours_tell_of_behaviour_stands_above_the_features(fitted: Fit
         told = f"{rows['r2'].iloc[0]:.2f}".replace("-", "\N{MINUS SIGN}")
         assert f"{feature.capitalize()} (" in axes[place].get_title(loc="left")
         assert f"R² {told})" in axes[place].get_title(loc="left")
+
+
+def test_windows_have_the_colour_of_the_signal_that_was_drawn_together_with_spikes(
+    fitted: Fitted, tmp_path: Path
+) -> None:
+    fit = Path(shutil.copytree(fitted.paths["fits"][0], tmp_path / "cohort" / "neuroformer" / "seed0"))
+    settings = yaml.safe_load((fit / "config.yaml").read_text())
+    given = settings | {"signals": ["running/speed"], "contrastive": ["spikes", "signals"]}
+    (fit / "config.yaml").write_text(yaml.safe_dump(given))
+    table = FIGURES["contrastive_latents"].load().data(fitted.paths["trains"], fitted.paths["split"], [fit])
+    running = pd.read_parquet(fitted.paths["recording"] / "signals" / "running.parquet")
+    start = Split.read(fitted.paths["split"]).part("film", "test")["start_tick"].to_numpy() * 1e-5
+    middle = (start[:, None] + np.arange(5) * 0.1 + 0.05).ravel()
+    expected = np.interp(middle, running["time"], running["speed"])
+    for _, rows in table.groupby("feature"):
+        assert np.allclose(np.sort(rows["value"]), np.sort(expected), atol=1e-4)
+    assert set(table["variable"]) == {"running/speed"}
 
 
 def test_neighbours_tell_what_parts_and_nothing_else() -> None:

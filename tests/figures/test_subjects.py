@@ -59,6 +59,12 @@ def test_a_figure_of_a_model_is_drawn_where_it_is_fitted(files: FigureFiles) -> 
     assert f"out/figures/A/{of_glm[0]}" in without.stems and "out/figures/joint/A/psth" in without.stems
 
 
+def test_a_session_that_nothing_is_fitted_to_is_drawn_all_the_same(files: FigureFiles) -> None:
+    plan = replace(files.plan, cohorts={name: replace(each, models={}) for name, each in files.plan.cohorts.items()})
+    unfitted = FigureFiles(plan, files.paths)
+    assert [each.rule for each in unfitted.sets] == ["figures_of_session"] and unfitted.of_all == []
+
+
 def test_no_figures_are_drawn_where_none_are_asked_for(files: FigureFiles) -> None:
     def asked(figures: list[str] | None) -> list[str]:
         config = files.plan.config.model_copy(update={"figures": figures})

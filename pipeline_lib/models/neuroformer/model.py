@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pipeline_lib.models.contract import FitData
     from pipeline_lib.models.neuroformer.network import Neuroformer
-    from pipeline_lib.sources.stimulus import Stimulus
+    from pipeline_lib.stimulus import Stimulus
     from pipeline_lib.training.batches import Batch, Batches, Windows
     from pipeline_lib.training.run import Run, State
     from pipeline_lib.trains.store import Trains

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.neuroformer.public import PublicNeuroformer, PublicSizes
+from pipeline_lib.models.published import read_state_dict
 
 BLOCKS = {
     "feature_encoder.neural_state_blocks": "state",
@@ -46,8 +47,12 @@ def load_published(
     ------
     InputError : not such a file, or a tensor without a place: behaviours as inputs (whose value the public code loses,
         specs/neuroformer.md section 4) and the sinusoids of `wave_emb` have none.
+
+    Examples
+    --------
+    >>> network = load_published("neuroformer.pth", heads=8)  # doctest: +SKIP
     """
-    given = _read(path)
+    given = read_state_dict(path)
     for name in ("tok_emb.weight", "pos_emb", "pos_emb_prev", "head_id.weight", "head_dt.weight"):
         if name not in given:
             raise InputError(path, "state_dict", f"no {name}", "the tensors of a Neuroformer")
@@ -79,15 +84,6 @@ def load_published(
     except RuntimeError as error:
         raise InputError(path, "state_dict", str(error).replace("\n", " "), "the tensors of a Neuroformer") from error
     return network.eval()
-
-
-def _read(path: Path | str) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a file that is not one makes the reader raise
-        raise InputError(path, "file", str(error).splitlines()[0], "a state dict of tensors saved by torch") from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else {}
-    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def _renamed(given: Mapping[str, Tensor], path: Path | str) -> list[tuple[str, Tensor]]:

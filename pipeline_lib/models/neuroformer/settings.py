@@ -8,7 +8,6 @@ from typing import Literal
 from pipeline_lib.training.settings import TrainingSettings
 
 Kind = Literal["regression", "classification"]
-FEATURES = ("spikes", "frames", "signals")
 
 
 @dataclass(frozen=True)
