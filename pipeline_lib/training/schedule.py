@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipeline_lib.training.settings import TrainingSettings
-
-Schedule = Literal["constant", "cosine", "inverse_root", "plateau"]
 
 
 def learning_rate(settings: TrainingSettings, step: int, factor: float) -> float:

@@ -55,8 +55,8 @@ class Ahead(Batches):
     The next batches to be asked for are taken to follow at the same distance as the last two.
     """
 
-    def __init__(self, batches: Batches, depth: int = DEPTH) -> None:
-        self.batches, self.depth = batches, depth
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
         self._coming: dict[int, Future[Batch]] = {}
         self._last = -1
         self._thread = ThreadPoolExecutor(max_workers=1)
@@ -64,7 +64,7 @@ class Ahead(Batches):
     def __getitem__(self, number: int) -> Batch:
         """Batch `number`; waits for it where it is not made yet."""
         step, self._last = max(number - self._last, 1), number
-        wanted = range(number, number + step * (self.depth + 1), step)
+        wanted = range(number, number + step * (DEPTH + 1), step)
         self._coming = {each: self._coming.get(each) or self._submit(each) for each in wanted}
         return self._coming[number].result()
 

@@ -13,6 +13,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.models.glm_transformer.model import GLMTransformerModel
 from pipeline_lib.models.glm_transformer.settings import Config
 from pipeline_lib.models.ndt.published import LAYER_NAMES
+from pipeline_lib.models.published import read_state_dict
 from pipeline_lib.models.torch_model import Layout
 
 ENCODER = "transformer_encoder.layers."
@@ -46,8 +47,12 @@ def load_published(
     Raises
     ------
     InputError : not such a file, or tensors that are missing or do not fit.
+
+    Examples
+    --------
+    >>> model = load_published("glm_transformer.pth")  # doctest: +SKIP
     """
-    given = _read(path)
+    given = read_state_dict(path)
     try:
         units = area_sizes(given)
         config = replace(sizes(given, config or Config(history_basis=2)), compat=True)
@@ -157,11 +162,3 @@ def _session(given: Tensors, session: str, counts: list[int]) -> Tensors:
         "shape": torch.stack([torch.stack(row) for row in pairs("beta_coupling")]),
         "history": given[f"beta_self_history_dict.{session}"],
     }
-
-
-def _read(path: Path | str) -> Tensors:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a file that is not one makes the reader raise
-        raise InputError(path, "file", str(error).splitlines()[0], "a state dict of tensors saved by torch") from error
-    return {name: value for name, value in content.items() if isinstance(value, Tensor)}

@@ -169,12 +169,12 @@ class Encoder(nn.Module):
         return self.norm(x)
 
 
-def context_bias(bins: int, backward: int | None, forward: int | None, device: torch.device | str = "cpu") -> Tensor:
+def context_bias(bins: int, backward: int | None, forward: int | None) -> Tensor:
     """The attention bias [1, T, T] by which bin i attends to bins i - backward ... i + forward (None: no limit)."""
-    ahead = torch.arange(bins, device=device)[None, :] - torch.arange(bins, device=device)[:, None]
+    ahead = torch.arange(bins)[None, :] - torch.arange(bins)[:, None]
     allowed = torch.ones_like(ahead, dtype=torch.bool)
     if backward is not None:
         allowed &= ahead >= -backward
     if forward is not None:
         allowed &= ahead <= forward
-    return torch.zeros(allowed.shape, device=device).masked_fill(~allowed, -torch.inf)[None]
+    return torch.zeros(allowed.shape).masked_fill(~allowed, -torch.inf)[None]

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.ndt.model import NDT
 from pipeline_lib.models.ndt.network import SPARE_COUNTS
 from pipeline_lib.models.ndt.settings import Config
+from pipeline_lib.models.published import read_state_dict
 from pipeline_lib.models.torch_model import Layout
 
 ENCODER = "transformer_encoder"
@@ -41,8 +39,12 @@ def load_published(path: Path | str, config: Config, session: str = "published",
     Raises
     ------
     InputError : not such a file, or a tensor without a place in the network.
+
+    Examples
+    --------
+    >>> model = load_published("ndt.pth", Config(heads=2))  # doctest: +SKIP
     """
-    given = _read(path)
+    given = read_state_dict(path)
     position = next((given[name] for name in POSITIONS if name in given), None)
     readout = sorted(name for name in given if name.startswith("decoder.") and name.endswith(".weight"))
     if position is None or not readout:
@@ -80,15 +82,6 @@ def load_published(path: Path | str, config: Config, session: str = "published",
         raise InputError(path, "state_dict", str(error).replace("\n", " "), "the tensors of an NDT") from error
     model.network.eval()
     return model
-
-
-def _read(path: Path | str) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a file that is not one makes the reader raise
-        raise InputError(path, "file", str(error).splitlines()[0], "a state dict of tensors saved by torch") from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else {}
-    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def _name(name: str, session: str, last: str) -> str:

@@ -15,7 +15,7 @@ from pipeline_lib.models.neuroformer.report import weighted_r
 from pipeline_lib.models.neuroformer.settings import Config
 from pipeline_lib.models.neuroformer.signals import as_classes, read_frames, read_signals
 from pipeline_lib.sources.simulate import simulate
-from pipeline_lib.sources.stimulus import Stimulus
+from pipeline_lib.stimulus import Stimulus
 from pipeline_lib.training.run import Run
 from pipeline_lib.trains.splits import SplitSettings, make_split
 from pipeline_lib.trains.store import Trains
