@@ -15,10 +15,8 @@ import argparse
 import os
 import platform
 import resource
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -31,6 +29,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from benchmarks._timing import median_seconds
 from pipeline_lib.clock import TICKS_PER_MS, TICKS_PER_SECOND
 from pipeline_lib.models.glm_transformer.network import GLMTransformer
 from pipeline_lib.models.glm_transformer.settings import Config
@@ -71,23 +70,6 @@ class FastPlain(PlainGLMTransformer):
         spectrum = torch.fft.rfft(y, length, dim=0) * torch.fft.rfft(kernel, length, dim=0)[:, :, None]
         out = torch.fft.irfft(spectrum, length, dim=0)[self.padding - 1 : self.padding - 1 + self.bins]
         return torch.where(out.abs() < 1e-5, 0.0, out)
-
-
-def median_seconds(function: Callable[[], object], repeats: int, device: str = "cpu") -> float:
-    """Seconds of a call, the median of `repeats` after some to warm up: CPU time, or wall clock on a GPU."""
-
-    def now() -> float:
-        if device == "cpu":
-            return time.process_time()
-        torch.cuda.synchronize()
-        return time.perf_counter()
-
-    warm, spent = 1 if device == "cpu" else 10, []
-    for _ in range(repeats + warm):
-        start = now()
-        function()
-        spent.append(now() - start)
-    return statistics.median(spent[warm:])
 
 
 def counts_of(size: dict, device: str) -> Tensor:
@@ -160,13 +142,13 @@ def step_times(repeats: int, device: str) -> None:
     variants = ["float32"] + ["bfloat16"] * has_bfloat16(device) + [RECORDED] * (device == "cuda")
     print("| size | stage | plain | " + " | ".join(f"ours, {each}" for each in variants) + " |")
     print("|---|---|---|" + "---|" * len(variants))
-    digits = 0 if device == "cpu" else 1
+    digits, warm_up = (0, 1) if device == "cpu" else (1, 10)
     for name, size in SIZES.items():
-        plain = median_seconds(plain_step(size, device), repeats, device)
+        plain = median_seconds(plain_step(size, device), repeats, device, warm_up)
         for stage in stages(Config()):
             cells = []
             for variant in variants:
-                spent = median_seconds(our_step(size, stage, variant, device), repeats, device)
+                spent = median_seconds(our_step(size, stage, variant, device), repeats, device, warm_up)
                 ratio = f" ({plain / spent:.1f} x)" if stage.name == "coupling" else ""
                 cells.append(f"{1000 * spent:.{digits}f} ms{ratio}")
             shown = f"{1000 * plain:.{digits}f} ms" if stage.name == "coupling" else ""

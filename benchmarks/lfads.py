@@ -15,10 +15,8 @@ import argparse
 import dataclasses
 import os
 import platform
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -30,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the plain lo
 import numpy as np
 import torch
 
+from benchmarks._timing import Curve, timed_in_turns
 from pipeline_lib.evaluation.metrics import bits_per_spike
 from pipeline_lib.evaluation.sums import poisson_sums
 from pipeline_lib.models.contract import FitData
@@ -59,24 +58,6 @@ CASES = {
 """Bins, units, settings, and the published CPU-seconds of lfads-torch."""
 SET = {"conditions": 1000, "repeats": 1, "units": 40, "bins": 80, "bin_size": 10.0, "base_rate": 10.2, "loading": 0.446}
 """800 + 200 trials, each from a point of its own; 13.5 Hz."""
-
-
-def timed_in_turns(functions: dict[str, Callable[[], object]], repeats: int, device: str) -> dict[str, float]:
-    """Seconds of each call, median of `repeats` rounds after two to warm up: of the processor, or a GPU on the clock.
-
-    All take turns, so that whatever else the machine does meets all of them.
-    """
-    spent: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(repeats + 2):
-        for name, function in functions.items():
-            start = time.process_time() if device == "cpu" else time.perf_counter()
-            function()
-            if device == "cpu":
-                spent[name].append(time.process_time() - start)
-            else:
-                torch.cuda.synchronize()
-                spent[name].append(time.perf_counter() - start)
-    return {name: statistics.median(each[2:]) for name, each in spent.items()}
 
 
 def products() -> None:
@@ -177,37 +158,23 @@ def scores(rates: np.ndarray, data: FitData, truth: np.ndarray) -> tuple[float, 
     return float(np.mean(1 - error / spread)), float(bits[0])
 
 
-class Curve(Run):
-    """A run that prints scores now and then, and does not count the time that takes."""
-
-    def follow(self, model: LFADS, data: FitData, truth: np.ndarray, every: float) -> None:
-        self.model, self.data, self.truth, self.every = model, data, truth, every
-        self.start, self.next = time.process_time(), every
-
-    def checkpoint(self, state: object, force: bool = False) -> None:
-        spent = time.process_time() - self.start
-        if spent > self.next:
-            rates = self.model.predict(self.data, "lorenz", self.data.samples("lorenz", "validation"))
-            r2, bits = scores(rates, self.data, self.truth)
-            print(f"| {spent:.0f} | {r2:.3f} | {bits:.4f} |", flush=True)
-            self.next += self.every
-            self.start += time.process_time() - self.start - spent
-
-
 def learn_lorenz(count: int, seed: int, every: float) -> None:
     """Print scores against CPU-seconds of one training of `count` steps."""
     with tempfile.TemporaryDirectory() as folder:
         data, truth = lorenz_set(Path(folder))
         samples = data.samples("lorenz", "validation")
         _, oracle = scores(truth[samples["trial"].to_numpy()], data, truth)
-        model, run = LFADS(Config(steps=count, evaluate_every=150), seed), Curve(Path(folder) / "run")
-        run.follow(model, data, truth, every)
+        model = LFADS(Config(steps=count, evaluate_every=150), seed)
+
+        def now() -> str:
+            r2, bits = scores(model.predict(data, "lorenz", samples), data, truth)
+            return f"{r2:.3f} | {bits:.4f}"
+
         print(f"\nseed {seed}, {count} steps; the true rates score {oracle:.4f} bits a spike")
         print("| CPU-s | rate R2 | bits a spike |\n|---|---|---|")
+        run = Curve(Path(folder) / "run", now, every)
         model.fit(dataclasses.replace(data, fitting=True), run)
-        spent = time.process_time() - run.start
-        r2, bits = scores(model.predict(data, "lorenz", samples), data, truth)
-        print(f"| {spent:.0f}, best weights | {r2:.3f} | {bits:.4f} |")
+        print(f"| {run.spent:.0f}, best weights | {now()} |")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import argparse
 import dataclasses
 import os
 import platform
-import statistics
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the plain ne
 import numpy as np
 import torch
 
+from benchmarks._timing import Curve, timed_in_turns
 from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.ndt.model import NDT
 from pipeline_lib.models.ndt.settings import Config
@@ -43,8 +43,6 @@ from pipeline_lib.trains.windows import WindowSettings
 from tests.models.ndt.plain import PlainNDT
 
 BATCH = 64
-WARM_UP = 3
-"""Rounds that are not counted."""
 SIZES = {
     "Lorenz, 29 units x 50 bins": {"units": 29, "bins": 50, "embedding": 2, "layers": 6, "rate": 0.14},
     "chaotic, 50 units x 100 bins": {"units": 50, "bins": 100, "embedding": 2, "layers": 6, "rate": 0.14},
@@ -60,27 +58,6 @@ ON_GPU = {
     "bfloat16, graph": {"precision": "bfloat16", "cuda_graphs": True},
     "bfloat16, compiled, graph": {"precision": "bfloat16", "compile": True, "cuda_graphs": True},
 }
-
-
-def timed_in_turns(functions: dict[str, Callable[[], object]], repeats: int, device: str) -> dict[str, float]:
-    """Seconds of each call, the median of `repeats` rounds after some to warm up.
-
-    All take turns, so that whatever else the machine does meets all of them.
-    """
-
-    def now() -> float:
-        if device == "cpu":
-            return time.process_time()
-        torch.cuda.synchronize()
-        return time.perf_counter()
-
-    spent: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(repeats + WARM_UP):
-        for name, function in functions.items():
-            start = now()
-            function()
-            spent[name].append(now() - start)
-    return {name: statistics.median(each[WARM_UP:]) for name, each in spent.items()}
 
 
 def has_bfloat16() -> bool:
@@ -193,22 +170,6 @@ def rate_r2(model: NDT, data: FitData, truth: np.ndarray) -> float:
     return float(np.mean(1 - ((true - predicted) ** 2).sum(0) / ((true - true.mean(0)) ** 2).sum(0)))
 
 
-class Curve(Run):
-    """A run that prints rate R2 now and then, and does not count the time that takes."""
-
-    def follow(self, model: NDT, data: FitData, truth: np.ndarray, every: float) -> None:
-        self.model, self.data, self.truth, self.every = model, data, truth, every
-        self.start, self.next = time.process_time(), every
-
-    def checkpoint(self, state: object, force: bool = False) -> None:
-        spent = time.process_time() - self.start
-        if spent > self.next:
-            r2 = rate_r2(self.model, self.data, self.truth)
-            print(f"| {spent:.0f} | {len(self.rows)} | {r2:.3f} |", flush=True)
-            self.next += self.every
-            self.start += time.process_time() - self.start - spent
-
-
 def learn_lorenz(budget: float, seed: int, every: float, precision: str) -> None:
     """Print rate R2 against CPU-seconds of one training whose schedule fits the budget on this machine."""
     with tempfile.TemporaryDirectory() as folder:
@@ -218,12 +179,11 @@ def learn_lorenz(budget: float, seed: int, every: float, precision: str) -> None
         start = time.process_time()
         short.fit(data, Run(Path(folder) / "short"))
         steps = int(60 * budget / (time.process_time() - start))
-        model, run = NDT(dataclasses.replace(config, steps=steps), seed), Curve(Path(folder) / "run")
-        run.follow(model, data, truth, every)
-        print(f"\n{config.precision}, seed {seed}, {steps} steps\n| CPU-s | evaluations | rate R2 |\n|---|---|---|")
+        model = NDT(dataclasses.replace(config, steps=steps), seed)
+        print(f"\n{config.precision}, seed {seed}, {steps} steps\n| CPU-s | rate R2 |\n|---|---|")
+        run = Curve(Path(folder) / "run", lambda: f"{rate_r2(model, data, truth):.3f}", every)
         model.fit(data, run)
-        spent = time.process_time() - run.start
-        print(f"| {spent:.0f} | end, best weights | {rate_r2(model, data, truth):.3f} |")
+        print(f"| {run.spent:.0f}, best weights | {rate_r2(model, data, truth):.3f} |")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
+from benchmarks._timing import median_seconds
 from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.neuroformer import drafts
 from pipeline_lib.models.neuroformer.generation import AHEAD, write
@@ -54,16 +55,6 @@ LARGE = {"width": 256, "heads": 8, "layers_state": 6, "layers_past": 6, "layers_
 LATERAL = Config(**LARGE, frames=1, frame_kernel=(5, 5), dropout=0.2, jitter=False)
 
 
-def median_cpu(function: Callable[[], object], repeats: int = 5) -> float:
-    """CPU-seconds of a call, the median of `repeats` after one to warm up."""
-    spent = []
-    for _ in range(repeats + 1):
-        start = time.process_time()
-        function()
-        spent.append(time.process_time() - start)
-    return statistics.median(spent[1:])
-
-
 def tokenising(units: int, rate: float, seconds: float) -> float:
     """Spikes a CPU-second of a whole session in windows of 50 ms."""
     rng = np.random.default_rng(0)
@@ -73,7 +64,7 @@ def tokenising(units: int, rate: float, seconds: float) -> float:
     observed = np.array([[0, int(seconds * 100_000)]])
     trains = Trains("made", tick, unit, units, int(seconds * 100_000), observed, None, {})
     starts = np.arange(0, int(seconds * 100_000), 5000)
-    return count / median_cpu(lambda: tokens_of_trains(trains, starts, 5, 1000))
+    return count / median_seconds(lambda: tokens_of_trains(trains, starts, 5, 1000))
 
 
 def lateral_batch(windows: int = WINDOWS, device: str = "cpu") -> Batch:
@@ -122,7 +113,7 @@ def public_tokens() -> float:
     now, past = public_rows(windows.now, UNITS, 5, 100), public_rows(windows.past, UNITS, 5, 700)
     frames = batch.inputs["frames"][:1, :3].float() / 255
     inputs = (now[0][:1, :-1], now[1][:1, :-1], past[0][:1, :-1], past[1][:1, :-1])
-    return 1 / median_cpu(lambda: network(*inputs, frames), 3)
+    return 1 / median_seconds(lambda: network(*inputs, frames), 3)
 
 
 def our_step() -> Callable[[], None]:
@@ -270,11 +261,11 @@ def main() -> None:
     print("| tokens of a whole session | million spikes/s | public code |\n|---|---|---|")
     print(f"| 200 units x 5 Hz x 1,200 s | {tokenising(200, 5, 1200) / 1e6:.1f} | 0.046 |")
     print(f"| 2,023 units x 0.4 Hz x 1,500 s | {tokenising(2023, 0.4, 1500) / 1e6:.1f} | 0.005 |\n")
-    padded = median_cpu(public_step(trim=False), 3)
+    padded = median_seconds(public_step(trim=False), 3)
     print("| training step, 4 windows | CPU-s | x |\n|---|---|---|")
     print(f"| public network, padded to 100 and 700 | {padded:.2f} | 1 |")
     for name, step in (("public network, padding trimmed", public_step(True)), ("ours, with dropout", our_step())):
-        spent = median_cpu(step, 3)
+        spent = median_seconds(step, 3)
         print(f"| {name} | {spent:.2f} | {padded / spent:.1f} |")
     public = public_tokens()
     print("\n| generation | tokens/s | x |\n|---|---|---|")

@@ -1,0 +1,61 @@
+"""How benchmarks of models measure: seconds of this process's processor time, or on the clock where a GPU works."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from pipeline_lib.training.run import Run
+
+
+def seconds(device: str = "cpu") -> float:
+    """Now: processor time, which other work on the machine does not lengthen, or the clock once a GPU has finished."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def timed_in_turns(
+    functions: Mapping[str, Callable[[], object]], repeats: int, device: str = "cpu", warm_up: int = 3
+) -> dict[str, float]:
+    """Seconds of each call, the median of `repeats` rounds after some to warm up.
+
+    All take turns, so that whatever else the machine does meets all of them.
+    """
+    spent: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(repeats + warm_up):
+        for name, function in functions.items():
+            start = seconds(device)
+            function()
+            spent[name].append(seconds(device) - start)
+    return {name: statistics.median(each[warm_up:]) for name, each in spent.items()}
+
+
+def median_seconds(function: Callable[[], object], repeats: int = 5, device: str = "cpu", warm_up: int = 1) -> float:
+    """Seconds of one call, as in `timed_in_turns`."""
+    return timed_in_turns({"": function}, repeats, device, warm_up)[""]
+
+
+class Curve(Run):
+    """A run that prints scores now and then as it learns, and does not count the time that takes."""
+
+    def __init__(self, directory: Path, scores: Callable[[], str], every: float) -> None:
+        """`scores` writes what stands in a row of the table after the CPU-seconds; `every` so many of them."""
+        super().__init__(directory)
+        self.scores, self.every, self.due = scores, every, every
+        self.start = time.process_time()
+
+    @property
+    def spent(self) -> float:
+        """CPU-seconds of learning."""
+        return time.process_time() - self.start
+
+    def checkpoint(self, state: object, force: bool = False) -> None:
+        """Nothing is kept; a row is printed where one is due."""
+        if (spent := self.spent) > self.due:
+            print(f"| {spent:.0f} | {self.scores()} |", flush=True)
+            self.due += self.every
+            self.start += self.spent - spent
