@@ -48,6 +48,22 @@ def test_inputs_are_the_heldin_units_before_the_forward_bins(data: FitData) -> N
         assert batch.observed[:, 5:].all() if part == "train" else torch.equal(batch.observed, batch.visible)
 
 
+def test_mean_counts_have_half_a_spike_more_and_the_mean_rate_where_nothing_was_seen(data: FitData) -> None:
+    windows = Windows(data, "one", "train")
+    assert windows.counts.dtype == torch.uint8 and not windows.ragged and not windows.batch(slice(3)).ragged
+    counts = windows.counts.numpy().astype(float)
+    assert windows.most() == counts.max() > 1
+    seen = np.full(counts.shape[2], counts[..., 0].size)
+    windows.observed = torch.ones_like(windows.counts, dtype=torch.bool)
+    windows.observed[:, :, 2] = False
+    windows.counts[:, :, 2] = seen[2] = 0
+    spikes = windows.counts.numpy().sum(axis=(0, 1))
+    overall = (spikes.sum() + 0.5) / (seen.sum() + 1)
+    expected = (spikes + 0.5) / (seen + 0.5 / overall)
+    np.testing.assert_allclose(windows.mean_counts(), expected, rtol=1e-6)
+    assert expected[2] == overall
+
+
 def test_windows_are_cut_to_the_longest_of_a_batch(tmp_path: Path) -> None:
     made = recording(trials=20)
     made.trials["stop"] = made.trials["start"] + np.linspace(0.4, 1.2, 20)

@@ -40,6 +40,19 @@ def test_the_best_weights_are_those_of_the_lowest_selected_term(selects: str | N
     assert progress.factor == (0.5 if selects else 1.0)
 
 
+def test_a_plateau_lowers_the_rate_after_every_so_many_evaluations_without_a_gain() -> None:
+    losses = (3.0, 3.0, 3.5, 2.0, 2.1, 2.1, 2.1, 2.1)
+    for settings, expected in (
+        (PLATEAU, [1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.125]),
+        (TrainingSettings(schedule="constant", decay=0.5, decay_patience=2), [1] * 8),
+    ):
+        progress, factors = Progress(), []
+        for loss in losses:
+            progress.judge({"nll": loss}, None, settings)
+            factors.append(progress.factor)
+        assert factors == expected and progress.stale == 4
+
+
 def test_a_single_term_may_select_and_an_unknown_one_is_named() -> None:
     progress = Progress()
     assert progress.judge({"nll": 3.0}, "nll", PLATEAU)

@@ -21,6 +21,7 @@ from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.torch_model import Layout
 from pipeline_lib.training.batches import Batch, Order, Windows
 from pipeline_lib.training.fit import fit, load_fit
+from pipeline_lib.training.optimiser import AdamW, move_towards
 from pipeline_lib.training.run import FitError, Interrupted, Run, State
 from tests.small_cohort import Cohort
 from tests.training.tiny_network import Config, Tiny, TinyModel
@@ -161,9 +162,11 @@ def windows_of(data: FitData) -> dict[str, Windows]:
     return {session: Windows(data, session, "train") for session in data.sessions}
 
 
-def test_steps_are_those_of_a_plain_loop(data: FitData, tmp_path: Path) -> None:
-    """AdamW, warm-up, cosine, clipping, two batches a step; a session in neither batch keeps its weights."""
-    config = Config(steps=7, warmup=3, accumulate=2, clip=0.05, weight_decay=0.1, keep="last", evaluate_every=7)
+@pytest.mark.parametrize("average", [0.0, 0.3])
+def test_steps_are_those_of_a_plain_loop(data: FitData, tmp_path: Path, average: float) -> None:
+    """AdamW, warm-up, cosine, clipping, two batches a step, mean weights; a session in no batch stays as it is."""
+    config = Config(steps=7, warmup=3, accumulate=2, clip=0.05, weight_decay=0.1, keep="last", evaluate_every=4)
+    config = replace(config, average=average)
     model = NoiselessModel(config, 5)
     run = Run(tmp_path)
     model.fit(data, run)
@@ -172,7 +175,7 @@ def test_steps_are_those_of_a_plain_loop(data: FitData, tmp_path: Path) -> None:
     plain.fit(data, Run(tmp_path / "start"))
     network, order = plain.network, Order(windows_of(data), config.batch, 5)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1.0, weight_decay=0.1)
-    losses = []
+    losses, means = [], [weight.detach().clone() for weight in network.parameters()]
     for step in range(7):
         factor = (step + 1) / 3 if step < 3 else 0.5 * (1 + math.cos(math.pi * (step - 3) / 4))
         optimiser.param_groups[0]["lr"] = config.learning_rate * factor
@@ -183,9 +186,48 @@ def test_steps_are_those_of_a_plain_loop(data: FitData, tmp_path: Path) -> None:
             losses.append(loss.item())
         torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip)
         optimiser.step()
-    for (name, weight), other in zip(network.named_parameters(), model.network.parameters(), strict=True):
-        assert torch.allclose(weight, other, atol=1e-5), name
-    assert run.rows[0]["loss"] == pytest.approx(sum(losses) / 7, rel=1e-5)
+        decay = min(average, (step + 1) / (step + 10))
+        for mean, weight in zip(means, network.parameters(), strict=True):
+            mean.mul_(decay).add_(weight.detach(), alpha=1 - decay)
+    for (name, weight), mean in zip(model.network.named_parameters(), means, strict=True):
+        assert torch.allclose(weight, mean, atol=1e-5), name
+    assert run.rows[0]["loss"] == pytest.approx(sum(losses[:8]) / 4, rel=1e-5)
+    assert run.rows[-1]["learning_rate"] == pytest.approx(config.learning_rate * factor)
+    unseen = [Windows(data, session, "validation").batch(slice(None)) for session in data.sessions]
+    scores = [sum(model.network.eval()(batch, None).values()).item() * len(batch.bins) for batch in unseen]
+    expected = sum(scores) / sum(len(batch.bins) for batch in unseen)
+    assert run.rows[-1]["validation_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_optimiser_is_torchs_with_a_pace_for_each_weight() -> None:
+    torch.manual_seed(0)
+    start = {name: torch.randn(4, 3) for name in ("slow", "usual", "seldom")}
+    ours, theirs = ({name: weight.clone().requires_grad_() for name, weight in start.items()} for _ in range(2))
+    paces = {"slow": 0.25}
+    settings = {"betas": (0.8, 0.95), "weight_decay": 0.3}
+    optimiser = AdamW(ours, epsilon=1e-3, paces=paces, **settings)
+    groups = [{"params": [weight], "name": name} for name, weight in theirs.items()]
+    reference = torch.optim.AdamW(groups, eps=1e-3, **settings)
+    for step in range(6):
+        for name in start:
+            gradient = torch.randn(4, 3)
+            for weights in (ours, theirs):  # a weight without a gradient does not decay either
+                weights[name].grad = None if name == "seldom" and step % 2 else gradient.clone()
+        for group in reference.param_groups:
+            group["lr"] = 0.1 * paces.get(group["name"], 1.0) / (step + 1)
+        reference.step()
+        optimiser.step(0.1 / (step + 1))
+        assert all(weight.grad is None for weight in ours.values())
+    for name in start:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-6, atol=1e-6)
+
+
+def test_a_mean_moves_by_its_share_as_a_number_or_a_tensor() -> None:
+    values = [torch.randn(3), torch.randn(2, 2)]
+    for share in (0.3, torch.tensor(0.3)):
+        means = [torch.ones(3), torch.zeros(2, 2)]
+        move_towards(means, values, share)
+        torch.testing.assert_close(means, [0.7 + 0.3 * values[0], 0.3 * values[1]])
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])

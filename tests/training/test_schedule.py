@@ -14,6 +14,7 @@ def test_every_schedule_rises_evenly_to_the_learning_rate(schedule: str) -> None
     rates = [learning_rate(settings, step, 1.0) for step in range(settings.steps)]
     assert rates[:6] == pytest.approx([0.08, 0.16, 0.24, 0.32, 0.4, rates[5]])
     assert max(rates) == pytest.approx(0.4) and min(rates[5:]) > 0.04
+    assert (rates[5:] == [0.4] * 95) == (schedule in ("constant", "plateau"))
     assert [learning_rate(settings, step, 0.25) for step in (2, 50)] == pytest.approx([rates[2] / 4, rates[50] / 4])
 
 

@@ -26,6 +26,9 @@ def test_a_band_gives_what_the_whole_bias_gives(bins: int, backward: int, forwar
         results.append((output, *torch.autograd.grad(output.square().sum(), [x, *attention.parameters()])))
     for whole, blocks in zip(*results, strict=True):
         torch.testing.assert_close(blocks, whole, rtol=1e-4, atol=1e-4)
+    # In training products written out, else torch's own attention.
+    for each in (bias, None):
+        torch.testing.assert_close(attention.train()(x, each), attention.eval()(x, each), rtol=1e-4, atol=1e-5)
 
 
 def test_short_windows_stay_whole() -> None:

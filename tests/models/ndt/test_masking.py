@@ -77,9 +77,26 @@ def test_hidden_counts_become_zero_or_random_or_stay(compat: bool) -> None:
         assert other.max() < counts.max() and other.min() < 10
     else:  # a count of the same unit
         assert other.min() >= 60 and other.max() < 80
+        assert len(other.unique()) > 5 and other.float().mean() == pytest.approx(62, abs=0.3)
     # A bin that goes to zero does so for all units, unless the public code is asked for.
     together = (shown == 0).all(dim=2) & (counts > 0).all(dim=2)
     assert together.any() != compat or together.float().mean() < 0.06
+
+
+def test_a_mask_of_zeros_alone_hides_every_target() -> None:
+    batch = windows(history=4, heldout=(1, 5), forward=3)
+    batch.counts.clamp_(min=1)
+    for mode in ("timestep", "element", "neuron", "causal", "intra_region", "inter_region"):
+        config = Config(mask_token_ratio=1, mask_span=5)
+        inputs, scored = mask_batch(batch, mode, config, None, REGION)
+        target = scored & batch.visible
+        assert target.any() and not inputs[target].any(), mode
+        shown = batch.visible & ~target
+        shown[:, : batch.history] = False
+        if mode != "intra_region":  # there all other regions are hidden, too
+            assert torch.equal(inputs[shown], batch.counts[shown]), mode
+    inputs, scored = mask_batch(batch, "timestep", Config(mask_token_ratio=0.5), None, REGION)
+    assert inputs[scored & batch.visible].any()
 
 
 def test_an_empty_batch_and_one_without_spikes_are_no_trouble() -> None:
@@ -129,10 +146,8 @@ def test_in_an_evaluation_every_target_is_predicted_once() -> None:
         total = torch.zeros(batch.counts.shape, dtype=torch.int)
         for hidden, scored in hidden_in_turn(batch, mode, POPULATION, heldin, 0):
             total += scored.expand(batch.counts.shape)
-            names = {POPULATION[unit] for unit in range(UNITS) if scored[unit]}
-            shown = {POPULATION[unit] for unit in range(UNITS) if not hidden[unit]}
-            assert len(names) == 1 and (hidden | ~scored).all()
-            assert {"neuron": True, "intra_region": shown <= names, "inter_region": not shown & names}[mode]
+            own = REGION[scored][0] == REGION
+            assert torch.equal(hidden, {"neuron": scored, "intra_region": scored | ~own, "inter_region": own}[mode])
         assert (total[:, :, heldin] == 1).all() and (total[:, :, 2] == 0).all()
     batch.bins[1] = 15
     ((hidden, scored),) = hidden_in_turn(batch, "causal", POPULATION, heldin, 4)

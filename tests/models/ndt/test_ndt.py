@@ -10,9 +10,9 @@ import yaml
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import FitData
-from pipeline_lib.models.ndt.layers import Dropout
+from pipeline_lib.models.ndt.layers import Dropout, Layer
 from pipeline_lib.models.ndt.model import NDT
-from pipeline_lib.models.ndt.network import SPARE_COUNTS, sinusoids
+from pipeline_lib.models.ndt.network import SPARE_COUNTS, initialise, sinusoids
 from pipeline_lib.models.ndt.published import load_published
 from pipeline_lib.models.ndt.settings import Config
 from pipeline_lib.models.registry import check_config
@@ -208,6 +208,25 @@ def test_the_start_is_the_mean_rate_and_layers_differ(ragged: FitData, tmp_path:
         assert (weight[16:].std() < 0.9 * weight[:8].std()) == smaller
 
 
+def test_branches_tables_and_read_outs_start_small() -> None:
+    torch.manual_seed(0)
+    layers = [Layer(8, 2, 16, 0.0, "relu", True) for _ in range(6)]
+    before = [{name: weight.clone() for name, weight in layer.named_parameters()} for layer in layers]
+    initialise(layers, Config())
+    factor = 0.67 * 6**-0.25
+    for layer, was in zip(layers, before, strict=True):
+        now = dict(layer.named_parameters())
+        for name in ("linear1.weight", "linear2.weight", "attention.out.weight"):
+            torch.testing.assert_close(now[name], factor * was[name])
+        values = torch.tensor([1.0] * 16 + [factor * 2**0.5] * 8)[:, None]  # queries and keys keep their size
+        torch.testing.assert_close(now["attention.qkv.weight"], values * was["attention.qkv.weight"])
+        assert (6 / 32) ** 0.5 * 0.9 < was["attention.qkv.weight"].abs().max() <= (6 / 32) ** 0.5  # Glorot's
+        assert not was["attention.qkv.bias"].any() and not was["attention.out.bias"].any()
+    head = NDT(Config(embedding=3), 0).build(Layout(5.0, 9, 0, 0, 6, {"s": 5}, {"s": list(range(5))}, {"s": ["a"] * 5}))
+    for weight in (head.head("s").table.weight, head.head("s").last.weight):
+        assert 0.08 < weight.abs().max() <= 0.1
+
+
 def test_sinusoids_are_those_of_the_formula() -> None:
     assert torch.allclose(sinusoids(20, 12), SinusoidPosition(20, 12).pe[:, 0], atol=1e-5)
     assert sinusoids(20, 7).shape == (20, 7)
@@ -242,6 +261,11 @@ def test_gradients_are_those_of_the_plain_network(ragged: FitData, tmp_path: Pat
     loss.backward()
     ones = torch.ones_like(chosen)
     batch = Batch("two", counts, ones, ones, torch.full((4,), 20), 0)
+    with torch.no_grad():  # an output below zero is a rate of zero where outputs are rates
+        linear = load_published(tmp_path / "weights.pth", Config(log_rates=False, **zero), session="two").network
+        rates = output[chosen].relu()
+        expected = (rates - counts[chosen] * (rates + 1e-8).log()).mean()
+        assert linear._loss(batch, shown, chosen).item() == pytest.approx(expected.item(), abs=1e-4)
     ours = network._loss(batch, shown, chosen)
     ours.backward()
     assert ours.item() == pytest.approx(loss.item(), abs=1e-6)
