@@ -227,7 +227,8 @@ class GLMTransformer(Network):
         if self.config.compat and "trials" in self.terms:
             return 2 * head.bias
         if "trials" in self.terms and head.gain is not None:
-            return head.bias + (head.activity(inputs[:, batch.history :]) * head.gain)[:, None]
+            activity = head.activity(inputs[:, batch.history :], batch.visible[:, batch.history :])
+            return head.bias + (activity * head.gain)[:, None]
         return head.bias
 
     def _cut_coupling(self, head: Session, inputs: Tensor, history: int) -> Tensor:

@@ -72,12 +72,13 @@ class Session(nn.Module):
             self.bias.copy_(mean.log())
             self.level.copy_(mean @ self.member)
 
-    def activity(self, counts: Tensor) -> Tensor:
-        """Log of the spikes of a unit's population in each window, relative to the usual: [B, N], counts [B, T, N].
+    def activity(self, counts: Tensor, visible: Tensor) -> Tensor:
+        """Log of the spikes of a unit's population in each window, relative to the usual in what is `visible`: [B, N].
 
-        A spike is added to both, so that a silent window has an activity too.
+        Both arguments are [B, T, N]. A spike is added to both, so that a silent window has an activity too.
         """
-        spikes, usual = counts.sum(1) @ self.member, self.level * counts.shape[1]
+        share = visible.sum(1).to(counts.dtype) @ self.member / self.member.sum(0).clamp(min=1)
+        spikes, usual = counts.sum(1) @ self.member, self.level * share
         return ((spikes + 1) / (usual + 1)).log()[:, self.area]
 
     @property

@@ -252,3 +252,18 @@ def test_a_gain_scales_the_units_of_a_lively_trial() -> None:
     activity = ((spikes + 1) / (0.3 * SIZES[0] * BINS + 1)).log()
     assert torch.allclose(log_rates[:, 0, 2], 2 * activity, atol=1e-5)
     assert torch.allclose(log_rates[:, -1, 0], torch.zeros(WINDOWS), atol=1e-5)
+
+
+def test_a_gain_compares_with_the_usual_in_what_was_seen() -> None:
+    """Of a window that ends early, or whose last bins are to be forecast, or that lacks a unit."""
+    network = GLMTransformer(replace(CONFIG, background="gain", coupling="none", history="none"), layout())
+    head, batch = network.head("s"), windows()
+    head.start_at(torch.full((UNITS,), 0.3))
+    batch.visible[:, HISTORY + 5 :] = False
+    batch.visible[:, :, 0] = False
+    with torch.no_grad():
+        head.gain[:] = 1
+        log_rates = network.components(batch)["background"] - torch.tensor(0.3).log()
+    spikes = batch.counts[:, HISTORY : HISTORY + 5, 1 : SIZES[0]].sum((1, 2))
+    activity = ((spikes + 1) / (0.3 * (SIZES[0] - 1) * 5 + 1)).log()
+    assert torch.allclose(log_rates[:, 0, 2], activity, atol=1e-5)
