@@ -368,7 +368,8 @@ def _table(path: Path, columns: Any) -> "pd.DataFrame":
 
 def _column(path: Path, columns: Any, name: str) -> np.ndarray:
     if name not in columns:
-        accepted = f"one of {', '.join(map(str, columns))}" if len(columns) else "a file with columns"
+        listed = f"one of {', '.join(map(str, columns))}, named by an option of the session sheet"
+        accepted = listed if len(columns) else "a file with columns"
         raise InputError(path, f"column {name}", "no such column", accepted)
     return np.asarray(columns[name])
 
