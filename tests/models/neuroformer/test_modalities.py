@@ -63,8 +63,8 @@ def test_signals_are_read_where_they_are_known() -> None:
     trains = Trains("x", np.zeros(1), np.zeros(1), 1, 1, np.zeros((1, 2)), None, {"signals/s": table})
     times = np.array([[-0.1, 0.0, 0.25], [1.0, 3.0, 9.0]])
     linear, stepped = (read_signals(trains, ["s/v"], times, [step])[..., 0] for step in (False, True))
-    assert np.allclose(linear, [[np.nan, 0, 0.5], [np.nan, np.nan, 4]], equal_nan=True)
-    assert np.allclose(stepped, [[np.nan, 0, 0], [np.nan, np.nan, 4]], equal_nan=True)
+    assert np.allclose(linear, [[np.nan, 0, 0.5], [2, np.nan, 4]], equal_nan=True)
+    assert np.allclose(stepped, [[np.nan, 0, 0], [2, np.nan, 4]], equal_nan=True)
     labels = as_classes(np.array([[3.0, 7.0, 5.0, np.nan]]).T, {0: np.array([3, 7])})
     assert np.allclose(labels[:, 0], [0, 1, np.nan, np.nan], equal_nan=True)
 
