@@ -102,7 +102,8 @@ class Config(TrainingSettings):
             self.require(named, "signals" if name in self.signals else "decode", "names such as running/speed")
         self.require(not set(self.signals) & set(self.decode), "decode", "no variable that is an input, too")
         given = {"spikes", *(["frames"] if self.frames else []), *(["signals"] if self.signals else [])}
-        accepted = f"none or at least two of {', '.join(sorted(given))}"
+        several = f"or at least two of {', '.join(sorted(given))}" if len(given) > 1 else "without frames or signals"
+        accepted = f"none {several}"
         alike = len(self.contrastive) != 1 and set(self.contrastive) <= given
         self.require(alike and len(set(self.contrastive)) == len(self.contrastive), "contrastive", accepted)
         for name in self.loss_terms or ():
