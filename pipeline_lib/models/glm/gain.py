@@ -56,8 +56,7 @@ def gain_columns(
 
 
 def _scored(data: FitData, session: str, windows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Spikes, and observed bins, of each unit in each window, float64 (windows, units); the history left out."""
-    counts, mask = (each[:, data.split.history_bins :] for each in data.read(session, windows))
-    inside = np.arange(counts.shape[1]) < windows["bins"].to_numpy()[:, None]
-    own = mask & inside[:, :, None]
-    return (counts * own).sum(1, dtype=np.float64), own.sum(1, dtype=np.float64)
+    """Spikes, and observed bins, of each unit in each window, float64 (windows, units), as far as a prediction sees
+    them: without held-out units and the bins to forecast; the history left out."""
+    counts, mask = (each[:, data.split.history_bins :] for each in data.inputs(session, windows))
+    return counts.sum(1, dtype=np.float64), mask.sum(1, dtype=np.float64)

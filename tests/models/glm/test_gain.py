@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline_lib.models.glm.frames import lay_frames
-from pipeline_lib.models.glm.gain import usual_activity
+from pipeline_lib.models.glm.gain import gain_columns, usual_activity
 from pipeline_lib.models.glm.inputs import Inputs
 from pipeline_lib.models.glm.settings import Config
 from pipeline_lib.trains.splits import SplitSettings
@@ -75,6 +75,21 @@ def test_a_prediction_says_that_it_looks_ahead_and_depends_on_its_window_alone(s
     test = data.samples("net", "test")
     together, alone = model.predict(data, "net", test), model.predict(data, "net", test.iloc[[3]])
     np.testing.assert_array_equal(together[3], alone[0])
+
+
+def test_a_gain_of_a_training_window_knows_no_more_than_that_of_a_test(tmp_path):
+    """Spikes in the bins to forecast, known in training, change no gain."""
+    found = []
+    for more in (0, 9):
+        counts = np.random.default_rng(0).poisson(0.2, (BINS * 30, UNITS))
+        counts.reshape(30, BINS, UNITS)[:, 135:140] += more
+        splits = SplitSettings(seed=1, heldout_units=1, forward=0.05)
+        windows = WindowSettings(bin_size=10.0, align="start", after=1.4)
+        data, _ = cohort(tmp_path / str(more), counts, windows, splits)
+        train = data.samples("net", "train")
+        found.append(gain_columns(data, "net", train, np.arange(len(train)), usual_activity(data, "net")))
+    np.testing.assert_array_equal(*found)
+    assert found[0].std() > 0.01
 
 
 def test_a_gain_is_the_same_when_windows_are_read_in_passes(session, tmp_path):
