@@ -38,18 +38,6 @@ SMALL = Config(layers=1, hidden=12, read_in=10, steps=12, warmup=2, evaluate_eve
 SEEDS = [0, 3, 7]
 
 
-@pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
-    """Two sessions, whose training windows make batches of two sizes."""
-    made = [recording("one", 0, units=9, trials=30), recording("two", 1, units=12, trials=24)]
-    return write_cohort(tmp_path_factory.mktemp("cohort"), made=made)
-
-
-@pytest.fixture
-def data(cohort: Cohort) -> FitData:
-    return open_cohort(*cohort, fitting=True)
-
-
 def ensemble(data: FitData, run: Run, config: Config, seeds: list[int] = SEEDS, kind: type[NDT] = NDT) -> Ensemble:
     models = [kind(config, seed) for seed in seeds]
     windows, validation = (models[0].windows(data, part, run) for part in ("train", "validation"))
