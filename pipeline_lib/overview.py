@@ -6,7 +6,7 @@ from pipeline_lib.paths import Paths
 from pipeline_lib.plan import Plan
 from pipeline_lib.training.status import statuses
 
-DONE, RUNNING, STOPPED, MISSING = "done", "running", "stopped", "-"
+DONE, RUNNING, FAILED, STOPPED, MISSING = "done", "running", "failed", "stopped", "-"
 
 
 def overview(plan: Plan) -> str:
@@ -36,11 +36,11 @@ def overview(plan: Plan) -> str:
 
 
 def _fits(paths: Paths, cohort: str, model: str, seeds: list[int], states: set[str]) -> str:
-    """What runs, or has stopped on its way, goes before what is done."""
-    if states - {"dead"}:
+    """What runs, has failed, or has stopped on its way, goes before what is done."""
+    if states & {"running", "silent"}:
         return RUNNING
     if states:
-        return STOPPED
+        return FAILED if "failed" in states else STOPPED
     done = sum(Path(paths.fit(cohort, model, seed)).exists() for seed in seeds)
     if len(seeds) > 1:
         return f"{done}/{len(seeds)}"

@@ -111,7 +111,7 @@ class Training:
             windows += len(batch.counts)
             for name, value in self.network(batch, None).items():
                 sums[name] = sums.get(name, 0.0) + value.item() * len(batch.counts)
-        return {name: value / windows for name, value in sums.items()}
+        return self.steps.gradients.agreed({name: value / windows for name, value in sums.items()})
 
     @torch.no_grad()
     def _monitor(self) -> dict[str, float]:
@@ -127,12 +127,13 @@ class Training:
         self.network.load_state_dict(own, strict=False)
 
     def _diverged(self, loss: float) -> None:
-        step = self.progress.step + 1
-        if math.isinf(self.progress.best):
-            problem = f"loss or gradient is {loss} at step {step}, before the first evaluation"
-            raise FitError(f"{problem}; lower the learning_rate")
+        step, problem = self.progress.step + 1, f"loss or gradient is {loss}"
+        if step <= self.settings.evaluate_every:
+            raise FitError(f"{problem} at step {step}, before the first evaluation; lower the learning_rate")
+        if self.settings.keep == "best" and math.isinf(self.progress.best):
+            raise FitError(f"{problem} at step {step}, and {UNJUDGED}")
         self.run.log({"step": step, "stopped": f"loss or gradient {loss}"})
-        print(f"step {step}: loss or gradient is {loss}; training ends with the best weights so far", file=sys.stderr)
+        print(f"step {step}: {problem}; training ends with the {self.settings.keep} weights so far", file=sys.stderr)
 
     def _groups(self) -> dict[str, Tensors]:
         """All tensors that are needed to go on from here."""

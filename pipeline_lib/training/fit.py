@@ -94,7 +94,10 @@ def fit(
             _help(trains_dirs, split_path, implementation, settings, seed, out_dir, made["key"], memory_budget)
         return
     if count > 1 and processes.rank() is None:
-        if not is_made(out_dir, made):
+        # Wait here for another fit of this folder: processes would hold GPUs meanwhile, and give each other up.
+        with exclusive(out_dir / LOCK):
+            done = is_made(out_dir, made)
+        if not done:
             processes.launch(count, arguments, load_model(implementation).uses_gpu)
         return
     with exclusive(out_dir / LOCK):

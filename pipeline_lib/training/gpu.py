@@ -21,6 +21,8 @@ JOBS_PER_GPU = "TRAINYARD_JOBS_PER_GPU"
 """Environment variable: how many fits may share a GPU."""
 JOB = "SLURM_JOB_ID"
 POLL_SECONDS = 0.5
+_started_on = ""
+"""The GPU that CUDA was started on in this process: the only one that it will ever show here."""
 
 
 def candidates(configured: Sequence[int | str] | None = None, devices: Path = Path("/dev")) -> list[str]:
@@ -45,11 +47,13 @@ def slot(
 ) -> Iterator[str]:
     """Hold a GPU, waiting for a free one, and make it the only one that CUDA shows to this process.
 
-    Enter before CUDA is initialised. Jobs of other users are not known: the locks are the user's own.
+    Enter before CUDA is initialised; the next slot of a process in which it was is of the same GPU. Jobs of other users
+    are not known: the locks are the user's own.
 
     Parameters
     ----------
-    configured, directory : as for `slots`.
+    configured : ids to choose from; None: all (see `candidates`).
+    directory : as for `slots`.
     jobs_per_gpu : how many jobs may share a GPU; None: what the environment variable says, by default 1.
 
     Yields
@@ -60,8 +64,11 @@ def slot(
     ------
     InputError : the environment variable is no such number.
     """
+    global _started_on
     shared = _jobs_per_gpu() if jobs_per_gpu is None else jobs_per_gpu
-    with slots(min(1, len(candidates(configured))), configured, shared, directory) as held:
+    names = candidates(configured)
+    names = [_started_on] if _started_on in names else names
+    with slots(min(1, len(names)), names, shared, directory) as held:
         if not held:
             yield "cpu"
             return
@@ -71,6 +78,8 @@ def slot(
         try:
             yield "cuda"
         finally:
+            if _cuda_started():
+                _started_on = _started_on or held[0]
             for name, value in before.items():
                 os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
@@ -78,7 +87,7 @@ def slot(
 @contextlib.contextmanager
 def slots(
     count: int,
-    configured: Sequence[int | str] | None = None,
+    gpus: Sequence[str] | None = None,
     jobs_per_gpu: int = 1,
     directory: Path | str | None = None,
 ) -> Iterator[list[str]]:
@@ -86,7 +95,7 @@ def slots(
 
     Parameters
     ----------
-    configured : ids to choose from; None: all (see `candidates`).
+    gpus : names to choose from; None: all `candidates`.
     jobs_per_gpu : how many jobs may share a GPU.
     directory : where the lock files lie; default: a folder of the user's in the machine's temporary directory, in a
         SLURM job of the job's: each job may call the GPUs that it was given 0, 1, ..., whatever others call theirs.
@@ -98,13 +107,15 @@ def slots(
     folder = Path(directory) if directory is not None else default
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Every GPU's first slot before any second one: jobs spread out before they share.
-    named = [
-        (gpu, folder / f"{gpu.replace('/', '_')}.{k}.lock")
-        for k in range(jobs_per_gpu)
-        for gpu in candidates(configured)
-    ]
+    names = candidates() if gpus is None else gpus
+    named = [(gpu, folder / f"{gpu.replace('/', '_')}.{k}.lock") for k in range(jobs_per_gpu) for gpu in names]
     with contextlib.ExitStack() as held:
         yield _take(named, count, held)
+
+
+def _cuda_started() -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.cuda.is_initialized())
 
 
 def _jobs_per_gpu() -> int:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from pipeline_lib.errors import InputError
@@ -28,7 +29,8 @@ class Gradients:
     """Puts the gradient of a step into the weights of a network.
 
     Where memory runs out, the windows of a batch are taken in twice as many pieces from then on, and the step is made
-    again: the gradient is still the mean over the whole batch.
+    again: the gradient is then a mean over the pieces, by their windows. That is the gradient of the whole batch where
+    its loss is a mean over windows, and about that where it is one over bins that were observed or masked.
 
     Parameters
     ----------
@@ -46,7 +48,10 @@ class Gradients:
         self.network, self.batches, self.settings, self.seed, self.run = network, batches, settings, seed, run
         # A step of a cohort leaves the weights of most sessions alone.
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-        self.accelerator = Accelerator(cpu=run.device == "cpu", kwargs_handlers=[unused])
+        # Precision is a setting of the fit. Accelerate would take one from the environment, and its own `backward` a
+        # number to divide by: neither would be known of the result.
+        cpu = run.device == "cpu"
+        self.accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[unused])
         self.rank, self.processes = self.accelerator.process_index, self.accelerator.num_processes
         if settings.accumulate % self.processes:
             accepted = f"a multiple of the {self.processes} processes, which share the batches of a step"
@@ -88,10 +93,16 @@ class Gradients:
                 last = part == own - 1 and piece == len(cuts) - 1
                 with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
                     loss = self.total(self.model, windows, step) * (len(windows.bins) / len(batch.bins) / own)
-                    self.accelerator.backward(loss)
+                    loss.backward()
                 total += loss.detach()
         mean: Tensor = self.accelerator.reduce(total, "mean")
         return mean.item()
+
+    def agreed(self, numbers: dict[str, float]) -> dict[str, float]:
+        """Of numbers that every process has computed, those of the first: GPUs need not round alike, and what follows
+        from them (a plateau, the end of the patience) must be the same for all."""
+        own = torch.tensor(list(numbers.values()), dtype=torch.float64, device=self.accelerator.device)
+        return dict(zip(numbers, broadcast(own).tolist(), strict=True))
 
     def total(self, terms: Callable[..., dict[str, Tensor]], *arguments: object) -> Tensor:
         """The sum of the terms of a loss, computed in the precision that was asked for.

@@ -110,13 +110,18 @@ def _end(members: list[subprocess.Popen]) -> None:
 
 
 def member(arguments: dict[str, Any]) -> None:
-    """What a launched process does: `fit`, with errors in a line."""
+    """What a launched process does: `fit`."""
     from pipeline_lib.training.fit import fit
 
     if rank():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # rank 0 decides after which step all of them stop
+    in_a_line(fit, **arguments)
+
+
+def in_a_line(work: Callable[..., object], *arguments: Any, **named: Any) -> None:
+    """Work in a process of its own: what was wrong is printed in a line, and the process ends with the code for it."""
     try:
-        fit(**arguments)
+        work(*arguments, **named)
     except (InputError, Failure) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)

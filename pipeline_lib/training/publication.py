@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -49,7 +50,9 @@ def identity(
 
 
 def key_of(made: dict[str, Any]) -> str:
-    """Hash of what a fit depends on: everything in `made`, whose names are those of `IDENTITY`."""
+    """Hash of what a fit depends on: everything in `made`, but for the place of weights whose content is known."""
+    if "initial" in made:
+        made = made | {"config": made["config"] | {"initial": None}}
     return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
 
 
@@ -126,6 +129,9 @@ def device_of(model: type[Model]) -> Iterator[str]:
             import torch
 
             device = "cuda" if torch.cuda.is_available() else "cpu"
+            if device == "cpu" and processes.rank() is None:
+                told = "there is a GPU, but torch cannot use it: a build for CPUs, or a driver that does not fit"
+                print(f"{told}; fitting on the CPU", file=sys.stderr, flush=True)
             if device == "cuda":
                 torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) if processes.rank() is not None else 0)
                 torch.cuda.reset_peak_memory_stats()

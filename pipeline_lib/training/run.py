@@ -3,7 +3,7 @@
 Everything lives in ``{directory}/.resume/`` until the fit is published::
 
     progress.json            step, loss, estimate to the end: read by `python -m pipeline_lib status`
-    history.jsonl            the rows of history.csv so far
+    history.jsonl            the rows of history.csv so far, for who wants to watch: a checkpoint holds its own
     {key}.safetensors        the last checkpoint
     {key}.previous.safetensors    the one before, should the last be unreadable
 """
@@ -84,12 +84,10 @@ class Run:
         self._started = time.time()  # for people; intervals are measured on a clock that nobody can set
         self._checkpointed, self._shown = time.monotonic(), -math.inf
         self._first: tuple[int, float] | None = None
+        self._told: dict[str, Any] = {"step": 0, "total": None, "loss": math.nan, "seconds_left": None}
         self._history: io.TextIOBase | None = None
         self._asked_to_stop = False
         self.directory.mkdir(parents=True, exist_ok=True)
-        for stale in self.directory.glob("*.safetensors"):
-            if stale not in self._checkpoints:
-                stale.unlink(missing_ok=True)
 
     @property
     def _checkpoints(self) -> tuple[Path, Path]:
@@ -109,17 +107,13 @@ class Run:
         left = None
         if self._first is not None and total is not None and step > self._first[0]:
             left = (now - self._first[1]) / (step - self._first[0]) * (total - step)
-        content = self.labels | {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "started": self._started,
-            "updated": time.time(),
-            "step": int(step),
-            "total": total,
-            "loss": float(loss),
-            "seconds_left": left,
-            **extra,
-        }
+        self._told = {"step": int(step), "total": total, "loss": float(loss), "seconds_left": left, **extra}
+        self._tell()
+
+    def _tell(self, **more: Any) -> None:
+        """Write what was last told of the progress, and `more`."""
+        now = {"host": socket.gethostname(), "started": self._started, "updated": time.time()}
+        content = self.labels | now | self._told | more
         write_json(self.directory / PROGRESS, {name: _plain(value) for name, value in content.items()})
 
     def log(self, row: dict[str, Any]) -> None:
@@ -151,10 +145,9 @@ class Run:
         arrays = state() if callable(state) else state
         require_finite(arrays, f"checkpoint of {self.labels or self.key}")
         last, previous = self._checkpoints
-        if self._history is not None:
-            os.fsync(self._history.fileno())
+        history = json.dumps(self.rows)  # as text, which keeps the order of columns
         with atomic_file(last) as part:
-            write_arrays(part, arrays, {"history_rows": len(self.rows), "digest": _digest(arrays)})
+            write_arrays(part, arrays, {"history": history, "digest": _digest(arrays, history)})
             if last.exists():
                 os.replace(last, previous)
         self._checkpointed = time.monotonic()
@@ -162,30 +155,25 @@ class Run:
 
     def resume(self) -> State | None:
         """The state of the last readable checkpoint, or None for a fresh start; `rows` goes back to it too."""
+        others = set(self.directory.glob("[!.]*.safetensors")) - set(self._checkpoints)
+        if others:
+            print(f"{self.directory}: checkpoint of other settings, data or code: removed", file=sys.stderr, flush=True)
+        for path in others:
+            path.unlink(missing_ok=True)
         for path in self._checkpoints:
             if not path.exists():
                 continue
             try:
-                state, rows = self._read_checkpoint(path)
+                state, about = read_arrays(path)
+                if _digest(state, about["history"]) != about["digest"]:
+                    raise ValueError("its checksum does not match")
             except Exception as error:  # whatever a damaged file makes a reader raise
                 print(f"{path}: unreadable, going back to the one before ({error})", file=sys.stderr, flush=True)
                 path.unlink(missing_ok=True)  # else the next checkpoint would push it over the good one
                 continue
-            self.rows = rows
+            self.rows = json.loads(about["history"])
             return state
         return None
-
-    def _read_checkpoint(self, path: Path) -> tuple[State, list[dict[str, Any]]]:
-        state, about = read_arrays(path)
-        if _digest(state) != about["digest"]:
-            raise ValueError("its checksum does not match")
-        wanted, rows = about["history_rows"], []
-        if wanted:
-            lines = (self.directory / HISTORY).read_text().splitlines()
-            rows = [json.loads(line) for line in lines[:wanted]]
-        if len(rows) < wanted:
-            raise ValueError(f"{wanted} rows of history expected, {len(rows)} found")
-        return state, rows
 
     def history_csv(self) -> str:
         """All rows logged, as CSV; the columns in the order in which they first appeared."""
@@ -207,22 +195,25 @@ class Run:
     def stopping(self) -> Iterator[None]:
         """While open, SIGTERM asks the run to stop at its next checkpoint; a second SIGTERM stops it at once.
 
-        Only the main thread may listen to signals; in another one this does nothing.
+        Only the main thread may listen to signals. What makes the run fail is told to `status`.
         """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
 
         def ask(number: int, frame: FrameType | None) -> None:
             if self._asked_to_stop:
                 self.stop_if_asked()
             self._asked_to_stop = True
 
-        before = signal.signal(signal.SIGTERM, ask)
+        main = threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGTERM, ask) if main else None
         try:
             yield
+        except Exception as error:
+            with contextlib.suppress(OSError):  # a full disk, say, which may be what it failed for
+                self._tell(problem=[*str(error).splitlines(), type(error).__name__][0])
+            raise
         finally:
-            signal.signal(signal.SIGTERM, before)
+            if main:
+                signal.signal(signal.SIGTERM, before)
 
     def close(self) -> None:
         """Close the history; its rows stay in `rows`."""
@@ -232,11 +223,12 @@ class Run:
 
 def write_arrays(path: Path | str, arrays: State, about: dict[str, Any] | None = None) -> None:
     """Write arrays by name, and a JSON description, as safetensors: the same content gives the same bytes."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     # One metadata entry: the library writes several in an order that changes from run to run.
     metadata = {"about": json.dumps(about, sort_keys=True)} if about else None
-    save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, str(path), metadata)
+    content = save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata)
+    Path(path).write_bytes(content)  # of a full disk the library's own writer raises no OSError
 
 
 def read_arrays(path: Path | str) -> tuple[State, dict[str, Any]]:
@@ -257,9 +249,9 @@ def require_finite(arrays: State, what: str) -> None:
             raise FitError(f"{what}: {name}{list(bad)} is {values[bad]}, not a finite number; nothing was published")
 
 
-def _digest(arrays: State) -> str:
-    """SHA-256 over names, types, shapes and values: a flipped bit in a checkpoint is found."""
-    digest = hashlib.sha256()
+def _digest(arrays: State, history: str) -> str:
+    """SHA-256 over the history and names, types, shapes and values: a flipped bit in a checkpoint is found."""
+    digest = hashlib.sha256(history.encode())
     for name in sorted(arrays):
         array = np.asarray(arrays[name], order="C")
         digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\n".encode())

@@ -18,23 +18,26 @@ from __future__ import annotations
 import csv
 import json
 import math
+import signal
+import threading
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import connection, get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
-import numpy as np
 import pandas as pd
 import yaml
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.files import LOCK, atomic_file, exclusive, sha256_file, write_json
-from pipeline_lib.models.registry import model_source
+from pipeline_lib.files import LOCK, atomic_file, exclusive, write_json
+from pipeline_lib.models.registry import check_config, model_source
 from pipeline_lib.training.code_id import code_id
 from pipeline_lib.training.fit import MODULE, fit
-from pipeline_lib.training.run import FitError
-from pipeline_lib.training.search_settings import Range, SearchSettings, Trial, place
+from pipeline_lib.training.processes import in_a_line
+from pipeline_lib.training.publication import identity
+from pipeline_lib.training.run import FitError, Interrupted
+from pipeline_lib.training.search_settings import Range, SearchSettings, Trial, place, successful
 
 __all__ = ["SCORE", "Range", "SearchSettings", "Trial", "place", "run_trial", "search"]
 
@@ -64,7 +67,8 @@ def search(
 
     Raises
     ------
-    FitError : every trial failed.
+    FitError : every trial failed, or a process of one ended otherwise.
+    Interrupted : the process was asked to end (SIGTERM); the fits are checkpointed.
     """
     out = Path(out_dir)
     done: list[tuple[Trial, float]] = []
@@ -76,8 +80,7 @@ def search(
             table = _table(done)
             with atomic_file(out / "trials.csv") as part:
                 table.to_csv(part, index=False)
-            if not np.isfinite(scores).any():
-                raise FitError(f"{out}: all {len(trials)} trials failed")
+            successful(trials, scores)
         best, _ = min(done, key=lambda each: each[1])
         with atomic_file(out / "best.yaml") as part:
             content = {"implementation": settings.model} | settings.fixed | best.searched
@@ -99,6 +102,7 @@ def run_trial(
     Raises
     ------
     InputError : no such trial in this search, or an unfinished generation before it.
+    FitError : every trial of the generation before it failed.
     """
     if not (0 <= generation < settings.rounds and 0 <= member < settings.members):
         accepted = f"generation 0 to {settings.rounds - 1}, member 0 to {settings.members - 1}"
@@ -127,38 +131,66 @@ def _run(
     tasks = [(trial, list(trains_dirs), split_path, settings, out) for trial in trials]
     if jobs == 1:
         return [_fit(*task) for task in tasks]
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-        return list(pool.map(_fit, *zip(*tasks, strict=True)))
+    # Each has a process: left alone it ends with its trial, where the worker of a pool would wait for more for ever.
+    new = get_context("spawn").Process
+    _run_processes([new(target=in_a_line, args=(_fit, *task)) for task in tasks], jobs)
+    return [_made(trial.folder(out) / SCORE) for trial in trials]
+
+
+def _run_processes(waiting: list[BaseProcess], jobs: int) -> None:
+    """Run processes, `jobs` at once; where one fails or this one is asked to end, the others are asked, too."""
+    running: list[BaseProcess] = []
+    main = threading.current_thread() is threading.main_thread()  # only that one may listen to signals
+    before = signal.signal(signal.SIGTERM, _stop) if main else None
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                process = waiting.pop(0)
+                process.start()
+                running.append(process)
+            connection.wait([each.sentinel for each in running])
+            ended = [each for each in running if each.exitcode is not None]
+            running = [each for each in running if each not in ended]
+            for each in ended:
+                if each.exitcode:
+                    raise FitError(f"the process of a trial ended with code {each.exitcode}")
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)
+        for each in running:
+            each.terminate()
+        for each in running:
+            each.join()
+
+
+def _stop(*_: object) -> NoReturn:
+    raise Interrupted("stopped as asked; the next run goes on from here")
 
 
 def _fit(
     trial: Trial, trains_dirs: Sequence[Path | str], split_path: Path | str, settings: SearchSettings, out: Path
 ) -> float:
     """Fit a trial unless that is done; its score."""
-    config = settings.fixed | trial.searched
-    seed = settings.seed + trial.member
-    if settings.kind == "population":
-        config |= {"keep": "last"}
-        if trial.parent is not None:
-            config |= {"initial": str(place(out, trial.generation - 1, trial.parent) / "model.safetensors")}
-    folder = trial.folder(out)
-    data = [sha256_file(split_path), *(sha256_file(Path(each) / "manifest.json") for each in trains_dirs)]
-    identity = {"config": config, "seed": seed, "data": data, "code": code_id([MODULE, model_source(settings.model)])}
+    config, folder = settings.config(trial), trial.folder(out)
+    if trial.parent is not None:
+        config |= {"initial": str(place(out, trial.generation - 1, trial.parent) / "model.safetensors")}
+    # A seed of its own for every fit: the batches and the noise of the generation before would else come again.
+    seed = settings.seed + trial.generation * settings.members + trial.member
+    checked, code = check_config(settings.model, config), code_id([MODULE, model_source(settings.model)])
+    made = identity(trains_dirs, split_path, settings.model, checked, seed, code)
+    what = {"key": made["key"], "column": settings.score}
     # A fit that is done would be recognised by `fit`; one that failed would be tried again.
-    if (folder / SCORE).is_file() and _same(folder / SCORE, identity):
+    if (folder / SCORE).is_file() and what.items() <= json.loads((folder / SCORE).read_text()).items():
         return _made(folder / SCORE)
     try:
         fit(trains_dirs, split_path, Path(settings.model).stem, settings.model, config, seed, folder)
-        score = _score(folder / "history.csv", settings.score, last=settings.kind == "population")
+        last = getattr(checked, "keep", "best") == "last"
+        score = _score(folder / "history.csv", settings.score, last)
     except FitError as error:
         print(f"{folder}: {error}", flush=True)
         score = math.inf
-    write_json(folder / SCORE, {"score": score if math.isfinite(score) else None, "trial": identity})
+    write_json(folder / SCORE, what | {"score": score if math.isfinite(score) else None})
     return score
-
-
-def _same(path: Path, identity: dict[str, Any]) -> bool:
-    return json.loads(path.read_text())["trial"] == json.loads(json.dumps(identity))
 
 
 def _made(path: Path) -> float:

@@ -14,6 +14,7 @@ import yaml
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.registry import check_config
 from pipeline_lib.parsing import parse
+from pipeline_lib.training.run import FitError
 
 KINDS = ("uniform", "log_uniform", "integers", "choice")
 
@@ -35,7 +36,7 @@ class Range:
         if len(given) != 1:
             raise InputError("search", "space", " and ".join(given) or "nothing", f"one of {', '.join(KINDS)}")
         low, high = self.limits or (0, 1)
-        if not low < high or (self.log_uniform and low <= 0):
+        if not -math.inf < low < high < math.inf or (self.log_uniform and low <= 0):
             raise InputError("search", f"space.{given[0]}", [low, high], "two rising numbers, above 0 for logs")
         if self.choice is not None and not self.choice:
             raise InputError("search", "space.choice", "[]", "at least one value")
@@ -57,10 +58,14 @@ class Range:
         return float(random.uniform(low, high))
 
     def change(self, value: Any, width: float, random: np.random.Generator) -> Any:
-        """`value` times a number within 1 +- `width`, kept within the ends; a choice is drawn anew that often."""
+        """`value` times a number within 1 +- `width`, kept within the ends; a choice is drawn anew that often.
+
+        Integers may always move by 1: small ones would else stay what they are.
+        """
         if self.limits is None:
             return self.draw(random) if random.random() < width else value
-        changed = min(max(value * random.uniform(1 - width, 1 + width), self.limits[0]), self.limits[1])
+        way = max(abs(value) * width, 1 if self.integers is not None else 0)
+        changed = min(max(value + way * random.uniform(-1, 1), self.limits[0]), self.limits[1])
         return round(changed) if self.integers is not None else changed
 
 
@@ -96,7 +101,8 @@ class SearchSettings:
             raise InputError("search", "width", self.width, "above 0 and below 1")
         if not self.space:
             raise InputError("search", "space", "nothing", "a range for at least one hyper-parameter")
-        check_config(self.model, self.fixed | self._draw(0), "search")
+        for trial in self.first():
+            check_config(self.model, self.config(trial), "search")
 
     @classmethod
     def read(cls, path: Path | str) -> SearchSettings:
@@ -112,6 +118,10 @@ class SearchSettings:
         random = np.random.default_rng([self.seed, member])
         return {name: each.draw(random) for name, each in self.space.items()}
 
+    def config(self, trial: Trial) -> dict[str, Any]:
+        """Hyper-parameters of a trial. A population scores the weights that it goes on from: the last."""
+        return self.fixed | trial.searched | ({"keep": "last"} if self.kind == "population" else {})
+
     @property
     def rounds(self) -> int:
         """Generations that there will be; a random search has one."""
@@ -122,11 +132,16 @@ class SearchSettings:
         return [Trial(0, member, None, self._draw(member)) for member in range(self.members)]
 
     def next(self, trials: list[Trial], scores: Sequence[float]) -> list[Trial]:
-        """The generation after `trials`, given their scores."""
+        """The generation after `trials`, given their scores.
+
+        Raises
+        ------
+        FitError : all of them failed.
+        """
         generation = trials[0].generation + 1
         random = np.random.default_rng([self.seed, generation, 1])
         following = []
-        able = [member for member, score in enumerate(scores) if math.isfinite(score)]
+        able = successful(trials, scores)
         for trial in trials:
             rivals = [member for member in able if member != trial.member] or able
             rival = rivals[random.integers(len(rivals))]
@@ -151,6 +166,14 @@ class Trial:
     def folder(self, out: Path) -> Path:
         """Where the fit lies."""
         return place(out, self.generation, self.member)
+
+
+def successful(trials: Sequence[Trial], scores: Sequence[float]) -> list[int]:
+    """Members whose trials did not fail; FitError where all of a generation did."""
+    members = [trial.member for trial, score in zip(trials, scores, strict=True) if math.isfinite(score)]
+    if not members:
+        raise FitError(f"all {len(trials)} trials of generation {trials[0].generation} failed")
+    return members
 
 
 def place(out: Path, generation: int, member: int) -> Path:

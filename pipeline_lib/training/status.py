@@ -1,5 +1,6 @@
 """The fits that run now: how far they are, and when they will be done."""
 
+import fcntl
 import json
 import socket
 import sys
@@ -8,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline_lib.files import LOCK
 from pipeline_lib.training.run import PROGRESS, RESUME
 
 STALE_SECONDS = 600.0
-"""A process on another machine cannot be looked up: after so long without a word it is called silent."""
+"""Locks of another machine may not be seen from here: after so long without a word a fit there is called silent."""
 
 
 @dataclass(frozen=True)
@@ -29,26 +31,29 @@ class FitStatus:
     started: float
     updated: float
     state: str
-    """"running", "dead" (its process is gone; the next run goes on from its checkpoint), or "silent"."""
+    """"running", "failed", "dead" (its process is gone), or "silent"."""
+    note: str
+    """Why it failed; what the next run makes of a dead one."""
 
 
 def statuses(results: Path | str) -> list[FitStatus]:
     """All unfinished fits under `results`, ordered by cohort, model and seed."""
     found = []
     fits = Path(results) / "fits"
-    # Seeds that train together have one beside their folders. Deeper lie only the chunks of stores.
-    for path in (*fits.glob(f"*/*/{RESUME}/{PROGRESS}"), *fits.glob(f"*/*/*/{RESUME}/{PROGRESS}")):
+    for path in fits.glob(f"*/*/*/{RESUME}/{PROGRESS}"):
         try:
             content = json.loads(path.read_text())
         except (OSError, ValueError):
             continue  # it was published and removed while we looked
         cohort, model = path.relative_to(fits).parts[:2]
+        state, note = _state(content, path.parent)
         found.append(
             FitStatus(
                 cohort=cohort,
                 model=model,
                 seed=str(content.get("seed", "")),
-                state=_state(content),
+                state=state,
+                note=note,
                 **{name: content[name] for name in ("step", "total", "loss", "seconds_left", "started", "updated")},
             )
         )
@@ -65,11 +70,12 @@ def format_statuses(fits: list[FitStatus], now: float | None = None) -> str:
         step = f"{fit.step}" if fit.total is None else f"{fit.step}/{fit.total}"
         loss = "-" if fit.loss is None else f"{fit.loss:.5g}"
         left = "-" if fit.seconds_left is None else duration(max(fit.seconds_left - (now - fit.updated), 0))
-        if fit.state == "dead":
-            left = "dead; the next run resumes it"
+        if fit.state in ("failed", "dead"):
+            left = f"{fit.state}: {fit.note}"
         elif fit.state == "silent":
             left = f"silent for {duration(now - fit.updated)}"
-        rows.append((fit.cohort, fit.model, fit.seed, step, loss, duration(fit.updated - fit.started), left))
+        # A clock may have been set back since.
+        rows.append((fit.cohort, fit.model, fit.seed, step, loss, duration(max(fit.updated - fit.started, 0)), left))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     return "\n".join(lines)
@@ -96,18 +102,25 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def _state(content: dict[str, Any]) -> str:
+def _state(content: dict[str, Any], resume: Path) -> tuple[str, str]:
+    """State and note of the fit whose .resume this is."""
+    if _locked(resume.parent / LOCK):
+        return "running", ""
+    if "problem" in content:
+        return "failed", content["problem"]
     if content["host"] != socket.gethostname():
-        return "silent" if time.time() - content["updated"] > STALE_SECONDS else "running"
-    return "running" if _alive(content["pid"], content["started"]) else "dead"
+        return ("silent" if time.time() - content["updated"] > STALE_SECONDS else "running"), ""
+    saved = any(resume.glob("[!.]*.safetensors"))
+    return "dead", "the next run goes on from its checkpoint" if saved else "the next run starts it again"
 
 
-def _alive(pid: int, started: float) -> bool:
-    """Whether the process that started a fit still runs; not another one that was given its number since."""
-    import psutil
-
+def _locked(path: Path) -> bool:
+    """Whether a process holds a lock file; the kernel frees it when that ends in any way."""
     try:
-        process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= started + 1
-    except psutil.NoSuchProcess:
+        with path.open() as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # none was made, or this file system has none
         return False
+    return False

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +38,7 @@ class Streamed(Windows):
     def __init__(self, data: FitData, session: str, samples: pd.DataFrame, device: str, inputs: Inputs) -> None:
         self.session, self.history, self.forward = session, data.split.history_bins, data.split.forward_bins
         self._data, self._samples, self._device, self._inputs = data, samples, device, inputs
+        self.ragged = samples["bins"].nunique() > 1
         self.bins = torch.as_tensor(samples["bins"].to_numpy(dtype=np.int64) + self.history)
         heldin = np.zeros(data.trains[session].n_units, dtype=bool)
         heldin[data.heldin(session)] = True
@@ -46,7 +48,8 @@ class Streamed(Windows):
         """The windows `rows`, cut to the longest of them."""
         samples = self._samples.iloc[rows if isinstance(rows, slice) else rows.numpy()]
         inputs = self._inputs(self._data, self.session, samples)
-        return Windows(self._data, self.session, samples, self._device, inputs).batch(slice(None))
+        batch = Windows(self._data, self.session, samples, self._device, inputs).batch(slice(None))
+        return replace(batch, ragged=self.ragged)  # kernels for windows of equal length may round otherwise
 
 
 class Ahead(Batches):

@@ -276,6 +276,27 @@ def test_without_a_finite_validation_loss_no_weights_are_the_best(data: FitData,
     assert same(last.state(), judged.state())
 
 
+def test_a_loss_that_stops_being_a_number_leaves_what_was_to_be_kept(data: FitData, tmp_path: Path) -> None:
+    """Evaluated, but never judged: the last weights are there, no best ones are."""
+
+    class Both(Unjudged, Noiseless):
+        pass
+
+    class BothModel(NoiselessModel):
+        fails_at = 7
+
+        def build(self, layout: Layout) -> Tiny:
+            return Both(layout, self.fails_at, "loss")
+
+    config = Config(schedule="constant")
+    with pytest.raises(FitError, match="nan at step 8, and the validation loss was never a finite number"):
+        BothModel(config, 0).fit(data, Run(tmp_path / "best"))
+    last, until = BothModel(replace(config, keep="last"), 0), NoiselessModel(replace(config, steps=6, keep="last"), 0)
+    last.fit(data, Run(tmp_path / "last"))
+    until.fit(data, Run(tmp_path / "until"))
+    assert same(last.state(), until.state())
+
+
 def test_patience_stops_and_the_best_weights_are_kept(data: FitData, tmp_path: Path) -> None:
     run = Run(tmp_path / "a")
     config = Config(learning_rate=0.3, schedule="constant", steps=200, patience=3)

@@ -1,9 +1,16 @@
 """Searches: what they try follows from the seed, what is done stays done, and better settings win."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import psutil
 import pytest
 import yaml
 
@@ -42,6 +49,7 @@ def test_changes_stay_near_and_within_the_ends() -> None:
     changed = [SPACE["learning_rate"].change(0.09, 0.3, random) for _ in range(500)]
     assert min(changed) == pytest.approx(0.063, abs=0.001) and max(changed) == 0.1
     assert {SPACE["factors"].change(4, 0.3, random) for _ in range(200)} == {3, 4, 5}
+    assert {Range(integers=(1, 9)).change(1, 0.2, random) for _ in range(200)} == {1, 2}  # not for ever 1
     choice = Range(choice=("a", "b"))
     assert np.mean([choice.change("a", 0.5, random) == "b" for _ in range(1000)]) == pytest.approx(0.25, abs=0.05)
 
@@ -92,6 +100,8 @@ def test_a_generation_goes_on_from_the_winners_weights(cohort: Cohort, tmp_path:
         manifest = yaml.safe_load((place(tmp_path, generation, member) / "manifest.json").read_text())
         assert manifest["config"]["initial"] == str(place(tmp_path, generation - 1, parent) / "model.safetensors")
     assert adopted > 1
+    seeds = [yaml.safe_load((place(tmp_path, *trial) / "manifest.json").read_text())["seed"] for trial in table.index]
+    assert len(set(seeds)) == 12  # else every generation sees the batches and the noise of the one before again
     assert table["score"].loc[2].min() < table["score"].loc[0].min()
     names = [read_arrays(place(tmp_path, 2, member) / "model.safetensors")[0].keys() for member in (0, 1)]
     assert names[0] == names[1]
@@ -104,6 +114,8 @@ def test_a_failed_member_is_replaced_and_a_failed_search_says_so() -> None:
     assert following[1].searched == trials[1].searched and following[0].searched != trials[0].searched
     assert following[0] == POPULATION.next(trials, [np.inf, 0.5, np.inf, np.inf])[0]
     assert isinstance(following[0], Trial)
+    with pytest.raises(FitError, match="all 4 trials of generation 0 failed"):
+        POPULATION.next(trials, [np.inf] * 4)
 
 
 def test_when_every_trial_fails_nothing_is_called_best(
@@ -113,7 +125,7 @@ def test_when_every_trial_fails_nothing_is_called_best(
         raise FitError("the loss is nan")
 
     monkeypatch.setattr(module, "fit", diverge)
-    with pytest.raises(FitError, match="all 3 trials failed"):
+    with pytest.raises(FitError, match="all 3 trials of generation 0 failed"):
         search(*cohort, RANDOM, tmp_path)
     assert "member02: the loss is nan" in capsys.readouterr().out
     assert not (tmp_path / "best.yaml").exists() and "inf" in (tmp_path / "trials.csv").read_text()
@@ -128,6 +140,9 @@ def test_when_every_trial_fails_nothing_is_called_best(
         ("{model: ndt, space: {}}", "a range for at least one"),
         ("{model: ndt, space: {dropout: {uniform: [0, 0.3]}}, kind: population, members: 1}", "members: found 1"),
         ("{model: ndt, space: {dropout: {uniform: [0, 0.3]}}, trials: 9}", "trials"),
+        ("{model: ndt, space: {weight_decay: {uniform: [0, .inf]}}}", r"space.uniform: found \[0.0, inf\]"),
+        ("{model: ndt, space: {batch: {choice: [0, 8, 8, 8, 8]}}, members: 30}", "batch: found 0"),
+        ("{model: glm, space: {n_basis: {integers: [4, 8]}}, kind: population}", "keep"),
     ],
 )
 def test_a_space_that_makes_no_sense_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -140,6 +155,59 @@ def test_the_shipped_space_is_one() -> None:
     settings = SearchSettings.read(Path(__file__).parents[2] / "config" / "searches" / "ndt.yaml")
     searched = [trial.searched for trial in settings.first()]
     assert len(searched) == 20 and {values["mask_span"] for values in searched} == {1, 2, 3, 4}
+
+
+def test_another_score_is_read_of_the_fits_that_are_there(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_trial(*cohort, RANDOM, tmp_path, 0, 1)
+    monkeypatch.setattr(module, "fit", lambda *_: None)
+    found = run_trial(*cohort, replace(RANDOM, score="validation_size"), tmp_path, 0, 1)
+    rows = pd.read_csv(place(tmp_path, 0, 1) / "history.csv")
+    assert found == rows["validation_size"].min() < rows["validation_loss"].min()
+
+
+def test_the_score_is_that_of_the_weights_that_are_kept(cohort: Cohort, tmp_path: Path) -> None:
+    fixed = {"steps": 30, "keep": "last", "learning_rate": 0.3, "schedule": "constant"}
+    found = run_trial(*cohort, replace(RANDOM, fixed=fixed, space={"factors": SPACE["factors"]}), tmp_path, 0, 0)
+    scores = pd.read_csv(place(tmp_path, 0, 0) / "history.csv")["validation_loss"]
+    assert found == scores.iloc[-1] > scores.min()
+
+
+def test_a_trial_is_fitted_again_when_what_it_starts_from_has_changed(cohort: Cohort, tmp_path: Path) -> None:
+    space, weights = {"learning_rate": SPACE["learning_rate"]}, tmp_path / "start" / "model.safetensors"
+    settings = replace(RANDOM, space=space, fixed={"steps": 3, "initial": str(weights)})
+    scores = []
+    for seed in (0, 1, 1):
+        module.fit(*cohort, "tiny", TINY, {"steps": 1}, seed, tmp_path / "start")
+        scores.append(run_trial(*cohort, settings, tmp_path / "search", 0, 0))
+    assert scores[0] != scores[1] == scores[2]
+
+
+@pytest.mark.slow
+def test_asked_to_end_a_search_ends_its_processes_and_goes_on_to_the_same_table(cohort: Cohort, tmp_path: Path) -> None:
+    settings = {"model": TINY, "space": {"learning_rate": {"log_uniform": [1e-3, 1e-1]}}, "members": 3}
+    (tmp_path / "search.yaml").write_text(yaml.safe_dump(settings | {"fixed": {"steps": 1500, "evaluate_every": 500}}))
+    arguments = ["--trains", *map(str, cohort[0]), "--split", str(cohort[1]), "--search", str(tmp_path / "search.yaml")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+
+    def start(out: Path) -> subprocess.Popen:
+        command = [sys.executable, "-m", "pipeline_lib", "search", *arguments, "--jobs", "2", "--out", str(out)]
+        return subprocess.Popen(command, env=environment)
+
+    stopped = start(tmp_path / "out")
+    while stopped.poll() is None and not list((tmp_path / "out").glob("*/*/.resume/progress.json")):
+        time.sleep(0.05)
+    children = psutil.Process(stopped.pid).children(recursive=True)
+    assert len(children) > 1
+    stopped.send_signal(signal.SIGTERM)
+    assert stopped.wait(60) == 128 + signal.SIGTERM
+    assert psutil.wait_procs(children, timeout=10)[1] == []
+    assert start(tmp_path / "out").wait(300) == 0
+    alone = search(*cohort, SearchSettings.read(tmp_path / "search.yaml"), tmp_path / "alone")
+    found = pd.read_csv(tmp_path / "out" / "trials.csv")
+    for name in ("member", "score", "learning_rate"):
+        np.testing.assert_allclose(found[name], alone[name], rtol=1e-6, err_msg=name)
 
 
 @pytest.mark.slow

@@ -23,14 +23,15 @@ from pipeline_lib.files import sha256_file, sha256_tree
 from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.ndt.model import NDT
 from pipeline_lib.models.ndt.settings import Config
-from pipeline_lib.training.batches import Batch, InOrder
+from pipeline_lib.models.torch_model import TorchModel
+from pipeline_lib.training.batches import Batch
 from pipeline_lib.training.checkpoint import Tensors
 from pipeline_lib.training.ensemble import Ensemble
 from pipeline_lib.training.fit import fit
-from pipeline_lib.training.fit_ensemble import fit_ensemble
+from pipeline_lib.training.fit_ensemble import ensemble_of, fit_ensemble
 from pipeline_lib.training.groups import Group
 from pipeline_lib.training.run import FitError, Interrupted, Run, read_arrays
-from pipeline_lib.training.streaming import shuffled
+from pipeline_lib.training.settings import TrainingSettings
 from tests.small_cohort import SPLITS, WINDOWS, Cohort, open_cohort, recording, write_cohort
 from tests.training.test_engine import FragileRun, Killed
 
@@ -38,20 +39,19 @@ SMALL = Config(layers=1, hidden=12, read_in=10, steps=12, warmup=2, evaluate_eve
 SEEDS = [0, 3, 7]
 
 
-def ensemble(data: FitData, run: Run, config: Config, seeds: list[int] = SEEDS, kind: type[NDT] = NDT) -> Ensemble:
-    models = [kind(config, seed) for seed in seeds]
-    windows, validation = (models[0].windows(data, part, run) for part in ("train", "validation"))
-    for model in models:
-        model.start(data, windows)
-    batches = [shuffled(windows, config.batch, seed) for seed in seeds]
-    return Ensemble([model.network for model in models], batches, InOrder(validation, 64), config, seeds, run)
+def ensemble(
+    data: FitData, run: Run, config: TrainingSettings, seeds: list[int] = SEEDS, kind: type[TorchModel] = NDT
+) -> Ensemble:
+    return ensemble_of([kind(config, seed) for seed in seeds], data, run)
 
 
 def weights(made: Ensemble, number: int) -> dict[str, np.ndarray]:
     return {name: value.numpy(force=True) for name, value in made.networks[number].state_dict().items()}
 
 
-def alone(data: FitData, directory: Path, config: Config, seed: int, kind: type[NDT] = NDT) -> tuple[NDT, list[dict]]:
+def alone(
+    data: FitData, directory: Path, config: TrainingSettings, seed: int, kind: type[TorchModel] = NDT
+) -> tuple[TorchModel, list[dict]]:
     run, model = Run(directory), kind(config, seed)
     model.fit(data, run)
     return model, run.rows
@@ -61,7 +61,7 @@ def rows_of(run: Run, seed: int) -> list[dict]:
     return [{name: value for name, value in row.items() if name != "seed"} for row in run.rows if row["seed"] == seed]
 
 
-def assert_alike(data: FitData, made: Ensemble, number: int, model: NDT, rows: list[dict]) -> None:
+def assert_alike(data: FitData, made: Ensemble, number: int, model: TorchModel, rows: list[dict]) -> None:
     """The same history and the same network, by what it predicts, to float rounding."""
     own = rows_of(made.run, made.members[number].seed)
     assert [list(row) for row in own] == [list(row) for row in rows]
@@ -161,7 +161,7 @@ class Failing(Ensemble):
 def test_a_loss_that_is_not_a_number_ends_one_member(
     data: FitData, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules[__name__], "Ensemble", Failing)
+    monkeypatch.setattr("pipeline_lib.training.ensemble.Ensemble", Failing)
     together = ensemble(data, Run(tmp_path / "together"), SMALL, [0, 3, 7, 8])
     together.loss_fails, together.gradient_fails = {3: 1, 8: 10}, {7: 7}
     together.train()
@@ -206,6 +206,30 @@ def test_a_member_without_a_finite_validation_loss_has_nothing_to_keep(
         "seed 0: the validation loss was never a finite number; lower the learning_rate",
         "",
     ]
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_member_that_was_never_judged_and_ends_late_has_its_last_weights(
+    data: FitData, tmp_path: Path, keep: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Where these were asked for; there are no best ones."""
+    monkeypatch.setattr("pipeline_lib.training.ensemble.Ensemble", Failing)
+    together = ensemble(data, Run(tmp_path), replace(SMALL, keep=keep), [0, 3])
+    together.loss_fails = {3: 5}
+    judged = together._validation_losses
+    monkeypatch.setattr(
+        together, "_validation_losses", lambda weights: {name: [v[0], math.inf] for name, v in judged(weights).items()}
+    )
+    together.train()
+    if keep == "best":
+        assert together.members[1].problem == (
+            "seed 3: loss or gradient is nan at step 6, and the validation loss was never a finite number;"
+            " lower the learning_rate"
+        )
+    else:
+        assert not together.members[1].problem
+        said = capsys.readouterr().err
+        assert "seed 3: loss or gradient is nan at step 6; training ends with the last weights so far" in said
 
 
 def until(made: Ensemble, last: int) -> None:
@@ -378,8 +402,8 @@ def test_sigkill_of_a_real_process(cohort: Cohort, tmp_path: Path) -> None:
     [
         ("ndt", [], "seeds: found"),
         ("ndt", [1, 1], "seeds: found"),
-        ("lfads", [0, 1], "model: found lfads; accepted: one whose seeds train together: ndt"),
-        ("psth", [0, 1], "model: found psth; accepted: one whose seeds train together: ndt"),
+        ("neuroformer", [0, 1], "model: found neuroformer; accepted: one whose seeds train together: lfads, ndt"),
+        ("psth", [0, 1], "model: found psth; accepted: one whose seeds train together: lfads, ndt"),
     ],
 )
 def test_what_cannot_be_an_ensemble_is_refused(

@@ -1,6 +1,7 @@
 """Weights that a training starts from, weights that it leaves alone, and settings that make no sense."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from pipeline_lib.files import sha256_file
 from pipeline_lib.models.contract import FitData
 from pipeline_lib.training.fit import fit
 from pipeline_lib.training.run import Run, read_arrays, write_arrays
-from tests.small_cohort import Cohort, open_cohort, recording, write_cohort
+from tests.small_cohort import SPLITS, WINDOWS, Cohort, open_cohort, recording, write_cohort
 from tests.training.tiny_network import Config, TinyModel
 
 TINY = str(Path(__file__).with_name("tiny_network.py"))
@@ -59,6 +60,44 @@ def test_a_fit_is_made_again_when_what_it_starts_from_has_changed(cohort: Cohort
         fit(*cohort, "tiny", TINY, {"steps": 2, "initial": str(weights)}, 1, out, code="same")
         made = json.loads((out / "manifest.json").read_text())
         assert made["initial"] == sha256_file(weights)
+
+
+@pytest.mark.parametrize(
+    ("windows", "splits", "message"),
+    [
+        (
+            {"bin_size": 10.0, "after": 0.5, "history": 0.05},
+            {},
+            "bin_size: found 20 ms; accepted: a fit in bins of 10 ms",
+        ),
+        ({}, {"seed": 2}, "held-in units: found others of session three"),
+    ],
+)
+def test_weights_of_other_bins_or_for_other_units_are_refused(
+    tmp_path: Path, windows: dict, splits: dict, message: str
+) -> None:
+    """Their shapes fit."""
+    made = [recording("three", 5, units=7, trials=24)]
+    before = TinyModel(Config(steps=1), 0)
+    before.fit(open_cohort(*write_cohort(tmp_path / "a", made=made), fitting=True), Run(tmp_path / "a"))
+    write_arrays(tmp_path / "w.safetensors", before.state())
+    data = open_cohort(
+        *write_cohort(tmp_path / "b", replace(WINDOWS, **windows), replace(SPLITS, **splits), made), fitting=True
+    )
+    with pytest.raises(InputError, match=message):
+        TinyModel(Config(initial=str(tmp_path / "w.safetensors")), 0).fit(data, Run(tmp_path / "b"))
+
+
+def test_a_fit_is_not_made_again_when_what_it_starts_from_lies_elsewhere(cohort: Cohort, tmp_path: Path) -> None:
+    """A folder of results that was moved, or is given by another path."""
+    before = TinyModel(Config(steps=1), 0)
+    before.fit(open_cohort(*cohort, fitting=True), Run(tmp_path))
+    times = []
+    for name in ("here", "there"):
+        write_arrays(tmp_path / name, before.state())
+        fit(*cohort, "tiny", TINY, {"steps": 2, "initial": str(tmp_path / name)}, 1, tmp_path / "fine", code="same")
+        times.append((tmp_path / "fine" / "manifest.json").stat().st_mtime_ns)
+    assert times[0] == times[1]
 
 
 @pytest.mark.parametrize("freeze", [("*",), ("shared.*", "one/*")])

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.models.registry import load_model
+from pipeline_lib.training import gpu
 from pipeline_lib.training.gpu import candidates, slot
+from pipeline_lib.training.publication import device_of
 
 JOB = """
 import os, sys, time
@@ -90,6 +93,32 @@ def test_the_slot_is_the_only_gpu_shown(tmp_path: Path, monkeypatch: pytest.Monk
     with slot(directory=tmp_path) as device:
         assert device == "cuda" and os.environ["CUDA_VISIBLE_DEVICES"] == "4"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,5"
+
+
+def test_the_next_slot_of_a_process_is_of_the_gpu_that_cuda_was_started_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would hold another than it computes on, which then has two jobs."""
+    monkeypatch.setattr(gpu, "_started_on", "")
+    for started, second in ((False, "5"), (True, "4")):
+        monkeypatch.setattr(gpu, "_cuda_started", lambda started=started: started)
+        for visible, expected in (("4,5", "4"), ("5,4", second)):
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+            with slot(directory=tmp_path):
+                assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
+
+
+def test_a_gpu_that_torch_cannot_use_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for visible, lines in (("0", 1), ("", 0)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        with device_of(load_model("ndt")) as device:
+            assert device == "cpu"
+        told = capsys.readouterr().err
+        assert told.count("\n") == lines and ("torch cannot use it" in told) == bool(lines)
 
 
 def test_slurm_jobs_that_each_call_their_gpu_0_do_not_wait_for_each_other(

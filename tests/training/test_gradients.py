@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from pipeline_lib.models.contract import FitData
@@ -88,6 +89,23 @@ def test_what_was_learned_about_memory_is_resumed(data: FitData, tmp_path: Path,
 def test_no_room_for_a_single_window_is_said_in_a_line(data: FitData, tmp_path: Path) -> None:
     with pytest.raises(FitError, match=r"single window at a time \(CUDA out of memory. Tried to allocate 2 GiB.\)"):
         fitted(data, Run(tmp_path), room=0)
+
+
+@pytest.mark.parametrize("variable", ["ACCELERATE_MIXED_PRECISION=bf16", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS=4"])
+def test_the_environment_changes_no_gradient(
+    data: FitData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """Neither is a setting of the fit: its name would not tell the results apart."""
+
+    def weights(run: Run) -> dict[str, np.ndarray]:
+        monkeypatch.setattr(AcceleratorState, "_shared_state", {})  # else made once a process
+        model = TinyModel(NOISELESS, 0)
+        model.fit(data, run)
+        return model.state()
+
+    usual = weights(Run(tmp_path / "usual"))
+    monkeypatch.setenv(*variable.split("="))
+    assert same(weights(Run(tmp_path / "changed")), usual)
 
 
 def test_pieces_are_the_batch(data: FitData) -> None:

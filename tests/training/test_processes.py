@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.files import sha256_tree
+from pipeline_lib.files import LOCK, exclusive, sha256_tree
 from pipeline_lib.training import gpu, processes
 from pipeline_lib.training.fit import fit
 from pipeline_lib.training.run import FitError, Run, read_arrays
@@ -55,6 +56,60 @@ def test_two_processes_follow_the_loss_curve_of_one(
     before = sha256_tree(tmp_path / "2")
     fit(*cohort, "tiny", TINY, settings | {"processes": 2}, 0, tmp_path / "2")  # made already: no process is started
     assert sha256_tree(tmp_path / "2") == before
+
+
+UNEVEN = f"""
+import os
+from dataclasses import dataclass
+from pipeline_lib.models.registry import load_model
+tiny = load_model({TINY!r})
+
+class Uneven(tiny):
+    def build(self, layout):
+        network = super().build(layout)
+        real = network.forward
+        def forward(batch, step=None):
+            terms, rank = real(batch, step), int(os.environ.get("RANK", 0))
+            return terms if step is not None or not rank else {{name: 2 - value for name, value in terms.items()}}
+        network.forward = forward
+        return network
+
+MODEL = Uneven
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_judge_unlike_follow_the_first(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GPUs need not round alike, and a learning rate that only one of them lowers would part their weights."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (tmp_path / "uneven.py").write_text(UNEVEN)
+    plateau = {"schedule": "plateau", "decay_patience": 1, "decay": 0.1, "evaluate_every": 1, "learning_rate": 0.1}
+    settings = plateau | {"accumulate": 2, "steps": 9}
+    fit(*cohort, "tiny", str(tmp_path / "uneven.py"), settings, 0, tmp_path / "1")
+    fit(*cohort, "tiny", str(tmp_path / "uneven.py"), settings | {"processes": 2}, 0, tmp_path / "2")
+    one, two = history(tmp_path / "1"), history(tmp_path / "2")
+    for name, values in one.items():
+        np.testing.assert_allclose(two[name], values, rtol=1e-4, err_msg=name)
+
+
+def test_processes_are_started_when_no_other_fit_holds_the_folder(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Else they hold GPUs while they wait, until the second gives up waiting for the first."""
+    free = threading.Event()
+    started = []
+    monkeypatch.setattr(processes, "launch", lambda *_: started.append(free.is_set()))
+    with exclusive(tmp_path / LOCK):
+        arguments = (*cohort, "tiny", TINY, {"accumulate": 2, "processes": 2}, 0, tmp_path)
+        waits = threading.Thread(target=fit, args=arguments)
+        waits.start()
+        while "waiting: another process" not in capsys.readouterr().err and waits.is_alive():
+            time.sleep(0.02)
+        free.set()
+    waits.join(60)
+    assert started == [True]
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Progress, history and checkpoints of one fit."""
 
 import json
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,17 @@ def test_arrays_come_back_and_bytes_repeat(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found[name], array)
 
 
+def test_no_room_for_a_file_is_told_as_of_every_other(tmp_path: Path) -> None:
+    """The command line has a line for it, where it would print all that was being called."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_arrays(tmp_path / "a", {"x": np.ones(2**14)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def test_history_goes_back_with_the_checkpoint(tmp_path: Path) -> None:
     run = Run(tmp_path, "key", checkpoint_seconds=0)
     for step in range(4):
@@ -45,6 +57,18 @@ def test_history_goes_back_with_the_checkpoint(tmp_path: Path) -> None:
     assert again.history_csv() == expected
     lines = (tmp_path / ".resume" / "history.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [0, 1, 2]
+
+
+def test_a_checkpoint_needs_no_other_file(tmp_path: Path) -> None:
+    """Killed, or out of disk, while the history is written anew: nothing that the checkpoint needs is lost."""
+    run = Run(tmp_path, "key", checkpoint_seconds=0)
+    run.log({"step": 1, "loss": float("inf")})
+    run.checkpoint({"x": np.ones(2)})
+    run.close()
+    (tmp_path / ".resume" / "history.jsonl").write_text("")
+    again = Run(tmp_path, "key")
+    np.testing.assert_array_equal(again.resume()["x"], 1)
+    assert again.history_csv() == "step,loss\n1,inf\n"
 
 
 def test_a_fresh_start_forgets_the_history_of_a_killed_attempt(tmp_path: Path) -> None:
@@ -139,7 +163,10 @@ def test_progress_is_throttled_and_estimates_the_end(tmp_path: Path, monkeypatch
     assert shown()["step"] == 100 and shown()["seconds_left"] == 0.0
 
 
-def test_a_checkpoint_of_another_key_is_removed(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_key_is_removed_with_a_word(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     Run(tmp_path, "old", checkpoint_seconds=0).checkpoint({"w": np.ones(3)})
-    assert Run(tmp_path, "new").resume() is None
+    new = Run(tmp_path, "new")
+    assert len(list((tmp_path / ".resume").glob("*.safetensors"))) == 1  # a process may look without harm
+    assert new.resume() is None
     assert not list((tmp_path / ".resume").glob("*.safetensors"))
+    assert "checkpoint of other settings, data or code: removed" in capsys.readouterr().err

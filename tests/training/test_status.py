@@ -1,13 +1,13 @@
 """The table of running fits."""
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from pipeline_lib.files import LOCK, exclusive
 from pipeline_lib.training.run import Run
 from pipeline_lib.training.status import duration, format_statuses, statuses, watch
 
@@ -21,33 +21,60 @@ def progress(results: Path, cohort: str, model: str, seed: int, **changes: objec
 
 
 def test_running_dead_and_silent(tmp_path: Path) -> None:
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
     now = time.time()
     progress(tmp_path, "b", "glm", 0, started=now, updated=now + 100, seconds_left=3700.0)
-    progress(tmp_path, "a", "lfads", 10, pid=ended.pid)
+    progress(tmp_path, "a", "lfads", 10)
     progress(tmp_path, "a", "lfads", 2, host="elsewhere", updated=now - 3500)
     progress(tmp_path, "a", "ndt", 0, host="elsewhere")
-    # Its number was given to a process that started after the fit did: this one.
-    progress(tmp_path, "a", "psth", 0, started=now - 1e6)
+    progress(tmp_path, "a", "ndt", 1, host="elsewhere", updated=now - 3500)
+    progress(tmp_path, "a", "psth", 0)
     (tmp_path / "fits" / "a" / "mean_rate" / "seed0").mkdir(parents=True)
-    found = statuses(tmp_path)
+    Run(tmp_path / "fits/a/lfads/seed10", "key").checkpoint({"w": np.ones(2)}, force=True)
+    with exclusive(tmp_path / "fits/b/glm/seed0" / LOCK), exclusive(tmp_path / "fits/a/ndt/seed1" / LOCK):
+        found = statuses(tmp_path)
     assert [(fit.cohort, fit.model, fit.seed, fit.state) for fit in found] == [
         ("a", "lfads", "2", "silent"),
         ("a", "lfads", "10", "dead"),
         ("a", "ndt", "0", "running"),
+        ("a", "ndt", "1", "running"),  # a lock that is seen tells more than silence
         ("a", "psth", "0", "dead"),
         ("b", "glm", "0", "running"),
     ]
+    assert {fit.state for fit in statuses(tmp_path) if fit.cohort == "b"} == {"dead"}  # its process let go of the lock
     lines = format_statuses(found, now + 100).splitlines()
     assert lines[0].split()[:5] == ["cohort", "model", "seed", "step", "loss"]
-    assert lines[5].split() == ["b", "glm", "0", "120/1000", "0.25", "1", "min", "40", "s", "1", "h", "01", "min"]
-    assert "silent for 1 h 00 min" in lines[1] and "dead; the next run resumes it" in lines[2]
+    assert lines[6].split() == ["b", "glm", "0", "120/1000", "0.25", "1", "min", "40", "s", "1", "h", "01", "min"]
+    assert "silent for 1 h 00 min" in lines[1] and "dead: the next run goes on from its checkpoint" in lines[2]
+    assert "dead: the next run starts it again" in lines[5]
+
+
+def test_a_fit_that_failed_says_why(tmp_path: Path) -> None:
+    """The next run would resume it, and fail as before."""
+    run = Run(tmp_path / "fits/a/ndt/seed0", "key", {"cohort": "a", "model": "ndt", "seed": 0})
+    with pytest.raises(RuntimeError), run.stopping():
+        run.progress(3, 10, 0.5)
+        run.checkpoint({"w": np.ones(2)}, force=True)
+        raise RuntimeError("loss is nan\nand so on")
+    (found,) = statuses(tmp_path)
+    assert (found.state, found.step, found.note) == ("failed", 3, "loss is nan")
+    assert format_statuses([found]).endswith("failed: loss is nan")
+    again = Run(tmp_path / "fits/a/ndt/seed0", "key")
+    with pytest.raises(OSError), again.stopping():
+        raise OSError  # before it has said anything
+    assert [(fit.step, fit.note) for fit in statuses(tmp_path)] == [(0, "OSError")]
+    again.progress(4, 10, 0.5)
+    assert [fit.state for fit in statuses(tmp_path)] == ["dead"]
+
+
+def test_a_clock_that_was_set_back_gives_no_times_below_zero(tmp_path: Path) -> None:
+    now = time.time()
+    progress(tmp_path, "a", "ndt", 0, started=now, updated=now - 3600)
+    assert "-" not in format_statuses(statuses(tmp_path), now - 3600).replace(" - ", "")
 
 
 def test_seeds_that_train_together_are_a_line(tmp_path: Path) -> None:
     labels = {"cohort": "a", "model": "ndt", "seed": "0, 1, 2"}
-    Run(tmp_path / "fits/a/ndt", "key", labels).progress(7, 10, 0.5)
+    Run(tmp_path / "fits/a/ndt/seed0", "key", labels).progress(7, 10, 0.5)
     assert [(fit.model, fit.seed, fit.step) for fit in statuses(tmp_path)] == [("ndt", "0, 1, 2", 7)]
 
 

@@ -61,6 +61,13 @@ def test_batches_are_those_of_resident_windows(data: FitData) -> None:
         assert resident[session].most() == streamed[session].most() == int(resident[session].counts.max())
 
 
+def test_a_batch_of_equal_windows_is_as_ragged_as_its_session(data: FitData) -> None:
+    """Which kernels run may depend on it."""
+    resident, streamed = (cohort_windows(data, "train", "cpu", no_inputs, budget) for budget in (2**30, 0))
+    for session, ragged in (("s0", False), ("s2", True)):
+        assert {windows[session].batch(torch.tensor([3])).ragged for windows in (resident, streamed)} == {ragged}
+
+
 def test_the_budget_is_what_the_windows_take(data: FitData) -> None:
     windows = [cohort_windows(data, part, "cpu", no_inputs, 2**30) for part in ("train", "validation")]
     taken = sum(2 * each.counts.numel() for part in windows for each in part.values())

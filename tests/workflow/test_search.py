@@ -42,6 +42,17 @@ def test_every_trial_is_a_job_and_readouts_get_their_predictions(searching: Proj
     assert not {"search_trial", "search", "predict"} & set(searching.planned())
 
 
+def test_weights_to_start_from_are_an_input_of_every_trial(searching: Project) -> None:
+    search = SEARCH | {"kind": "random", "generations": 1}
+    search["fixed"] = SEARCH["fixed"] | {"initial": "before/model.safetensors"}
+    (searching.folder / "config/searches/small.yaml").write_text(yaml.safe_dump(search))
+    missing = searching.snakemake("searches", "-n")
+    assert missing.returncode and "before/model.safetensors" in missing.stdout + missing.stderr
+    (searching.folder / "before").mkdir()
+    (searching.folder / "before/model.safetensors").touch()
+    assert searching.planned("searches")["search_trial"] == 2
+
+
 @pytest.mark.slow
 def test_a_population_runs_as_jobs_and_ends_in_a_figure(searching: Project) -> None:
     result = searching.snakemake()

@@ -188,7 +188,15 @@ def search_file(wildcards):
 @often
 def initial_of(wildcards):
     """The weights that a fit starts from, if any; where a fit of this configuration makes them, that fit."""
-    initial = model_of(wildcards).settings.get("initial")
+    return weights(model_of(wildcards).settings.get("initial"))
+
+
+def initial_of_search(wildcards):
+    """The weights that the trials of a search start from, if any."""
+    return weights(search_of(wildcards).fixed.get("initial"))
+
+
+def weights(initial):
     if not initial:
         return []
     fit = str(Path(initial)).replace("model.safetensors", "manifest.json")

@@ -8,6 +8,7 @@ rule search_trial:
         split=SPLIT,
         search=search_file,
         before=generation_before,
+        initial=initial_of_search,
     output:
         whole(TRIAL),
     log:

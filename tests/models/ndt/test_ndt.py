@@ -114,6 +114,7 @@ def test_a_session_of_larger_counts_starts_from_the_table_of_another(ragged: Fit
     first.fit(replace(ragged, fitting=True), Run(tmp_path / "first"))
     write_arrays(tmp_path / "model.safetensors", first.state())
     busy = recording("one", 0, units=9, trials=30)
+    busy.units["population"] = [f"area{row % 3}" for row in range(9)]  # by which units are held out
     order = np.argsort(times := np.concatenate([busy.spike_times + 0.001 * k for k in range(9)]), kind="stable")
     busy.spike_times, busy.spike_units = times[order], np.tile(busy.spike_units, 9)[order]
     busy.duration = busy.observed[-1, 1] = 60.0
