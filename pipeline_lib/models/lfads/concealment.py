@@ -1,7 +1,8 @@
 """What the encoders are shown of a batch, and what the reconstruction learns from.
 
 Coordinated dropout (Keshtkaran & Pandarinath 2019; Keshtkaran et al. 2022): a count is either an input or a target,
-never both, so that no count can be explained by itself.
+never both, so that no count can be explained by itself. Whole units can be hidden so, too (as the masking of neurons of
+Zhang et al. 2024 does): the encoders then learn to tell units from other units, which is what co-smoothing asks for.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from pipeline_lib.models.lfads.noise import chosen
 from pipeline_lib.models.lfads.spikes import Spikes
+from pipeline_lib.training.noise import vectorised
 
 if TYPE_CHECKING:
     from pipeline_lib.models.lfads.settings import Config
@@ -30,8 +32,8 @@ class Shown:
     Attributes
     ----------
     counts : [L, B, N], as in the batch.
-    inputs : counts of the held-in units for the encoders [L, B, H], float; mean counts where nothing was observed.
-        `Spikes` where these were asked for and are few.
+    inputs : counts of the held-in units for the encoders [L, B, H], float; the mean where nothing was observed, and of
+        hidden units. `Spikes` where these were asked for and are few.
     scored : entries to learn from, bool [L, B, N].
     worth : how much each of them counts, [L, B, N], so that their sum estimates that over all observed entries.
     present : bool [L, B], bins that the encoders may see; None: all.
@@ -71,8 +73,8 @@ def conceal(
     heldin : rows of the held-in units; None: all units are.
     mean : mean counts [N].
     forward : bins at the end of each window that are never inputs.
-    segment : bins at the start that coordinated dropout leaves alone.
-    drop : apply coordinated dropout.
+    segment : bins at the start in which single counts are left alone.
+    drop : apply coordinated dropout, and hide units.
     dtype : of the inputs.
     sparse : give the inputs as `Spikes` where that is faster.
     """
@@ -87,23 +89,29 @@ def conceal(
         return x if heldin is None else x[..., heldin]
 
     inside = of_heldin(visible)
-    # A shortcut, but not one worth waiting for a GPU: there it is taken to be False. (`all` is 40 times slower.)
-    everything = counts.device.type == "cpu" and bool(inside.view(torch.uint8).amin())
-    shown, scale = inside, 1.0
+    # A shortcut, but not one worth waiting for a GPU, nor one that members of an ensemble would take together: for them
+    # it is False. (`all` is 40 times slower.)
+    everything = counts.device.type == "cpu" and not vectorised() and bool(inside.view(torch.uint8).amin())
+    shown, known, scale = inside, inside, 1.0
     hidden = batch.inputs.get(HIDDEN)
     if hidden is not None:
         hidden = hidden[:, : len(counts)].transpose(0, 1)
         scored &= ~hidden
         shown = shown & ~of_heldin(hidden)
         scale = 1 / (1 - config.sample_validation)
-    share = config.coordinated_dropout if drop else 0.0
+    single, whole = (config.coordinated_dropout, config.hide_units) if drop else (0.0, 0.0)
+    share = single + (1 - single) * whole
     worth = torch.ones_like(mean)
     if share:
-        keep = chosen(shown.shape, 1 - share, counts.device)
+        keep = chosen(shown.shape, 1 - single, counts)
         learned = ~keep
         keep[:segment] = learned[:segment] = True
+        if whole:
+            stays = chosen(shown.shape[1:], 1 - whole, counts)
+            known = known & stays
+            learned |= ~stays
         if config.pass_rate:
-            learned |= chosen(keep.shape, config.pass_rate, counts.device)
+            learned |= chosen(keep.shape, config.pass_rate, counts)
         # What is never an input is always a target. The rest is one as often as it is drawn, and so counts for more.
         target = learned if everything else learned | ~inside
         rare = 1 / (share + (1 - share) * config.pass_rate)
@@ -111,17 +119,17 @@ def conceal(
         scored[..., rows] &= target
         worth.fill_(rare) if heldin is None else worth.index_fill_(0, heldin, rare)
         if segment or not everything:
-            worth = torch.ones(counts.shape, dtype=mean.dtype, device=counts.device)
+            worth = torch.ones_like(counts, dtype=mean.dtype)
             worth[segment:, :, rows] = torch.where(inside[segment:], rare, 1.0).to(mean.dtype)
         shown = shown & keep
-        scale = scale / (1 - share)
+        scale = scale / (1 - single)
     given = of_heldin(counts) * shown.view(torch.uint8)
-    spikes = Spikes.of(given, scale, dtype) if sparse and everything and not segment else None
+    spikes = Spikes.of(given, scale, dtype) if sparse and everything and not (segment or whole) else None
     if spikes is not None:
         return Shown(counts, spikes, scored, worth.expand(counts.shape), present)
     inputs = given.to(dtype).mul_(scale)
-    if share and segment:
-        inputs[:segment] *= 1 - share
-    if not everything:
-        inputs = torch.where(inside, inputs, of_heldin(mean).to(dtype))
+    if single and segment:
+        inputs[:segment] *= 1 - single
+    if whole or not everything:
+        inputs = torch.where(known, inputs, of_heldin(mean).to(dtype))
     return Shown(counts, inputs, scored, worth.expand(counts.shape), present)

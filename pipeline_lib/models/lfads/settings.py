@@ -46,6 +46,9 @@ class Config(TrainingSettings):
     dropout: float = 0.05
     coordinated_dropout: float = 0.3
     """Share of counts that the encoders are not shown and the reconstruction learns from."""
+    hide_units: float = 0.0
+    """Share of the units, drawn anew for every window of a step, that the encoders are not shown in all of it and that
+    the reconstruction learns from: the task of co-smoothing."""
     pass_rate: float = 0.0
     """Share of the counts shown that the reconstruction learns from nevertheless."""
     sample_validation: float = 0.0
@@ -84,7 +87,7 @@ class Config(TrainingSettings):
         for name in ("inferred_inputs", "input_lag", "initial_segment", "posterior_samples"):
             self.require(getattr(self, name) >= 0, name, "not below 0")
         self.require(self.read_in is None or self.read_in >= 1, "read_in", "null or at least 1")
-        for name in ("dropout", "coordinated_dropout", "sample_validation"):
+        for name in ("dropout", "coordinated_dropout", "hide_units", "sample_validation"):
             self.require(0 <= getattr(self, name) < 1, name, "from 0 to below 1")
         self.require(0 <= self.pass_rate <= 1, "pass_rate", "from 0 to 1")
         for name in ("kl_initial", "kl_inputs", "l2_generator", "l2_controller", "l2_encoders"):

@@ -61,6 +61,61 @@ def test_the_first_segment_is_shown_whole_and_learned_from() -> None:
     assert not shown.scored[10:].all()
 
 
+@pytest.mark.parametrize(("single", "pass_rate"), [(0.0, 0.0), (0.3, 0.0), (0.3, 0.5)])
+def test_a_hidden_unit_is_hidden_for_a_whole_window_and_learned_from(single: float, pass_rate: float) -> None:
+    config = Config(coordinated_dropout=single, hide_units=0.4, pass_rate=pass_rate)
+    heldin = torch.tensor([0, 2, 3, 5])
+    made = batch(heldout=[1, 4])
+    made.counts.clamp_(min=1)
+    shown = conceal(made, config, heldin, MEAN, 0, 0, drop=True)
+    counts, scored, worth = (each[..., heldin] for each in (shown.counts, shown.scored, shown.worth))
+    hidden = shown.inputs == 0.5  # their mean, which no count is
+    assert torch.equal(hidden, hidden[:1].expand_as(hidden))
+    assert float(hidden[0].float().mean()) == pytest.approx(0.4, abs=0.04)
+    assert hidden[0].any(1).float().mean() > 0.8 and hidden[0].any(0).all()  # drawn for each window and unit
+    dropped = shown.inputs == 0
+    assert torch.allclose(shown.inputs[~hidden & ~dropped], counts[~hidden & ~dropped] / (1 - single))
+    assert float(dropped[~hidden].float().mean()) == pytest.approx(single, abs=0.01)
+    assert scored[hidden | dropped].all()
+    assert float(scored[~hidden & ~dropped].float().mean()) == pytest.approx(pass_rate, abs=0.01)
+    assert shown.scored[..., [1, 4]].all() and (shown.worth[..., [1, 4]] == 1).all()
+    loss = 1 + counts.float() ** 2  # of an entry: any
+    assert float((loss * scored * worth).sum() / loss.sum()) == pytest.approx(1, abs=0.03)
+
+
+def test_hidden_counts_reach_no_encoder() -> None:
+    config = Config(coordinated_dropout=0.0, hide_units=0.4)
+    made = batch()
+    made.counts.copy_(torch.rand(made.counts.shape) < 0.05)  # few enough to be given as `Spikes`
+    torch.manual_seed(1)
+    first = conceal(made, config, None, MEAN, 0, 0, drop=True, sparse=True)
+    hidden = (first.inputs == 0.5).transpose(0, 1)
+    other = replace(made, counts=torch.where(hidden, made.counts + 7, made.counts))
+    torch.manual_seed(1)
+    assert torch.equal(conceal(other, config, None, MEAN, 0, 0, drop=True, sparse=True).inputs, first.inputs)
+
+
+def test_the_first_segment_of_a_hidden_unit_is_hidden_too() -> None:
+    made = batch()
+    made.counts.clamp_(min=1)
+    shown = conceal(made, Config(coordinated_dropout=0.3, hide_units=0.4), None, MEAN, 0, 10, drop=True)
+    hidden = shown.inputs == 0.5
+    assert torch.equal(hidden, hidden[-1:].expand_as(hidden)) and hidden.any()
+    assert torch.allclose(shown.inputs[:10][~hidden[:10]], shown.counts[:10][~hidden[:10]].float())
+    assert shown.scored[:10].all() and (shown.worth[:10] == 1).all()
+
+
+def test_a_prediction_hides_nothing() -> None:
+    made, config = batch(heldout=[1, 4]), Config(hide_units=0.4)
+    heldin = torch.tensor([0, 2, 3, 5])
+    torch.manual_seed(1)
+    shown = conceal(made, config, heldin, MEAN, 0, 0, drop=False)
+    drawn = torch.rand(1)
+    torch.manual_seed(1)
+    assert torch.equal(drawn, torch.rand(1))
+    assert torch.equal(shown.inputs, shown.counts[..., heldin].float()) and shown.scored.all()
+
+
 def test_history_and_what_was_not_observed_is_not_learned_from() -> None:
     made = replace(batch(), history=7)
     made.observed[3, 20:] = made.visible[3, 20:] = False
@@ -88,11 +143,11 @@ def test_counts_kept_for_validation_are_neither_shown_nor_learned_from() -> None
 def test_masks_have_their_share() -> None:
     torch.manual_seed(0)
     for probability in (0.013, 0.3, 0.9):
-        drawn = chosen((301, 803), probability, torch.device("cpu")).float()
+        drawn = chosen((301, 803), probability, torch.zeros(1)).float()
         assert float(drawn.mean()) == pytest.approx(probability, abs=0.003)
         assert drawn.mean(0).std() < 0.04 and drawn.mean(1).std() < 0.03
-    assert chosen((50, 50), 1.0, torch.device("cpu")).all()
-    assert not chosen((50, 50), 1e-9, torch.device("cpu")).all()
+    assert chosen((50, 50), 1.0, torch.zeros(1)).all()
+    assert not chosen((50, 50), 1e-9, torch.zeros(1)).all()
     mask = dropout_mask((500, 500), 0.2, torch.zeros(1))
     assert float(mask.mean()) == pytest.approx(1, abs=0.01) and set(mask.unique().tolist()) == {0.0, 1.25}
 
