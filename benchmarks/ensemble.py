@@ -1,6 +1,7 @@
-"""Fits an hour of one device: the NDT from many seeds, one fit after the other or as one vectorised process.
+"""Fits an hour of one device: a model from many seeds, one fit after the other or as one vectorised process.
 
-    python benchmarks/ensemble.py                      8 and 32 seeds, on a GPU where there is one
+    python benchmarks/ensemble.py                      the NDT, 8 and 32 seeds, on a GPU where there is one
+    python benchmarks/ensemble.py --model lfads
     python benchmarks/ensemble.py --members 4 --steps 50 --device cpu
     python benchmarks/ensemble.py --device cpu --settings '{layers: 1, hidden: 16, read_in: 8, batch: 8}'
 
@@ -44,11 +45,11 @@ def lorenz(folder: Path) -> tuple[list[Path], Path]:
 
 
 def measure(
-    data: tuple[list[Path], Path], members: list[int], settings: dict[str, Any], on_gpu: bool, folder: Path
+    data: tuple[list[Path], Path], model: str, members: list[int], settings: dict[str, Any], on_gpu: bool, folder: Path
 ) -> None:
     """Print seconds and fits an hour; CPU-seconds on a CPU, which other processes may share."""
     clock = time.perf_counter if on_gpu else time.process_time
-    fit(*data, "ndt", "ndt", settings | {"steps": 10}, 0, folder / "warm")
+    fit(*data, model, model, settings | {"steps": 10}, 0, folder / "warm")
     first = 0.0
     print("| how | seconds | fits an hour | to one by one |\n|---|---|---|---|")
     for name, changes in {"": {}, ", recorded": RECORDED}.items() if on_gpu else {"": {}}.items():
@@ -56,9 +57,9 @@ def measure(
             folders = [folder / f"{count}{name}" / f"seed{seed}" for seed in range(count)]
             start = clock()
             if count == 1:
-                fit(*data, "ndt", "ndt", settings | changes, 0, folders[0])
+                fit(*data, model, model, settings | changes, 0, folders[0])
             else:
-                fit_ensemble(*data, "ndt", "ndt", settings | changes, range(count), folders)
+                fit_ensemble(*data, model, model, settings | changes, range(count), folders)
             spent = clock() - start
             rate = 3600 * count / spent
             first = first or rate
@@ -68,10 +69,11 @@ def measure(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=("ndt", "lfads"), default="ndt")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     parser.add_argument("--members", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--settings", type=read_mapping, default={}, metavar="MAPPING", help="of the NDT")
+    parser.add_argument("--settings", type=read_mapping, default={}, metavar="MAPPING", help="of the model")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     on_gpu = torch.cuda.is_available() and asked.device != "cpu"
@@ -80,4 +82,4 @@ if __name__ == "__main__":
     print(f"torch {torch.__version__}, {torch.cuda.get_device_name() if on_gpu else 'CPU, a thread'}\n", flush=True)
     with tempfile.TemporaryDirectory() as place, contextlib.suppress(KeyboardInterrupt):
         settings = {"steps": asked.steps, "patience": None} | asked.settings
-        measure(lorenz(Path(place)), asked.members, settings, on_gpu, Path(place))
+        measure(lorenz(Path(place)), asked.model, asked.members, settings, on_gpu, Path(place))

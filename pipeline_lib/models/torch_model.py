@@ -106,11 +106,16 @@ class TorchModel(Model):
         """Further arrays [S, ...] that batches carry in `inputs`; none unless overridden."""
         return {}
 
+    def learned(self, data: FitData) -> FitData:
+        """The data as the fit reads them; as they are unless overridden."""
+        return data
+
     def fit(self, data: FitData, run: Run) -> None:
         """Train on the training part and keep the weights that predict the validation part best."""
         from pipeline_lib.training.batches import InOrder
         from pipeline_lib.training.streaming import shuffled
 
+        data = self.learned(data)
         windows, validation = (self.windows(data, part, run) for part in ("train", "validation"))
         self.start(data, windows)
         self.train(shuffled(windows, self.config.batch, self.seed), InOrder(validation, PREDICTED), run)
@@ -122,7 +127,12 @@ class TorchModel(Model):
         return cohort_windows(data, part, self.device, self.inputs, run.memory_budget)
 
     def start(self, data: FitData, windows: dict[str, Windows]) -> None:
-        """Make the network that training starts from; `windows` are those of the training part."""
+        """Make the network that training starts from; `windows` are those of the training part.
+
+        Raises
+        ------
+        InputError : a session that torch cannot name its weights by, or `initial` is no fit to start from.
+        """
         from torch import nn
 
         from pipeline_lib.training.noise import seed_noise
@@ -207,7 +217,14 @@ class TorchModel(Model):
         """Take over the weights that another fit has under the same names."""
         import torch
 
-        path = self.config.initial
+        path, before = self.config.initial, _layout(given)
+        if before.bin_size != self.layout.bin_size:
+            accepted = f"a fit in bins of {self.layout.bin_size:g} ms"
+            raise InputError(path, "bin_size", f"{before.bin_size:g} ms", accepted)
+        for session in before.heldin.keys() & self.layout.heldin.keys():
+            if before.heldin[session] != self.layout.heldin[session]:
+                accepted = "a fit with the same ones: weights of inputs go by their order"
+                raise InputError(path, "held-in units", f"others of session {session}", accepted)
         own = self.network.state_dict()
         taken = {name: given[public(name)] for name in own if public(name) in given}
         shared = [name for name in own if not name.startswith(SESSIONS)]

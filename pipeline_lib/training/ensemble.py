@@ -233,7 +233,9 @@ class Ensemble:
 
         half = self.settings.precision == "bfloat16" and streams is not None
         with as_one(streams or ()), torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            result: dict[str, Tensor] = torch.vmap(loss, (0, None if streams is None else 0))(weights, tensors)
+            # What an evaluation draws is the same for all members; in training none may draw but from its own stream.
+            dims, randomness = ((0, None), "same") if streams is None else ((0, 0), "error")
+            result: dict[str, Tensor] = torch.vmap(loss, dims, randomness=randomness)(weights, tensors)
         return result
 
     @torch.no_grad()
@@ -260,13 +262,15 @@ class Ensemble:
             move_towards(list(self.mean.values()), [self.weights[name].detach() for name in self.mean], now["share"])
 
     def _diverged(self, member: Member, loss: float) -> None:
-        step = member.progress.step + 1
+        step, settings = member.progress.step + 1, self.settings
         problem = f"seed {member.seed}: loss or gradient is {loss} at step {step}"
-        if math.isinf(member.progress.best):
+        if step <= settings.evaluate_every:
             member.problem = f"{problem}, before the first evaluation; lower the learning_rate"
-            return
-        self.run.log({"seed": member.seed, "step": step, "stopped": f"loss or gradient {loss}"})
-        print(f"{problem}; training ends with the best weights so far", file=sys.stderr)
+        elif settings.keep == "best" and math.isinf(member.progress.best):
+            member.problem = f"{problem}, and {UNJUDGED}"
+        else:
+            self.run.log({"seed": member.seed, "step": step, "stopped": f"loss or gradient {loss}"})
+            print(f"{problem}; training ends with the {settings.keep} weights so far", file=sys.stderr)
 
     # Evaluation
 
@@ -278,12 +282,21 @@ class Ensemble:
         for row, (number, member) in enumerate(zip(self.training, self._active, strict=True)):
             progress, terms = member.progress, {name: values[row] for name, values in losses.items()}
             rate = learning_rate(settings, progress.step - 1, progress.factor)
+            more = self._monitor(number, {name: weight[row] for name, weight in weights.items()})
             if progress.judge(terms, self.network.selects, settings) or settings.keep == "last":
                 for name, best in self.best.items():
                     best[number] = weights[name][row]
-            self.run.log({"seed": member.seed} | progress.row(terms, rate))
+            self.run.log({"seed": member.seed} | progress.row(terms, rate) | more)
         if self.device.type == "cpu":
             give_back_freed_memory()
+
+    def _monitor(self, number: int, weights: Tensors) -> dict[str, float]:
+        """What the network of a member monitors, by itself."""
+        network = self.networks[number].eval()
+        if type(network).monitor is Network.monitor:
+            return {}
+        Loss(network).load_state_dict(weights, strict=False)
+        return network.monitor()
 
     def _validation_losses(self, weights: Tensors) -> dict[str, list[float]]:
         """The terms of the loss of every member in training: their means over the validation windows."""

@@ -1,5 +1,7 @@
 """Fit one model to one cohort from several seeds in one process, and publish each as the fit that it is."""
 
+from __future__ import annotations
+
 import contextlib
 import copy
 import hashlib
@@ -7,7 +9,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -21,6 +23,9 @@ from pipeline_lib.training.provenance import Stopwatch
 from pipeline_lib.training.publication import device_of, identity, is_made, new_model, open_data, publish
 from pipeline_lib.training.run import RESUME, FitError, Run
 from pipeline_lib.trains.settings import MEMORY_BUDGET
+
+if TYPE_CHECKING:
+    from pipeline_lib.training.ensemble import Ensemble
 
 MODULE = "pipeline_lib.training.fit_ensemble"
 SEED = "seed"
@@ -111,25 +116,28 @@ def _train(
 
     A training that was killed while its members were published goes on with all of them, so that bytes stay the same.
     """
-    from pipeline_lib.training.batches import InOrder
-    from pipeline_lib.training.ensemble import Ensemble, seeds_of
-    from pipeline_lib.training.streaming import shuffled
+    from pipeline_lib.training.ensemble import seeds_of
 
     state = run.resume()
     models: dict[int, TorchModel] = {}
     for seed in seeds if state is None else seeds_of(state):
         models[seed] = cast(TorchModel, new_model(implementation, settings, seed, run.device))
-    first, fitting = next(iter(models.values())), FitData(data.trains, data.split, fitting=True)
-    windows, validation = (first.windows(fitting, part, run) for part in ("train", "validation"))
-    for model in models.values():
-        model.start(fitting, windows)
-    ensemble = Ensemble(
-        [model.network for model in models.values()],
-        [shuffled(windows, settings.batch, seed) for seed in models],
-        InOrder(validation, PREDICTED),
-        settings,
-        list(models),
-        run,
-    )
+    ensemble = ensemble_of(list(models.values()), FitData(data.trains, data.split, fitting=True), run)
     ensemble.train()
     return models, {member.seed: member.problem for member in ensemble.members if member.problem}
+
+
+def ensemble_of(models: Sequence[TorchModel], data: FitData, run: Run) -> Ensemble:
+    """The training of models that differ by their seeds, about to start; they share the windows."""
+    from pipeline_lib.training.batches import InOrder
+    from pipeline_lib.training.ensemble import Ensemble
+    from pipeline_lib.training.streaming import shuffled
+
+    first = models[0]
+    config, data = first.config, first.learned(data)
+    windows, validation = (first.windows(data, part, run) for part in ("train", "validation"))
+    for model in models:
+        model.start(data, windows)
+    batches = [shuffled(windows, config.batch, model.seed) for model in models]
+    networks, seeds = [model.network for model in models], [model.seed for model in models]
+    return Ensemble(networks, batches, InOrder(validation, PREDICTED), config, seeds, run)

@@ -58,7 +58,8 @@ class Network(nn.Module):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of the loss of what `prepare` gave: tensor operations alone, none of whose values decides which
-        come next. Dropout is that of `training.noise`.
+        come next. Noise comes from `training.noise`; operations with gradients of their own go through
+        `training.members`.
         """
         raise NotImplementedError
 
@@ -68,7 +69,7 @@ class Network(nn.Module):
 
     def monitor(self) -> dict[str, float]:
         """Further numbers for history.csv, asked for at every evaluation of a training, with the weights evaluated in
-        place and without gradients; none of them selects. An ensemble does not ask.
+        place and without gradients; none of them selects.
         """
         return {}
 

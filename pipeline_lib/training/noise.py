@@ -1,9 +1,10 @@
-"""Random numbers of networks: seeds, and dropout that draws for each member of an ensemble what it would draw alone."""
+"""Random numbers of networks: seeds, and draws that give each member of an ensemble what it would draw alone."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 
 DRAWS = 2**16
+Draw = Callable[[Tensor, torch.Generator | None], object]
+"""Fills a contiguous tensor from a generator; None: torch's own."""
 _streams: Sequence[torch.Generator] | None = None
 """Generators of the members of an ensemble, while their networks run as one."""
 
@@ -42,8 +45,8 @@ def vectorised() -> bool:
 
 @contextlib.contextmanager
 def as_one(streams: Sequence[torch.Generator] = ()) -> Iterator[None]:
-    """While open, networks run as one: under `torch.vmap` dropout draws for each from a generator of its own, and
-    outside of it `uniform` does so for an equal share of the windows.
+    """While open, networks run as one: under `torch.vmap` `drawn` draws for each from a generator of its own, and
+    outside of it `uniform` does so for an equal share of the windows. Without `streams` all share torch's own draws.
     """
     global _streams
     before, _streams = _streams, streams
@@ -55,7 +58,7 @@ def as_one(streams: Sequence[torch.Generator] = ()) -> Iterator[None]:
 
 def uniform(shape: tuple[int, ...], device: torch.device) -> Tensor:
     """Uniform on [0, 1), of shape [windows, ...]."""
-    if _streams is None:
+    if not _streams:
         return torch.rand(shape, device=device)
     values = torch.empty(shape, device=device)
     for part, stream in zip(values.chunk(len(_streams)), _streams, strict=True):
@@ -69,16 +72,17 @@ def dropout(x: Tensor, share: float) -> Tensor:
     On a CPU a quarter of a random number an element, where drawing is what dropout costs (0.25 of the time of torch's
     own); the probability is then exact to 2**-16.
     """
-    if _streams is not None:
-        mask: Tensor = _OfEachMember.apply(x.detach(), share)
-        return x * mask
-    mask = torch.empty_like(x, memory_format=torch.contiguous_format)
-    _draw(mask, share, None)
-    return x * mask.mul_(1 / (1 - share))
+    return x * drawn(x.shape, x.dtype, x, partial(_mask, share))
 
 
-def _draw(mask: Tensor, share: float, generator: torch.Generator | None) -> None:
-    """Make every element of a contiguous tensor 0 with probability `share`, else 1."""
+def _mask(share: float, mask: Tensor, generator: torch.Generator | None) -> None:
+    """Make every element 0 with probability `share`, else 1 / (1 - share)."""
+    _choose(share, mask, generator)
+    mask.mul_(1 / (1 - share))
+
+
+def _choose(share: float, mask: Tensor, generator: torch.Generator | None) -> None:
+    """Make every element 0 with probability `share`, else 1."""
     if mask.device.type != "cpu":
         mask.bernoulli_(1 - share, generator=generator)
         return
@@ -88,22 +92,36 @@ def _draw(mask: Tensor, share: float, generator: torch.Generator | None) -> None
     torch.ge(draws, least, out=mask)  # into a float: 3 times faster than via bool
 
 
+def drawn(shape: Sequence[int], dtype: torch.dtype, beside: Tensor, draw: Draw) -> Tensor:
+    """A tensor of `shape` that `draw` has filled.
+
+    It lives where `beside` does; under vmap each member has one of its own if each has a `beside` of its own.
+    """
+    if not _streams:
+        made = torch.empty(tuple(shape), dtype=dtype, device=beside.device)
+        draw(made, None)
+        return made
+    found: Tensor = _OfEachMember.apply(tuple(shape), dtype, beside.detach(), draw)
+    return found
+
+
 class _OfEachMember(torch.autograd.Function):
-    """Dropout masks under vmap: torch would draw them for all members from one generator, or once for all."""
+    """Draws under vmap: torch would make them for all members from one generator, or once for all."""
 
     @staticmethod
-    def forward(x: Tensor, share: float) -> Tensor:
-        raise RuntimeError("noise of an ensemble was drawn outside of torch.vmap")
+    def forward(shape: tuple[int, ...], dtype: torch.dtype, beside: Tensor, draw: Draw) -> Tensor:
+        raise RuntimeError("noise of an ensemble was drawn beside what all its members share")
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
-        """Nothing to keep: a mask has no gradient."""
+    def setup_context(ctx: Any, inputs: tuple[object, ...], output: Tensor) -> None:
+        """Nothing to keep: noise has no gradient."""
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, None], x: Tensor, share: float) -> tuple[Tensor, int]:
-        one = x if in_dims[0] is None else x.select(in_dims[0], 0)
+    def vmap(
+        info: Any, in_dims: tuple[Any, ...], shape: tuple[int, ...], dtype: torch.dtype, beside: Tensor, draw: Draw
+    ) -> tuple[Tensor, int]:
         assert _streams is not None
-        mask = x.new_empty(info.batch_size, *one.shape)
-        for row, stream in zip(mask, _streams, strict=True):
-            _draw(row, share, stream)
-        return mask.mul_(1 / (1 - share)), 0
+        made = beside.new_empty(info.batch_size, *shape, dtype=dtype)
+        for row, stream in zip(made, _streams, strict=True):
+            draw(row, stream)
+        return made, 0

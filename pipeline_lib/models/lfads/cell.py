@@ -6,7 +6,7 @@ what was computed for many bins at once (biases, and inputs known beforehand)::
     z, r = sigmoid(p_zr + [v, h] U_zr),   n = tanh(p_n + [v, r h] U_n),   h' = z h + (1 - z) n
 
 Gates are in the order z, r, n. Since |n| < 1, the clip of |h| at 5 that LFADS names could only touch an initial state,
-and is left out. Shapes: D directions, B windows, H units, K numbers in v.
+and is left out. Shapes: D directions (of an ensemble those of all members), B windows, H units, K numbers in v.
 
 What the gradient needs is stored for every bin, in float32 or in bfloat16: that halves the memory a step goes through,
 and both products of a bin take it as it is. The state itself, its gradient and all that is done element by element are
@@ -15,7 +15,7 @@ in float32 always, in a `Room` that stays in the cache: an operation on two type
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -63,9 +63,9 @@ class Gates(NamedTuple):
         return cls(zr, z, r, n)
 
     @classmethod
-    def bins(cls, zr: Tensor, n: Tensor, dim: int) -> list[Gates]:
-        """Of each bin; all at once, as one by one they would take as long as what is done with them."""
-        return [cls(*views) for views in zip(*(each.unbind(dim) for each in cls.of(zr, n)), strict=True)]
+    def bins(cls, zr: Tensor, n: Tensor) -> list[Gates]:
+        """Of each bin, as `bins_of`; all at once, as one by one they would take as long as what is done with them."""
+        return [cls(*views) for views in zip(*(bins_of(each) for each in cls.of(zr, n)), strict=True)]
 
 
 class Room(NamedTuple):
@@ -87,6 +87,16 @@ class Room(NamedTuple):
         d_vh = state.new_zeros(*state.shape[:2], entering + state.shape[2])
         gates, d_gates = (Gates.of(torch.cat([each, each], -1), each) for each in (n, d_n))
         return cls(gates, d_gates, h, spare, carried, d_vh, d_vh[..., entering:])
+
+
+def stacked(x: Tensor, dims: int) -> Tensor:
+    """`x` with one axis before its last `dims`: all that come before as one, or an axis of a single entry."""
+    return x[None] if x.ndim == dims else x.flatten(0, -dims - 1)
+
+
+def bins_of(x: Tensor) -> Sequence[Tensor]:
+    """Views [D, B, H] of each bin of `x` [T, B, H], [D, T, B, H] or, with members M, [M, D, T, B, H]."""
+    return stacked(x, 3).unbind(1)
 
 
 def move(source: Tensor, target: Tensor) -> Tensor:

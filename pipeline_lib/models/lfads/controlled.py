@@ -7,7 +7,7 @@ In bin t, with the factors of the bin before, ::
     g_t = GRU([u_t, external_t], g_{t-1}),   f_t = dropout(g_t) W_f^T
 
 Time comes first: T bins, B windows, C codes, E external inputs, U inferred inputs, F factors, K controller units,
-G generator units.
+G generator units. In the kernels members of an ensemble, where there are any, come before all of these: M.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline_lib.models.lfads.cell import Gates, Parts, Room, backward, blocks, forward, storage
-from pipeline_lib.models.lfads.products import product
+from pipeline_lib.models.lfads.cell import Gates, Parts, Room, backward, bins_of, blocks, forward, stacked, storage
+from pipeline_lib.models.lfads.products import plus_product, product
 from pipeline_lib.models.lfads.sequence import accumulate, project
+from pipeline_lib.training.members import over_members
 
 
 class Decoded(NamedTuple):
@@ -72,21 +73,18 @@ def decode(
     weights : of both networks.
     half : products with codes and external inputs, and gradients of weights, in bfloat16.
     """
-    return Decoded(
-        *_Decode.apply(
-            codes, external, noise, controller_start, generator_start, kept_factors, kept_states, half, *weights
-        )
-    )
+    given = codes, external, noise, controller_start, generator_start, kept_factors, kept_states, half, *weights
+    return Decoded(*over_members(_Decode.apply, *given))
 
 
 def each_bin(x: Tensor | None, bins: int) -> Sequence[Tensor | None]:
-    """Views of the bins of `x` [T, ...]; None for each of them where there is no `x`."""
-    return (None,) * bins if x is None else x.unbind(0)
+    """Views of the bins of `x` [M, T, B, ...]; None for each of them where there is no `x`."""
+    return (None,) * bins if x is None else x.unbind(-3)
 
 
 @dataclass(frozen=True)
 class Cells:
-    """What is stored of a network with one direction, bin by bin: views."""
+    """What is stored of a network with one direction, bin by bin: views. In the place of directions are members."""
 
     gates: Sequence[Gates]
     vh: Sequence[Tensor]
@@ -100,13 +98,13 @@ class Cells:
 
     @classmethod
     def of(cls, zr: Tensor, n: Tensor, vh: Tensor, vrh: Tensor, entering: int) -> Cells:
-        """Of stored tensors [T, 1, B, ...], given how many columns are what enters."""
-        v = [each[:, 0, :, :entering].unbind(0) for each in (vh, vrh)]
-        h, rh = (each[..., entering:].unbind(0) for each in (vh, vrh))
-        return cls(Gates.bins(zr, n, 0), vh.unbind(0), vrh.unbind(0), v, h, rh)
+        """Of stored tensors [M, T, B, ...], given how many columns are what enters."""
+        v = [bins_of(each[..., :entering]) for each in (vh, vrh)]
+        h, rh = (bins_of(each[..., entering:]) for each in (vh, vrh))
+        return cls(Gates.bins(zr, n), bins_of(vh), bins_of(vrh), v, h, rh)
 
     def forward(self, t: int, entering: Tensor, state: Tensor, weights: Parts, room: Room) -> Tensor:
-        """The state after bin t, given what enters [B, K] and the state before, as `cell.forward`."""
+        """The state after bin t, given what enters [M, B, K] and the state before, as `cell.forward`."""
         for each in self.v:
             each[t].copy_(entering)
         return forward(self.gates[t], self.vh[t], self.vrh[t], self.rh[t], state, weights, room, self.h[t + 1])
@@ -127,59 +125,59 @@ class _Decode(torch.autograd.Function):
         *given: Tensor,
     ) -> tuple[Tensor, ...]:
         weights = Weights(*given)
-        bins, windows, _ = codes.shape
+        *members, bins, windows, _ = codes.shape
         stored, new = storage(half, generator_start), generator_start.new_empty
-        inputs, factors = weights.inputs.shape[1] // 2, len(weights.factors)
-        controlled, generated = controller_start.shape[1], generator_start.shape[1]
+        inputs, factors = weights.inputs.shape[-1] // 2, weights.factors.shape[-2]
+        controlled, generated = controller_start.shape[-1], generator_start.shape[-1]
         # What goes into the cells, before and after the reset: [f, c] of a bin, and [u, g]. The last only has a state.
-        fc, frc = (new(bins + 1, 1, windows, factors + controlled, dtype=stored) for _ in range(2))
-        ug, urg = (new(bins + 1, 1, windows, inputs + generated, dtype=stored) for _ in range(2))
-        fc[0, 0, :, factors:], ug[0, 0, :, inputs:] = controller_start, generator_start
+        fc, frc = (new(*members, bins + 1, windows, factors + controlled, dtype=stored) for _ in range(2))
+        ug, urg = (new(*members, bins + 1, windows, inputs + generated, dtype=stored) for _ in range(2))
+        fc[..., 0, :, factors:], ug[..., 0, :, inputs:] = controller_start, generator_start
         c_zr, c_n, g_zr, g_n = (
-            new(bins, 1, windows, width, dtype=stored)
+            new(*members, bins, windows, width, dtype=stored)
             for width in (2 * controlled, controlled, 2 * generated, generated)
         )
-        posterior, read = new(bins, windows, 2 * inputs), new(bins, windows, factors)
-        sample = new(bins, windows, inputs)
+        posterior, read, sample = (new(*members, bins, windows, width) for width in (2 * inputs, factors, inputs))
         spread = None if noise is None else torch.empty_like(noise)
         controller, generator = (
-            Parts.of(each[None]).prepared(stored) for each in (weights.controller, weights.generator)
+            Parts.of(stacked(each, 2)).prepared(stored) for each in (weights.controller, weights.generator)
         )
         into_codes, into_external, c_bias, g_bias = (
             Parts.of(each).prepared(stored)
             for each in (weights.codes, weights.external, weights.controller_bias, weights.generator_bias)
         )
         known = (
-            (codes, into_codes, c_bias, Parts(c_zr[:, 0], c_n[:, 0])),
-            (external, into_external, g_bias, Parts(g_zr[:, 0], g_n[:, 0])),
+            (codes, into_codes, c_bias, Parts(c_zr, c_n)),
+            (external, into_external, g_bias, Parts(g_zr, g_n)),
         )
-        c, g = controller_start[None], generator_start[None]
+        c, g = stacked(controller_start, 2), stacked(generator_start, 2)
         c_room, g_room = Room.like(c), Room.like(g)
-        to_factors = weights.factors.t().contiguous()
+        to_factors = weights.factors.mT.contiguous()
         last = generator_start @ to_factors
         c_at, g_at = (Cells.of(*each) for each in ((c_zr, c_n, fc, frc, factors), (g_zr, g_n, ug, urg, inputs)))
-        posterior_at, sample_at, read_at = (each.unbind(0) for each in (posterior, sample, read))
-        mean_at, log_at = (each.unbind(0) for each in posterior.split(inputs, -1))
+        posterior_at, sample_at, read_at = (each.unbind(-3) for each in (posterior, sample, read))
+        mean_at, log_at = (each.unbind(-3) for each in posterior.split(inputs, -1))
         noise_at, spread_at, factors_kept, states_kept = (
             each_bin(each, bins) for each in (noise, spread, kept_factors, kept_states)
         )
-        width = 3 * (controlled + generated) * windows
+        width = 3 * (controlled + generated) * windows * len(c)
         for first, stop in blocks(bins, 4 * width, codes.device):  # short: p is needed at once
+            block = ..., slice(first, stop), slice(None), slice(None)
             for x, weight, bias, target in known:
-                shown = None if x is None else x[first:stop]
-                project(shown, weight, bias, Parts(*(part[first:stop] for part in target)), half)
+                shown = None if x is None else x[block]
+                project(shown, weight, bias, Parts(*(part[block] for part in target)), half)
             for t in range(first, stop):
                 kept = factors_kept[t]
                 c = c_at.forward(t, last if kept is None else last * kept, c, controller, c_room)
-                torch.addmm(weights.inputs_bias, c[0], weights.inputs, out=posterior_at[t])
+                plus_product(weights.inputs_bias, c.view_as(controller_start), weights.inputs, out=posterior_at[t])
                 drawn, spread_t, noise_t = sample_at[t], spread_at[t], noise_at[t]
                 drawn.copy_(mean_at[t])
                 if noise_t is not None and spread_t is not None:
                     drawn += torch.exp(0.5 * log_at[t], out=spread_t).mul_(noise_t)
                 g = g_at.forward(t, drawn, g, generator, g_room)
                 kept = states_kept[t]
-                output = g[0] if kept is None else g[0] * kept
-                last = torch.mm(output, to_factors, out=read_at[t])
+                output = g.view_as(generator_start)
+                last = torch.matmul(output if kept is None else output * kept, to_factors, out=read_at[t])
         ctx.save_for_backward(
             codes,
             external,
@@ -205,33 +203,39 @@ class _Decode(torch.autograd.Function):
         codes, external, spread, kept_factors, kept_states, *stored = ctx.saved_tensors
         (fc, frc, ug, urg, c_zr, c_n, g_zr, g_n), given = stored[:8], stored[8:]
         weights, half = Weights(*given), ctx.half
-        bins, windows, _ = codes.shape
-        factors, inputs = len(weights.factors), weights.inputs.shape[1] // 2
-        controlled, generated = c_n.shape[3], g_n.shape[3]
+        *members, bins, windows, _ = codes.shape
+        factors, inputs = weights.factors.shape[-2], weights.inputs.shape[-1] // 2
+        controlled, generated = c_n.shape[-1], g_n.shape[-1]
         new = weights.factors.new_empty
         controller, generator = (
-            Parts.of(each[None]).transposed(fc.dtype) for each in (weights.controller, weights.generator)
+            Parts.of(stacked(each, 2)).transposed(fc.dtype) for each in (weights.controller, weights.generator)
         )
-        to_inputs = weights.inputs.t().contiguous()
+        to_inputs = weights.inputs.mT.contiguous()
         d_codes = torch.empty_like(codes) if ctx.needs_input_grad[0] else None
         grads = Weights(*(torch.zeros_like(weight) for weight in weights))
-        c_room, g_room = Room.like(new(1, windows, controlled), factors), Room.like(new(1, windows, generated), inputs)
-        d_f, d_c = c_room.d_vh[0].split([factors, controlled], -1)
-        d_u, d_g = g_room.d_vh[0].split([inputs, generated], -1)
-        d_next = new(windows, factors).zero_()
+        c_room, g_room = (
+            Room.like(stacked(new(*members, windows, width), 2), entering)
+            for width, entering in ((controlled, factors), (generated, inputs))
+        )
+        d_f, d_c = c_room.d_vh.view(*members, windows, -1).split([factors, controlled], -1)
+        d_u, d_g = g_room.d_vh.view(*members, windows, -1).split([inputs, generated], -1)
+        d_next = new(*members, windows, factors).zero_()
         c_at, g_at = (Cells.of(*each) for each in ((c_zr, c_n, fc, frc, factors), (g_zr, g_n, ug, urg, inputs)))
         drawn_at, spread_at, factors_kept, states_kept = (
             each_bin(each, bins) for each in (outer[3], spread, kept_factors, kept_states)
         )
-        for first, stop in reversed(list(blocks(bins, 3 * (controlled + generated) * windows, codes.device))):
-            block, count = slice(first, stop), stop - first
+        width = 3 * (controlled + generated) * windows * len(controller.zr)
+        for first, stop in reversed(list(blocks(bins, width, codes.device))):
+            block, after = ((..., slice(first + k, stop + k), slice(None), slice(None)) for k in range(2))
+            count = stop - first
             dc_zr, dc_n, dg_zr, dg_n = (torch.empty_like(each[block]) for each in (c_zr, c_n, g_zr, g_n))
-            d_read = new(count, windows, factors).zero_() if outer[0] is None else outer[0][block].clone()
-            d_means = [new(count, windows, inputs).zero_() if each is None else each[block] for each in outer[1:3]]
+            shape = *members, count, windows
+            d_read = new(*shape, factors).zero_() if outer[0] is None else outer[0][block].clone()
+            d_means = [new(*shape, inputs).zero_() if each is None else each[block] for each in outer[1:3]]
             d_posterior = torch.cat(d_means, -1)
-            d_read_at, d_posterior_at = d_read.unbind(0), d_posterior.unbind(0)
-            dc_at, dg_at = Gates.bins(dc_zr, dc_n, 0), Gates.bins(dg_zr, dg_n, 0)
-            d_mean_at, d_log_at = (each.unbind(0) for each in d_posterior.split(inputs, -1))
+            d_read_at, d_posterior_at = d_read.unbind(-3), d_posterior.unbind(-3)
+            dc_at, dg_at = Gates.bins(dc_zr, dc_n), Gates.bins(dg_zr, dg_n)
+            d_mean_at, d_log_at = (each.unbind(-3) for each in d_posterior.split(inputs, -1))
             for t in reversed(range(first, stop)):
                 at, d_drawn, spread_t = t - first, drawn_at[t], spread_at[t]
                 d_output = d_read_at[at].add_(d_next) @ weights.factors
@@ -242,13 +246,13 @@ class _Decode(torch.autograd.Function):
                 d_mean_at[at].add_(d_sample)
                 if spread_t is not None:
                     d_log_at[at].addcmul_(d_sample, spread_t, value=0.5)
-                d_c.addmm_(d_posterior_at[at], to_inputs)
+                plus_product(d_c, d_posterior_at[at], to_inputs, out=d_c)
                 backward(c_at.h[t], c_at.gates[t], controller, c_room, dc_at[at])
                 kept = factors_kept[t]
                 d_next = d_f if kept is None else d_f * kept
             d_shown = accumulate(
-                Parts(dc_zr.flatten(0, 2), dc_n.flatten(0, 2)),
-                Parts(fc[block, 0], frc[block, 0]),
+                Parts(dc_zr.flatten(-3, -2), dc_n.flatten(-3, -2)),
+                Parts(fc[block], frc[block]),
                 codes[block],
                 Parts.of(grads.controller),
                 Parts.of(grads.codes),
@@ -257,8 +261,8 @@ class _Decode(torch.autograd.Function):
                 None if d_codes is None else weights.codes,
             )
             accumulate(
-                Parts(dg_zr.flatten(0, 2), dg_n.flatten(0, 2)),
-                Parts(ug[block, 0], urg[block, 0]),
+                Parts(dg_zr.flatten(-3, -2), dg_n.flatten(-3, -2)),
+                Parts(ug[block], urg[block]),
                 None if external is None else external[block],
                 Parts.of(grads.generator),
                 Parts.of(grads.external),
@@ -267,17 +271,17 @@ class _Decode(torch.autograd.Function):
                 None,
             )
             if d_codes is not None and d_shown is not None:
-                d_codes[block] = d_shown.view(count, windows, -1)
-            d_posterior = d_posterior.flatten(0, 1)
-            c_after = fc[first + 1 : stop + 1, 0, :, factors:].flatten(0, 1)
-            grads.inputs.add_(product(c_after.t(), d_posterior, half))
-            grads.inputs_bias.add_(d_posterior.sum(0))
-            output = ug[first + 1 : stop + 1, 0, :, inputs:]
+                d_codes[block] = d_shown.unflatten(-2, (count, windows))
+            d_posterior = d_posterior.flatten(-3, -2)
+            c_after = fc[after][..., factors:].flatten(-3, -2)
+            grads.inputs.add_(product(c_after.mT, d_posterior, half))
+            grads.inputs_bias.add_(d_posterior.sum(-2))
+            output = ug[after][..., inputs:]
             if kept_states is not None:
                 output = output.to(kept_states.dtype) * kept_states[block]
-            grads.factors.add_(product(d_read.flatten(0, 1).t(), output.flatten(0, 1), half))
+            grads.factors.add_(product(d_read.flatten(-3, -2).mT, output.flatten(-3, -2), half))
         # The first bin saw the factors of the initial state.
-        before = ug[0, 0, :, inputs:].to(d_next.dtype)
-        grads.factors.addmm_(d_next.t(), before)
-        d_g.addmm_(d_next, weights.factors)
+        before = ug[..., 0, :, inputs:].to(d_next.dtype)
+        plus_product(grads.factors, d_next.mT, before, out=grads.factors)
+        plus_product(d_g, d_next, weights.factors, out=d_g)
         return d_codes, None, None, d_c, d_g, None, None, None, *grads

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline_lib.training.members import over_members
+
 
 def lagged_codes(states: Tensor, lag: int) -> Tensor:
     """In every bin the forward state of `lag` bins before and the backward state of `lag` bins later; 0 outside.
@@ -22,27 +24,32 @@ def lagged_codes(states: Tensor, lag: int) -> Tensor:
     -------
     [T, B, 2 H].
     """
-    codes: Tensor = _LaggedCodes.apply(states, lag)
+    codes: Tensor = over_members(_LaggedCodes.apply, states, lag)
     return codes
 
 
 class _LaggedCodes(torch.autograd.Function):
-    """Written by hand, as the gradients of single slices would each fill all of the states."""
+    """Written by hand, as the gradients of single slices would each fill all of the states.
+
+    Members of an ensemble, where there are any, are the first axis of all tensors.
+    """
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, lag: int) -> Tensor:
-        _, bins, windows, hidden = states.shape
+        *members, _, bins, windows, hidden = states.shape
         ctx.inside = inside = max(bins - lag, 0)
-        codes = states.new_zeros(bins, windows, 2 * hidden)
-        codes[bins - inside :, :, :hidden] = states[0, :inside]
-        codes[:inside, :, hidden:] = states[1, :inside].flip(0)
+        first, second = states[..., :inside, :, :].unbind(-4)
+        codes = states.new_zeros(*members, bins, windows, 2 * hidden)
+        codes[..., bins - inside :, :, :hidden] = first
+        codes[..., :inside, :, hidden:] = second.flip(-3)
         return codes
 
     @staticmethod
     def backward(ctx: Any, d_codes: Tensor) -> tuple[Tensor, None]:
-        bins, windows, width = d_codes.shape
+        *members, bins, windows, width = d_codes.shape
         hidden, inside = width // 2, ctx.inside
-        d_states = d_codes.new_zeros(2, bins, windows, hidden)
-        d_states[0, :inside] = d_codes[bins - inside :, :, :hidden]
-        d_states[1, :inside] = d_codes[:inside, :, hidden:].flip(0)
+        d_states = d_codes.new_zeros(*members, 2, bins, windows, hidden)
+        first, second = d_states[..., :inside, :, :].unbind(-4)
+        first.copy_(d_codes[..., bins - inside :, :, :hidden])
+        second.copy_(d_codes[..., :inside, :, hidden:].flip(-3))
         return d_states, None

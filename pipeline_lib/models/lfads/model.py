@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pipeline_lib.models.lfads.alignment import Responses
     from pipeline_lib.models.lfads.network import LFADS as Network
     from pipeline_lib.training.batches import Batch, Windows
-    from pipeline_lib.training.run import Run
 
 CONDITION = "condition"
 """The name among the inputs of training windows of their condition's code, int64 [B]; -1: none."""
@@ -33,6 +32,7 @@ class LFADS(TorchModel):
 
     Config = settings.Config
     sees = "held-in units, past and future"
+    ensembles = True
     config: settings.Config
     network: Network
 
@@ -43,12 +43,12 @@ class LFADS(TorchModel):
         if config.signals:
             self.sees = f"{self.sees}; signals {', '.join(config.signals)}"  # type: ignore[misc]
 
-    def fit(self, data: FitData, run: Run) -> None:
-        """Train on the training part and keep the weights that predict the validation part best; or learn from both."""
-        if self.config.learn_validation:
-            parts = data.split.samples["split"].replace(VALIDATION, TRAIN)
-            data = replace(data, split=replace(data.split, samples=data.split.samples.assign(split=parts)))
-        super().fit(data, run)
+    def learned(self, data: FitData) -> FitData:
+        """The validation part as one of training, where it is to be learned from."""
+        if not self.config.learn_validation:
+            return data
+        parts = data.split.samples["split"].replace(VALIDATION, TRAIN)
+        return replace(data, split=replace(data.split, samples=data.split.samples.assign(split=parts)))
 
     def build(self, layout: Layout) -> Network:
         """The network, with weights from torch's generator."""
@@ -89,13 +89,17 @@ class LFADS(TorchModel):
         return np.concatenate(columns, axis=1).reshape(*ticks.shape, len(names)).astype(np.float32)
 
     def _kept(self, data: FitData, session: str, samples: pd.DataFrame) -> np.ndarray:
-        """Bool [S, L, N]: held-in counts of training windows that are kept for validation, the same in every epoch."""
+        """Bool [S, L, N]: held-in counts of training windows that are kept for validation.
+
+        The same in every epoch and for every seed: a fit may start from the weights of another, as in a population.
+        """
         share, heldin = self.config.sample_validation, data.heldin(session)
         bins = data.split.history_bins + longest(samples)
         kept = np.zeros((len(samples), bins, data.trains[session].n_units), dtype=bool)
         for row, sample in enumerate(samples.index.to_numpy()):
-            draw = np.random.default_rng([self.seed, 1, int(sample)])
-            kept[row, :, heldin] = draw.random((len(heldin), bins)) < share
+            draw = np.random.default_rng([1, int(sample)])
+            # Bin by bin: what is drawn for a bin does not depend on how long the other windows are.
+            kept[row][:, heldin] = draw.random((bins, len(heldin))) < share
         return kept
 
     def start(self, data: FitData, windows: dict[str, Windows]) -> None:

@@ -17,7 +17,7 @@ from pipeline_lib.models.lfads.divergence import autoregressive_divergence, gaus
 from pipeline_lib.models.lfads.head import Head, linear
 from pipeline_lib.models.lfads.lagged_codes import lagged_codes
 from pipeline_lib.models.lfads.likelihood import gaussian_loss, poisson_loss
-from pipeline_lib.models.lfads.noise import dropout_mask, standard_normal
+from pipeline_lib.models.lfads.noise import dropout_mask, normal, standard_normal
 from pipeline_lib.models.lfads.products import product
 from pipeline_lib.models.lfads.sequence import GRU
 from pipeline_lib.models.lfads.settings import Config
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SAMPLE, SIGNALS, RAMPS = "sample", "signals", "ramps"
 """Names among a batch's inputs: sample ids [B]; external inputs [B, L, E]; in a step of training, how far the weights
-of divergences and penalties have risen [2]."""
+of divergences and penalties have risen, the same of every window [B, 2]."""
 LEAST_VARIANCE = 1e-4
 
 
@@ -108,12 +108,18 @@ class LFADS(Network):
         """Start the units of a session at the mean of their training counts, and scale its signals by theirs."""
         self.head(session).start_at(windows, SIGNALS if self.config.signals else None)
 
+    @property
+    def prepares_together(self) -> bool:
+        """Nothing is drawn beforehand."""
+        return True
+
     def prepare(self, batch: Batch, step: int | None) -> Batch:
         """With the ramps of this step."""
         if step is None:
             return batch
         ramps = [ramp(step, *each) for each in (self.config.kl_ramp, self.config.l2_ramp)]
-        return replace(batch, inputs=batch.inputs | {RAMPS: torch.tensor(ramps, device=batch.counts.device)})
+        of_windows = torch.tensor([ramps], device=batch.counts.device).expand(len(batch.counts), -1)
+        return replace(batch, inputs=batch.inputs | {RAMPS: of_windows})
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of the loss, nats a window.
@@ -129,18 +135,15 @@ class LFADS(Network):
 
     def _loss(self, batch: Batch, ramps: Tensor | None, half: bool) -> dict[str, Tensor]:
         config, head, windows = self.config, self.head(batch.session), len(batch.counts)
-        kl_ramp, l2_ramp = (1.0, 1.0) if ramps is None else ramps.unbind()
+        kl_ramp, l2_ramp = (1.0, 1.0) if ramps is None else ramps[0].unbind()
         alone = head.read_in is None
         dtype = torch.bfloat16 if half and alone else torch.float32
         shown = conceal(batch, config, head.inputs, head.mean, self.layout.forward, self.segment, True, dtype, alone)
         posterior = self.encode(head, shown, half)
         noise = None
         if ramps is not None:
-            noise = torch.randn(
-                windows,
-                config.initial_conditions + len(shown.counts) * config.inferred_inputs,
-                device=head.mean.device,
-            )
+            size = config.initial_conditions + len(shown.counts) * config.inferred_inputs
+            noise = normal((windows, size), posterior.mean)
         factors, _, kl = self.decode(head, batch, posterior, noise, half)
         terms = {"nll": self._negative_log_likelihood(head, factors, shown, half) / windows}
         prior = self.prior_mean, torch.full_like(self.prior_mean, math.log(config.prior_variance))

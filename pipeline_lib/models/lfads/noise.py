@@ -1,35 +1,46 @@
-"""Random masks, drawn where the tensors live."""
+"""Random masks and noise, drawn where the tensors live; under vmap each member of an ensemble draws its own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline_lib.training.noise import drawn
+
 DRAWS = 2**16
 
 
-def chosen(shape: Sequence[int], probability: float, device: torch.device) -> Tensor:
-    """Bool of `shape`, True with `probability` (on a CPU exact to 2**-16)."""
-    return _draw(torch.empty(tuple(shape), dtype=torch.bool, device=device), probability)
+def chosen(shape: Sequence[int], probability: float, beside: Tensor) -> Tensor:
+    """Bool of `shape`, True with `probability` (on a CPU exact to 2**-16); `beside` as for `training.noise.drawn`."""
+    return drawn(shape, torch.bool, beside, partial(_choose, probability))
 
 
 def dropout_mask(shape: Sequence[int], probability: float, like: Tensor) -> Tensor:
     """What dropout multiplies by: 0 with `probability`, else 1 / (1 - probability); in the type of `like`."""
-    mask = torch.empty(tuple(shape), dtype=like.dtype, device=like.device)
-    return _draw(mask, 1 - probability).mul_(1 / (1 - probability))
+    return drawn(shape, like.dtype, like, partial(_mask, probability))
 
 
-def _draw(target: Tensor, probability: float) -> Tensor:
+def normal(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Standard normal noise in the type of `like`."""
+    return drawn(shape, like.dtype, like, lambda target, generator: target.normal_(generator=generator))
+
+
+def _mask(probability: float, target: Tensor, generator: torch.Generator | None) -> None:
+    _choose(1 - probability, target, generator).mul_(1 / (1 - probability))
+
+
+def _choose(probability: float, target: Tensor, generator: torch.Generator | None) -> Tensor:
     """Make every element of a contiguous tensor 1 (True) with `probability`, else 0; that tensor.
 
     On a CPU four elements share one random number: drawing is what dropout costs there.
     """
     if target.device.type != "cpu":
-        return target.bernoulli_(probability)
-    words = torch.empty(-(-target.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        return target.bernoulli_(probability, generator=generator)
+    words = torch.empty(-(-target.numel() // 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
     draws = words.view(torch.int16)[: target.numel()].view(target.shape)
     most = max(round(probability * DRAWS), 1) - DRAWS // 2 - 1  # fits in 16 bits, where a probability of 1 must, too
     # Via bool it would take twice as long.

@@ -1,13 +1,17 @@
 """The kernels against a plain loop in float64: values and gradients to 1e-10, whatever the blocks."""
 
+from collections.abc import Callable, Sequence
+
 import pytest
 import torch
 from torch import Tensor
 
 from pipeline_lib.models.lfads import cell
 from pipeline_lib.models.lfads.controlled import Weights, decode
+from pipeline_lib.models.lfads.lagged_codes import lagged_codes
 from pipeline_lib.models.lfads.likelihood import gaussian_loss, poisson_loss
 from pipeline_lib.models.lfads.sequence import GRU
+from pipeline_lib.training.noise import as_one
 from tests.models.lfads import plain
 
 BINS, WINDOWS = 7, 3
@@ -97,6 +101,61 @@ def test_the_likelihood_is_that_of_torch() -> None:
     ours = gaussian_loss(logs, log_variance, counts, scored, worth)
     normal = torch.distributions.Normal(logs, log_variance.exp().sqrt())
     assert torch.allclose(ours, -(normal.log_prob(counts.double()) * scored * worth).sum(), rtol=1e-12)
+
+
+def alike_over_members(operation: Callable[..., Sequence[Tensor]], of_each: list[Tensor], shared: list[Tensor]) -> None:
+    """What an operation makes of the tensors of several members under vmap, and its gradients, are each one's own."""
+    for each in of_each:
+        each.requires_grad_(each.is_floating_point())
+    learned = [each for each in of_each if each.requires_grad]
+    with as_one():
+        together = torch.vmap(operation, (*[0] * len(of_each), *[None] * len(shared)))(*of_each, *shared)
+    alone = [operation(*members, *shared) for members in zip(*of_each, strict=True)]
+    alone = [torch.stack(each) for each in zip(*alone, strict=True)]
+    assert close(together, alone)
+    outer = [torch.randn_like(each) for each in alone]
+    gradients = (
+        torch.autograd.grad(sum((one * other).sum() for one, other in zip(made, outer, strict=True)), learned)
+        for made in (together, alone)
+    )
+    assert close(*gradients)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_members_walk_as_one(shared: bool) -> None:
+    """Also through inputs that are the same for all, as in an evaluation."""
+    network = GRU(5, 4, 2)
+    names = [name for name, _ in network.named_parameters()]
+    x, absent = torch.randn(3, BINS, WINDOWS, 5), torch.rand(3, BINS, WINDOWS) < 0.3
+    own = [torch.randn(3, 2, WINDOWS, 4), *(torch.randn(3, *weight.shape) for weight in network.parameters())]
+
+    def walk(start: Tensor, *given: Tensor) -> tuple[Tensor, Tensor]:
+        *weights, x, absent = given
+        return torch.func.functional_call(network, dict(zip(names, weights, strict=True)), (x, BINS, start, absent))
+
+    alike_over_members(walk, own if shared else [*own, x, absent], [x[0], absent[0]] if shared else [])
+
+
+def test_members_decode_as_one() -> None:
+    c, e, u, f, k, g = 5, 2, 2, 3, 4, 6
+    sizes = [(c, 3 * k), (f + k, 3 * k), (3 * k,), (k, 2 * u), (2 * u,), (e, 3 * g), (u + g, 3 * g), (3 * g,), (f, g)]
+    own = [torch.randn(3, *size).mul(0.5) for size in [*sizes, (BINS, WINDOWS, c), (WINDOWS, k), (WINDOWS, g)]]
+    known, noise = torch.randn(BINS, WINDOWS, e), torch.randn(BINS, WINDOWS, u)
+    kept = [(torch.rand(BINS, WINDOWS, n) < 0.7) / 0.7 for n in (f, g)]
+
+    def decoded(*given: Tensor) -> tuple[Tensor, ...]:
+        weights, (codes, c, g, known, noise, *kept) = Weights(*given[:9]), given[9:]
+        return decode(codes, known, noise, c, g, *kept, weights)
+
+    alike_over_members(decoded, own, [known, noise, *kept])
+
+
+def test_members_have_codes_and_a_likelihood_as_one() -> None:
+    alike_over_members(lambda states: (lagged_codes(states, 2),), [torch.randn(3, 2, BINS, WINDOWS, 4)], [])
+    own = [torch.randn(3, BINS, WINDOWS, 3), torch.randn(3, 4, 3), torch.randn(3, 4)]
+    counts = torch.poisson(torch.full((3, BINS, WINDOWS, 4), 1.5)).to(torch.uint8)
+    scored, worth = torch.rand(counts.shape) < 0.6, torch.rand(BINS, WINDOWS, 4)
+    alike_over_members(lambda *given: (poisson_loss(*given),), [*own, counts, scored], [worth])
 
 
 def test_bfloat16_is_near() -> None:

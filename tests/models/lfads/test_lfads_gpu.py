@@ -11,9 +11,11 @@ from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.lfads.model import LFADS
 from pipeline_lib.models.lfads.sequence import GRU
 from pipeline_lib.models.lfads.settings import Config
+from pipeline_lib.training.fit_ensemble import ensemble_of
 from pipeline_lib.training.run import Run
 from tests.models.lfads.small import CONTROLLED, SMALL
 from tests.small_cohort import open_cohort, write_cohort
+from tests.training.test_ensemble import rows_of
 
 pytestmark = [
     pytest.mark.gpu,
@@ -71,3 +73,21 @@ def test_a_cuda_graph_changes_no_step(data: FitData, tmp_path: Path, config: Con
     for name, weight in single.items():
         moved = np.linalg.norm(weight.astype(float) - start[name])
         assert np.linalg.norm(weight.astype(float) - as_one[name]) <= 0.02 * moved + 1e-6, name
+
+
+@pytest.mark.parametrize("graphs", [False, True], ids=["launched", "recorded"])
+@pytest.mark.parametrize("config", [SMALL, replace(CONTROLLED, sample_validation=0.2)], ids=["plain", "controlled"])
+def test_members_of_an_ensemble_train_as_alone(data: FitData, tmp_path: Path, config: Config, graphs: bool) -> None:
+    data, seeds, run = replace(data, fitting=True), [3, 0], Run(tmp_path / "together", device="cuda")
+    models = [LFADS(replace(config, cuda_graphs=graphs), seed) for seed in seeds]
+    for model in models:
+        model.device = "cuda"
+    ensemble_of(models, data, run).train()
+    for seed in seeds:
+        alone, own = LFADS(config, seed), Run(tmp_path / str(seed), device="cuda")
+        alone.device = "cuda"
+        alone.fit(data, own)
+        rows = rows_of(run, seed)
+        assert len(rows) == len(own.rows) == 2
+        for row, other in zip(rows, own.rows, strict=True):
+            assert row == pytest.approx(other, rel=1e-4)
