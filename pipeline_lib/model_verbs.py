@@ -137,7 +137,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _collect(options: argparse.Namespace) -> None:
     from pipeline_lib.evaluation.evaluate import collect
-    from pipeline_lib.evaluation.leftover import available_scores
+    from pipeline_lib.leftover import available_scores
     from pipeline_lib.paths import Paths
     from pipeline_lib.plan import resolve
 

@@ -1,5 +1,7 @@
 """A small session whose units share two latents, as a store and a split: what model and training tests fit to."""
 
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +73,18 @@ def write_cohort(
     path = directory / "splits" / "cohort.parquet"
     make_split([Trains.open(each) for each in stores], windows, splits, "cohort").write(path)
     return stores, path
+
+
+def write_fits(results: Path, models: Iterable[str], seeds: Iterable[int]) -> None:
+    """Fill a results folder with the fits of one cohort, "small", a session of that name."""
+    from pipeline_lib.training.fit import fit
+
+    (trains,), split = write_cohort(results, made=[recording("small", trials=30)])
+    shutil.move(split, results / "splits/small.parquet")
+    for model in models:
+        for seed in seeds:
+            out = results / f"fits/small/{model}/seed{seed}"
+            fit([trains], results / "splits/small.parquet", model, model, {}, seed, out)
 
 
 def open_cohort(stores: list[Path], split: Path, fitting: bool = False) -> FitData:

@@ -62,7 +62,7 @@ def evaluate_fits(scoring: Scoring, fit_dirs: Sequence[Path], train_dirs: Sequen
     ------
     InputError : not a `train_dirs` for each fit; of the first fit that cannot be scored, as `Scoring.write`.
     """
-    if scoring.decoding and len(train_dirs) != len(fit_dirs):
+    if (scoring.decoding or train_dirs) and len(train_dirs) != len(fit_dirs):
         raise InputError("evaluate", "--train", f"{len(train_dirs)} given", f"one for each of {len(fit_dirs)} fits")
     training: Sequence[Path | None] = train_dirs or [None] * len(fit_dirs)
     with tempfile.TemporaryDirectory() as folder:

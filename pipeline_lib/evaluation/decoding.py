@@ -12,7 +12,7 @@ from scipy.special import logsumexp
 from pipeline_lib.clock import to_seconds
 from pipeline_lib.evaluation.metrics import r2
 from pipeline_lib.evaluation.sums import square_sums
-from pipeline_lib.trains.signals import unmeasured
+from pipeline_lib.trains.signals import interpolated
 
 ALPHAS = np.logspace(-4, 0, 9)
 """Ridge penalties of the benchmark."""
@@ -102,9 +102,8 @@ def signal_in_bins(
     """
     centres = to_seconds(start_ticks[:, None] + np.arange(bins) * ticks) + float(to_seconds(ticks)) / 2 + lag
     # In whole microseconds: a value at the centre itself is then taken as it is, whatever is beside it.
-    at, known = (np.rint(seconds * 1e6) for seconds in (centres, time))
-    each = [np.interp(at, known, column, left=np.nan, right=np.nan) for column in values.T.astype(np.float64)]
-    return np.where(unmeasured(at / 1e6, known / 1e6)[..., None], np.nan, np.stack(each, axis=-1))
+    at, known = (np.rint(seconds * 1e6) / 1e6 for seconds in (centres, time))
+    return interpolated(at, known, values.astype(np.float64))
 
 
 def window_features(rates: np.ndarray, bins: np.ndarray) -> np.ndarray:
@@ -120,29 +119,35 @@ def window_features(rates: np.ndarray, bins: np.ndarray) -> np.ndarray:
 def decode_classes(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
     """The class [S] of each row of `test` [S, F], by a multinomial logistic regression fitted to `train` [R, F].
 
-    Inputs are standardised by the training rows and classes weighted equally; the penalty, one of `STRENGTHS`, is that
-    of the least cross-validated loss in the training rows. `labels` [R] has at least two classes.
+    Inputs are standardised by the rows that a regression is fitted to, classes weighted equally; the penalty, one of
+    `STRENGTHS`, is that of the least cross-validated loss in the training rows. `labels` [R] has at least two classes.
     """
-    centre, scale = train.mean(axis=0), train.std(axis=0)
-    scale[scale == 0] = 1
     names, member = np.unique(labels, return_inverse=True)
-    # A ridge penalty does not change under rotation: as many inputs as rows say all there is.
-    standard = (train - centre) / scale
-    _, _, directions = np.linalg.svd(standard, full_matrices=False)
-    x, unseen = standard @ directions.T, (test - centre) / scale @ directions.T
-    fold = np.empty(len(x), dtype=np.int64)
-    for index in range(len(names)):
-        own = np.flatnonzero(member == index)
-        fold[own] = np.arange(len(own)) % FOLDS
+    fold = np.empty(len(train), dtype=np.int64)
+    fold[np.argsort(member, kind="stable")] = np.arange(len(train)) % FOLDS  # dealt class by class
     losses = np.zeros(len(STRENGTHS))
     for number in np.unique(fold):
         fitted, scored = fold != number, fold == number
+        x, unseen = _standardised(train[fitted], train[scored])
         start = None
         for place in reversed(range(len(STRENGTHS))):
-            start = _logistic(x[fitted], member[fitted], len(names), STRENGTHS[place], start)
-            losses[place] += _loss(start, x[scored], member[scored], len(names))[0]
+            start = _logistic(x, member[fitted], len(names), STRENGTHS[place], start)
+            losses[place] += _loss(start, unseen, member[scored], len(names))[0]
+    x, unseen = _standardised(train, test)
     weights = _logistic(x, member, len(names), STRENGTHS[int(np.argmin(losses))], None)
     return names[np.argmax(_scores(weights, unseen), axis=1)]
+
+
+def _standardised(fitted: np.ndarray, unseen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both [rows, F] less the mean of `fitted` and by its deviation, in axes [rows, G] along which `fitted` varies.
+
+    A ridge penalty does not change under rotation: as many inputs as `fitted` has rows say all there is.
+    """
+    centre, scale = fitted.mean(axis=0), fitted.std(axis=0)
+    scale[scale == 0] = 1
+    standard = (fitted - centre) / scale
+    _, _, directions = np.linalg.svd(standard, full_matrices=False)
+    return standard @ directions.T, (unseen - centre) / scale @ directions.T
 
 
 def _logistic(x: np.ndarray, member: np.ndarray, classes: int, strength: float, start: np.ndarray | None) -> np.ndarray:
@@ -193,8 +198,8 @@ def balanced_accuracy(labels: np.ndarray, decoded: np.ndarray, weights: np.ndarr
 def speed_correlation(rates: np.ndarray, known: np.ndarray, timing: np.ndarray, group: np.ndarray) -> float:
     """Correlation of a time with the speed of the rates, taken within each group of trials and averaged over them.
 
-    The speed is the mean over a trial's known bins of the length of the change of all rates from bin to bin. Trials
-    that change fast should be short: the score of the benchmark's interval task, there negative.
+    The speed is the mean length of the change of all rates from a trial's known bins to the next, where that is known,
+    too. Trials that change fast should be short: the score of the benchmark's interval task, there negative.
 
     Parameters
     ----------
@@ -202,7 +207,7 @@ def speed_correlation(rates: np.ndarray, known: np.ndarray, timing: np.ndarray, 
 
     NaN where no group has two trials of different times and speeds.
     """
-    speed = np.array([_speed(own[seen]) for own, seen in zip(rates, known, strict=True)])
+    speed = np.array([_speed(own, seen) for own, seen in zip(rates, known, strict=True)])
     usable = np.isfinite(speed) & np.isfinite(timing)
     found = []
     for name in np.unique(group[usable]):
@@ -212,7 +217,8 @@ def speed_correlation(rates: np.ndarray, known: np.ndarray, timing: np.ndarray, 
     return float(np.mean(found)) if found else float("nan")
 
 
-def _speed(path: np.ndarray) -> float:
-    if len(path) < 2:
-        return float("nan")
-    return float(np.linalg.norm(np.diff(path.astype(np.float64), axis=0), axis=1).mean())
+def _speed(path: np.ndarray, known: np.ndarray) -> float:
+    """Of one trial: `path` [T, N], `known` [T]."""
+    steps = known[1:] & known[:-1]
+    lengths = np.linalg.norm(np.diff(path.astype(np.float64), axis=0)[steps], axis=1)
+    return float(lengths.mean()) if len(lengths) else float("nan")

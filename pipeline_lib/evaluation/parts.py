@@ -52,7 +52,7 @@ def read_fitted(predictions: "zarr.Group", trains: Trains, split: Split) -> Fitt
 
     Raises
     ------
-    InputError : nothing, samples of another split, or arrays of another shape than the samples and units.
+    InputError : nothing, samples of another split, or arrays of another shape than its samples, their bins and units.
     """
     import zarr
 
@@ -70,17 +70,19 @@ def read_fitted(predictions: "zarr.Group", trains: Trains, split: Split) -> Fitt
     if isinstance(extras, zarr.Group):
         names = [name for name, _ in extras.arrays() if name.startswith(MASKED)]
         masked = {name.removeprefix(MASKED): np.asarray(extras[name][:]) for name in sorted(names)}
-    for name, values in {"": rates, **masked}.items():
-        shape = (len(sample), rates.shape[1] if rates.ndim > 1 else 0, trains.n_units)
+    latents = np.asarray(group["latents"][:]) if "latents" in group else None
+    shape = (len(sample), int(split.samples["bins"].loc[sample].max()) if len(sample) else 0, trains.n_units)
+    hidden = {f"extras/{MASKED}{way}": values for way, values in masked.items()}
+    for field, values in ({"rates": rates} | hidden).items():
         if values.shape != shape:
-            field = f"{session}/{f'extras/{MASKED}{name}' if name else 'rates'}"
-            raise InputError(where, field, f"shape {values.shape}", f"{shape}: samples, bins, units")
+            raise InputError(where, f"{session}/{field}", f"shape {values.shape}", f"{shape}: samples, bins, units")
+    if latents is not None and latents.shape[:2] != shape[:2]:
+        raise InputError(where, f"{session}/latents", f"shape {latents.shape}", f"{shape[:2]}: samples, bins")
     couplings = None
     if "couplings" in group:
         stored = group["couplings"]
         bin_size = float(stored.attrs.get("bin_size", split.bin_size))
         couplings = Couplings(np.asarray(stored["strength"][:]), np.asarray(stored["filters"][:]), bin_size)
-    latents = np.asarray(group["latents"][:]) if "latents" in group else None
     return Fitted(rates, sample, latents, couplings, masked)
 
 

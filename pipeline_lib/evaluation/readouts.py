@@ -82,7 +82,7 @@ def _signal_row(
         for part in parts
     ]
     known = [
-        window_bins(part, split.forward_bins)[0] & np.isfinite(values).all(axis=2)
+        _recorded(part, split.forward_bins) & np.isfinite(values).all(axis=2)
         for part, values in zip(parts, true, strict=True)
     ]
     if known[0].sum() < FOLDS or not known[1].any():
@@ -125,9 +125,14 @@ def _timing_row(name: str, target: Target, trains: Trains, split: Split, test: P
         accepted = f"a time in every trial that has one, in the column {target.timing} of {trains.session}"
         raise InputError("evaluation", f"decoding.{name}.timing", repr(str(times[wrong][0])), accepted)
     group = np.array(["|".join(values) for values in zip(*groups, strict=True)] if groups else [""] * len(timing))
-    known = window_bins(test, split.forward_bins)[0] & test.observed.any(axis=2)
+    known = _recorded(test, split.forward_bins)
     value = np.array([speed_correlation(inputs, known, timing, group)])
     return score_row(metric, value, int(np.isfinite(timing).sum()), aggregation=OVER_GROUPS)
+
+
+def _recorded(part: Part, forward: int) -> np.ndarray:
+    """Bins of each window (samples, bins) in which any unit was observed; elsewhere rates are of nothing."""
+    return window_bins(part, forward)[0] & part.observed.any(axis=2)
 
 
 def _of_trials(trains: Trains, part: Part, column: str) -> np.ndarray:
@@ -146,7 +151,7 @@ def few_shot_rows(
 
     A Poisson readout is fitted to a few windows of the validation part, where the model saw no held-out unit, and
     scored on the test part: good latents need few. After Dabholkar & Barak 2025 (PLOS Comput Biol, "Predictive power
-    of latents is not enough"). No row where the validation part has fewer windows.
+    of latents is not enough"). No row where the validation part has fewer windows in which such a unit was observed.
     """
     validation, test = (read_part(trains, split, fitted, name) for name in ("validation", "test"))
     if not windows or validation is None or test is None:
@@ -162,10 +167,11 @@ def few_shot_rows(
     centre, scale = features[inside].mean(axis=0), np.maximum(features[inside].std(axis=0), 1e-6)
     weights = resampling_weights(len(test.samples), resamples, seed=0)
     random = np.random.default_rng(0)
-    for count in sorted({number for number in windows if number <= len(features)}):
+    usable = np.flatnonzero(shown.any(axis=(1, 2)))
+    for count in sorted({number for number in windows if number <= len(usable)}):
         draws: list[list[Row]] = []
         for _ in range(DRAWS):
-            rows = random.permutation(len(features))[:count]
+            rows = random.permutation(usable)[:count]
             seen = shown[rows].any(axis=2)
             inputs = ((features[rows] - centre) / scale)[seen].astype(np.float32)
             counts = np.where(shown[rows], validation.counts[rows][:, :, heldout], 0)[seen]

@@ -14,6 +14,8 @@ from pipeline_lib.report.scores import ScoreTable, read_scores
 SHOWN_FILES, SHOWN_CHECKSUMS = 20, 200
 """Source files listed with their checksums, a session and altogether; all of them are in recording.json."""
 CITED = ("source", "release", "licence", "citation")
+FEW_WINDOWS = 6
+"""Windows below which a 95 % interval holds the truth less than 93 times in 100."""
 SHOWN_FAILURES, SHOWN_RUNS, SHOWN_SESSIONS = 60, 800, 800
 """Failures with the ends of their logs, fits, and sessions on the page."""
 RUN_COLUMNS = {

@@ -17,7 +17,11 @@ SHOWN_ROWS = 800
 
 @dataclass(frozen=True)
 class Cell:
-    """Mean over seeds, and the outer ends of the seeds' intervals; `best` of its session and column."""
+    """Mean over seeds, and the outer ends of the seeds' intervals; `best` of its session and column.
+
+    Where units were held out none is best in the columns of others: the best prediction of a unit that a model is shown
+    is a copy.
+    """
 
     value: float
     low: float
@@ -91,6 +95,8 @@ class ScoreTable:
     rows_left_out: int = 0
     everything: list[dict] = field(default_factory=list)
     left_out: int = 0
+    fewest: int = 0
+    """Windows behind the interval that is over the fewest; 0 without intervals."""
 
     @property
     def models(self) -> list[tuple[str, str]]:
@@ -105,12 +111,13 @@ def read_scores(metrics: Path) -> ScoreTable:
         return ScoreTable()
     main = primary_rows(table)
     columns = [units for units in UNITS if (main["units"] == units).any()]
+    judged = ["heldout"] if "heldout" in columns else columns
     scales = {units: Scale.of(main[main["units"] == units]) for units in columns}
     colours = model_colours(main["model"].unique())
     rows = []
     for (cohort, session), scores in main.groupby(["cohort", "session"]):
         means = scores.groupby(["model", "units"])["value"].mean()
-        top = means.groupby("units").max()
+        top = means.groupby("units").max().reindex(judged)
         for model in model_order(scores["model"].unique()):
             own = scores[scores["model"] == model]
             cells = [
@@ -123,16 +130,20 @@ def read_scores(metrics: Path) -> ScoreTable:
     everything = table.sort_values(["cohort", "session", "model", "seed", "split", "units", "metric"])
     return ScoreTable(
         columns=[f"Bits per spike, {UNITS[units]}" for units in columns],
-        standings=_standings(main, columns),
+        standings=_standings(main, columns, judged),
         rows=rows[:SHOWN_ROWS],
         rows_left_out=max(0, len(rows) - SHOWN_ROWS),
         everything=everything.head(SHOWN_ROWS).to_dict("records"),
         left_out=max(0, len(everything) - SHOWN_ROWS),
+        fewest=int(main.loc[main["ci_low"].notna(), "n"].min()) if main["ci_low"].notna().any() else 0,
     )
 
 
-def _standings(main: pd.DataFrame, columns: list[str]) -> list[Standing]:
-    """Means over sessions, after those over seeds; `by_session` says how a session in several cohorts counts."""
+def _standings(main: pd.DataFrame, columns: list[str], judged: list[str]) -> list[Standing]:
+    """Means over sessions, after those over seeds; `by_session` says how a session in several cohorts counts.
+
+    The best is one of the models that were scored in the most sessions: to fail in a hard one is no merit.
+    """
     means = main.groupby(["units", "session", "cohort", "model"])["value"].mean().unstack("model")
     models = model_order(main["model"].unique())
     grids = {units: by_session(means.loc[[units]]) for units in columns}
@@ -141,14 +152,15 @@ def _standings(main: pd.DataFrame, columns: list[str]) -> list[Standing]:
     for model in models:
         cells: list[Cell | None] = []
         wins = []
-        for grid in grids.values():
-            over_sessions = grid.mean()
+        for units, grid in grids.items():
+            over_sessions, sessions = grid.mean(), grid.notna().sum()
             top = float(over_sessions.max())
+            best = float(over_sessions[sessions == sessions.max()].max())
             scale = Scale(min(0.0, max(float(over_sessions.min()), -max(top, 0.01))), max(top, 0.01))
             values = grid[model].dropna().to_numpy()
             low, high = bootstrap_interval(values)
             value = float(over_sessions[model])
-            cells.append(Cell(value, low, high, value == top, scale) if len(values) else None)
+            cells.append(Cell(value, low, high, units in judged and value == best, scale) if len(values) else None)
             wins.append((int((grid.idxmax(axis="columns") == model).sum()), len(values)))
         standings.append(Standing(model, model_name(model), colours[model], str(sees[model]), cells, wins))
     return standings

@@ -16,7 +16,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.trains.binning import bin_windows, observed_windows
 from pipeline_lib.trains.sessions import Sessions, session_of
 from pipeline_lib.trains.settings import MEMORY_BUDGET
-from pipeline_lib.trains.signals import unmeasured
+from pipeline_lib.trains.signals import interpolated
 from pipeline_lib.trains.splits import Split
 from pipeline_lib.trains.store import Trains
 
@@ -207,7 +207,7 @@ class _Resident:
             history=counts[:, :history],
             history_mask=mask[:, :history],
             signals={
-                name: self._place(_interpolate(*signal, starts, bins, longest, width))
+                name: self._place(_signal_in_bins(*signal, starts, bins, longest, width))
                 for name, signal in self.signals.items()
             },
         )
@@ -236,12 +236,11 @@ def _signal(trains: Trains, name: str) -> tuple[np.ndarray, np.ndarray]:
     return frame["time"].to_numpy(dtype=float), frame.drop(columns="time").to_numpy(dtype=float)
 
 
-def _interpolate(
+def _signal_in_bins(
     time: np.ndarray, values: np.ndarray, starts: np.ndarray, bins: np.ndarray, longest: int, width: int
 ) -> np.ndarray:
     """A signal at the middle of each bin [window, bin, dimension], float32."""
     middle = (starts[:, None] + (np.arange(longest) + 0.5) * width) / TICKS_PER_SECOND
-    columns = [np.interp(middle, time, column, left=np.nan, right=np.nan) for column in values.T]
-    binned = np.stack(columns, axis=-1).astype(np.float32)
-    binned[unmeasured(middle, time) | (np.arange(longest) >= bins[:, None])] = np.nan
+    binned = interpolated(middle, time, values).astype(np.float32)
+    binned[np.arange(longest) >= bins[:, None]] = np.nan
     return binned

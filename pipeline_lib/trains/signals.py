@@ -34,6 +34,21 @@ def unmeasured(at: np.ndarray, time: np.ndarray) -> np.ndarray:
     return gap | (at < time[0]) | (at > time[-1])
 
 
+def interpolated(at: np.ndarray, time: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """A signal, `values` [R, K] at `time` [R], at the times `at` [...]: float64 [..., K], on the line between its
+    samples; NaN where it is `unmeasured`, and next to a NaN of its own.
+
+    >>> time, values = np.array([0.0, 0.5, 1.0]), np.array([[0.0], [1.0], [3.0]])
+    >>> interpolated(np.array([0.25, 1.0, 1.5]), time, values).tolist()
+    [[0.5], [3.0], [nan]]
+    """
+    if not len(time):
+        return np.full((*at.shape, values.shape[1]), np.nan)
+    between = np.stack([np.interp(at, time, column) for column in values.T], axis=-1)
+    between[unmeasured(at, time)] = np.nan
+    return between
+
+
 def read_signals(trains: "Trains", names: Sequence[str], times: np.ndarray, nearest: Sequence[bool]) -> np.ndarray:
     """Signals at `times` (any shape, s): float32 [..., names], NaN where they are unknown.
 
@@ -43,11 +58,11 @@ def read_signals(trains: "Trains", names: Sequence[str], times: np.ndarray, near
     values = np.full((*times.shape, len(names)), np.nan, np.float32)
     for place, (name, step) in enumerate(zip(names, nearest, strict=True)):
         time, value = _column(trains, name)
-        if not len(time):
-            continue
-        before = (np.searchsorted(time, times, side="right") - 1).clip(0)
-        found = value[before] if step else np.interp(times, time, value)
-        values[..., place] = np.where(unmeasured(times, time), np.nan, found)
+        if step and len(time):
+            before = (np.searchsorted(time, times, side="right") - 1).clip(0)
+            values[..., place] = np.where(unmeasured(times, time), np.nan, value[before])
+        else:
+            values[..., place] = interpolated(times, time, value[:, None])[..., 0]
     return values
 
 

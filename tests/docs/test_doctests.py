@@ -4,6 +4,8 @@ import doctest
 import importlib
 import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,14 @@ def test_examples_are_true(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     found = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
     assert found.attempted and not found.failed
+
+
+def test_pytest_runs_them_without_leaving_files(tmp_path: Path) -> None:
+    where = ["-c", str(PACKAGE.parent / "pyproject.toml")]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *where, "--doctest-modules"]
+    done = subprocess.run([*command, str(PACKAGE / "recording.py")], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "passed" in done.stdout, done.stdout
+    assert not list(tmp_path.iterdir()), "written where it was run"
 
 
 def documented() -> list[str]:

@@ -7,6 +7,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import balanced_accuracy_score, r2_score
 from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from pipeline_lib.evaluation import decoding
 from pipeline_lib.evaluation.decoding import (
@@ -108,33 +110,35 @@ def test_the_penalty_matches_scikit_learns_where_it_is_given(monkeypatch: pytest
     )
 
 
-@pytest.mark.parametrize("signal", [0.2, 2.0])
+@pytest.mark.parametrize(("signal", "tail"), [(0.2, 0.0), (2.0, 0.0), (3.0, 2.5)])
 def test_the_penalty_is_that_of_the_least_loss_where_it_was_not_fitted(
-    signal: float, monkeypatch: pytest.MonkeyPatch
+    signal: float, tail: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Folds dealt class by class; losses of scikit-learn's fits, every class of a fold weighing as much as another."""
+    """Folds dealt class by class, each standardised by the rest; losses of scikit-learn's fits, every class of a fold
+    weighing as much as another. With a `tail`, a fold's few large inputs decide by what the rest is divided."""
     strengths = np.logspace(-1, 3, 5)
     monkeypatch.setattr(decoding, "STRENGTHS", strengths)
-    rng = np.random.default_rng(5)
+    rng = np.random.default_rng(1)
     label = np.sort(rng.choice(3, 60, p=[0.6, 0.1, 0.3]))  # sorted: contiguous folds would miss whole classes
-    inputs = rng.standard_normal((60, 12)) + signal * np.eye(3, 12)[label]
-    unseen = rng.standard_normal((300, 12)) + signal * np.eye(3, 12)[rng.integers(3, size=300)]
-    centre, scale = inputs.mean(axis=0), inputs.std(axis=0)
-    x, fold = (inputs - centre) / scale, np.empty(60, int)
-    for name in range(3):
-        fold[label == name] = np.arange((label == name).sum()) % 5
 
-    def fitted(strength: float, rows: np.ndarray) -> LogisticRegression:
-        return LogisticRegression(C=1 / strength, class_weight="balanced", max_iter=5000).fit(x[rows], label[rows])
+    def inputs_of(label: np.ndarray) -> np.ndarray:
+        noise = rng.standard_normal((len(label), 12))
+        return (np.exp(tail * noise) if tail else noise) + signal * np.eye(3, 12)[label]
+
+    inputs, unseen, fold = inputs_of(label), inputs_of(rng.integers(3, size=300)), np.arange(60) % 5
+
+    def fitted(strength: float, rows: np.ndarray) -> Pipeline:
+        regression = LogisticRegression(C=1 / strength, class_weight="balanced", max_iter=5000)
+        return make_pipeline(StandardScaler(), regression).fit(inputs[rows], label[rows])
 
     losses = np.zeros(len(strengths))
     for place, strength in enumerate(strengths):
         for number in range(5):
             own = fold == number
-            logs = fitted(strength, ~own).predict_log_proba(x[own])[np.arange(own.sum()), label[own]]
+            logs = fitted(strength, ~own).predict_log_proba(inputs[own])[np.arange(own.sum()), label[own]]
             classes = [logs[label[own] == name].mean() for name in np.unique(label[own])]
             losses[place] -= own.sum() * np.mean(classes)
-    expected = fitted(strengths[np.argmin(losses)], fold >= 0).predict((unseen - centre) / scale)
+    expected = fitted(strengths[np.argmin(losses)], fold >= 0).predict(unseen)
     assert (decode_classes(inputs, label, unseen) == expected).mean() > 0.99
 
 
@@ -154,6 +158,7 @@ def test_speed_correlation_is_the_formula() -> None:
     rng = np.random.default_rng(4)
     rates, group = rng.random((30, 12, 5)), np.repeat(["x", "y", "z"], 10)
     known = np.arange(12) < rng.integers(4, 13, size=30)[:, None]
+    known[::3, 2] = False  # a gap is no step
     timing = rng.random(30)
     timing[4] = np.nan
     correlations = []
@@ -161,8 +166,8 @@ def test_speed_correlation_is_the_formula() -> None:
         rows = [row for row in range(30) if group[row] == name and row != 4]
         speeds = []
         for row in rows:
-            path = rates[row][known[row]]
-            lengths = [np.sqrt(((path[k + 1] - path[k]) ** 2).sum()) for k in range(len(path) - 1)]
+            path, steps = rates[row], [k for k in range(11) if known[row, k] and known[row, k + 1]]
+            lengths = [np.sqrt(((path[k + 1] - path[k]) ** 2).sum()) for k in steps]
             speeds.append(sum(lengths) / len(lengths))
         x, y = np.array(speeds) - np.mean(speeds), timing[rows] - timing[rows].mean()
         correlations.append((x @ y) / np.sqrt((x @ x) * (y @ y)))

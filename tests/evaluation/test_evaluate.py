@@ -263,6 +263,11 @@ def test_predictions_that_do_not_belong_to_the_split_are_refused(lorenz: Cohort,
     assert not (lorenz.directory / "negative.parquet").exists()
     with pytest.raises(InputError, match="rates"):
         lorenz.score(oracle[:, :, :-1], "short")
+    for bins in (slice(1, None), [*range(BINS), BINS - 1]):
+        with pytest.raises(InputError, match=r"rates.*samples, bins, units"):  # of windows of another length
+            lorenz.score(oracle[:, bins], "other")
+    with pytest.raises(InputError, match=r"latents.*samples, bins"):
+        lorenz.score(oracle, "late", latents=oracle[:, 1:])
     lorenz.score(oracle, "moved")
     store = zarr.open_group(str(lorenz.directory / "moved" / "predictions.zarr"), mode="a")
     store["attractor/sample"][0] = 10_000

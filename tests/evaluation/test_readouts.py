@@ -13,10 +13,11 @@ from pipeline_lib.evaluation.evaluate import evaluate
 from pipeline_lib.evaluation.parts import Fitted
 from pipeline_lib.evaluation.readouts import few_shot_rows
 from pipeline_lib.evaluation.settings import Target
+from pipeline_lib.recording import Recording
 from pipeline_lib.trains.binning import bin_windows
 from pipeline_lib.trains.splits import Split
 from pipeline_lib.trains.store import Trains
-from tests.small_cohort import SPLITS, TRIALS, UNITS, WINDOWS, recording, write_cohort
+from tests.small_cohort import SPLITS, TRIALS, UNITS, WINDOWS, recording, store, write_cohort
 
 DECODING = {
     "hand": Target(signal="hand"),
@@ -210,3 +211,41 @@ def test_where_latents_have_their_origin_does_not_matter_to_few_windows_of_any_l
         for fitted in (Fitted(rates, samples.index.to_numpy(), latents + origin, None, {}) for origin in (0, 10))
     ]
     assert values[0] == pytest.approx(values[1], abs=1e-4)
+
+
+def test_few_windows_are_taken_from_those_in_which_heldout_units_were_observed(scored: Scored, tmp_path: Path) -> None:
+    made = recording()
+    starts = np.sort(scored.split.part("small0", "validation")["start_tick"].to_numpy()) / 1e5
+    gone = np.stack([starts[2:], starts[2:] + 1.0], axis=1).ravel()
+    spans = np.concatenate([[0.0], gone, [made.duration]]).reshape(-1, 2)
+    made.unit_intervals = pd.concat(
+        [pd.DataFrame({"unit": unit, "start": spans[:, 0], "stop": spans[:, 1]}) for unit in scored.heldout],
+        ignore_index=True,
+    )
+    (directory,), _ = write_cohort(tmp_path, WINDOWS, SPLITS, [made])
+    fit, out = scored.write("fit", ["validation", "test"]), tmp_path / "scores.parquet"
+    evaluate(fit, [directory], scored.split_path, [scored.recording], out, "c", "m", 0, 0, few_shot=[1, 2, 3])
+    few = pd.read_parquet(out).query("metric.str.startswith('few_shot')")
+    assert set(few["metric"].str.extract(r"few_shot_(\d+)_")[0]) == {"1", "2"} and few["value"].notna().all()
+
+
+def test_what_models_say_of_bins_without_any_recording_is_not_decoded(scored: Scored, tmp_path: Path) -> None:
+    made = Recording.read(scored.recording)
+    starts = np.arange(0, TRIALS, 2) * 1.5
+    made.observed = np.stack([np.r_[0.0, starts + 1.0], np.r_[starts + 0.5, made.duration]], axis=1)
+    trains, out = store(tmp_path, made), tmp_path / "scores.parquet"
+    values = []
+    for shift in (0.0, 5.0):
+        folders = []
+        for name, parts in (("gaps", ["validation", "test"]), ("gaps_train", ["train"])):
+            folders.append(scored.write(name, parts))
+            group = zarr.open_group(str(folders[-1] / "predictions.zarr"), mode="a")["small0"]
+            trial = scored.split.samples["trial"].loc[group["sample"][:]].to_numpy()
+            group["rates"][:] = (
+                group["rates"][:] + shift * ((trial % 2 == 0)[:, None] & (np.arange(50) >= 25))[..., None]
+            )
+        fit, train = folders
+        where = fit, [trains], scored.split_path, [scored.recording], out, "c", "m", 0, 20
+        evaluate(*where, decoding={"hand": DECODING["hand"]}, train_dir=train)
+        values.append(pd.read_parquet(out).set_index("metric").loc["decoding_hand_r2", ["value", "ci_low", "ci_high"]])
+    assert values[0]["value"] > 0.9 and values[0].tolist() == values[1].tolist()

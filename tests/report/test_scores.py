@@ -22,8 +22,21 @@ def test_one_model_is_best_whatever_its_seeds_add_up_to(tmp_path: Path) -> None:
         pd.concat(seeds).to_parquet(tmp_path / "metrics.parquet")
         found = read_scores(tmp_path / "metrics.parquet")
         for rows, best in ((found.rows, 3), (found.standings, 1)):
-            for column in range(len(found.columns)):
-                assert sum(row.cells[column].best for row in rows) == best
+            for column, name in enumerate(found.columns):
+                assert sum(row.cells[column].best for row in rows) == (best if "held-out" in name else 0)
+
+
+def test_copying_what_it_was_shown_makes_no_model_the_best(tmp_path: Path) -> None:
+    table = pd.concat([made_up_metrics(session, 0) for session in ("a", "b")])
+    table["value"] = np.where((table["model"] == "glm") == (table["units"] == "heldin"), 1.0, -1.0)
+    names = "Bits per spike, held-in units", "Bits per spike, held-out units"
+    for kept, best in (({"heldin", "heldout"}, [False, False]), ({"heldin"}, [True])):
+        table[table["units"].isin(kept)].to_parquet(tmp_path / "metrics.parquet")
+        found = read_scores(tmp_path / "metrics.parquet")
+        assert found.columns == list(names[: len(best)])
+        for rows in (found.rows, found.standings):
+            assert all([cell.best for cell in row.cells] == best for row in rows if row.model == "glm")
+            assert any(row.cells[-1].best for row in rows)
 
 
 def test_a_model_of_more_cohorts_is_not_best_for_it(tmp_path: Path) -> None:
@@ -37,11 +50,36 @@ def test_a_model_of_more_cohorts_is_not_best_for_it(tmp_path: Path) -> None:
     assert list(values.values()) == pytest.approx([0.1] * 4)
 
 
+def test_a_model_that_failed_in_a_hard_session_is_not_the_best(tmp_path: Path) -> None:
+    table = pd.concat([made_up_metrics(session, 0).assign(value=value) for session, value in (("a", 0.1), ("b", 0.5))])
+    table["value"] += 0.01 * (table["model"] == "psth")
+    table[(table["model"] != "glm") | (table["session"] == "b")].to_parquet(tmp_path / "metrics.parquet")
+    standings = {row.model: row.cells[1] for row in read_scores(tmp_path / "metrics.parquet").standings}
+    assert standings["glm"].value == pytest.approx(0.5) and standings["psth"].value == pytest.approx(0.31)
+    assert [model for model, cell in standings.items() if cell.best] == ["psth"]
+    assert all(0 <= place <= 100 for cell in standings.values() for place in cell.places)
+
+
 def test_scores_without_intervals_have_no_empty_brackets(tmp_path: Path) -> None:
     made_up_metrics("a", 0).assign(ci_low=np.nan, ci_high=np.nan).to_parquet(tmp_path / "metrics.parquet")
     build_report(tmp_path, tmp_path / "report.html")
     html = (tmp_path / "report.html").read_text()
     assert 'class="number score' in html and "(\u2013 to \u2013)" not in html
+
+
+@pytest.mark.parametrize(("windows", "said"), [(60, False), (6, False), (5, True)])
+def test_intervals_over_few_windows_are_not_taken_for_what_they_are_not(
+    windows: int, said: bool, tmp_path: Path
+) -> None:
+    table = made_up_metrics("a", 0)
+    pooled = table["aggregation"] == "pooled"
+    few = table.assign(n=table["n"].where(~pooled | (table["model"] != "glm"), windows))
+    few.to_parquet(tmp_path / "metrics.parquet")
+    build_report(tmp_path, tmp_path / "report.html")
+    assert ("over few windows hold the truth less often" in (tmp_path / "report.html").read_text()) == said
+    few.assign(ci_low=np.nan, ci_high=np.nan).to_parquet(tmp_path / "metrics.parquet")
+    build_report(tmp_path, tmp_path / "report.html")
+    assert "over few windows" not in (tmp_path / "report.html").read_text()
 
 
 def test_the_page_says_whose_fits_the_figures_of_a_session_show(folder: Folder) -> None:

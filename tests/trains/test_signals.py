@@ -11,7 +11,7 @@ from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.glm.inputs import signal_values
 from pipeline_lib.models.neuroformer.signals import read_signals
 from pipeline_lib.trains.loader import Loader
-from pipeline_lib.trains.signals import unmeasured
+from pipeline_lib.trains.signals import interpolated, unmeasured
 from tests.small_cohort import SPLITS, WINDOWS, open_cohort, recording, write_cohort
 
 GAP = (30.0, 40.0)
@@ -40,6 +40,28 @@ def test_an_interval_is_a_gap_above_a_second_and_three_usual_ones() -> None:
     assert known([2.0] * 9 + [6.0], 20.0) and not known([2.0] * 9 + [6.5], 20.0)
     # Slow throughout, but for the tenth of the intervals that are shortest.
     assert known([2.0] * 5 + [10.0] * 95, 105.0) and not known([2.0] * 15 + [10.0] * 85, 105.0)
+
+
+def test_between_samples_a_signal_is_the_line_and_elsewhere_unknown() -> None:
+    """Every time by itself, by the two samples around it; of two samples at one time, the later one counts there."""
+    rng = np.random.default_rng(1)
+    time = np.cumsum(rng.choice([0.0, 0.25, 0.5, 4.0], 60, p=[0.1, 0.5, 0.3, 0.1]))
+    values = rng.standard_normal((60, 2))
+    values[20, 1] = np.nan
+    at = np.concatenate([rng.uniform(-1, time[-1] + 1, 300), time]).reshape(2, -1)
+    found = interpolated(at, time, values)
+    for place in np.ndindex(at.shape):
+        x, expected = at[place], np.full(2, np.nan)
+        if time[0] <= x <= time[-1]:
+            left = np.flatnonzero(time <= x)[-1]
+            right = min(left + 1, 59)
+            if x == time[left]:
+                expected = values[left]
+            elif time[right] - time[left] <= 1:
+                expected = np.array([np.interp(x, time[left : right + 1], each) for each in values[left : right + 1].T])
+        np.testing.assert_allclose(found[place], expected, rtol=1e-12, atol=1e-15)
+    assert np.isnan(found[..., 0]).any() and np.isnan(found[..., 1]).sum() > np.isnan(found[..., 0]).sum()
+    assert np.isnan(interpolated(at, np.empty(0), np.empty((0, 2)))).all()
 
 
 @pytest.fixture(scope="module")

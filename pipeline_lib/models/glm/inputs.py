@@ -15,7 +15,7 @@ from pipeline_lib.clock import to_seconds, to_ticks
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.glm.gain import gain_columns, populations
 from pipeline_lib.models.glm.settings import EVENTS, Signal
-from pipeline_lib.trains.signals import unmeasured
+from pipeline_lib.trains.signals import interpolated
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -176,7 +176,6 @@ def signal_values(data: FitData, session: str, name: str, ticks: np.ndarray) -> 
     for each in [column] if column else known:
         values = frame[each].to_numpy(np.float64)
         good = np.isfinite(values)
-        times = frame["time"].to_numpy(np.float64)[good]
-        between = np.interp(seconds, times, values[good]) if good.any() else 0.0
-        columns.append(np.where(unmeasured(seconds, times), np.nan, between))
-    return np.stack(columns, axis=1)
+        times = frame["time"].to_numpy(np.float64)
+        columns.append(interpolated(seconds, times[good], values[good, None]))
+    return np.concatenate(columns, axis=1)

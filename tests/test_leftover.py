@@ -1,0 +1,101 @@
+"""What is scored of a cohort when one of its fits failed."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline_lib.config import Config
+from pipeline_lib.evaluation.evaluate import evaluate
+from pipeline_lib.leftover import available_scores, leftover_scores
+from pipeline_lib.paths import Paths
+from pipeline_lib.plan import Cohort, ModelPlan, Plan, Session
+from tests.small_cohort import SPLITS, WINDOWS, write_fits
+
+MODELS, SEEDS = ("mean_rate", "psth"), (0, 1)
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    results = tmp_path_factory.mktemp("project") / "results"
+    write_fits(results, MODELS, SEEDS)
+    return results
+
+
+@pytest.fixture
+def results(fitted: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(fitted, tmp_path / "results"))
+
+
+def plan(results: Path) -> Plan:
+    config = Config(sessions="sessions.tsv", results=str(results), seeds=list(SEEDS), evaluation={"resamples": 20})
+    models = {model: ModelPlan(model, {}) for model in MODELS}
+    session = Session("small", "tables", "nowhere", None, {})
+    return Plan(config, {"small": session}, {"small": Cohort("small", ("small",), WINDOWS, SPLITS, models)})
+
+
+def leftover(results: Path, folder: Path, **more: float) -> set[tuple[str, int]]:
+    """Which fits have scores."""
+    folder.mkdir()
+    tables = [pd.read_parquet(path) for path in leftover_scores(plan(results), Paths(str(results)), folder, **more)]
+    return {(row.model, row.seed) for table in tables for row in table.itertuples()}
+
+
+def test_a_model_that_failed_does_not_take_the_scores_of_the_others(results: Path, tmp_path: Path) -> None:
+    assert leftover(results, tmp_path / "a") == set(), "nothing failed: what is missing is not made yet"
+    (results / "fits/small/psth/seed1/manifest.json").unlink()
+    assert leftover(results, tmp_path / "b") == set(), "never begun"
+    log = results / "logs/fit/small/psth/seed1.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("FitError")
+    assert leftover(results, tmp_path / "c") == {("mean_rate", 0), ("mean_rate", 1), ("psth", 0)}
+
+
+def test_scores_of_fits_that_have_failed_since_are_not_taken(results: Path, tmp_path: Path) -> None:
+    """The last run had them all; this one made a fit anew and failed, or made it and could not score it."""
+    scores, log = results / "scores/small/metrics.parquet", results / "logs/fit/small/psth/seed1.log"
+    for file in (scores, log):
+        file.parent.mkdir(parents=True)
+        file.touch()
+
+    def taken(name: str) -> bool:
+        (tmp_path / name).mkdir()
+        return scores in available_scores(plan(results), Paths(str(results)), tmp_path / name)
+
+    assert taken("a") and leftover(results, tmp_path / "whole") == set()
+    made = results / "fits/small/psth/seed1/manifest.json"
+    os.utime(made, ns=(0, scores.stat().st_mtime_ns + 1))
+    assert not taken("b")
+    made.unlink()
+    assert not taken("c")
+    assert leftover(results, tmp_path / "d") == {("mean_rate", 0), ("mean_rate", 1), ("psth", 0)}
+    (results / "splits/small.parquet").unlink()
+    assert leftover(results, tmp_path / "e") == set(), "of another split"
+
+
+def test_predictions_that_cannot_be_scored_are_said_and_the_rest_is(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.rmtree(results / "fits/small/psth/seed0/predictions.zarr")
+    shutil.rmtree(results / "fits/small/psth/seed1/predictions.zarr/small/rates")  # which nobody foresaw
+    log = results / "logs/evaluate/small.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("error")
+    assert leftover(results, tmp_path / "a") == {("mean_rate", 0), ("mean_rate", 1)}
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(": not scored: ")[0] for line in said] == ["small, psth, 0", "small, psth, 1"]
+
+
+def test_no_more_time_than_asked_for_and_what_was_scored_alone_is_taken(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    alone = results / "scores/small/mean_rate/seed1/metrics.parquet"
+    data = [results / "trains/small"], results / "splits/small.parquet", [results / "recordings/small"]
+    evaluate(results / "fits/small/mean_rate/seed1", *data, alone, "small", "mean_rate", 1, resamples=20)
+    log = results / "logs/evaluate/small.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("error")
+    assert leftover(results, tmp_path / "a", patience=-1.0) == {("mean_rate", 1)}
+    assert "3 finished fits are not scored yet: snakemake --cores all scores" in capsys.readouterr().err
