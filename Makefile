@@ -1,5 +1,6 @@
 # `make demo`: install, run everything on the embedded sessions, say where the report is.   `make test`: what CI runs.
-# uv is used where it is present; plain venv and pip where it is not.
+# uv is used where it is present; plain venv and pip where it is not. --seed: what a person then installs by `pip`
+# goes into this environment, too, and not to another Python.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
@@ -21,7 +22,7 @@ help:  ## this list
 
 $(BIN)/.ready: pyproject.toml constraints.txt
 ifdef UV
-	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+	$(UV) venv --quiet --allow-existing --seed --python $(PYTHON) $(VENV)
 	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[test,lint]' -c constraints.txt
 else
 	$(PYTHON) -m venv $(VENV)

@@ -72,13 +72,12 @@ def _fetch(options: argparse.Namespace) -> None:
 def _sessions(options: argparse.Namespace) -> None:
     from pipeline_lib.sources.catalogue import Query, as_sheet, find_sessions
     from pipeline_lib.sources.download import Downloader
-    from pipeline_lib.sources.endpoints import Endpoints
     from pipeline_lib.sources.ledger import NAME
 
     names = ("region", "genotype", "stimulus_set", "release", "insertions", "limit")
     query = Query(**{name: getattr(options, name) for name in names})
     downloader = Downloader(options.ledger or options.data / NAME)
-    found = find_sessions(options.source, query, options.data, downloader, Endpoints.from_environment())
+    found = find_sessions(options.source, query, options.data, downloader)
     print(as_sheet(found), end="")
 
 
@@ -86,7 +85,6 @@ def _voltage(options: argparse.Namespace) -> None:
     from pipeline_lib.figures.raw_voltage import data, draw
     from pipeline_lib.figures.style import save
     from pipeline_lib.sources.download import Downloader
-    from pipeline_lib.sources.endpoints import Endpoints
     from pipeline_lib.sources.ledger import NAME
     from pipeline_lib.sources.remote import parse_remote
     from pipeline_lib.sources.voltage import fetch_voltage
@@ -96,7 +94,7 @@ def _voltage(options: argparse.Namespace) -> None:
         raise InputError("--location", "location", repr(options.location), "ibl:UUID, a session or insertion of IBL")
     downloader = Downloader(options.ledger or options.data / NAME)
     reading = {"probes": options.probe, "band": options.band, "voltage": [options.start, options.length]}
-    snippets = fetch_voltage(remote, remote.folder(options.data), reading, downloader, Endpoints.from_environment())
+    snippets = fetch_voltage(remote, remote.folder(options.data), reading, downloader)
     if not snippets:
         raise InputError(options.location, options.probe, f"no raw {options.band} voltage", "a probe that has it")
     table = data(options.recording, snippets[options.probe])
@@ -152,7 +150,8 @@ def _report(options: argparse.Namespace) -> None:
 def _status(options: argparse.Namespace) -> None:
     from pipeline_lib.training.status import watch
 
-    watch(options.results, repeat=options.watch)
+    # In a file or a pipe nobody sees to interrupt it.
+    watch(options.results, repeat=options.watch and sys.stdout.isatty())
 
 
 def _list(options: argparse.Namespace) -> None:
@@ -279,7 +278,7 @@ def _parser() -> argparse.ArgumentParser:
 
     added = verb("record", _record, "read a session from its source and write it as a recording")
     added.add_argument("--session", required=True)
-    added.add_argument("--source", required=True, help="allen, ibl, nwb or tables")
+    added.add_argument("--source", required=True, help="such as allen, ibl, nwb, phy or tables")
     path(added, "--location", "file or folder of the session")
     mapping(added, "--options", "reading options of the source")
     folder(added, "--out", "folder to write")
@@ -300,7 +299,7 @@ def _parser() -> argparse.ArgumentParser:
 
     added = verb("figure", _figure, "draw figures: PDF, PNG and the CSV behind each")
     added.add_argument("names", nargs="+")
-    mapping(added, "--paths", "what they are drawn from")
+    mapping(added, "--paths", "the paths that they are drawn from; {} says which")
     mapping(added, "--config", "instead of --paths: the configuration whose results they show")
     added.add_argument("--of", default="", help="with --config: the session or cohort they show; default: all results")
     path(added, "--out", "folder to write; with --config: `figures` in the folder of the results")
@@ -313,7 +312,7 @@ def _parser() -> argparse.ArgumentParser:
 
     added = verb("status", _status, "show the running fits: step, loss, time left")
     added.add_argument("--results", type=Path, default=Path("results"))
-    added.add_argument("--watch", action="store_true", help="again every two seconds, until interrupted")
+    added.add_argument("--watch", action="store_true", help="in a terminal: again every two seconds, until interrupted")
 
     for name, function, summary in (
         ("list", _list, "list sessions and models: what is done, what is missing"),

@@ -6,7 +6,12 @@ from typing import Any
 
 
 def read_mapping(text: str) -> dict[str, Any]:
-    """A mapping given on the command line: JSON or YAML, inline or as @FILE."""
+    """A mapping given on the command line: JSON or YAML, inline or as @FILE.
+
+    Raises
+    ------
+    ArgumentTypeError : no mapping, or a file that cannot be read.
+    """
     import yaml
 
     try:

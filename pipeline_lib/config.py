@@ -147,7 +147,12 @@ class Config(BaseModel):
 
 
 def check_name(name: str, where: str, field: str) -> None:
-    """Names become folders: refuse what could leave the results folder or confuse a wildcard."""
+    """Names become folders: refuse what could leave the results folder or confuse a wildcard.
+
+    Raises
+    ------
+    InputError : another sign than letters, digits, '_', '-' and '+', or more than `NAME_LENGTH` of them.
+    """
     if not NAME.fullmatch(name) or len(name) > NAME_LENGTH:
         accepted = f"up to {NAME_LENGTH} letters, digits, '_', '-' and '+', beginning with a letter or digit"
         raise InputError(where, field, repr(name), accepted)

@@ -176,7 +176,8 @@ def _scheduler() -> list[Finding]:
     try:
         importlib.metadata.version("snakemake-executor-plugin-slurm")
     except importlib.metadata.PackageNotFoundError:
-        findings.append(Finding("slurm", "bad", "Snakemake's executor is missing", "pip install 'trainyard[slurm]'"))
+        remedy = "pip install -e '.[slurm]' -c constraints.txt"
+        findings.append(Finding("slurm", "bad", "Snakemake's executor is missing", remedy))
     return findings
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SESSION_COLUMNS = ("session", "source", "location", "options")
 SIMULATED = "simulated:"
+SHORTEST_BIN = 0.1
+"""Milliseconds, longer than which a bin of a configuration must be."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ def resolve(content: Any, where: str = "config") -> Plan:
             bin_ticks(bin_size)
         except InputError as error:
             raise InputError(where, "counts", error.found, error.accepted) from None
+        _check_milliseconds(bin_size, where, "counts")
     sessions = _read_sessions(config, where)
     for name, simulation in config.simulations.items():
         _check_simulation(name, simulation, where)
@@ -163,8 +166,16 @@ def _cohort(
             plan = chosen[model]
             chosen[model] = replace(plan, settings=plan.settings | changes)
     windows = _override(WindowSettings, config.windows, entry.windows, f"{where}: windows")
+    _check_milliseconds(windows.bin_size, f"{where}: windows", "bin_size")
     splits = _override(SplitSettings, config.splits, entry.splits, f"{where}: splits")
     return Cohort(name, members, windows, splits, chosen)
+
+
+def _check_milliseconds(bin_size: float, where: str, field: str) -> None:
+    """Refuse seconds: a bin of 0.01 ms would be asked for by nobody, and no machine could hold the counts."""
+    if bin_size <= SHORTEST_BIN:
+        accepted = f"milliseconds, more than {SHORTEST_BIN} (a bin of 0.01 s is 10)"
+        raise InputError(where, field, bin_size, accepted)
 
 
 def _override(kind: type, base: Any, changes: dict[str, Any], where: str) -> Any:

@@ -85,10 +85,15 @@ def _check_models(plan: Plan, before: set[str], where: str) -> set[str]:
 
 @contextmanager
 def _blamed(plan: Plan, name: str, where: str) -> Iterator[None]:
-    """A mistake in the settings of a model is told with the place that says them: a cohort, the models, or its file."""
+    """A mistake in the settings of a model is told with the place that says them: a cohort, the models, or its file.
+
+    One in the Python file of a model is told as it is, with that file.
+    """
     try:
         yield
     except InputError as error:
+        if error.where.endswith(".py"):
+            raise
         key, models = error.field.split(".")[0], plan.config.models
         place = f"{plan.config.model_directory}/{name}.yaml"
         if isinstance(models, dict) and key in models[name]:

@@ -97,3 +97,19 @@ def test_a_cell_that_is_not_planned_is_named(
     assert main(["where", "scores", *arguments]) == 2
     complaint = capsys.readouterr().err
     assert all(part in complaint for part in parts), complaint
+
+
+def test_watching_ends_where_nobody_watches(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`make status` in a script would otherwise write to its log for ever."""
+
+    def again(_: float) -> None:
+        raise AssertionError("a second table")
+
+    monkeypatch.setattr("time.sleep", again)
+    assert main(["status", "--watch", "--results", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "no fit is running\n"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    with pytest.raises(AssertionError, match="a second table"):
+        main(["status", "--watch", "--results", str(tmp_path)])

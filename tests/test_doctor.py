@@ -2,9 +2,11 @@
 
 import errno
 import fcntl
+import importlib.metadata
 import os
 import shutil
 from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -143,3 +145,18 @@ def test_the_verb_says_what_to_do_and_fails_where_a_run_would(
     program(programs, "sbatch")
     assert main(["doctor"]) == 1
     assert "-> load the cluster's SLURM module" in capsys.readouterr().out
+
+
+def test_the_missing_executor_comes_from_this_repository(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the name of the package alone, pip would take whatever is published under it."""
+
+    def version(name: str, known: Callable[[str], str] = importlib.metadata.version) -> str:
+        if name == "snakemake-executor-plugin-slurm":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return known(name)
+
+    for name in doctor.SCHEDULERS:
+        program(programs, name)
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    (finding,) = [each for each in about(examine(), "slurm") if "executor" in each.found]
+    assert (finding.level, finding.remedy) == ("bad", "pip install -e '.[slurm]' -c constraints.txt")

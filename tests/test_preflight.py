@@ -53,6 +53,14 @@ def test_a_mistake_in_settings_is_told_where_they_stand(folder: Path) -> None:
     assert _complaint(folder).startswith("models/glm.yaml: history: found 'long'")
 
 
+def test_a_mistake_in_the_file_of_a_model_is_told_with_that_file(folder: Path) -> None:
+    (folder / "own.py").write_text("MODELL = int\n")
+    (folder / "models/glm.yaml").write_text("implementation: own.py\n")
+    assert _complaint(folder).startswith("own.py: MODEL: found None")
+    (folder / "models/glm.yaml").write_text("implementation: owm.py\n")
+    assert _complaint(folder).startswith("models/glm.yaml: implementation: found no file owm.py")
+
+
 def test_a_date_is_a_wrong_value_like_another(folder: Path) -> None:
     (folder / "models/glm.yaml").write_text("history: 2024-01-02\n")
     assert _complaint(folder).startswith("models/glm.yaml: history: found datetime.date(2024, 1, 2)")

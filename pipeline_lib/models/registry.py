@@ -63,6 +63,9 @@ def load_model(implementation: str) -> type[Model]:
     lacking = [name for name in ("Config", "sees") if not hasattr(model, name)]
     if lacking:
         raise InputError(source, f"MODEL.{lacking[0]}", "nothing", "see pipeline_lib.models.contract.Model")
+    if missing := sorted(getattr(model, "__abstractmethods__", ())):
+        found = f"{model.__name__} without {', '.join(missing)}"
+        raise InputError(source, "MODEL", found, "a class with all that pipeline_lib.models.contract.Model asks for")
     return model
 
 

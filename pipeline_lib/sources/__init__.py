@@ -15,7 +15,7 @@ from pipeline_lib.sources.options import parse_options
 if TYPE_CHECKING:
     from pipeline_lib.recording import Recording
 
-SOURCES = ("tables", "chunks", "nlb", "nwb", "allen", "ibl", "neuroformer_dictionary")
+SOURCES = ("tables", "phy", "chunks", "nlb", "nwb", "allen", "ibl", "neuroformer_dictionary")
 TRUTH, STIMULUS = "truth.zarr", "stimulus.zarr"
 LONGEST = 1e7
 """Seconds, some hundred days."""
@@ -114,9 +114,9 @@ def _check_span(recording: "Recording", place: Path) -> None:
 
 def _module(source: str) -> ModuleType:
     # Imported by name, not by a computed name: the workflow hashes the code that reading a session runs through.
-    from pipeline_lib.sources import allen, chunks, ibl, neuroformer_dictionary, nlb, nwb, tables
+    from pipeline_lib.sources import allen, chunks, ibl, neuroformer_dictionary, nlb, nwb, phy, tables
 
-    modules = dict(zip(SOURCES, (tables, chunks, nlb, nwb, allen, ibl, neuroformer_dictionary), strict=True))
+    modules = dict(zip(SOURCES, (tables, phy, chunks, nlb, nwb, allen, ibl, neuroformer_dictionary), strict=True))
     if source not in modules:
         raise InputError("sessions", "source", repr(source), suggest(str(source), list(SOURCES)))
     return modules[source]

@@ -16,8 +16,10 @@ import numpy as np
 from annotated_types import Gt
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.sources.location import checksums, reading
+from pipeline_lib.sources.columns import SUFFIXES, column, load_columns, table_of, vector
+from pipeline_lib.sources.location import checksums
 from pipeline_lib.sources.options import Names, as_tuple, check_names
+from pipeline_lib.sources.seconds import check_seconds, check_together
 from pipeline_lib.sources.selection import UnitSelection, select
 from pipeline_lib.sources.signals import signal_table
 from pipeline_lib.sources.spikes import check_spike_times
@@ -28,10 +30,7 @@ if TYPE_CHECKING:
 
     from pipeline_lib.recording import Recording
 
-TEXT_TABLES = {".csv": ",", ".tsv": "\t"}
-PARQUET = (".parquet", ".pqt")
 UNKNOWN = "unknown"
-SUFFIXES = (*PARQUET, *TEXT_TABLES, ".npz", ".mat")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +45,8 @@ class Options(UnitSelection):
     """Column (or variable) of the unit ids; a column number, from 0, with `array`."""
     array: str | None = None
     """The variable of an npz or mat file that is a matrix of one row a spike."""
-    time_unit: Literal["s", "ms", "samples"] = "s"
-    """Unit of every time in these files."""
+    time_unit: Literal["s", "ms", "samples"] | None = None
+    """Unit of every time in these files; by default s, where the times can be seconds (`sources.seconds`)."""
     sampling_rate: Annotated[float, Gt(0)] | None = None
     """Samples per second, for `time_unit: samples`."""
     sort: bool = False
@@ -86,12 +85,12 @@ class Options(UnitSelection):
 
     def seconds(self, times: Any) -> np.ndarray:
         """Times of the files in seconds."""
-        per_second = {"s": 1.0, "ms": 1000.0, "samples": self.sampling_rate or 1.0}[self.time_unit]
+        per_second = {"s": 1.0, "ms": 1000.0, "samples": self.sampling_rate or 1.0}[self.time_unit or "s"]
         return np.asarray(times, dtype=np.float64) / per_second
 
 
 def locate(location: Path) -> Path:
-    """`location`, a file or folder that must exist."""
+    """`location`, a file or folder; InputError where there is none."""
     if not location.exists():
         raise InputError(location, "location", "no such file or folder", "an existing file or folder")
     return location
@@ -114,7 +113,8 @@ def read(session: str, location: Path, options: Options) -> "Recording":
     Raises
     ------
     InputError : a missing or unreadable file, a missing column, spikes out of order, not finite, negative or beyond
-        the session, a spike of a unit the units table does not list.
+        the session, a spike of a unit the units table does not list, times that cannot be seconds and are not said to
+        be in another unit.
     """
     import pandas as pd
 
@@ -132,16 +132,23 @@ def read(session: str, location: Path, options: Options) -> "Recording":
         row = int(np.argmax(rows < 0))
         found = f"unit {ids[codes[row]]!r}"
         raise InputError(spikes, f"column {options.unit}, row {row}", found, "a unit of the table of units")
-    trials, counts = read_trials(files.path("trials", options.trials), options)
+    trying = files.path("trials", options.trials)
+    trials, counts = read_trials(trying, options)
     observing = files.path("observed", options.observed)
     observed = read_observed(observing, options)
-    signals = {}
-    for name, path in files.signals(options.signals).items():
+    measured, signals = files.signals(options.signals), {}
+    for name, path in measured.items():
         signals[name], left_out = read_signal(name, path, options)
         counts |= left_out
 
-    ends = [times.max(initial=0.0), observed.max(initial=0.0), trials["stop"].max() if len(trials) else 0.0]
-    duration = options.duration or max(ends)
+    last, tried = float(times.max()), trials["stop"].max() if len(trials) else 0.0
+    if options.time_unit is None:
+        check_seconds(times, rows, spikes, f"column {options.time}")
+        check_together(tried, last, trying, f"column {options.stop}")
+        check_together(observed.max(initial=0.0), last, observing, "column stop")
+        for name, path in measured.items():
+            check_together(signals[name]["time"].max(), last, path, "column time")
+    duration = options.duration or max(last, observed.max(initial=0.0), tried)
     _require_before(times, duration, spikes, f"column {options.time}")
     _require_before(observed[:, 1], duration, observing, "column stop")
     recording = Recording(
@@ -206,17 +213,22 @@ class _Files:
 
 
 def read_spikes(path: Path, options: Options) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Spike times (spikes,) in s, the row in the ids of each spike's unit (spikes,), and the ids as text."""
+    """Spike times (spikes,) in s, the row in the ids of each spike's unit (spikes,), and the ids as text.
+
+    Raises
+    ------
+    InputError : no such column, no spike, not an id a time, or a time that is no number, negative or out of order.
+    """
     columns = load_columns(path, text=(str(options.unit),))
     if options.array is not None:
-        matrix = _column(path, columns, options.array)
+        matrix = column(path, columns, options.array)
         last = max(int(options.time), int(options.unit))
         if matrix.ndim != 2 or matrix.shape[1] <= last:
             accepted = f"a matrix of one row a spike, with at least {last + 1} columns"
             raise InputError(path, options.array, f"shape {matrix.shape}", accepted)
         times, units = matrix[:, int(options.time)], matrix[:, int(options.unit)]
     else:
-        times, units = (_vector(path, columns, str(name)) for name in (options.time, options.unit))
+        times, units = (vector(path, columns, str(name)) for name in (options.time, options.unit))
     if len(times) != len(units):
         raise InputError(path, f"column {options.unit}", f"{len(units)} ids, {len(times)} times", "as many of both")
     if len(times) == 0:
@@ -254,8 +266,8 @@ def read_units(path: Path | None, ids: list[str], options: Options) -> "pd.DataF
     if path is None:
         return pd.DataFrame({"unit_id": ids, "region": UNKNOWN, "population": ALL})
     columns = load_columns(path, text=(options.unit_id, options.region, options.population))
-    codes, listed = unit_ids(_vector(path, columns, options.unit_id), path, f"column {options.unit_id}")
-    own = _table(path, columns)
+    codes, listed = unit_ids(vector(path, columns, options.unit_id), path, f"column {options.unit_id}")
+    own = table_of(path, columns)
     table = pd.DataFrame({"unit_id": [listed[code] for code in codes], "region": UNKNOWN, "population": ALL})
     for name, source in (("region", options.region), ("population", options.population)):
         if source in own:
@@ -270,7 +282,7 @@ def read_trials(path: Path | None, options: Options) -> "tuple[pd.DataFrame, dic
     if path is None:
         return no_trials(), {}
     names = as_tuple(options.condition)
-    table = _table(path, load_columns(path, text=names or ("condition",)))
+    table = table_of(path, load_columns(path, text=names or ("condition",)))
     start, stop = (_times(path, table, name, options) for name in (options.start, options.stop))
     for name in as_tuple(options.events):
         table[name] = _times(path, table, name, options)
@@ -283,109 +295,31 @@ def read_observed(path: Path | None, options: Options) -> np.ndarray:
     """The observed intervals (intervals, 2) in s; none without a file."""
     if path is None:
         return np.empty((0, 2))
-    table = _table(path, load_columns(path))
+    table = table_of(path, load_columns(path))
     return np.stack([_times(path, table, name, options) for name in ("start", "stop")], axis=1)
 
 
 def read_signal(name: str, path: Path, options: Options) -> "tuple[pd.DataFrame, dict[str, int]]":
-    """A signal: the column `time`, and every other column as a dimension."""
-    table = _table(path, load_columns(path))
+    """A signal: the column `time`, and every other column as a dimension.
+
+    Raises
+    ------
+    InputError : no column beside `time`, one that is not of numbers, or times out of order.
+    """
+    table = table_of(path, load_columns(path))
     time = _times(path, table, "time", options)
     dimensions = [str(column) for column in table if column != "time"]
     if not dimensions:
         raise InputError(path, "columns", "time alone", "time and at least one dimension")
-    for column in dimensions:
-        if table[column].dtype.kind not in "iufb":
-            raise InputError(path, f"signal {name}, column {column}", f"{table[column].dtype}", "numbers")
+    for each in dimensions:
+        if table[each].dtype.kind not in "iufb":
+            raise InputError(path, f"signal {name}, column {each}", f"{table[each].dtype}", "numbers")
     return signal_table(name, time, table[dimensions].to_numpy(), path, f"signal {name}", dimensions)
-
-
-def load_columns(path: Path, text: tuple[str, ...] = ()) -> Any:
-    """The columns or variables of a file by name, as arrays; those named in `text` are read as text from CSV and TSV.
-
-    Raises
-    ------
-    InputError : an unknown ending, or a file that is broken.
-    """
-    import pandas as pd
-
-    with reading(path, "file"):
-        if path.suffix in TEXT_TABLES:
-            kinds = dict.fromkeys(text, "str")
-            table = pd.read_csv(path, sep=TEXT_TABLES[path.suffix], dtype=kinds)
-            if not isinstance(table.index, pd.RangeIndex):  # pandas took the first column for names of the rows
-                raise InputError(path, "header", f"{len(table.columns)} names", "a name for every value of a row")
-            return {str(name): table[name].to_numpy() for name in table}
-        if path.suffix in PARQUET:
-            table = pd.read_parquet(path)
-            if any(name is not None for name in table.index.names):  # pandas keeps an index apart, often the time
-                table = table.reset_index()
-            return {str(name): table[name].to_numpy() for name in table}
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
-        if path.suffix == ".mat":
-            return _load_mat(path)
-    raise InputError(path, "file", f"the ending {path.suffix!r}", ", ".join(SUFFIXES))
-
-
-def _load_mat(path: Path) -> dict[str, np.ndarray]:
-    import h5py
-    import scipy.io
-
-    from pipeline_lib.sources.hdf import HdfFile
-
-    if not h5py.is_hdf5(path):
-        return {name: _cells(value) for name, value in scipy.io.loadmat(path).items() if not name.startswith("__")}
-    with HdfFile(path) as file:
-        # Version 7.3 stores matrices transposed; groups and references (structures, cells) are no columns.
-        found = {name: file.find(name) for name in file.names("")}
-        names = [name for name, each in found.items() if isinstance(each, h5py.Dataset)]
-        return {name: file.values(name).T for name in names if h5py.check_ref_dtype(found[name].dtype) is None}
-
-
-def _cells(values: np.ndarray) -> np.ndarray:
-    """What the cells of a MATLAB array hold: each is read as an array of its own, of one text or number."""
-    if values.dtype.kind == "U":
-        return np.char.rstrip(values)  # the rows of a matrix of characters are filled up with spaces
-    if values.dtype.kind != "O":
-        return values
-    held = [each.item() if each.size == 1 else str(each) if each.size else None for each in values.ravel()]
-    return np.array(held, dtype=object).reshape(values.shape)
-
-
-def _table(path: Path, columns: Any) -> "pd.DataFrame":
-    """Columns of one value a row as a table. Raises InputError where they differ in length."""
-    import pandas as pd
-
-    vectors = {name: _vector(path, columns, name) for name in columns}
-    for name, values in vectors.items():
-        first, rows = next(iter(vectors)), len(next(iter(vectors.values())))
-        if len(values) != rows:
-            raise InputError(path, f"column {name}", f"{len(values)} values, {rows} of {first}", "as many of both")
-    return pd.DataFrame(vectors)
-
-
-def _column(path: Path, columns: Any, name: str) -> np.ndarray:
-    if name not in columns:
-        listed = f"one of {', '.join(map(str, columns))}, named by an option of the session sheet"
-        accepted = listed if len(columns) else "a file with columns"
-        raise InputError(path, f"column {name}", "no such column", accepted)
-    return np.asarray(columns[name])
-
-
-def _vector(path: Path, columns: Any, name: str) -> np.ndarray:
-    values = _column(path, columns, name)
-    if values.ndim == 2 and 1 in values.shape:
-        values = values.ravel()  # MATLAB knows no vectors
-    if values.ndim != 1:
-        raise InputError(path, f"column {name}", f"shape {values.shape}", "one value a row")
-    return values
 
 
 def _times(path: Path, columns: Any, name: str, options: Options) -> np.ndarray:
     """A column of times, in s."""
-    values = _vector(path, columns, name)
+    values = vector(path, columns, name)
     if len(values) and values.dtype.kind not in "iuf":
         found = " ".join(repr(values[0]).split())[:60]
         raise InputError(path, f"column {name}", f"{values.dtype} ({found})", "numbers")

@@ -121,3 +121,7 @@ def test_unknown_models_and_bad_files(tmp_path: Path) -> None:
     silent.write_text(OWN.replace('    sees = "nothing"\n', ""))
     with pytest.raises(InputError, match="sees"):
         load_model(str(silent))
+    half = tmp_path / "half.py"
+    half.write_text(OWN.replace("    def predict(", "    def predictt("))
+    with pytest.raises(InputError, match=r"half.py: MODEL: found Own without predict; "):
+        load_model(str(half))

@@ -1,0 +1,101 @@
+"""Columns of a table in a file: Parquet, CSV, TSV, npz or MATLAB."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.sources.location import reading
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TEXT_TABLES = {".csv": ",", ".tsv": "\t"}
+PARQUET = (".parquet", ".pqt")
+SUFFIXES = (*PARQUET, *TEXT_TABLES, ".npz", ".mat")
+
+
+def load_columns(path: Path, text: tuple[str, ...] = ()) -> Any:
+    """The columns or variables of a file by name, as arrays; those named in `text` are read as text from CSV and TSV.
+
+    Raises
+    ------
+    InputError : an unknown ending, or a file that is broken.
+    """
+    import pandas as pd
+
+    with reading(path, "file"):
+        if path.suffix in TEXT_TABLES:
+            kinds = dict.fromkeys(text, "str")
+            table = pd.read_csv(path, sep=TEXT_TABLES[path.suffix], dtype=kinds)
+            if not isinstance(table.index, pd.RangeIndex):  # pandas took the first column for names of the rows
+                raise InputError(path, "header", f"{len(table.columns)} names", "a name for every value of a row")
+            return {str(name): table[name].to_numpy() for name in table}
+        if path.suffix in PARQUET:
+            table = pd.read_parquet(path)
+            if any(name is not None for name in table.index.names):  # pandas keeps an index apart, often the time
+                table = table.reset_index()
+            return {str(name): table[name].to_numpy() for name in table}
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+        if path.suffix == ".mat":
+            return _load_mat(path)
+    raise InputError(path, "file", f"the ending {path.suffix!r}", ", ".join(SUFFIXES))
+
+
+def _load_mat(path: Path) -> dict[str, np.ndarray]:
+    import h5py
+    import scipy.io
+
+    from pipeline_lib.sources.hdf import HdfFile
+
+    if not h5py.is_hdf5(path):
+        return {name: _cells(value) for name, value in scipy.io.loadmat(path).items() if not name.startswith("__")}
+    with HdfFile(path) as file:
+        # Version 7.3 stores matrices transposed; groups and references (structures, cells) are no columns.
+        found = {name: file.find(name) for name in file.names("")}
+        names = [name for name, each in found.items() if isinstance(each, h5py.Dataset)]
+        return {name: file.values(name).T for name in names if h5py.check_ref_dtype(found[name].dtype) is None}
+
+
+def _cells(values: np.ndarray) -> np.ndarray:
+    """What the cells of a MATLAB array hold: each is read as an array of its own, of one text or number."""
+    if values.dtype.kind == "U":
+        return np.char.rstrip(values)  # the rows of a matrix of characters are filled up with spaces
+    if values.dtype.kind != "O":
+        return values
+    held = [each.item() if each.size == 1 else str(each) if each.size else None for each in values.ravel()]
+    return np.array(held, dtype=object).reshape(values.shape)
+
+
+def table_of(path: Path, columns: Any) -> "pd.DataFrame":
+    """Columns of one value a row as a table; InputError where they differ in length."""
+    import pandas as pd
+
+    vectors = {name: vector(path, columns, name) for name in columns}
+    for name, values in vectors.items():
+        first, rows = next(iter(vectors)), len(next(iter(vectors.values())))
+        if len(values) != rows:
+            raise InputError(path, f"column {name}", f"{len(values)} values, {rows} of {first}", "as many of both")
+    return pd.DataFrame(vectors)
+
+
+def column(path: Path, columns: Any, name: str) -> np.ndarray:
+    """One of the `columns`; InputError, with the names of all, where there is none of that name."""
+    if name not in columns:
+        listed = f"one of {', '.join(map(str, columns))}, named by an option of the session sheet"
+        accepted = listed if len(columns) else "a file with columns"
+        raise InputError(path, f"column {name}", "no such column", accepted)
+    return np.asarray(columns[name])
+
+
+def vector(path: Path, columns: Any, name: str) -> np.ndarray:
+    """One of the `columns`, a value a row; InputError where it is not."""
+    values = column(path, columns, name)
+    if values.ndim == 2 and 1 in values.shape:
+        values = values.ravel()  # MATLAB knows no vectors
+    if values.ndim != 1:
+        raise InputError(path, f"column {name}", f"shape {values.shape}", "one value a row")
+    return values
