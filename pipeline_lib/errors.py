@@ -1,7 +1,13 @@
 """The errors a user is meant to read, one line each."""
 
+from __future__ import annotations
+
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class InputError(ValueError):
@@ -21,6 +27,27 @@ class InputError(ValueError):
 
     def __reduce__(self) -> tuple:
         return type(self), (self.where, self.field, self.found, self.accepted)
+
+
+def refuse_rows(bad: np.ndarray, where: object, field: str, values: np.ndarray, accepted: str, unit: str = "") -> None:
+    """Refuse a column `field` of which some rows are `bad` (rows,), bool; `values` (rows,) in `unit` stand there.
+
+    Raises
+    ------
+    InputError : about the first bad row.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> times = np.array([0.5, np.nan])
+    >>> refuse_rows(np.isnan(times), "day1.csv", "time", times, "a finite number", unit=" s")
+    Traceback (most recent call last):
+        ...
+    pipeline_lib.errors.InputError: day1.csv: time, row 1: found nan s; accepted: a finite number
+    """
+    if bad.any():
+        row = int(bad.argmax())
+        raise InputError(where, f"{field}, row {row}", f"{values[row]}{unit}", accepted)
 
 
 class Failure(RuntimeError):

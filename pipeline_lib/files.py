@@ -92,6 +92,10 @@ def whole_directory(path: Path | str, final: str = "manifest.json", optional: It
     moved in last, so that a directory which has it is whole, whenever the process was killed. `optional` names the
     entries that only some results have: those of an earlier result go. The caller must hold the lock of `path` (see
     `exclusive`) where two processes may write it.
+
+    Raises
+    ------
+    RuntimeError : `final` was not written.
     """
     path = Path(path)
     writing = path / WRITING

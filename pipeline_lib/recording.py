@@ -15,6 +15,7 @@ On disk, under ``results/recordings/{session}/``::
 """
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,13 +23,14 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, refuse_rows
 from pipeline_lib.files import exclusive, whole_directory
 from pipeline_lib.stimulus import Stimulus
 
 SCHEMA_VERSION = 1
 UNIT_COLUMNS = ("unit_id", "region", "population")
 TRIAL_COLUMNS = ("start", "stop", "condition")
+FINITE = "a finite number"
 OPTIONAL = ("unit_intervals.parquet", "candidates.parquet", "signals", "stimulus.zarr", "truth.zarr")
 """What only some recordings have beside their tables."""
 
@@ -107,12 +109,13 @@ class Truth:
             group.create_array(name, data=np.ascontiguousarray(array))
 
     @classmethod
-    def read(cls, path: Path | str) -> "Truth":
-        """Read what `write` wrote."""
+    def read(cls, path: Path | str, names: Collection[str] | None = None) -> "Truth":
+        """Read what `write` wrote; with `names`, those of the arrays alone."""
         import zarr
 
         group = zarr.open_group(str(path), mode="r")
-        return cls({name: array[:] for name, array in sorted(group.arrays())}, dict(group.attrs))
+        wanted = {name: array for name, array in sorted(group.arrays()) if names is None or name in names}
+        return cls({name: array[:] for name, array in wanted.items()}, dict(group.attrs))
 
 
 @dataclass
@@ -149,16 +152,13 @@ class Recording:
     def validate(self, where: Path | str | None = None) -> None:
         """Raise InputError at the first table, column and row that breaks the contract of this module.
 
-        >>> units = pd.DataFrame({"unit_id": ["a", "b"], "region": "CA1", "population": "CA1"})
-        >>> trials = pd.DataFrame({"start": [0.0, 2.0], "stop": [1.0, 3.0], "condition": ["left", "right"]})
-        >>> times, unit = np.array([0.2, 0.7, 2.1]), np.array([0, 1, 0])
-        >>> observed = np.array([[0.0, 3.0]])
-        >>> session = Recording("day1", times, unit, units, trials, 3.0, observed, Provenance("mine", "day1"))
-        >>> session.spike_times[2] = 0.1
+        >>> from pipeline_lib.sources.simulate import simulate
+        >>> session = simulate("glm", {"units": 4, "duration": 5}, seed=0, session="day1")
+        >>> session.spike_times[2] = 4.9
         >>> session.validate()
         Traceback (most recent call last):
             ...
-        pipeline_lib.errors.InputError: recording day1: spikes.time, row 2: found 0.1 s after 0.7 s...
+        pipeline_lib.errors.InputError: recording day1: spikes.time, row 3: found ...
         """
         place = str(where or f"recording {self.session}")
         require_units(place, self.units)
@@ -183,21 +183,16 @@ class Recording:
         if times[-1] > self.duration:
             found = f"{times[-1]} s"
             raise InputError(place, "spikes.time, last row", found, f"times in the session, 0 to {self.duration} s")
-        bad = (units < 0) | (units >= len(self.units))
-        if bad.any():
-            row = int(np.argmax(bad))
-            accepted = f"rows of units, 0 to {len(self.units) - 1}"
-            raise InputError(place, f"spikes.unit, row {row}", int(units[row]), accepted)
+        accepted = f"rows of units, 0 to {len(self.units) - 1}"
+        refuse_rows((units < 0) | (units >= len(self.units)), place, "spikes.unit", units, accepted)
 
     def _validate_unit_intervals(self, place: str) -> None:
         own = self.unit_intervals
         if own is not None:
             _require_columns(place, "unit_intervals", own, ("unit", "start", "stop"))
+            unit, accepted = own["unit"].to_numpy(), f"rows of units, 0 to {len(self.units) - 1}"
             known = own["unit"].between(0, len(self.units) - 1).to_numpy()
-            if not known.all():
-                row = int(np.argmin(known))
-                accepted = f"rows of units, 0 to {len(self.units) - 1}"
-                raise InputError(place, f"unit_intervals.unit, row {row}", own["unit"].iloc[row], accepted)
+            refuse_rows(~known, place, "unit_intervals.unit", unit, accepted)
             _require_forward(place, "unit_intervals", own)
 
     def write(self, directory: Path | str) -> None:
@@ -209,10 +204,9 @@ class Recording:
             spikes.to_parquet(writing / "spikes.parquet", index=False, compression="zstd")
             self.units.to_parquet(writing / "units.parquet", index=False)
             self.trials.to_parquet(writing / "trials.parquet", index=False)
-            if self.unit_intervals is not None:
-                self.unit_intervals.to_parquet(writing / "unit_intervals.parquet", index=False)
-            if self.candidates is not None:
-                self.candidates.to_parquet(writing / "candidates.parquet", index=False)
+            for name, table in {"unit_intervals": self.unit_intervals, "candidates": self.candidates}.items():
+                if table is not None:
+                    table.to_parquet(writing / f"{name}.parquet", index=False)
             for name, signal in self.signals.items():
                 (writing / "signals").mkdir(exist_ok=True)
                 signal.to_parquet(writing / "signals" / f"{name}.parquet", index=False)
@@ -266,14 +260,10 @@ class Recording:
 def read_description(directory: Path | str) -> dict[str, Any]:
     """recording.json of a complete recording, as a dictionary; InputError where there is none or of another version.
 
-    >>> units = pd.DataFrame({"unit_id": ["a", "b"], "region": "CA1", "population": "CA1"})
-    >>> trials = pd.DataFrame({"start": [0.0, 2.0], "stop": [1.0, 3.0], "condition": ["left", "right"]})
-    >>> times, unit = np.array([0.2, 0.7, 2.1]), np.array([0, 1, 0])
-    >>> observed = np.array([[0.0, 3.0]])
-    >>> session = Recording("day1", times, unit, units, trials, 3.0, observed, Provenance("mine", "day1"))
-    >>> session.write("recordings/described")
+    >>> from pipeline_lib.sources.simulate import simulate
+    >>> simulate("glm", {"units": 4, "duration": 5}, seed=0, session="day1").write("recordings/described")
     >>> read_description("recordings/described")["duration"]
-    3.0
+    5.0
     """
     path = Path(directory) / "recording.json"
     if not path.exists():
@@ -320,7 +310,7 @@ def require_intervals(place: str, observed: np.ndarray) -> None:
     if observed.ndim != 2 or observed.shape[1:] != (2,) or len(observed) == 0:
         raise InputError(place, "observed", f"shape {observed.shape}", "(intervals, 2), at least one")
     flat = observed.ravel()
-    _require_finite(place, "observed", flat)
+    refuse_rows(~np.isfinite(flat), place, "observed", flat, FINITE)
     if (np.diff(flat) < 0).any() or flat[0] < 0:
         raise InputError(place, "observed", observed.tolist()[:3], "sorted intervals that do not overlap")
 
@@ -333,24 +323,14 @@ def _require_columns(place: str, table: str, frame: pd.DataFrame, columns: tuple
 
 def _require_forward(place: str, table: str, frame: pd.DataFrame) -> None:
     start, stop = (frame[column].to_numpy(dtype=float) for column in ("start", "stop"))
-    _require_finite(place, f"{table}.start", start)
-    _require_finite(place, f"{table}.stop", stop)
-    bad = stop < start
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise InputError(place, f"{table}.stop, row {row}", f"{stop[row]} s", "a stop not before its start")
+    for name, times in (("start", start), ("stop", stop)):
+        refuse_rows(~np.isfinite(times), place, f"{table}.{name}", times, FINITE)
+    refuse_rows(stop < start, place, f"{table}.stop", stop, "a stop not before its start", " s")
 
 
 def _require_sorted(place: str, column: str, times: np.ndarray) -> None:
-    _require_finite(place, column, times)
+    refuse_rows(~np.isfinite(times), place, column, times, FINITE)
     steps = np.diff(times)
     if len(steps) and steps.min() < 0:
         row = int(np.argmax(steps < 0)) + 1
         raise InputError(place, f"{column}, row {row}", f"{times[row]} s after {times[row - 1]} s", "sorted times")
-
-
-def _require_finite(place: str, column: str, values: np.ndarray) -> None:
-    bad = ~np.isfinite(values)
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise InputError(place, f"{column}, row {row}", values[row], "a finite number")

@@ -19,9 +19,9 @@ class Features(ABC):
     label: str
 
     @property
-    @abstractmethod
     def n_inputs(self) -> int:
         """How many inputs `compute` takes."""
+        return 1
 
     @abstractmethod
     def compute(self, *inputs: np.ndarray, epochs: np.ndarray | None = None) -> np.ndarray:
@@ -88,11 +88,6 @@ class Convolve(Features):
             raise InputError("Convolve", "causality", repr(self.causality), f"one of {', '.join(CAUSALITIES)}")
         self.basis.kernel(self.window)
 
-    @property
-    def n_inputs(self) -> int:
-        """One: counts."""
-        return 1
-
     def shapes(self, *inputs: np.ndarray) -> dict[str, tuple[int, ...]]:
         """(units, n) for counts of several units, (n,) for one."""
         return {self.label: (*inputs[0].shape[1:2], self.basis.n)}
@@ -135,11 +130,6 @@ class Evaluate(Features):
         if not self.bounds[0] < self.bounds[1]:
             raise InputError("Evaluate", "bounds", self.bounds, "low < high")
 
-    @property
-    def n_inputs(self) -> int:
-        """One: the variable."""
-        return 1
-
     def shapes(self, *inputs: np.ndarray) -> dict[str, tuple[int, ...]]:
         """(n,)."""
         return {self.label: (self.basis.n,)}
@@ -156,10 +146,27 @@ class Evaluate(Features):
 
 
 @dataclass(frozen=True)
-class Sum(Features):
-    """Columns of several features side by side."""
+class Composed(Features):
+    """Features made of several others, whose inputs follow one another."""
 
     terms: tuple[Features, ...]
+
+    @property
+    def n_inputs(self) -> int:
+        """Those of all terms."""
+        return sum(term.n_inputs for term in self.terms)
+
+    def dealt(self, inputs: Sequence[np.ndarray]) -> list[tuple[Features, tuple[np.ndarray, ...]]]:
+        """Every term with its own inputs."""
+        ends = np.cumsum([0] + [term.n_inputs for term in self.terms])
+        own = [tuple(inputs[first:last]) for first, last in pairwise(ends)]
+        return list(zip(self.terms, own, strict=True))
+
+
+@dataclass(frozen=True)
+class Sum(Composed):
+    """Columns of several features side by side."""
+
     label: str = "sum"
 
     def __post_init__(self) -> None:
@@ -168,45 +175,32 @@ class Sum(Features):
         if repeated:
             raise InputError("features", "label", f"{repeated[0]!r} twice", "a label of its own for every part")
 
-    @property
-    def n_inputs(self) -> int:
-        """Those of all terms."""
-        return sum(term.n_inputs for term in self.terms)
-
     def shapes(self, *inputs: np.ndarray) -> dict[str, tuple[int, ...]]:
         """Those of the terms, in order."""
         merged: dict[str, tuple[int, ...]] = {}
-        for term, own in zip(self.terms, _deal(self.terms, inputs), strict=True):
+        for term, own in self.dealt(inputs):
             merged |= term.shapes(*own)
         return merged
 
     def compute(self, *inputs: np.ndarray, epochs: np.ndarray | None = None) -> np.ndarray:
         """See `Features.compute`."""
         _require_inputs(self, inputs)
-        dealt = zip(self.terms, _deal(self.terms, inputs), strict=True)
-        return np.concatenate([term.compute(*own, epochs=epochs) for term, own in dealt], axis=1)
+        return np.concatenate([term.compute(*own, epochs=epochs) for term, own in self.dealt(inputs)], axis=1)
 
 
 @dataclass(frozen=True)
-class Product(Features):
+class Product(Composed):
     """Every product of one column of each term, the last term's index running fastest."""
-
-    terms: tuple[Features, ...]
 
     @property
     def label(self) -> str:  # type: ignore[override]
         """The terms' labels, joined."""
         return " * ".join(term.label for term in self.terms)
 
-    @property
-    def n_inputs(self) -> int:
-        """Those of all terms."""
-        return sum(term.n_inputs for term in self.terms)
-
     def shapes(self, *inputs: np.ndarray) -> dict[str, tuple[int, ...]]:
         """One part, an axis a term (a term with several parts has them flattened)."""
         sizes = []
-        for term, own in zip(self.terms, _deal(self.terms, inputs), strict=True):
+        for term, own in self.dealt(inputs):
             sizes.append(sum(int(np.prod(shape)) for shape in term.shapes(*own).values()))
         return {self.label: tuple(sizes)}
 
@@ -214,19 +208,14 @@ class Product(Features):
         """See `Features.compute`."""
         _require_inputs(self, inputs)
         product = np.ones((len(inputs[0]), 1))
-        for term, own in zip(self.terms, _deal(self.terms, inputs), strict=True):
+        for term, own in self.dealt(inputs):
             product = (product[:, :, None] * term.compute(*own, epochs=epochs)[:, None, :]).reshape(len(product), -1)
         return product
 
 
-def _terms(features: Features, kind: type) -> tuple[Features, ...]:
+def _terms(features: Features, kind: type[Composed]) -> tuple[Features, ...]:
     """The terms of a sum of sums (or product of products), so that composition is associative."""
-    return features.terms if isinstance(features, kind) else (features,)  # type: ignore[attr-defined]
-
-
-def _deal(terms: Sequence[Features], inputs: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
-    ends = np.cumsum([0] + [term.n_inputs for term in terms])
-    return [tuple(inputs[first:last]) for first, last in pairwise(ends)]
+    return features.terms if isinstance(features, kind) else (features,)
 
 
 def _require_inputs(features: Features, inputs: Sequence[np.ndarray]) -> None:

@@ -7,7 +7,7 @@ import ast
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -22,7 +22,8 @@ class FigureSpec:
     `scope`: one figure a "session" (from what is known before any fit), a "cohort" (one for each of its sessions, of
     its split and its fits) or for "all" of the results. `needs`: the paths that `make` takes, which are also the
     arguments of the module's `data`: `recording`, `trains` and `split` one path each, lists of them where the scope is
-    "all"; `fits` a list of fit directories; `metrics` one file; `benchmarks` the folder of what Snakemake measured.
+    "all"; `fits` a list of fit directories; `metrics` one file; `benchmarks` the folder of what Snakemake measured, and
+    `jobs` the names of those that count.
     `model`: the only model that it is about, "" for one that shows them all. `option`: the reading option that makes it
     worth drawing; only sessions that are read with it get the figure, "" for all of them.
 
@@ -41,77 +42,69 @@ class FigureSpec:
         """Import the module, and matplotlib with it."""
         return importlib.import_module(f"pipeline_lib.figures.{self.module}")
 
-    @property
+    @cached_property
     def caption(self) -> str:
         """What to look for. Read from the module's text: who only wants words need not load matplotlib."""
-        return _caption(self.module)
+        path = Path(__file__).with_name(f"{self.module}.py")
+        for statement in ast.parse(path.read_text()).body:
+            if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "CAPTION":
+                return str(ast.literal_eval(statement.value))
+        raise AttributeError(f"{path} has no CAPTION that is a plain string")
 
 
-@cache
-def _caption(module: str) -> str:
-    path = Path(__file__).parent.joinpath(*module.split(".")).with_suffix(".py")
-    for statement in ast.parse(path.read_text()).body:
-        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "CAPTION":
-            return str(ast.literal_eval(statement.value))
-    raise AttributeError(f"{path} has no CAPTION that is a plain string")
-
-
-FIGURES: dict[str, FigureSpec] = {
-    "session_overview": FigureSpec("session_overview", "session", "Session overview", ("recording",)),
-    "raw_voltage": FigureSpec("raw_voltage", "session", "Raw voltage", ("recording", "source"), option="voltage"),
-    "trains_check": FigureSpec("trains_check", "session", "Spike trains, checked", ("recording", "trains")),
-    "raster_rates": FigureSpec(
-        "raster_rates", "cohort", "Spikes and inferred rates", ("recording", "trains", "split", "fits")
-    ),
-    "latents": FigureSpec("latents", "cohort", "Latents", ("split", "trains", "fits")),
-    "psth": FigureSpec("psth", "cohort", "Average responses", ("trains", "split", "fits")),
-    "coupling": FigureSpec("coupling", "cohort", "Couplings", ("recording", "fits")),
-    "coupling_map": FigureSpec("coupling_map", "cohort", "Couplings, masked", ("recording", "fits"), model="glm"),
-    "coupling_filters": FigureSpec("coupling_filters", "cohort", "Filters", ("recording", "fits"), model="glm"),
-    "coupling_network": FigureSpec("coupling_network", "cohort", "Network", ("recording", "fits"), model="glm"),
-    "glm_features": FigureSpec("glm_features", "cohort", "Inputs of the GLM", ("recording", "fits"), model="glm"),
-    "glm_basis": FigureSpec("glm_basis", "cohort", "Basis of the GLM", ("recording", "fits"), model="glm"),
-    "generation": FigureSpec(
-        "generation", "cohort", "Generated spikes", ("trains", "split", "fits"), model="neuroformer"
-    ),
-    "behaviour_traces": FigureSpec(
-        "behaviour_traces", "cohort", "Behaviour read out", ("trains", "fits"), model="neuroformer"
-    ),
-    "contrastive_latents": FigureSpec(
+_SPECS = (
+    FigureSpec("session_overview", "session", "Session overview", ("recording",)),
+    FigureSpec("raw_voltage", "session", "Raw voltage", ("recording", "source"), option="voltage"),
+    FigureSpec("trains_check", "session", "Spike trains, checked", ("recording", "trains")),
+    FigureSpec("raster_rates", "cohort", "Spikes and inferred rates", ("recording", "trains", "split", "fits")),
+    FigureSpec("latents", "cohort", "Latents", ("split", "trains", "fits")),
+    FigureSpec("psth", "cohort", "Average responses", ("trains", "split", "fits")),
+    FigureSpec("coupling", "cohort", "Couplings", ("recording", "fits")),
+    FigureSpec("coupling_map", "cohort", "Couplings, masked", ("recording", "fits"), model="glm"),
+    FigureSpec("coupling_filters", "cohort", "Filters", ("recording", "fits"), model="glm"),
+    FigureSpec("coupling_network", "cohort", "Network", ("recording", "fits"), model="glm"),
+    FigureSpec("glm_features", "cohort", "Inputs of the GLM", ("recording", "fits"), model="glm"),
+    FigureSpec("glm_basis", "cohort", "Basis of the GLM", ("recording", "fits"), model="glm"),
+    FigureSpec("generation", "cohort", "Generated spikes", ("trains", "split", "fits"), model="neuroformer"),
+    FigureSpec("behaviour_traces", "cohort", "Behaviour read out", ("trains", "fits"), model="neuroformer"),
+    FigureSpec(
         "contrastive_latents", "cohort", "Contrastive features", ("trains", "split", "fits"), model="neuroformer"
     ),
-    "attention_connectivity": FigureSpec(
+    FigureSpec(
         "attention_connectivity", "cohort", "Attention and couplings", ("recording", "fits"), model="neuroformer"
     ),
-    "finetuning": FigureSpec("finetuning", "all", "Fine-tuning", ("fits",), model="neuroformer"),
-    "glm_transformer_recovery": FigureSpec(
+    FigureSpec("finetuning", "all", "Fine-tuning", ("fits",), model="neuroformer"),
+    FigureSpec(
         "glm_transformer_recovery", "cohort", "Recovery", ("recording", "split", "fits"), model="glm_transformer"
     ),
-    "glm_transformer_components": FigureSpec(
+    FigureSpec(
         "glm_transformer_components",
         "cohort",
         "Parts of log-rates",
         ("recording", "split", "fits"),
         model="glm_transformer",
     ),
-    "glm_transformer_areas": FigureSpec(
-        "glm_transformer_areas", "cohort", "Couplings of areas", ("recording", "split", "fits"), model="glm_transformer"
+    FigureSpec(
+        "glm_transformer_areas",
+        "cohort",
+        "Couplings of areas",
+        ("recording", "split", "fits"),
+        model="glm_transformer",
     ),
-    "score_table": FigureSpec("score_table", "all", "Scores", ("metrics",)),
-    "model_comparison": FigureSpec("model_comparison", "all", "Model comparison", ("metrics",)),
-    "truth_recovery": FigureSpec("truth_recovery", "all", "The truth, recovered", ("metrics",)),
-    "glm_transformer_false_coupling": FigureSpec(
+    FigureSpec("score_table", "all", "Scores", ("metrics",)),
+    FigureSpec("model_comparison", "all", "Model comparison", ("metrics",)),
+    FigureSpec("truth_recovery", "all", "The truth, recovered", ("metrics",)),
+    FigureSpec(
         "glm_transformer_false_coupling", "all", "Coupling that models see", ("metrics",), model="glm_transformer"
     ),
-    "glm_transformer_ablation": FigureSpec(
-        "glm_transformer_ablation", "all", "What parts are worth", ("metrics",), model="glm_transformer"
-    ),
-    "score_scaling": FigureSpec("score_scaling", "all", "Scores and data", ("metrics", "trains", "split")),
-    "decoding": FigureSpec("decoding", "all", "Decoding", ("metrics",)),
-    "search": FigureSpec("search", "all", "Searches for hyper-parameters", ("searches",)),
-    "training_curves": FigureSpec("training_curves", "all", "Training curves", ("fits",)),
-    "speed": FigureSpec("speed", "all", "Time and memory", ("fits", "benchmarks")),
-}
+    FigureSpec("glm_transformer_ablation", "all", "What parts are worth", ("metrics",), model="glm_transformer"),
+    FigureSpec("score_scaling", "all", "Scores and data", ("metrics", "trains", "split")),
+    FigureSpec("decoding", "all", "Decoding", ("metrics",)),
+    FigureSpec("search", "all", "Searches for hyper-parameters", ("searches",)),
+    FigureSpec("training_curves", "all", "Training curves", ("fits",)),
+    FigureSpec("speed", "all", "Time and memory", ("fits", "benchmarks", "jobs")),
+)
+FIGURES = {spec.module: spec for spec in _SPECS}
 """In the order in which a reader meets them."""
 
 

@@ -12,7 +12,16 @@ from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.coupling import STRENGTH
 from pipeline_lib.figures.excerpts import truth_of
 from pipeline_lib.figures.fits import first_seeds
-from pipeline_lib.figures.style import colour_bar, diverging_map, model_name, new_figure, panel_title, styled
+from pipeline_lib.figures.style import (
+    LETTERS,
+    colour_bar,
+    model_name,
+    new_figure,
+    panel_grid,
+    panel_title,
+    signed_image,
+    styled,
+)
 from pipeline_lib.recording import read_description
 
 CAPTION = (
@@ -54,8 +63,7 @@ def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
             matrices[f"Couplings of {model_name(model)}"] = coupling.strength
     if not any(name.startswith("Attention") for name in matrices):
         raise NothingToDrawError("No model says what it attends to: set `probes` of the Neuroformer.")
-    truth = truth_of(recording)
-    known = truth.arrays if truth else {}
+    known = truth_of(recording, ("coupling", "synapse")).arrays
     true = known.get("coupling")
     if true is not None:
         matrices = {"Truth": true} | matrices
@@ -79,19 +87,16 @@ def draw(table: pd.DataFrame) -> Figure:
     """A matrix a source."""
     sources = list(table["source"].unique())
     columns = min(3, len(sources))
-    rows = -(-len(sources) // columns)
-    figure = new_figure("double" if columns > 2 else "wide", 8 + 64 * rows)
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    for place, axes in enumerate(grid):
-        axes.set_visible(place < len(sources))
-    for place, (source, axes) in enumerate(zip(sources, grid, strict=False)):
+    figure = new_figure("double" if columns > 2 else "wide", 8 + 64 * -(-len(sources) // columns))
+    grid = panel_grid(figure, len(sources), columns, sharex=True, sharey=True)
+    for place, (source, axes) in enumerate(zip(sources, grid, strict=True)):
         rows_of = table[table["source"] == source]
         matrix = rows_of.pivot(index="receiver", columns="sender", values="value").to_numpy().copy()
         np.fill_diagonal(matrix, np.nan)
         limit = np.nanpercentile(np.abs(matrix), 99.5) or 1.0
-        image = axes.imshow(matrix, cmap=diverging_map(), vmin=-limit, vmax=limit, interpolation="nearest")
+        image = signed_image(axes, matrix, limit)
         area = rows_of["auc"].iloc[0]
-        panel_title(axes, "abcdef"[place], source + (f", AUC {area:.2f}" if np.isfinite(area) else ""))
+        panel_title(axes, LETTERS[place], source + (f", AUC {area:.2f}" if np.isfinite(area) else ""))
         axes.set_xlabel("Sender")
         axes.tick_params(labelbottom=True)
         if place % columns == 0:

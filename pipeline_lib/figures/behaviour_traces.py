@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.fits import first_with
-from pipeline_lib.figures.style import INK, model_colours, model_name, new_figure, panel_title, styled
+from pipeline_lib.figures.style import INK, LETTERS, model_colours, model_name, new_figure, panel_title, styled
 
 CAPTION = (
     "Variables that the model reads out of the spikes of each window, over the first test windows (gaps between blocks "
@@ -30,19 +30,20 @@ def data(trains: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
 
     Raises
     ------
-    NothingToDrawError : no model reads a variable out (`decode` of the Neuroformer).
+    NothingToDrawError : no model reads a variable out (`decode` of the Neuroformer), or the session has no test window.
     """
     from pipeline_lib.trains.manifest import read_manifest
 
     session = str(read_manifest(trains)["session"])
-    fit = first_with(fits, "decoding")
-    if fit is None:
-        raise NothingToDrawError("No model reads behaviour out of spikes: set `decode` of the Neuroformer.")
+    nothing = "No model reads behaviour out of spikes: set `decode` of the Neuroformer."
+    fit = first_with(fits, "decoding", nothing)
     wrote = (fit.table(name, session) for name in ("decoding", "scores"))
     table, scores = (rows[rows["split"] == "test"] for rows in wrote)
+    if table.empty:
+        raise NothingToDrawError(f"Session {session} has no window in the test part.")
     tables = []
     for variable, rows in table.sort_values("time", kind="stable").groupby("variable"):
-        step = np.median(np.diff(rows["time"]))
+        step = np.median(np.diff(rows["time"])) if len(rows) > 1 else SHOWN_SECONDS
         shown = rows.iloc[: round(SHOWN_SECONDS / step)]
         named = {
             metric: scores.loc[scores["metric"] == f"decoding_{metric} {variable}", "value"]
@@ -64,7 +65,7 @@ def draw(table: pd.DataFrame) -> Figure:
     colours = {"true": INK, "predicted": model_colours([model])[model]}
     figure = new_figure("wide", 8 + ROW_HEIGHT * len(variables))
     grid = figure.subplots(len(variables), 1, sharex=True, squeeze=False)[:, 0]
-    for letter, variable, axes in zip("abcdefgh", variables, grid, strict=False):
+    for letter, variable, axes in zip(LETTERS, variables, grid, strict=False):
         rows = table[table["variable"] == variable]
         first = rows.iloc[0]
         scored = f"R² = {first['r2']:.2f}, r = {first['r']:.2f}"

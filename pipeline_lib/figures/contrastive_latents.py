@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from pipeline_lib.clock import to_seconds
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.embedding import principal_components
+from pipeline_lib.figures.excerpts import tested_windows
 from pipeline_lib.figures.fits import Fit, first_seeds
 from pipeline_lib.figures.style import QUIET, colour_bar, new_figure, panel_title, rate_map, styled
 
@@ -38,7 +39,8 @@ def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> p
 
     Raises
     ------
-    NothingToDrawError : no model has contrastive features (`contrastive` of the Neuroformer).
+    NothingToDrawError : no model has contrastive features (`contrastive` of the Neuroformer), or the session has no
+        test window.
     """
     from pipeline_lib.trains.splits import Split
     from pipeline_lib.trains.store import Trains
@@ -51,7 +53,7 @@ def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> p
     fit = next((fit for fit in names if names[fit]), None)
     if fit is None:
         raise NothingToDrawError("No model has contrastive features: set `contrastive` of the Neuroformer.")
-    test = parts.part(session, "test").index.to_numpy()
+    test = tested_windows(parts, session).index.to_numpy()
     tables = []
     for name in names[fit]:
         values = fit.extra(session, name).of(test)

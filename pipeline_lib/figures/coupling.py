@@ -2,32 +2,37 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
 from pipeline_lib.evaluation.coupling import auc
 from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.figures.excerpts import truth_of
 from pipeline_lib.figures.fits import first_seeds
 from pipeline_lib.figures.style import (
     COLUMN_WIDTHS,
     INK,
+    LETTERS,
     QUIET,
     colour_bar,
-    diverging_map,
     model_colours,
+    model_key,
     model_line,
     model_name,
     model_order,
     new_figure,
+    panel_grid,
     panel_title,
+    signed_image,
     stacked,
     styled,
 )
-from pipeline_lib.figures.units import name_regions, region_blocks
+from pipeline_lib.figures.units import Block, name_regions, region_blocks
 from pipeline_lib.recording import read_description
 
 CAPTION = (
@@ -43,7 +48,7 @@ MATRIX_CELLS = 36_000
 """Cells over all matrices: keeps the CSV under 2 MB. Above it, the units with the strongest couplings are shown."""
 FILTERS_EACH_SIGN = 3
 FILTER_HEIGHT, MATRICES_A_ROW = 34.0, 3
-STRENGTH, LETTERS = "Strength (log-rate per spike)", "abcdefghijkl"
+STRENGTH = "Strength (log-rate per spike)"
 TRUTHS = ("coupling", "coupling_filters", "synapse")
 
 
@@ -68,13 +73,13 @@ def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     first = next(iter(fitted.values()))
     strengths = {model: off_diagonal(coupling.strength) for model, coupling in fitted.items()}
     filters = {model: (coupling.filters, coupling.bin_size) for model, coupling in fitted.items()}
-    truth = _truth(Path(recording))
-    if "coupling_filters" in truth:
-        filters["truth"] = truth["coupling_filters"], truth["bin_size"]
-        scale = truth["bin_size"] / first.bin_size
-        strengths["truth"] = off_diagonal(truth["coupling_filters"].sum(axis=2) * scale)
-    elif "coupling" in truth:
-        strengths["truth"] = off_diagonal(truth["coupling"])
+    truth = truth_of(recording, TRUTHS)
+    if "coupling_filters" in truth.arrays:
+        true, bin_size = truth.arrays["coupling_filters"], float(truth.attributes.get("bin_size", 1.0))
+        filters["truth"] = true, bin_size
+        strengths["truth"] = off_diagonal(true.sum(axis=2) * (bin_size / first.bin_size))
+    elif "coupling" in truth.arrays:
+        strengths["truth"] = off_diagonal(truth.arrays["coupling"])
 
     magnitude = np.nansum([np.abs(strengths[model]) for model in fitted], axis=0)
     most = int(np.sqrt(MATRIX_CELLS / len(strengths)))
@@ -87,7 +92,7 @@ def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     for source, (values, bin_size) in filters.items():
         tables += [_filter_table(source, pair, values[pair], bin_size) for pair in pairs]
     if "truth" in strengths:
-        connected = truth.get("synapse", strengths["truth"] != 0)
+        connected = truth.arrays.get("synapse", strengths["truth"] != 0)
         scores = {model: recovery(strengths[model], strengths["truth"], connected) for model in fitted}
         tables.append(pd.DataFrame({"kind": "auc", "source": list(scores), "value": list(scores.values())}))
     table = pd.concat(tables, ignore_index=True)
@@ -116,17 +121,6 @@ def strongest_pairs(strength: np.ndarray, fitted: np.ndarray) -> list[tuple[int,
     positive = [cell for cell in order[::-1][:FILTERS_EACH_SIGN] if values.flat[cell] > 0]
     negative = [cell for cell in order[:FILTERS_EACH_SIGN] if values.flat[cell] < 0]
     return [divmod(int(cell), len(values)) for cell in positive + negative]
-
-
-def _truth(recording: Path) -> dict[str, Any]:
-    """What the simulator knows of the couplings, with its bin size in ms; empty for a real recording."""
-    import zarr
-
-    if not (recording / "truth.zarr").is_dir():
-        return {}
-    group = zarr.open_group(str(recording / "truth.zarr"), mode="r")
-    arrays = {name: np.asarray(group[name][:]) for name in TRUTHS if name in group}
-    return {**arrays, "bin_size": float(group.attrs.get("bin_size", 1.0))}
 
 
 def _matrix_table(source: str, matrix: np.ndarray, shown: np.ndarray) -> pd.DataFrame:
@@ -172,26 +166,31 @@ def _matrices(part: SubFigure, kinds: dict[str, pd.DataFrame], sources: list[str
     strengths = dict(iter(kinds["strength"].groupby("source")))
     apart = sources[0] == "truth" and not ("filter" in kinds and (kinds["filter"]["source"] == "truth").any())
     scales = [sources[:1], sources[1:]] if apart else [sources]
-    grid = part.subplots(-(-len(sources) // columns), columns, squeeze=False).ravel()
-    for axes in grid[len(sources) :]:
-        axes.set_visible(False)
-    panels = dict(zip(sources, grid, strict=False))
+    panels = dict(zip(sources, panel_grid(part, len(sources), columns), strict=True))
     for scale in scales:
         limit = max(_limit(strengths[source]["value"]) for source in scale)
-        look: dict[str, Any] = {"cmap": diverging_map(), "vmin": -limit, "vmax": limit, "interpolation": "nearest"}
         for source in scale:
             cells = strengths[source].pivot(index="receiver", columns="sender", values="value")
-            image = panels[source].imshow(cells.reindex(index=order, columns=order).astype(float), **look)
+            cells = cells.reindex(index=order, columns=order).astype(float)
+            image = coupling_matrix(panels[source], cells, blocks, blocks, side, limit)
         label = "Strength (simulator's unit)" if apart and scale == sources[:1] else STRENGTH
         beside = [panels[source] for source in scale]
         colour_bar(image, beside, label, shrink=0.8, aspect=25, pad=0.015, extend="both")
     for letter, (source, axes) in zip(LETTERS, panels.items(), strict=False):
-        name_regions(axes, blocks, side)
-        name_regions(axes, blocks, side, axis="x")
-        axes.set(xlabel="Sender", ylabel="Receiver")
-        axes.spines[["top", "right"]].set_visible(True)
         score = f", AUC {scores[source]:.2f}" if source in scores else ""
         panel_title(axes, letter, ("Truth" if source == "truth" else model_name(source)) + score)
+
+
+def coupling_matrix(
+    axes: Axes, cells: pd.DataFrame, receivers: list[Block], senders: list[Block], side: float, limit: float
+) -> AxesImage:
+    """Receivers down, senders across, their regions named; `side` of the axes in mm, colours up to `limit`."""
+    image = signed_image(axes, cells, limit)
+    name_regions(axes, receivers, side)
+    name_regions(axes, senders, side, axis="x")
+    axes.set(xlabel="Sender", ylabel="Receiver")
+    axes.spines[["top", "right"]].set_visible(True)
+    return image
 
 
 def _limit(values: pd.Series) -> float:
@@ -217,7 +216,7 @@ def _filters(part: SubFigure, filters: pd.DataFrame, models: list[str], letter: 
         axes.set(xlabel="Lag (ms)", xlim=(0, None))
         axes.locator_params(axis="x", nbins=3)
     grid[0].set_ylabel("Filter\n(log-rate per spike)")
-    handles = [Line2D([], [], label=model_name(model), **model_line(model, colours[model])) for model in models]
+    handles = model_key(models)
     if (filters["source"] == "truth").any():
         handles.insert(0, Line2D([], [], color=INK, lw=1.6, alpha=0.45, label="Truth"))
     if len(handles) > 1:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,15 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from pipeline_lib.figures.fits import DISCOVERY, fit_tables
-from pipeline_lib.figures.style import (
-    QUIET,
-    model_colours,
-    model_line,
-    model_name,
-    model_order,
-    new_figure,
-    styled,
-)
+from pipeline_lib.figures.style import QUIET, model_colours, model_key, model_line, model_order, new_figure, styled
 from pipeline_lib.figures.units import shortened
 
 CAPTION = (
@@ -31,6 +24,7 @@ CAPTION = (
 
 OWN, EACH_SIGN, A_ROW = 3, 3, 3
 INTERVAL = 1.96
+COLUMNS = ["model", "sender", "receiver", "place", "own", "q", "lag", "value", "low", "high"]
 LEAST_Q = 0.001
 """Below it, no journal writes more."""
 
@@ -51,22 +45,9 @@ def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
         for place, (sender, receiver) in enumerate(pairs):
             line = table[text == f"{sender}\0{receiver}"]
             band = INTERVAL * line["error"]
-            tables.append(
-                pd.DataFrame(
-                    {
-                        "model": model,
-                        "sender": sender,
-                        "receiver": receiver,
-                        "place": place,
-                        "own": sender == receiver,
-                        "q": q.get((sender, receiver), np.nan),
-                        "lag": line["lag"],
-                        "value": line["value"],
-                        "low": line["value"] - band,
-                        "high": line["value"] + band,
-                    }
-                )
-            )
+            about: dict[str, Any] = {"model": model, "sender": sender, "receiver": receiver, "place": place}
+            about |= {"own": sender == receiver, "q": q.get((sender, receiver), np.nan)}
+            tables.append(line.assign(**about, low=line["value"] - band, high=line["value"] + band)[COLUMNS])
     return pd.concat(tables, ignore_index=True)
 
 
@@ -123,9 +104,7 @@ def draw(table: pd.DataFrame) -> Figure:
         if row == rows - 1 or not grid[row + 1, column].get_visible():
             axes.set_xlabel("Lag (ms)")
             axes.tick_params(labelbottom=True)
-    handles: list[Line2D | Patch] = [
-        Line2D([], [], label=model_name(model), **model_line(model, colours[model])) for model in models
-    ]
+    handles: list[Line2D | Patch] = [*model_key(models)]
     if table["low"].notna().any():
         handles.append(Patch(color=colours[models[0]], alpha=0.25, lw=0, label="95 % interval"))
     if len(handles) > 1:

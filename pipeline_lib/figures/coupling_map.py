@@ -2,26 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.coupling import STRENGTH
+from pipeline_lib.figures.coupling import STRENGTH, coupling_matrix
 from pipeline_lib.figures.fits import DISCOVERY, fit_tables
-from pipeline_lib.figures.style import (
-    COLUMN_WIDTHS,
-    colour_bar,
-    diverging_map,
-    model_name,
-    new_figure,
-    panel_title,
-    styled,
-)
-from pipeline_lib.figures.units import name_regions, region_blocks
+from pipeline_lib.figures.style import COLUMN_WIDTHS, LETTERS, colour_bar, model_name, new_figure, panel_title, styled
+from pipeline_lib.figures.units import region_blocks
 
 CAPTION = (
     "Couplings of a coupled GLM before and after a mask, units grouped by region: how a spike of the sender (column) "
@@ -65,7 +54,7 @@ def draw(table: pd.DataFrame) -> Figure:
     side = (COLUMN_WIDTHS["double"] - 40) / 2
     figure = new_figure("double", len(models) * (side + 16))
     grid = figure.subplots(len(models), 2, squeeze=False)
-    letters = iter("abcdefghijkl")
+    letters = iter(LETTERS)
     for row, model in zip(grid, models, strict=True):
         own = table[table["model"] == model]
         limit = float(own["strength"].abs().quantile(0.99)) or 1.0
@@ -73,29 +62,18 @@ def draw(table: pd.DataFrame) -> Figure:
         left = f"q < {DISCOVERY}" if own["tested"].any() else "allowed by the mask"
         kept = int(own["after"].sum())
         titles = (f"{name}Before, {len(own):,} pairs", f"{name}After ({left}), {kept:,} pairs")
+        receivers, senders = _regions(own, "receiver"), _regions(own, "sender")
+        blocks = region_blocks(receivers.to_numpy()), region_blocks(senders.to_numpy())
         for axes, rows, title in zip(row, (own, own[own["after"]]), titles, strict=True):
-            image = _matrix(axes, own, rows, side, limit)
+            cells = rows.pivot(index="receiver", columns="sender", values="strength")
+            cells = cells.reindex(index=receivers.index, columns=senders.index).astype(float)
+            image = coupling_matrix(axes, cells, *blocks, side, limit)
             panel_title(axes, next(letters), title)
         colour_bar(image, row, STRENGTH, shrink=0.8, aspect=25, pad=0.015, extend="both")
     return figure
 
 
-def _matrix(axes: Axes, own: pd.DataFrame, rows: pd.DataFrame, side: float, limit: float) -> Any:
-    """Receivers down, senders across, both grouped by region; the image."""
-    receivers = _ordered(own, "receiver")
-    senders = _ordered(own, "sender")
-    cells = rows.pivot(index="receiver", columns="sender", values="strength")
-    values = cells.reindex(index=receivers.index, columns=senders.index).to_numpy(dtype=float)
-    look: dict[str, Any] = {"cmap": diverging_map(), "vmin": -limit, "vmax": limit, "interpolation": "nearest"}
-    image = axes.imshow(np.ma.masked_invalid(values), **look)
-    name_regions(axes, region_blocks(receivers.to_numpy()), side)
-    name_regions(axes, region_blocks(senders.to_numpy()), side, axis="x")
-    axes.set(xlabel="Sender", ylabel="Receiver")
-    axes.spines[["top", "right"]].set_visible(True)
-    return image
-
-
-def _ordered(own: pd.DataFrame, role: str) -> pd.Series:
+def _regions(own: pd.DataFrame, role: str) -> pd.Series:
     """Region of each unit of a role, by unit, in the order of the axis: by region, then as in the table."""
     # Senders come in the recording's order; receivers do not, for a unit is never its own receiver.
     units = pd.unique(pd.concat([own["sender"], own["receiver"]]))

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.points import scored_points, word_rows
-from pipeline_lib.figures.style import QUIET, model_colours, model_name, model_order, new_figure, styled
+from pipeline_lib.figures.style import QUIET, model_colours, model_name, model_order, new_figure, panel_grid, styled
 
 CAPTION = (
     "How well behaviour is decoded from each model's rates on the test part, by a readout fitted to the training part: "
@@ -52,10 +52,7 @@ def draw(table: pd.DataFrame) -> Figure:
     columns = min(3, len(targets))
     lines = -(-len(targets) // columns)
     figure = new_figure({1: "single", 2: "wide"}.get(columns, "double"), lines * (len(models) * 5.0 + 16))
-    grid = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
-    for place, axes in enumerate(grid):
-        axes.set_visible(place < len(targets))
-    for axes, target in zip(grid, targets, strict=False):
+    for axes, target in zip(panel_grid(figure, len(targets), columns, sharey=True), targets, strict=True):
         of = table[table["target"] == target]
         for row, model in enumerate(models):
             points = of[of["model"] == model]

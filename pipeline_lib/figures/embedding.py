@@ -26,7 +26,7 @@ def principal_components(values: np.ndarray, dimensions: int = 3) -> tuple[np.nd
     return scores, variance / variance.sum() if variance.sum() > 0 else variance
 
 
-def tsne(points: np.ndarray, perplexity: float = PERPLEXITY, iterations: int = ITERATIONS) -> np.ndarray:
+def tsne(points: np.ndarray) -> np.ndarray:
     """Places (rows, 2) in which near `points` (rows, features) stay near (van der Maaten & Hinton 2008, exact).
 
     For a few hundred rows: all pairs are held. It begins from the first two principal components, so the same points
@@ -41,12 +41,12 @@ def tsne(points: np.ndarray, perplexity: float = PERPLEXITY, iterations: int = I
     rows = len(points)
     if rows < 4:
         return principal_components(points, 2)[0]
-    alike = _neighbour_chances(points, min(perplexity, (rows - 1) / 3))
+    alike = _neighbour_chances(points, min(PERPLEXITY, (rows - 1) / 3))
     start, _ = principal_components(points, 2)
     placed = start / max(float(start[:, 0].std()), 1e-12) * 1e-4
     step, gains = np.zeros_like(placed), np.ones_like(placed)
     rate = max(rows / 12.0, 50.0)
-    for iteration in range(iterations):
+    for iteration in range(ITERATIONS):
         closeness = 1 / (1 + _squared_distances(placed))
         np.fill_diagonal(closeness, 0)
         pull = (alike * (12 if iteration < EARLY else 1) - closeness / closeness.sum()) * closeness

@@ -1,5 +1,6 @@
 """What of a large recording a figure shows: some units, and not every bin."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ import pandas as pd
 
 from pipeline_lib.clock import TICKS_PER_SECOND, to_ticks
 from pipeline_lib.evaluation.truth import window_means
+from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.recording import Truth
 
 if TYPE_CHECKING:
@@ -15,10 +17,18 @@ if TYPE_CHECKING:
     from pipeline_lib.trains.store import Trains
 
 
-def truth_of(recording: Path | str) -> Truth | None:
-    """What the simulator of a recording knows; None for a real one."""
+def truth_of(recording: Path | str, names: Collection[str]) -> Truth:
+    """Those of the named arrays that the simulator of a recording knows; nothing for a real one."""
     path = Path(recording) / "truth.zarr"
-    return Truth.read(path) if path.is_dir() else None
+    return Truth.read(path, names) if path.is_dir() else Truth({}, {})
+
+
+def tested_windows(split: "Split", session: str) -> pd.DataFrame:
+    """The windows of a session in the test part; NothingToDrawError where there are none."""
+    windows = split.part(session, "test")
+    if len(windows) == 0:
+        raise NothingToDrawError(f"Session {session} has no window in the test part.")
+    return windows
 
 
 def describe_units(trains: "Trains", split: "Split") -> tuple[np.ndarray, np.ndarray, np.ndarray]:

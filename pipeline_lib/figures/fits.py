@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -107,27 +108,21 @@ class Fit:
 
     def coupling(self, session: str) -> Coupling | None:
         """Couplings of a session, or None where the model has none."""
-        import zarr
-
         group = self._group()
         if f"{session}/couplings" not in group:
             return None
-        strength, filters = group[f"{session}/couplings/strength"], group[f"{session}/couplings/filters"]
-        assert isinstance(strength, zarr.Array) and isinstance(filters, zarr.Array)
-        bin_size = group[f"{session}/couplings"].attrs.get("bin_size", group.attrs["bin_size"])
-        return Coupling(np.asarray(strength[:]), np.asarray(filters[:]), float(bin_size))
+        found = group[f"{session}/couplings"]
+        bin_size = found.attrs.get("bin_size", group.attrs["bin_size"])
+        return Coupling(found["strength"][:], found["filters"][:], float(bin_size))
 
     def _windows(self, session: str, name: str) -> Prediction | None:
-        import zarr
-
         group = self._group()
         if f"{session}/{name}" not in group:
             return None
-        values, sample = group[f"{session}/{name}"], group[f"{session}/sample"]
-        assert isinstance(values, zarr.Array) and isinstance(sample, zarr.Array)
-        return Prediction(np.asarray(values[:]), np.asarray(sample[:]), float(group.attrs["bin_size"]))
+        values, sample = group[f"{session}/{name}"][:], group[f"{session}/sample"][:]
+        return Prediction(values, sample, float(group.attrs["bin_size"]))
 
-    def _group(self) -> "zarr.Group":  # type: ignore[name-defined]  # noqa: F821
+    def _group(self) -> Any:
         import zarr
 
         path = self.directory / "predictions.zarr"
@@ -160,6 +155,9 @@ def fit_tables(recording: Path | str, fits: Sequence[Path | str], name: str) -> 
     return found
 
 
-def first_with(fits: Sequence[Path | str], name: str) -> Fit | None:
-    """The first fit that wrote the table `name`, in the order of models; None where none did."""
-    return next((fit for fit in first_seeds(fits).values() if fit.has_table(name)), None)
+def first_with(fits: Sequence[Path | str], name: str, otherwise: str) -> Fit:
+    """The first fit that wrote the table `name`, in the order of models; NothingToDrawError `otherwise`."""
+    fit = next((fit for fit in first_seeds(fits).values() if fit.has_table(name)), None)
+    if fit is None:
+        raise NothingToDrawError(otherwise)
+    return fit

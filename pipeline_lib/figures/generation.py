@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.figures.excerpts import tested_windows
 from pipeline_lib.figures.fits import first_with
 from pipeline_lib.figures.style import (
     INK,
@@ -44,19 +44,18 @@ def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> p
 
     Raises
     ------
-    NothingToDrawError : no model has generated spikes (`rollouts` of the Neuroformer).
+    NothingToDrawError : no model has generated spikes (`rollouts` of the Neuroformer), or the session has no test
+        window.
     """
     from pipeline_lib.trains.binning import bin_windows
     from pipeline_lib.trains.splits import Split
     from pipeline_lib.trains.store import Trains
 
     recorded, parts = Trains.open(trains), Split.read(split)
-    fit = first_with(fits, "generated")
-    if fit is None:
-        raise NothingToDrawError("No model has generated spikes: set `rollouts` of the Neuroformer.")
+    fit = first_with(fits, "generated", "No model has generated spikes: set `rollouts` of the Neuroformer.")
     generated, statistics = (fit.table(name, recorded.session) for name in ("generated", "statistics"))
     spikes = generated[generated["rollout"] == 0]
-    samples = parts.part(recorded.session, "test")
+    samples = tested_windows(parts, recorded.session)
     bins, seconds = int(samples["bins"].max()), parts.bin_size / 1000
     shown = samples.iloc[: max(1, round(SHOWN_SECONDS / (bins * seconds)))]
     heldin = np.setdiff1d(np.arange(recorded.n_units), parts.heldout[recorded.session])

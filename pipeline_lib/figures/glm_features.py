@@ -36,15 +36,9 @@ def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     table = table[table["column"].isin(shown)]
     groups = {name: name.split(",")[0].split("[")[0] for name in shown}
     rows = {name: row for row, name in enumerate(shown)}
-    return pd.DataFrame(
-        {
-            "row": table["column"].map(rows),
-            "column": table["column"],
-            "group": table["column"].map(groups),
-            "time": table["time"],
-            "value": table["value"],
-        }
-    ).sort_values(["row", "time"], ignore_index=True)
+    placed = table.assign(row=table["column"].map(rows), group=table["column"].map(groups))
+    placed = placed.sort_values(["row", "time"], ignore_index=True)
+    return placed[["row", "column", "group", "time", "value"]]
 
 
 @styled

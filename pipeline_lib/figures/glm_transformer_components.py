@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from pipeline_lib.clock import TICKS_PER_MS
 from pipeline_lib.evaluation.truth import window_means
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.excerpts import truth_of
-from pipeline_lib.figures.glm_transformer_fit import coupled_fit, matched, test_windows
+from pipeline_lib.figures.glm_transformer_fit import coupled_fit, matched, name_lines, test_windows
 from pipeline_lib.figures.style import INK, MODEL_COLOURS, QUIET, new_figure, panel_title, styled
 from pipeline_lib.recording import read_description
 
@@ -40,8 +39,8 @@ def data(recording: Path | str, split: Path | str, fits: Sequence[Path | str]) -
     NothingToDrawError : no simulated input is known, or no fit was made with `components: true`.
     """
     fit, session = coupled_fit(fits), str(read_description(recording)["session"])
-    truth = truth_of(recording)
-    if truth is None or not set(PARTS.values()) <= set(truth.arrays):
+    truth = truth_of(recording, PARTS.values())
+    if not set(PARTS.values()) <= set(truth.arrays):
         raise NothingToDrawError(f"Nobody knows the true inputs of {session}.")
     windows = test_windows(fit, split, session, [f"log_rate_{part}" for part in PARTS])
     if len(windows.extras) < len(PARTS):
@@ -105,6 +104,5 @@ def draw(table: pd.DataFrame) -> Figure:
         row[2].set(
             xlabel="Units", ylabel="Correlation", xlim=(-0.5, 0.5), xticks=[], ylim=(min(0, *scores, 0) - 0.02, 1.04)
         )
-    handles = [Line2D([], [], color=INK, label="injected"), Line2D([], [], color=colour, label="GLM-Transformer")]
-    figure.legend(handles=handles, loc="outside upper right", ncols=2)
+    name_lines(figure, "injected")
     return figure

@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.style import model_colours, model_name, model_order, new_figure, styled
+from pipeline_lib.figures.style import model_colours, model_key, model_order, new_figure, styled
 
 CAPTION = (
     "Share of the variance of log-rates (test windows, own history left out) that coupling between populations makes "
@@ -57,7 +56,7 @@ def draw(table: pd.DataFrame) -> Figure:
     tilted = max(map(len, ticks)) * len(ticks) > 60
     axes.set_xticks(range(len(cohorts)), ticks, rotation=30 if tilted else 0, ha="right" if tilted else "center")
     axes.axhline(0, color="black", lw=0.4)
-    handles = [Line2D([], [], marker="o", ls="", ms=3, color=colours[each], label=model_name(each)) for each in models]
+    handles = model_key(models, marker="o", linestyle="", ms=3)
     figure.legend(handles=handles, loc="outside upper right", ncols=min(len(models), 3))
     return figure
 

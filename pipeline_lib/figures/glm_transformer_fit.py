@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.figures.excerpts import tested_windows
 from pipeline_lib.figures.fits import Fit, first_with
+from pipeline_lib.figures.style import INK, MODEL_COLOURS
 from pipeline_lib.trains.splits import Split
 
 
@@ -27,21 +30,25 @@ class Windows:
 
 def coupled_fit(fits: Sequence[Path | str]) -> Fit:
     """The first fit that has couplings of populations; NothingToDrawError where none has."""
-    fit = first_with(fits, "area_filters")
-    if fit is None:
-        raise NothingToDrawError("No GLM-Transformer with couplings was fitted here.")
-    return fit
+    return first_with(fits, "area_filters", "No GLM-Transformer with couplings was fitted here.")
 
 
 def test_windows(fit: Fit, split: Path | str, session: str, extras: Sequence[str]) -> Windows:
-    """The test windows of a session, with those of `extras` that the fit has."""
+    """The test windows of a session, with those of `extras` that the fit has; NothingToDrawError without windows."""
     parts = Split.read(split)
-    samples = parts.part(session, "test")
+    samples = tested_windows(parts, session)
     rows, known = samples.index.to_numpy(), set(fit.extras(session))
     found = {name: fit.extra(session, name).of(rows) for name in extras if name in known}
     latents = fit.latents(session)
     assert latents is not None, "a fit with couplings of populations has latents"
     return Windows(samples, parts.bin_ticks, found, latents.of(rows))
+
+
+def name_lines(figure: Figure, truth: str) -> None:
+    """A legend of the black lines, which are the `truth`, and of those of the model."""
+    colours = {truth: INK, "GLM-Transformer": MODEL_COLOURS["glm_transformer"]}
+    handles = [Line2D([], [], color=colour, label=label) for label, colour in colours.items()]
+    figure.legend(handles=handles, loc="outside upper right", ncols=2)
 
 
 def matched(fitted: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, float]:

@@ -7,14 +7,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from pipeline_lib.clock import TICKS_PER_MS
 from pipeline_lib.evaluation.truth import window_means
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.excerpts import truth_of
 from pipeline_lib.figures.fits import Fit
-from pipeline_lib.figures.glm_transformer_fit import coupled_fit, matched, test_windows
+from pipeline_lib.figures.glm_transformer_fit import coupled_fit, matched, name_lines, test_windows
 from pipeline_lib.figures.style import INK, MODEL_COLOURS, QUIET, new_figure, panel_title, styled
 from pipeline_lib.recording import Truth, read_description
 
@@ -47,8 +46,8 @@ def data(recording: Path | str, split: Path | str, fits: Sequence[Path | str]) -
     NothingToDrawError : the truth of this recording is not of that form.
     """
     fit, session = coupled_fit(fits), str(read_description(recording)["session"])
-    truth = truth_of(recording)
-    if truth is None or not set(TRUTHS) <= set(truth.arrays) or not truth.arrays["coupling"].any():
+    truth = truth_of(recording, TRUTHS)
+    if not set(TRUTHS) <= set(truth.arrays) or not truth.arrays["coupling"].any():
         raise NothingToDrawError(f"{session} is not a simulation of the GLM-Transformer's own form with coupling.")
     units = pd.read_parquet(Path(recording) / "units.parquet", columns=["unit_id", "population"])
     rows = _coupling_rows(fit, session, truth, units["population"].to_numpy(str))
@@ -164,9 +163,7 @@ def draw(table: pd.DataFrame) -> Figure:
         panel_title(axes, letter, f"{TITLES[item]}, {said}")
         axes.set(xlabel=labels[item][0], ylabel=labels[item][1])
         axes.axhline(0, color=QUIET, lw=0.4, zorder=0)
-    colour = MODEL_COLOURS["glm_transformer"]
-    handles = [Line2D([], [], color=INK, label="truth"), Line2D([], [], color=colour, label="GLM-Transformer")]
-    figure.legend(handles=handles, loc="outside upper right", ncols=2)
+    name_lines(figure, "truth")
     return figure
 
 

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from pipeline_lib.clock import TICKS_PER_SECOND
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.embedding import principal_components, tsne
-from pipeline_lib.figures.excerpts import coarsen_trials, time_label
+from pipeline_lib.figures.excerpts import coarsen_trials, tested_windows, time_label
 from pipeline_lib.figures.fits import Fit, first_seeds
 from pipeline_lib.figures.style import (
     FAINT,
@@ -66,9 +66,7 @@ def data(split: Path | str, trains: Path | str, fits: Sequence[Path | str]) -> p
     from pipeline_lib.trains.splits import Split
 
     parts, session = Split.read(split), str(read_manifest(trains)["session"])
-    test = parts.part(session, "test")
-    if len(test) == 0:
-        raise NothingToDrawError(f"Session {session} has no window in the test part.")
+    test = tested_windows(parts, session)
     found = {model: _trajectories(fit, session, test) for model, fit in first_seeds(fits).items()}
     moving = {model: each for model, each in found.items() if each is not None}
     chosen = sorted(moving, key=lambda model: (moving[model][0] != "latents", -list(moving).index(model)))

@@ -10,7 +10,7 @@ from pipeline_lib.evaluation.bootstrap import interval
 
 EXACT = 12
 """Up to this many sessions all signs are tried; beyond, `DRAWS` at random."""
-DRAWS = 10_000
+DRAWS, RESAMPLES = 10_000, 4_000
 LEAST_FOR_INTERVAL = 5
 """Sessions below which a bootstrap over them says nothing."""
 
@@ -30,7 +30,7 @@ def by_session(scores: pd.DataFrame) -> pd.DataFrame:
     return fullest.groupby("session").mean().combine_first(scores.groupby("session").mean())
 
 
-def sign_flip_p(differences: np.ndarray, seed: int = 0) -> float:
+def sign_flip_p(differences: np.ndarray) -> float:
     """Two-sided p-value that the mean of paired `differences` (sessions,) is 0, by flipping their signs.
 
     If neither model is better, each session's difference might as well have had the other sign; p is the share of
@@ -47,13 +47,13 @@ def sign_flip_p(differences: np.ndarray, seed: int = 0) -> float:
     if n <= EXACT:
         signs = np.array(list(itertools.product((1.0, -1.0), repeat=n)))
     else:
-        drawn = np.random.default_rng(seed).choice((1.0, -1.0), size=(DRAWS - 1, n))
+        drawn = np.random.default_rng(0).choice((1.0, -1.0), size=(DRAWS - 1, n))
         signs = np.concatenate([np.ones((1, n)), drawn])  # the one found counts too: p is never 0
     means = np.abs(signs @ differences) / n
     return float(np.mean(means >= abs(differences.mean()) * (1 - 1e-12)))
 
 
-def bootstrap_interval(differences: np.ndarray, seed: int = 0, draws: int = 4000) -> tuple[float, float]:
+def bootstrap_interval(differences: np.ndarray) -> tuple[float, float]:
     """95 % interval of the mean of `differences` (sessions,), sessions drawn anew; NaN for fewer than five.
 
     See `pipeline_lib.evaluation.bootstrap.interval`, which makes up for there being few.
@@ -65,7 +65,7 @@ def bootstrap_interval(differences: np.ndarray, seed: int = 0, draws: int = 4000
     n = len(differences)
     if n < LEAST_FOR_INTERVAL:
         return float("nan"), float("nan")
-    means = differences[np.random.default_rng(seed).integers(0, n, (draws, n))].mean(axis=1)
+    means = differences[np.random.default_rng(0).integers(0, n, (RESAMPLES, n))].mean(axis=1)
     return interval(means, n)
 
 

@@ -1,5 +1,6 @@
 """Points in rows: scores and costs of models or stages, each row named by words."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,32 @@ def side_by_side(count: int) -> np.ndarray:
     [-0.5, 0.12, -0.26]
     """
     return (np.arange(count) * 0.618) % 1 - 0.5
+
+
+Row = tuple[str, str, float]
+"""Block, model ("" for the heading of the block), place on the axis."""
+
+
+def rows_in_blocks(blocks: Sequence[str], models: Sequence[str]) -> list[Row]:
+    """A row a model in each block, below the heading of the block where it has a name.
+
+    >>> rows_in_blocks(["day1"], ["glm", "ndt"])
+    [('day1', '', 0.0), ('day1', 'glm', 1.0), ('day1', 'ndt', 2.0)]
+    """
+    rows: list[Row] = []
+    for number, block in enumerate(blocks):
+        names = ["", *models] if block else models
+        rows += [(block, model, number * (len(models) + 1.5) + k) for k, model in enumerate(names)]
+    return rows
+
+
+def name_rows(axes: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
+    """Write the names of rows beside them, headings in bold."""
+    places = [place for _, _, place in rows]
+    axes.set_yticks(places, names)
+    axes.set_ylim(max(places) + 0.7, -0.7)
+    for label, (_, model, _) in zip(axes.get_yticklabels(), rows, strict=True):
+        label.set_fontweight("normal" if model else "bold")
 
 
 def word_rows(axes: Axes) -> None:

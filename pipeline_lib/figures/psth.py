@@ -12,16 +12,7 @@ from pipeline_lib.clock import TICKS_PER_SECOND
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.excerpts import coarsen_trials, describe_units, example_units, time_label
 from pipeline_lib.figures.fits import first_seeds
-from pipeline_lib.figures.style import (
-    INK,
-    QUIET,
-    model_colours,
-    model_line,
-    model_name,
-    model_order,
-    new_figure,
-    styled,
-)
+from pipeline_lib.figures.style import INK, QUIET, model_colours, model_key, model_line, model_order, new_figure, styled
 from pipeline_lib.figures.units import shortened, unit_title
 
 CAPTION = (
@@ -128,7 +119,7 @@ def draw(table: pd.DataFrame) -> Figure:
                 axes.set_ylabel(f"{shortened(condition) or 'All trials'}\nn = {trials}\nRate (spikes/s)")
     for axes in grid[0]:  # after all conditions are drawn: they share the axis
         axes.set_ylim(bottom=0)
-    handles = [Line2D([], [], label=model_name(model), **model_line(model, colours[model])) for model in models]
     measured_line = Line2D([], [], color=INK, lw=0.8, label="Measured, mean \u00b1 s.e.m.")
-    figure.legend(handles=[measured_line, *handles], loc="outside lower center", ncols=min(7, 1 + len(handles)))
+    handles = [measured_line, *model_key(models)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(7, len(handles)))
     return figure

@@ -12,8 +12,14 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
 from pipeline_lib.clock import TICKS_PER_SECOND
-from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.excerpts import coarsen, describe_units, example_units, time_label, true_rates
+from pipeline_lib.figures.excerpts import (
+    coarsen,
+    describe_units,
+    example_units,
+    tested_windows,
+    time_label,
+    true_rates,
+)
 from pipeline_lib.figures.fits import first_seeds
 from pipeline_lib.figures.style import (
     HIDDEN,
@@ -26,6 +32,7 @@ from pipeline_lib.figures.style import (
     model_name,
     model_order,
     new_figure,
+    panel_grid,
     panel_title,
     rate_map,
     region_colours,
@@ -82,9 +89,7 @@ def data(
     from pipeline_lib.trains.store import Trains
 
     store, parts = Trains.open(Path(trains)), Split.read(Path(split))
-    test = parts.part(store.session, "test")
-    if len(test) == 0:
-        raise NothingToDrawError(f"Session {store.session} has no window in the test part.")
+    test = tested_windows(parts, store.session)
     starts = test["start_tick"].to_numpy()
     stops = starts + test["bins"].to_numpy() * parts.bin_ticks
     spikes = np.searchsorted(store.ticks, stops) - np.searchsorted(store.ticks, starts)
@@ -236,10 +241,8 @@ def _traces(
     models = _truth_first(traces["model"].unique())
     colours = model_colours(model for model in models if model != TRUTH)
     lines = {model: TRUE_LINE if model == TRUTH else model_line(model, colours[model]) for model in models}
-    grid = part.subplots(-(-len(units) // 2), 2, sharex=True, squeeze=False)
-    for place, axes in enumerate(grid.ravel()):
-        axes.set_visible(place < len(units))
-    for (place, unit), axes in zip(enumerate(units.itertuples()), grid.ravel(), strict=False):
+    grid = panel_grid(part, len(units), 2, sharex=True)
+    for place, (unit, axes) in enumerate(zip(units.itertuples(), grid, strict=True)):
         own = traces[traces["unit"] == unit.unit]
         top = max(float(own["value"].max()), 1e-3)
         for begin, length in hidden.loc[hidden["unit"] == unit.unit, ["time", "value"]].to_numpy():

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from pipeline_lib.clock import TICKS_PER_SECOND
 from pipeline_lib.figures import NothingToDrawError
@@ -16,8 +15,8 @@ from pipeline_lib.figures.style import (
     FAINT,
     log_axis,
     model_colours,
+    model_key,
     model_line,
-    model_name,
     model_order,
     new_figure,
     panel_title,
@@ -90,10 +89,8 @@ def draw(table: pd.DataFrame) -> Figure:
             axes.set_xlabel(label)
             panel_title(axes, "abcd"[2 * place + side], PANELS[kind])
         grid[place, 0].set_ylabel("Bits per spike")
-    colours = model_colours(models)
     joined = table.groupby(["session", "model", "scored"]).size().max() > 1
-    lines = {model: model_line(model, colours[model]) | ({} if joined else {"linestyle": ""}) for model in models}
-    handles = [Line2D([], [], **line, marker="o", ms=3, label=model_name(model)) for model, line in lines.items()]
+    handles = model_key(models, marker="o", ms=3, **({} if joined else {"linestyle": ""}))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(7, len(handles)))
     return figure
 

@@ -10,16 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.points import scored_points, side_by_side, word_rows
-from pipeline_lib.figures.style import (
-    QUIET,
-    model_colours,
-    model_name,
-    model_order,
-    new_figure,
-    panel_title,
-    styled,
-)
+from pipeline_lib.figures.points import Row, name_rows, rows_in_blocks, scored_points, side_by_side, word_rows
+from pipeline_lib.figures.style import QUIET, model_colours, model_name, model_order, new_figure, panel_title, styled
 
 CAPTION = (
     "Bits per spike on the test part, pooled over units: how much better each model predicts the measured spikes than "
@@ -83,10 +75,9 @@ def draw(table: pd.DataFrame) -> Figure:
     if headings.nunique() <= MOST_COHORTS:
         table = table.assign(session=headings)
     sessions = table["session"].astype(str).drop_duplicates().tolist()
-    rows = _rows_of_sessions(sessions, shown) if len(sessions) <= MOST_COHORTS else _rows_of_models(shown)
-    last = max(place for _, _, place in rows)
+    rows = rows_in_blocks(sessions if len(sessions) <= MOST_COHORTS else [""], shown)
     legend_rows = -(-len(models) // 2)
-    figure = new_figure("double", last * 3.7 + 16 + legend_rows * 3.2)
+    figure = new_figure("double", rows[-1][2] * 3.7 + 16 + legend_rows * 3.2)
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for place, (axes, units) in enumerate(zip(grid, panels, strict=True)):
         of_units = table[table["units"] == units]
@@ -97,11 +88,8 @@ def draw(table: pd.DataFrame) -> Figure:
         panel_title(axes, "ab"[place], PANELS[units])
         axes.set_xlabel(f"Bits per spike (0: {NULL_NAME})")
         axes.axvline(0, color=QUIET, lw=0.6, zorder=0)
-        axes.set_ylim(last + 0.7, -0.7)
         word_rows(axes)
-    grid[0].set_yticks([place for _, _, place in rows], [_row_name(session, model) for session, model, _ in rows])
-    for label, (_, model, _) in zip(grid[0].get_yticklabels(), rows, strict=True):
-        label.set_fontweight("normal" if model else "bold")
+    name_rows(grid[0], rows, [_row_name(session, model) for session, model, _ in rows])
     point: dict[str, Any] = {"marker": "o", "ms": 3.5, "ls": ""}
     labels = {model: f"{model_name(model)}: sees {sees[model]}" for model in models}
     handles = [Line2D([], [], color=colours[model], label=label, **point) for model, label in labels.items()]
@@ -118,20 +106,6 @@ def _headings(table: pd.DataFrame) -> pd.Series:
 
 LIKELIHOOD = ": likelihood"
 """What follows the name of a model in the row of its `TOKENS`."""
-Row = tuple[str, str, float]
-"""Session, model ("" for the session's heading), place on the axis."""
-
-
-def _rows_of_sessions(sessions: list[str], models: list[str]) -> list[Row]:
-    rows: list[Row] = []
-    for block, session in enumerate(sessions):
-        top = block * (len(models) + 1.5)
-        rows += [(session, "", top), *((session, model, top + 1 + k) for k, model in enumerate(models))]
-    return rows
-
-
-def _rows_of_models(models: list[str]) -> list[Row]:
-    return [("", model, float(place)) for place, model in enumerate(models)]
 
 
 def _row_name(session: str, model: str) -> str:

@@ -26,6 +26,7 @@ from pipeline_lib.figures.unit_quality import LEAST_RATE, QUALITIES, draw_qualit
 from pipeline_lib.figures.units import draw_hidden, name_regions, region_blocks, unit_order
 from pipeline_lib.recording import read_description
 from pipeline_lib.sources.candidates import EXCERPT, excerpt
+from pipeline_lib.sources.presence import presence, while_present
 
 CAPTION = (
     "The session as the models see it. (a) Spikes of a few seconds from the middle of the session, units grouped by "
@@ -49,7 +50,7 @@ def data(recording: Path | str) -> pd.DataFrame:
     it), "hidden" (time and value = start and length of what was not observed of a unit), "left out" (time, region and
     row of the raster: spikes of a unit that the selection left out, and one row without a time for each such unit, with
     its rate as value), "rate" (unit, region, value in spikes/s while it was observed), "course" (time = bin centre, s;
-    value = mean rate over the units observed, spikes/s; NaN where the bin was observed for less than half as long as
+    value = mean rate over the units observed, in spikes/s; NaN where the bin was observed for less than half as long as
     others), "trial" (time = start, s), "count" (region = what is counted, value = kept, of = before the selection) and,
     where the selection left units out, "rate before", "presence before" and "violations before" (value = middle of a
     bin of a histogram, spikes/s or %, kept and of = units kept, and all units, in the regions of which some were kept).
@@ -66,9 +67,11 @@ def data(recording: Path | str) -> pd.DataFrame:
     trials = pd.read_parquet(recording / "trials.parquet", columns=["start"])["start"].to_numpy(dtype=float)
     observed = np.array(about["observed"], dtype=float)
 
-    present = _present(recording, observed, len(regions))
+    own = recording / "unit_intervals.parquet"
+    present = presence(observed, pd.read_parquet(own) if own.exists() else None, len(regions))
+    seen = while_present(times, unit, present)
     seconds = np.array([np.diff(intervals).sum() for intervals in present])
-    rates = np.bincount(unit, minlength=len(regions)) / np.where(seconds > 0, seconds, np.nan)
+    rates = np.bincount(unit[seen], minlength=len(regions)) / np.where(seconds > 0, seconds, np.nan)
     others = _left_out(recording, regions)
     # Those left out of a region follow those that were kept of it.
     groups = np.concatenate([regions, others["region"].to_numpy() + " left out"])
@@ -87,7 +90,7 @@ def data(recording: Path | str) -> pd.DataFrame:
         _hidden(present, shown, start, stop),
         _spikes_left_out(others, start, stop),
         pd.DataFrame({"panel": "rate", "unit": np.arange(len(regions)), "value": rates}),
-        _course(times, observed, present, float(about["duration"])),
+        _course(times[seen], observed, present, float(about["duration"])),
         pd.DataFrame({"panel": "trial", "time": trials}),
         _counts(about["counts"], len(regions), len(times), len(trials)),
         *quality_histograms(recording),
@@ -114,15 +117,6 @@ def _spikes_left_out(units: pd.DataFrame, start: float, stop: float) -> pd.DataF
     spikes = spikes.astype({"time": float})
     table = pd.concat([units.drop(columns="excerpt"), spikes[spikes["time"].between(start, stop)]], ignore_index=True)
     return table.assign(panel="left out")
-
-
-def _present(recording: Path, observed: np.ndarray, units: int) -> list[np.ndarray]:
-    """When each unit was observed, (intervals, 2) s: its own intervals, or the session's where it has none."""
-    path = recording / "unit_intervals.parquet"
-    if not path.exists():
-        return [observed] * units
-    own = {unit: rows[["start", "stop"]].to_numpy() for unit, rows in pd.read_parquet(path).groupby("unit")}
-    return [own.get(unit, observed) for unit in range(units)]
 
 
 def _hidden(present: list[np.ndarray], shown: np.ndarray, start: float, stop: float) -> pd.DataFrame:
@@ -202,9 +196,9 @@ def _raster(axes: Axes, spikes: pd.DataFrame, units: pd.DataFrame, left_out: pd.
 def _rates(axes: Axes, rates: pd.DataFrame, shown: list[str], regions: pd.Series) -> None:
     colours = region_colours(regions)
     for place, region in enumerate(shown):
-        values = rates.loc[rates["region"] == region, "value"].clip(lower=LEAST_RATE).to_numpy()
+        values = rates.loc[rates["region"] == region, "value"].dropna().clip(lower=LEAST_RATE)
         axes.plot(values, place + 0.6 * side_by_side(len(values)), "o", ms=2.0, color=colours[region], alpha=0.6, mew=0)
-        axes.vlines(np.median(values), place - 0.4, place + 0.4, color=INK, lw=1.2)
+        axes.vlines(values.median(), place - 0.4, place + 0.4, color=INK, lw=1.2)
     counts = rates["region"].value_counts()
     axes.set_yticks(range(len(shown)), [f"{region} ({counts[region]})" for region in shown])
     room = max(0.0, (FEW_REGIONS - len(shown)) / 2)  # one region alone would fill the panel

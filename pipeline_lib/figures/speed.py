@@ -1,7 +1,7 @@
 """What the run cost: time and memory of its jobs, by stage and model."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +54,8 @@ STAGES = {
 MEASURED = ("wall", "cpu", "memory", "gpu_memory", "gpu_use")
 
 
-def data(fits: Sequence[Path | str], benchmarks: Path | str) -> pd.DataFrame:
-    """A row a job.
+def data(fits: Sequence[Path | str], benchmarks: Path | str, jobs: Collection[str] | None = None) -> pd.DataFrame:
+    """A row a job: the `fits`, and of the folder `benchmarks`, which keeps those of former runs, `jobs` (None: all).
 
     Columns: stage ("fit" or a rule), model ("" but for fits), job, wall (s), cpu (s), memory (MB), device ("cpu",
     "cuda", or "" where it is not known), gpu_memory (MB) and gpu_use (per cent of the time), NaN without a GPU.
@@ -78,10 +78,10 @@ def data(fits: Sequence[Path | str], benchmarks: Path | str) -> pd.DataFrame:
             }
             job = f"{fit.cohort}/{fit.model}/seed{fit.seed}"
             rows.append({"stage": "fit", "model": fit.model, "job": job, **cost, "device": about.get("device", "")})
-    folder = Path(benchmarks)
+    folder, asked = Path(benchmarks), None if jobs is None else set(jobs)
     for path in sorted(folder.glob("*/**/*.tsv")):
         stage, _, job = path.relative_to(folder).with_suffix("").as_posix().partition("/")
-        if stage != "fit":
+        if stage != "fit" and (asked is None or job in asked):
             measured = pd.read_csv(path, sep="\t", na_values="-").iloc[-1]
             cost = {"wall": measured["s"], "cpu": measured["cpu_time"], "memory": measured["max_rss"]}
             rows.append({"stage": stage, "model": "", "job": job, **cost, "device": ""})

@@ -5,6 +5,7 @@ is written. The same data gives the same bytes in every format.
 """
 
 import functools
+import string
 import textwrap
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +23,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
@@ -36,6 +39,8 @@ COLUMN_WIDTHS = {"single": 85.0, "wide": 120.0, "double": 178.0}
 PRINT_DPI = 300
 FONT_SIZE, SMALL_SIZE, LETTER_SIZE = 7.0, 6.0, 9.0
 """Points: of text, of numbers and notes, of the letters of panels."""
+LETTERS = string.ascii_lowercase
+"""Of panels, in their order."""
 LETTER_ROOM = 10.0
 """Points from a panel's letter to its title."""
 NOTICE_LETTERS = 58
@@ -44,26 +49,21 @@ NOTICE_LETTERS = 58
 INK, QUIET, FAINT, HIDDEN = "#1A1A1A", "#6E6E6E", "#D9D9D9", "#EDEDED"
 """Measured data and the truth; secondary text; separators and what was not fitted; what was not observed."""
 
-MODEL_COLOURS = {
-    "mean_rate": "#B4B4B4",
-    "psth": "#CC79A7",
-    "smoothing": "#56B4E9",
-    "gpfa": "#5E5E5E",
-    "reduced_rank": "#5A2BD1",
-    "glm": "#0072B2",
-    "glm_transformer": "#D55E00",
-    "lfads": "#009E73",
-    "ndt": "#E69F00",
-    "neuroformer": "#661150",
+MODELS: dict[str, tuple[str, str, Any]] = {
+    "mean_rate": ("Mean rate", "#B4B4B4", (0, (1, 1))),
+    "psth": ("PSTH", "#CC79A7", (0, (4, 1.2))),
+    "smoothing": ("Smoothing", "#56B4E9", (0, (5, 1, 1, 1))),
+    "gpfa": ("GPFA", "#5E5E5E", "-"),
+    "reduced_rank": ("Reduced rank", "#5A2BD1", (0, (3, 1, 1, 1, 1, 1))),
+    "glm": ("GLM", "#0072B2", "-"),
+    "glm_transformer": ("GLM-Transformer", "#D55E00", "-"),
+    "lfads": ("LFADS", "#009E73", "-"),
+    "ndt": ("NDT", "#E69F00", "-"),
+    "neuroformer": ("Neuroformer", "#661150", "-"),
 }
-"""Okabe and Ito's palette (2008), greys, and two more hues; black is kept for measured data, yellow is too pale."""
-MODEL_DASHES = {
-    "mean_rate": (0, (1, 1)),
-    "psth": (0, (4, 1.2)),
-    "smoothing": (0, (5, 1, 1, 1)),
-    "reduced_rank": (0, (3, 1, 1, 1, 1, 1)),
-}
-"""Baselines are dashed, so that a black-and-white print still tells them from the models."""
+"""Name, colour and line of each. Okabe and Ito's palette (2008), greys, and two more hues; black is kept for measured
+data, yellow is too pale. Baselines are dashed, so that a black-and-white print still tells them from the models."""
+MODEL_COLOURS = {model: colour for model, (_, colour, _) in MODELS.items()}
 SPARE_COLOURS = ("#AA4499", "#117733", "#882255", "#999933", "#332288", "#CC6677")
 """Tol's muted palette, for models a user adds."""
 REGION_COLOURS = ("#332288", "#CC6677", "#117733", "#DDAA33", "#4C9CCF", "#882255", "#44AA99", "#661100", "#AA4499")
@@ -148,12 +148,19 @@ def model_colours(models: Iterable[str]) -> dict[str, str]:
 
 def model_line(model: str, colour: str) -> dict[str, Any]:
     """Line properties of a model."""
-    return {"color": colour, "linestyle": MODEL_DASHES.get(model, "-")}
+    return {"color": colour, "linestyle": MODELS[model][2] if model in MODELS else "-"}
+
+
+def model_key(models: Iterable[str], **look: Any) -> list[Line2D]:
+    """What a legend shows of these models: their lines, changed by `look`, and their names."""
+    colours = model_colours(models)
+    lines = {model: model_line(model, colours[model]) | look for model in models}
+    return [Line2D([], [], label=model_name(model), **line) for model, line in lines.items()]
 
 
 def model_order(models: Iterable[str]) -> list[str]:
-    """Baselines first, then the models in the order of `MODEL_COLOURS`, then a user's own by name."""
-    known = list(MODEL_COLOURS)
+    """Baselines first, then the models in the order of `MODELS`, then a user's own by name."""
+    known = list(MODELS)
     return sorted(set(models), key=lambda model: (known.index(model) if model in known else len(known), model))
 
 
@@ -163,19 +170,7 @@ def model_name(model: str) -> str:
     >>> model_name("glm_transformer"), model_name("my_model")
     ('GLM-Transformer', 'my model')
     """
-    names = {
-        "mean_rate": "Mean rate",
-        "psth": "PSTH",
-        "smoothing": "Smoothing",
-        "gpfa": "GPFA",
-        "reduced_rank": "Reduced rank",
-        "glm": "GLM",
-        "glm_transformer": "GLM-Transformer",
-        "lfads": "LFADS",
-        "ndt": "NDT",
-        "neuroformer": "Neuroformer",
-    }
-    return names.get(model, model.replace("_", " "))
+    return MODELS[model][0] if model in MODELS else model.replace("_", " ")
 
 
 def region_colours(regions: Iterable[str]) -> dict[str, str]:
@@ -222,6 +217,18 @@ def stacked(figure: Figure, heights: Sequence[float]) -> list[SubFigure]:
     return [part for row in np.atleast_2d(parts) for part in row]
 
 
+def panel_grid(part: Figure | SubFigure, panels: int, columns: int, **look: Any) -> list[Axes]:
+    """So many panels row by row, `columns` of them a row; `look` as for `Figure.subplots`.
+
+    >>> len(panel_grid(new_figure("single", 40), panels=5, columns=3))
+    5
+    """
+    grid = part.subplots(-(-panels // columns), columns, squeeze=False, **look).ravel()
+    for axes in grid[panels:]:
+        axes.set_visible(False)
+    return list(grid[:panels])
+
+
 def log_axis(axis: Axis, values: Iterable[float]) -> None:
     """A logarithmic axis with plain numbers (0.1, 2, 5,000) over the finite `values` above 0, with a little room.
 
@@ -255,6 +262,11 @@ def panel_title(axes: Axes, letter: str, title: str, pad: float = SETTINGS["axes
     heading.set_transform(heading.get_transform() + ScaledTranslation(LETTER_ROOM / 72, 0, root.dpi_scale_trans))
     look: dict[str, Any] = {"fontsize": LETTER_SIZE, "fontweight": "bold", "annotation_clip": False}
     axes.annotate(letter, (0, 1), (0, pad), xycoords="axes fraction", textcoords="offset points", **look)
+
+
+def signed_image(axes: Axes, values: Any, limit: float, **look: Any) -> AxesImage:
+    """`values` (rows, columns) around 0 as cells, their colours between -limit and limit; `look` as for `imshow`."""
+    return axes.imshow(values, cmap=diverging_map(), vmin=-limit, vmax=limit, interpolation="nearest", **look)
 
 
 def colour_bar(image: ScalarMappable, axes: Axes | Iterable[Axes], label: str, **look: Any) -> Colorbar:

@@ -17,6 +17,9 @@ from pipeline_lib.sources.remote import MANIFEST
 FOLDERS = ("recording", "trains", "fits")
 """Needs whose declared file completes a folder, which is what the figure reads."""
 
+FOUND = ("benchmarks", "jobs")
+"""Needs that no rule declares: a folder that is read as it is found, and which jobs in it are of this plan."""
+
 Files = dict[str, str | list[str]]
 
 
@@ -108,16 +111,16 @@ class FigureFiles:
         """
         specs = [figure_spec(name) for name in names]
         if not of and not self.paths.folders:
-            files = {need for spec in specs for need in spec.needs if need != "benchmarks"}
+            files = {need for spec in specs for need in spec.needs if need not in FOUND}
             return {need: self._of_all[need] for need in {"metrics", *files & {"searches"}}}
-        return {need: self._file(need, spec.scope, of) for spec in specs for need in spec.needs if need != "benchmarks"}
+        return {need: self._file(need, spec.scope, of) for spec in specs for need in spec.needs if need not in FOUND}
 
     def arguments(self, name: str, of: str) -> Files:
         """What `make` wants: those files, and the folder where a file completes one."""
         spec, wanted = figure_spec(name), Files()
         for need in spec.needs:
-            if need == "benchmarks":
-                wanted[need] = self.paths.benchmark("any").rpartition("/")[0]
+            if need in FOUND:
+                wanted[need] = self._found[need]
                 continue
             given = self._file(need, spec.scope, of)
             wanted[need] = _read_as(need, given) if isinstance(given, str) else [_read_as(need, file) for file in given]
@@ -156,6 +159,15 @@ class FigureFiles:
         }
 
     @cached_property
+    def _found(self) -> Files:
+        """The folder of what Snakemake measured, and what the jobs of this plan are called in it."""
+        plan = self.plan
+        drawn = [f"{of}/{each.rule}" for each in self.sets for of in each.subjects]
+        fits = [f"{cohort}/{model}/seed{seed}" for cohort, model, seed in plan.fits]
+        jobs = ["all", *plan.config.simulations, *plan.sessions, *plan.cohorts, *fits, *self.of_all, *drawn]
+        return {"benchmarks": self.paths.benchmark("any").rpartition("/")[0], "jobs": jobs}
+
+    @cached_property
     def _known(self) -> dict[str, set[str]]:
         return {scope: set(self.subjects(scope)) for scope in ("session", "cohort")}
 
@@ -178,7 +190,7 @@ def _fits_suffice(name: str, fitted: Set[str]) -> bool:
 def caption_file(name: str) -> str:
     """Path of a file that holds the caption of a figure: Snakemake's report takes captions from files only."""
     path = Path(".snakemake", "captions", f"{name}.rst").absolute()
-    module = Path(__file__).parent.joinpath(*FIGURES[name].module.split(".")).with_suffix(".py")
+    module = Path(__file__).with_name(f"{FIGURES[name].module}.py")
     if not path.is_file() or path.stat().st_mtime < module.stat().st_mtime:
         with atomic_file(path) as part:
             part.write_text(FIGURES[name].caption)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -10,12 +11,22 @@ from matplotlib.lines import Line2D
 
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.fits import Fit
-from pipeline_lib.figures.style import QUIET, SMALL_SIZE, model_colours, model_name, model_order, new_figure, styled
+from pipeline_lib.figures.style import (
+    QUIET,
+    SMALL_SIZE,
+    model_colours,
+    model_name,
+    model_order,
+    new_figure,
+    panel_grid,
+    styled,
+)
 
 CAPTION = (
     "Loss of every fit as training went on, a panel a model, a line a session and seed; full lines are the training "
     "part, dashed ones the validation part where the model evaluates it. Look for curves that have flattened (one "
-    "that still falls was stopped early) and for validation curves that turn up (overfitting). Losses of different "
+    "that still falls was stopped early) and for validation curves that turn up (overfitting); where units are held "
+    "out, they count the others alone and lie lower. Losses of different "
     "models are in different units: compare shapes here, and scores in the model comparison. A GLM's curve falls in "
     "steps, one a penalty, and ends with the penalty that the validation part chose, whose training loss may be "
     "higher."
@@ -70,19 +81,13 @@ def draw(table: pd.DataFrame) -> Figure:
     columns = min(PANELS_A_ROW, len(models))
     rows = -(-len(models) // columns)
     figure = new_figure({1: "single", 2: "wide"}.get(columns, "double"), rows * ROW_HEIGHT + 6)
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for place, axes in enumerate(grid):
-        axes.set_visible(place < len(models))
-    for place, (model, axes) in enumerate(zip(models, grid, strict=False)):
+    for place, (model, axes) in enumerate(zip(models, panel_grid(figure, len(models), columns), strict=True)):
         curves = table[table["model"] == model].groupby(["cohort", "seed", "part"])
-        look = {
-            "color": colours[model],
-            "lw": 0.8 if len(curves) < 30 else 0.4,
-            "alpha": 0.75 if len(curves) < 30 else 0.3,
-        }
+        width, alpha = (0.8, 0.75) if len(curves) < 30 else (0.4, 0.3)
+        look: dict[str, Any] = {"color": colours[model], "lw": width, "alpha": alpha}
         for (_, _, part), curve in curves:
             dashes = "-" if part == "training" else (0, (3, 1.5))
-            alone = {"marker": "o", "ms": 1.5} if len(curve) < 12 else {}
+            alone: dict[str, Any] = {"marker": "o", "ms": 1.5} if len(curve) < 12 else {}
             axes.plot(curve["step"], curve["loss"], ls=dashes, **look, **alone)
         axes.set_title(model_name(model))
         axes.set_xlabel("Step")

@@ -16,11 +16,11 @@ from pipeline_lib.figures.style import (
     INK,
     QUIET,
     colour_bar,
-    diverging_map,
     log_axis,
     new_figure,
     panel_title,
     region_colours,
+    signed_image,
     stacked,
     styled,
 )
@@ -226,9 +226,7 @@ def _draw_course(axes: Axes, course: pd.DataFrame) -> None:
     centres = grid.columns.to_numpy(dtype=float)
     step = (centres[-1] - centres[0]) / max(len(centres) - 1, 1) / 2
     extent = (centres[0] - step, centres[-1] + step, len(grid) - 0.5, -0.5)
-    image = axes.imshow(
-        grid, aspect="auto", extent=extent, cmap=diverging_map(), vmin=-2, vmax=2, interpolation="nearest"
-    )
+    image = signed_image(axes, grid, 2, aspect="auto", extent=extent)
     axes.set(xlabel="Time in session (s)", ylabel="Units by region")
     name_regions(axes, region_blocks(course.drop_duplicates("row").sort_values("row")["region"].to_numpy()), 38)
     bar = colour_bar(image, axes, "Rate over the unit's mean", fraction=0.03, pad=0.015, aspect=20, extend="both")

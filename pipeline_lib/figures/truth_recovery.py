@@ -7,16 +7,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.points import scored_points, side_by_side, word_rows
-from pipeline_lib.figures.style import (
-    QUIET,
-    model_colours,
-    model_name,
-    model_order,
-    new_figure,
-    panel_title,
-    styled,
-)
+from pipeline_lib.figures.points import name_rows, rows_in_blocks, scored_points, side_by_side, word_rows
+from pipeline_lib.figures.style import QUIET, model_colours, model_name, model_order, new_figure, panel_title, styled
 from pipeline_lib.figures.units import shortened
 
 CAPTION = (
@@ -63,22 +55,14 @@ def draw(table: pd.DataFrame) -> Figure:
     models = model_order(table["model"].unique())
     sessions = table["session"].drop_duplicates().tolist()
     blocks = sessions if len(sessions) <= MOST_SESSIONS else [""]
-    heading = len(blocks) > 1 or blocks != [""]
-    places = {
-        (block, model): (k + heading) + number * (len(models) + 1.5)
-        for number, block in enumerate(blocks)
-        for k, model in enumerate(models)
-    }
-    names = {place: model_name(model) for (_, model), place in places.items()}
-    if heading:
-        names |= {number * (len(models) + 1.5): shortened(block, 24) for number, block in enumerate(blocks)}
+    rows = rows_in_blocks(blocks, models)
     panels = [kind for kind in PANELS if ((table["metric"] == kind[0]) & (table["units"] == kind[1])).any()]
-    figure = new_figure("double" if len(panels) > 1 else "wide", 3.7 * max(names) + 18)
+    figure = new_figure("double" if len(panels) > 1 else "wide", 3.7 * rows[-1][2] + 18)
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     colours = model_colours(models)
     for axes, letter, (metric, units) in zip(grid, "abc", panels, strict=False):
         own = table[(table["metric"] == metric) & (table["units"] == units)]
-        for (block, model), place in places.items():
+        for block, model, place in (row for row in rows if row[1]):
             chosen = own[(own["model"] == model) & ((own["session"] == block) | (block == ""))]
             heights = place + 0.5 * side_by_side(len(chosen)) * (len(chosen) > 1)
             scored_points(axes, chosen, heights, colours[model], FLOOR)
@@ -86,10 +70,7 @@ def draw(table: pd.DataFrame) -> Figure:
         axes.set(xlabel="R\u00b2 with the truth", xlim=(min(0.0, *_shown(table)) - 0.02, 1.0))
         axes.axvline(0, color=QUIET, lw=0.6, zorder=0)
         word_rows(axes)
-    grid[0].set_yticks(list(names), list(names.values()))
-    grid[0].set_ylim(max(names) + 0.7, -0.7)
-    for place, label in zip(names, grid[0].get_yticklabels(), strict=True):
-        label.set_fontweight("normal" if place in places.values() else "bold")
+    name_rows(grid[0], rows, [model_name(model) if model else shortened(block, 24) for block, model, _ in rows])
     return figure
 
 

@@ -1,6 +1,7 @@
 """Units along an axis: grouped by region, ordered by rate, the regions named beside them."""
 
 import itertools
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ POINT = 1 / 72 / MM
 """Millimetres in a point."""
 BAR = 2.0
 """Width of a region's bar, and its distance from the axis, in points."""
+COLUMN = re.compile(r"(?:(?<=^)|(?<= ))[^\s=]+=")
+"""What stands before a value in the name of a condition that several columns make."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,13 @@ def unit_title(unit: Any, region: Any, heldout: Any, between: str = ", ") -> str
 
 
 def shortened(name: str, length: int = 16) -> str:
-    """A name of at most `length` letters, with an ellipsis for what is left out."""
+    """A name of at most `length` letters, with an ellipsis for what is left out.
+
+    Of a condition of several columns (`side=left choice=right`) the columns go before any letter: cut off at its end,
+    conditions that differ in the last of them would be named alike.
+    """
+    if len(name) > length:
+        name = COLUMN.sub("", name)
     return name if len(name) <= length else name[: length - 1] + "\u2026"
 
 

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CACHE_TABLES = ("sessions.pqt", "datasets.pqt")
+
+T = TypeVar("T")
 
 
 class AlfSession:
@@ -33,21 +35,17 @@ class AlfSession:
             raise InputError(folder, "location", "no such folder", "a session folder, .../subject/date/number")
         self.folder = folder
         self.used: list[Path] = []
-        self._files: dict[str, Path] = {}
-        self._revisions: dict[str, str] = {}
-        for file in sorted(file for file in (folder / "alf").rglob("*") if file.is_file()):
-            parts = file.relative_to(folder).parts
-            dated = max((part.strip("#") for part in parts if part.startswith("#")), default="")
-            name = "/".join(part for part in parts if not part.startswith("#"))
-            if (revision is None or dated <= revision) and dated >= self._revisions.get(name, ""):
-                self._files[name], self._revisions[name] = file, dated
+        files = sorted(file for file in (folder / "alf").rglob("*") if file.is_file())
+        newest = newest_of(((file.relative_to(folder).as_posix(), file) for file in files), revision)
+        self._files = {name: file for name, (file, _) in newest.items()}
+        self._newest = max((dated for _, dated in newest.values()), default="")
         if not self._files:
             raise InputError(folder, "alf", "no dataset", "a session folder with ALF files in `alf`")
         self._sizes = _listed_sizes(folder.resolve())
 
     def newest_revision(self) -> str:
         """The newest revision any dataset is taken from, "" where there are none."""
-        return max(self._revisions.values(), default="")
+        return self._newest
 
     def has(self, name: str) -> bool:
         """Whether there is a dataset of this name."""
@@ -108,6 +106,19 @@ class AlfSession:
                 accepted = f"a table with it (here: {', '.join(map(str, table.columns))})"
                 raise InputError(path, f"column {column}", "no such column", accepted)
         return table
+
+
+def newest_of(datasets: Iterable[tuple[str, T]], revision: str | None) -> dict[str, tuple[T, str]]:
+    """Of `datasets` (path, anything) the newest revision that is not after `revision`, and which that is ("": none), by
+    path without revision."""
+    found: dict[str, tuple[T, str]] = {}
+    for path, dataset in datasets:
+        parts = path.split("/")
+        dated = max((part.strip("#") for part in parts if part.startswith("#")), default="")
+        name = "/".join(part for part in parts if not part.startswith("#"))
+        if (revision is None or dated <= revision) and (name not in found or dated >= found[name][1]):
+            found[name] = dataset, dated
+    return found
 
 
 def _listed_sizes(folder: Path) -> dict[str, int]:

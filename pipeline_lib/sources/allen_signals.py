@@ -7,10 +7,10 @@ import numpy as np
 from pipeline_lib.errors import InputError
 from pipeline_lib.sources import eye_tracking
 from pipeline_lib.sources.hdf import HdfFile
-from pipeline_lib.sources.signals import signal_table
+from pipeline_lib.sources.signals import signal_table, together
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from pipeline_lib.sources.signals import Signals
 
 RUNNING = "processing/running"
 SPEED = f"{RUNNING}/speed"
@@ -21,15 +21,11 @@ GROUPS = (RUNNING, "processing/licking", "processing/rewards", *eye_tracking.GRO
 """Where signals lie in the file."""
 
 
-def read_signals(
-    file: HdfFile, running: bool, eye: bool, licks: bool
-) -> "tuple[dict[str, pd.DataFrame], dict[str, int]]":
+def read_signals(file: HdfFile, running: bool, eye: bool, licks: bool) -> "Signals":
     """The signals that are asked for and there, by name, and by name how many samples were left out.
 
     `running` (cm/s); `pupil` and `gaze`, see `eye_tracking`; `licks` (1 at the time of each) and `rewards` (ml).
     """
-    signals: dict[str, pd.DataFrame] = {}
-    counts: dict[str, int] = {}
     found = []
     if running:
         found.append(read_running(file))
@@ -37,13 +33,10 @@ def read_signals(
         found.append(eye_tracking.read_eye(file))
     if licks:
         found += [_events(file, "licks", LICKS), _events(file, "rewards", REWARDS)]
-    for several, left_out in found:
-        signals |= several
-        counts |= left_out
-    return signals, counts
+    return together(found)
 
 
-def read_running(file: HdfFile) -> "tuple[dict[str, pd.DataFrame], dict[str, int]]":
+def read_running(file: HdfFile) -> "Signals":
     """The signal `running`, nothing where the file has none.
 
     A sample of Visual Coding lasts from its timestamp to its end time and is placed at its middle.
@@ -72,7 +65,7 @@ def read_running(file: HdfFile) -> "tuple[dict[str, pd.DataFrame], dict[str, int
     return {"running": table}, left_out
 
 
-def _events(file: HdfFile, name: str, path: str) -> "tuple[dict[str, pd.DataFrame], dict[str, int]]":
+def _events(file: HdfFile, name: str, path: str) -> "Signals":
     """Events as a signal: their times and, for rewards, their size; nothing where there was none."""
     if file.find(f"{path}/timestamps") is None:
         return {}, {}

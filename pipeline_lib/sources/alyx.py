@@ -85,7 +85,7 @@ def session(one: Any, identifier: str) -> dict[str, Any]:
         "details": {name: str(record[name]) for name in ("lab", "subject", "date", "number", "task_protocol")},
         "probes": dict(zip(names or [], map(str, pids or []), strict=True)),
         "datasets": [
-            {"id": str(dataset), "path": row.rel_path, "size": _size(row.file_size), "md5": row.hash or ""}
+            {"id": str(dataset), "path": row.rel_path, "size": size_of(row.file_size), "md5": row.hash or ""}
             for dataset, row in datasets.iterrows()
         ],
     }
@@ -107,7 +107,8 @@ def insertions(one: Any, **terms: Any) -> list[dict[str, str]]:
     ]
 
 
-def _size(value: Any) -> int | None:
+def size_of(value: Any) -> int | None:
+    """The size of a dataset, bytes, as tables hold it; None where it is missing."""
     import pandas as pd
 
     return None if pd.isna(value) else int(value)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from pipeline_lib.errors import InputError
 from pipeline_lib.sources.alyx import ask, has_login
 from pipeline_lib.sources.download import Downloader
-from pipeline_lib.sources.endpoints import Endpoints
 from pipeline_lib.sources.fetch_allen import behavior_file, behavior_manifest, coding_table
 from pipeline_lib.sources.ibl import GOOD
 from pipeline_lib.sources.ibl_release import RELEASE, insertions, public_tables, release_units, require
@@ -50,7 +49,7 @@ class Entry:
     comment: str
 
 
-def find_sessions(source: str, query: Query, data: Path, downloader: Downloader, endpoints: Endpoints) -> list[Entry]:
+def find_sessions(source: str, query: Query, data: Path, downloader: Downloader) -> list[Entry]:
     """The first `query.limit` sessions that fit, those with most in the region first; tables are kept in `data`.
 
     Raises
@@ -61,7 +60,7 @@ def find_sessions(source: str, query: Query, data: Path, downloader: Downloader,
     finders = {"allen": _coding, "allen-behavior": _behavior, "ibl": _ibl}
     if source not in finders:
         raise InputError("--source", "source", repr(source), ", ".join(SOURCES))
-    entries = finders[source](query, data, downloader, endpoints)
+    entries = finders[source](query, data, downloader)
     if not entries:
         raise InputError("sessions", source, "no session that fits", "less demanding terms")
     return entries[: query.limit or None]
@@ -75,11 +74,11 @@ def as_sheet(entries: Iterable[Entry]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _coding(query: Query, data: Path, downloader: Downloader, endpoints: Endpoints) -> list[Entry]:
+def _coding(query: Query, data: Path, downloader: Downloader) -> list[Entry]:
     import pandas as pd
 
     names = ["sessions.csv", *(["probes.csv", "channels.csv"] if query.region else [])]
-    files = downloader.fetch_all([coding_table(name, data, endpoints) for name in names])
+    files = downloader.fetch_all([coding_table(name, data, downloader) for name in names])
     tables = {item.file.path.stem: pd.read_csv(item.file.path) for item in files}
     sessions = tables["sessions"]
     place = files[0].file.path
@@ -101,11 +100,11 @@ def _coding(query: Query, data: Path, downloader: Downloader, endpoints: Endpoin
     ]
 
 
-def _behavior(query: Query, data: Path, downloader: Downloader, endpoints: Endpoints) -> list[Entry]:
+def _behavior(query: Query, data: Path, downloader: Downloader) -> list[Entry]:
     import pandas as pd
 
     folder = data / ALLEN["allen-behavior"][0]
-    manifest = json.loads(behavior_manifest(folder, downloader, endpoints).read_text())
+    manifest = json.loads(behavior_manifest(folder, downloader).read_text())
     path = folder / "ecephys_sessions.csv"
     downloader.fetch(behavior_file(manifest["metadata_files"]["ecephys_sessions"], path))
     sessions = pd.read_csv(path)
@@ -123,16 +122,16 @@ def _allen_entry(scheme: str, number: object, row: "pd.Series", query: Query, mo
     return Entry(f"s{number}", "allen", f"{scheme}:{number}", options, ", ".join(facts) + more * bool(query.region))
 
 
-def _ibl(query: Query, data: Path, downloader: Downloader, endpoints: Endpoints) -> list[Entry]:
+def _ibl(query: Query, data: Path, downloader: Downloader) -> list[Entry]:
     if has_login():
-        return _ibl_with_login(query, endpoints)
-    tables = public_tables(data / "ibl", query.release or RELEASE, downloader, endpoints)
+        return _ibl_with_login(query, downloader)
+    tables = public_tables(data / "ibl", query.release or RELEASE, downloader)
     sessions = tables["sessions"].sort_values(["date", "subject", "number"])
     sessions.index = sessions.index.astype(str)
     probes = insertions(tables).groupby("eid")["probe"].apply(list).to_dict()
     comments = dict.fromkeys(sessions.index, "")
     if query.region:
-        units = _good_units(query.region, data, downloader, endpoints)
+        units = _good_units(query.region, data, downloader)
         known = [eid for eid in units.index if eid in sessions.index]
         sessions = sessions.loc[known]
         comments = {eid: f", {units[eid]} good units in {query.region}" for eid in known}
@@ -143,9 +142,9 @@ def _ibl(query: Query, data: Path, downloader: Downloader, endpoints: Endpoints)
     return entries
 
 
-def _ibl_with_login(query: Query, endpoints: Endpoints) -> list[Entry]:
+def _ibl_with_login(query: Query, downloader: Downloader) -> list[Entry]:
     terms = {"atlas_acronym": query.region, "tag": query.release}
-    found = ask("insertions", {name: value for name, value in terms.items() if value}, endpoints)
+    found = ask("insertions", {name: value for name, value in terms.items() if value}, downloader.endpoints)
     probes: dict[str, list[str]] = {}
     for record in found:
         probes.setdefault(record["eid"], []).append(record["probe"])
@@ -163,12 +162,12 @@ def _ibl_entries(eid: str, probes: list[str], query: Query, comment: str) -> lis
     ]
 
 
-def _good_units(region: str, data: Path, downloader: Downloader, endpoints: Endpoints) -> "pd.Series":
+def _good_units(region: str, data: Path, downloader: Downloader) -> "pd.Series":
     """Good units of the Brain-Wide Map in a region by session (eid), most first."""
     import numpy as np
     from iblatlas.regions import BrainRegions
 
-    units = release_units(data / "ibl", ("eid", "acronym", "atlas_id", "label"), downloader, endpoints)
+    units = release_units(data / "ibl", ("eid", "acronym", "atlas_id", "label"), downloader)
     atlas = BrainRegions()
     units = units[require(units, "eid", "label")["label"] == GOOD]
     if "acronym" not in units:

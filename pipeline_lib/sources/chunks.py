@@ -18,9 +18,10 @@ import numpy as np
 from annotated_types import Gt
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.sources.intervals import merged
+from pipeline_lib.intervals import merged
 from pipeline_lib.sources.location import checksums, reading
 from pipeline_lib.sources.selection import UnitSelection, select
+from pipeline_lib.sources.spikes import spikes_of
 from pipeline_lib.sources.trials import ALL, trial_table
 
 if TYPE_CHECKING:
@@ -131,11 +132,8 @@ def read_chunk(chunk: Chunk) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(chunk.path, "table", f"shape {table.shape}", f"{shape}, units by bins, as the name says")
     if table.dtype.kind not in "bui" or (table.dtype.kind == "i" and table.min() < 0):
         raise InputError(chunk.path, "table", f"{table.dtype}, not counts", "counts of spikes, or True and False")
-    column, row = np.nonzero(table.T)
-    counts = table[row, column].astype(np.int64)
-    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    place = (within + 0.5) / np.repeat(counts, counts)
-    return chunk.first_bin + np.repeat(column, counts) + place, chunk.first_unit + np.repeat(row, counts)
+    (column, row), within = spikes_of(table.T)
+    return chunk.first_bin + column + within, chunk.first_unit + row
 
 
 def unit_intervals(chunks: list[Chunk]) -> np.ndarray:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline_lib.sources.digests import check_opens, differing, digests, matches_etag
+from pipeline_lib.sources.endpoints import Endpoints
 from pipeline_lib.sources.ledger import Ledger
 from pipeline_lib.sources.part import Origin, Part, owned_part
 from pipeline_lib.sources.progress import Progress, readable
@@ -82,7 +83,7 @@ class Stopped(Exception):
 
 
 class Downloader:
-    """What the downloads of a run share: patience, the ledger and accepted exceptions.
+    """What the downloads of a run share: patience, the ledger, accepted exceptions, and the servers of the sources.
 
     `accept` holds the SHA-256 of files to take although they do not match what is published: some published checksums
     are stale. Every such file is named on standard error and in the session's fetch.json. `shared` goes first.
@@ -94,10 +95,12 @@ class Downloader:
         network: Network | None = None,
         accept: Sequence[str] = (),
         shared: SharedDownloads | None = None,
+        endpoints: Endpoints | None = None,
     ) -> None:
         self.ledger = Ledger(ledger)
         self.shared = shared
         self.network = network or Network()
+        self.endpoints = endpoints or Endpoints.from_environment()
         self.accept = frozenset(value.lower() for value in accept)
         self._stopped = threading.Event()
 

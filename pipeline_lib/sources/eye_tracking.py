@@ -6,10 +6,10 @@ import numpy as np
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.sources.hdf import HdfFile
-from pipeline_lib.sources.signals import signal_table
+from pipeline_lib.sources.signals import known_signal, together
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from pipeline_lib.sources.signals import Signals
 
 FILTERED = "processing/filtered_gaze_mapping"
 RAW = "processing/raw_gaze_mapping"
@@ -19,7 +19,7 @@ TRACKED = "acquisition/EyeTracking"
 GROUPS = (FILTERED, RAW, "processing/eye_tracking", TRACKED)
 
 
-def read_eye(file: HdfFile) -> "tuple[dict[str, pd.DataFrame], dict[str, int]]":
+def read_eye(file: HdfFile) -> "Signals":
     """The signals `pupil` and `gaze`; nothing where the eye was not filmed.
 
     Visual Coding: `pupil` (area, cm2; half axes of the fitted ellipse, pixels) and `gaze` (x, y on the screen, deg);
@@ -32,8 +32,6 @@ def read_eye(file: HdfFile) -> "tuple[dict[str, pd.DataFrame], dict[str, int]]":
     mapping = next((path for path in (FILTERED, RAW) if file.find(f"{path}/pupil_area") is not None), None)
     if mapping is None:
         return {}, {}
-    signals: dict[str, pd.DataFrame] = {}
-    counts: dict[str, int] = {}
     area = file.floats(f"{mapping}/pupil_area/data")
     time = _times(file, mapping, "pupil_area")
     columns, names = [area], ["area"]
@@ -42,20 +40,16 @@ def read_eye(file: HdfFile) -> "tuple[dict[str, pd.DataFrame], dict[str, int]]":
         if len(fits) == len(area):
             columns += [fits[name].to_numpy(dtype=float) for name in ("width", "height")]
             names += ["width", "height"]
-    if np.isfinite(area).any():
-        signals["pupil"], left_out = signal_table("pupil", time, np.stack(columns, axis=1), file.path, mapping, names)
-        counts |= left_out
+    found = [known_signal("pupil", time, np.stack(columns, axis=1), file.path, mapping, names)]
     place = f"{mapping}/screen_coordinates_spherical"
     if file.find(place) is not None:
         gaze = file.floats(f"{place}/data", dimensions=2)[:, ::-1]  # the file holds y, then x
-        if np.isfinite(gaze).all(axis=1).any():
-            time = _times(file, mapping, "screen_coordinates_spherical")
-            signals["gaze"], left_out = signal_table("gaze", time, gaze, file.path, place, ("x", "y"))
-            counts |= left_out
-    return signals, counts
+        time = _times(file, mapping, "screen_coordinates_spherical")
+        found.append(known_signal("gaze", time, gaze, file.path, place, ("x", "y")))
+    return together(found)
 
 
-def _read_tracked(file: HdfFile) -> "tuple[dict[str, pd.DataFrame], dict[str, int]]":
+def _read_tracked(file: HdfFile) -> "Signals":
     place = f"{TRACKED}/pupil_tracking"
     centre = file.floats(f"{place}/data", dimensions=2)
     columns = [file.floats(f"{place}/{name}") for name in ("area", "width", "height")]
@@ -66,13 +60,10 @@ def _read_tracked(file: HdfFile) -> "tuple[dict[str, pd.DataFrame], dict[str, in
         found = f"{sorted(lengths)} samples, {len(blink)} of {blinks}"
         raise InputError(file.path, place, found, "as many samples of area, width, height, x and y")
     values = np.where(blink[:, None], np.nan, np.stack([*columns, *centre.T], axis=1))
-    if not np.isfinite(values).all(axis=1).any():
-        return {}, {"pupil_samples_left_out": len(values)}
     # The series share one clock, by links that a part of the file does not have.
     paths = [f"{TRACKED}/{name}/timestamps" for name in ("pupil_tracking", "eye_tracking")]
     time = file.floats(next((path for path in paths if file.find(path) is not None), paths[0]))
-    table, left_out = signal_table("pupil", time, values, file.path, place, ("area", "width", "height", "x", "y"))
-    return {"pupil": table}, left_out
+    return known_signal("pupil", time, values, file.path, place, ("area", "width", "height", "x", "y"))
 
 
 def _times(file: HdfFile, mapping: str, name: str) -> np.ndarray:

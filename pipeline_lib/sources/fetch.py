@@ -12,7 +12,7 @@ from pipeline_lib.sources.endpoints import Endpoints
 from pipeline_lib.sources.fetch_allen import behavior_files, coding_files
 from pipeline_lib.sources.fetch_dandi import dandi_files
 from pipeline_lib.sources.fetch_ibl import ibl_files
-from pipeline_lib.sources.fetched import Description, write_manifest
+from pipeline_lib.sources.fetched import Description, Listed, write_manifest
 from pipeline_lib.sources.ledger import NAME
 from pipeline_lib.sources.remote import ACCEPTED, WEB, Remote, file_name, parse_remote
 from pipeline_lib.sources.sdk import fetch_with_sdk
@@ -24,12 +24,10 @@ from pipeline_lib.sources.voltage import fetch_voltage
 ENVIRONMENTS = ".environments"
 """Folder in the cache for environments of programs that need their own."""
 
-Lister = Callable[[Remote, Path, dict[str, Any], Downloader, Endpoints], tuple[list[RemoteFile], Description]]
+Lister = Callable[[Remote, Path, dict[str, Any], Downloader], Listed]
 
 
-def web_file(
-    remote: Remote, folder: Path, options: dict[str, Any], downloader: Downloader, endpoints: Endpoints
-) -> tuple[list[RemoteFile], Description]:
+def web_file(remote: Remote, folder: Path, options: dict[str, Any], downloader: Downloader) -> Listed:
     """Any file by its address; nothing is known about it but what the server says."""
     file = RemoteFile(remote.identifier, folder / file_name(remote.identifier))
     address = remembered(remote.identifier)
@@ -78,10 +76,9 @@ def fetch(
     if remote is None:
         raise InputError("--location", "location", repr(location), ACCEPTED)
     shared = SharedDownloads(cache, data) if cache else None
-    downloader = Downloader(ledger or data / NAME, network, accept, shared)
-    endpoints = endpoints or Endpoints.from_environment()
+    downloader = Downloader(ledger or data / NAME, network, accept, shared, endpoints)
     folder, options = remote.folder(data), options or {}
-    files, description = LISTERS[remote.scheme](remote, folder, options, downloader, endpoints)
+    files, description = LISTERS[remote.scheme](remote, folder, options, downloader)
     fetched: list[Fetched] = []
     nwb = next((file for file in files if file.path.suffix == ".nwb"), None)
     if options.get("only_selected") and nwb is not None:
@@ -90,11 +87,11 @@ def fetch(
         fetched, files = [part], [file for file in files if file is not nwb]
     elif sdk and remote.scheme == "allen":
         session = int(remote.identifier)
-        fetched = fetch_with_sdk(folder.parent, data / ENVIRONMENTS, downloader, endpoints, session)
+        fetched = fetch_with_sdk(folder.parent, data / ENVIRONMENTS, downloader, session)
         written = {item.file.path for item in fetched}
         files = [file for file in files if file.path not in written]
     fetched += downloader.fetch_all(files)
     if remote.scheme == "ibl" and options.get("voltage"):
-        fetch_voltage(remote, folder, options, downloader, endpoints)
+        fetch_voltage(remote, folder, options, downloader)
     with exclusive(folder / ".lock"):
         return write_manifest(folder, description, fetched)

@@ -14,8 +14,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from pipeline_lib.sources.allen import BEHAVIOR_CITATION, CITATION, LICENCE
 from pipeline_lib.sources.download import Downloader, RemoteFile
-from pipeline_lib.sources.endpoints import Endpoints
-from pipeline_lib.sources.fetched import Description
+from pipeline_lib.sources.fetched import Description, Listed
 from pipeline_lib.sources.remote import ALLEN, Remote
 from pipeline_lib.sources.transport import DownloadError, Transient, patiently, request
 
@@ -24,14 +23,12 @@ TABLES = ("sessions.csv", "probes.csv", "channels.csv")
 TEMPLATES = {"natural_movie": "natural_movie_templates", "natural_scenes": "natural_scene_templates"}
 
 
-def coding_files(
-    remote: Remote, folder: Path, options: dict[str, Any], downloader: Downloader, endpoints: Endpoints
-) -> tuple[list[RemoteFile], Description]:
+def coding_files(remote: Remote, folder: Path, options: dict[str, Any], downloader: Downloader) -> Listed:
     """The NWB of a Visual Coding session and the release's table of sessions; with `frames`, the shown films, too."""
-    bucket, release = endpoints.allen_coding, folder.parent
+    bucket, release = downloader.endpoints.allen_coding, folder.parent
     files = [
         RemoteFile(f"{bucket}/{remote.name}/{remote.name}.nwb", folder / f"{remote.name}.nwb"),
-        coding_table("sessions.csv", release.parent.parent, endpoints),
+        coding_table("sessions.csv", release.parent.parent, downloader),
     ]
     if options.get("frames"):
         for part in TEMPLATES.values():
@@ -40,17 +37,15 @@ def coding_files(
     return files, Description(remote.text, remote.identifier, "visual-coding-neuropixels", LICENCE, CITATION)
 
 
-def coding_table(name: str, data: Path, endpoints: Endpoints) -> RemoteFile:
+def coding_table(name: str, data: Path, downloader: Downloader) -> RemoteFile:
     """One of the tables of the Visual Coding release: sessions.csv, probes.csv, channels.csv or units.csv."""
-    return RemoteFile(f"{endpoints.allen_coding}/{name}", data / ALLEN["allen"][0] / name)
+    return RemoteFile(f"{downloader.endpoints.allen_coding}/{name}", data / ALLEN["allen"][0] / name)
 
 
-def behavior_files(
-    remote: Remote, folder: Path, options: dict[str, Any], downloader: Downloader, endpoints: Endpoints
-) -> tuple[list[RemoteFile], Description]:
+def behavior_files(remote: Remote, folder: Path, options: dict[str, Any], downloader: Downloader) -> Listed:
     """The NWB of a Visual Behavior session, of the version that the release's manifest names. Raises DownloadError."""
     name = f"{remote.name}.nwb"
-    path = behavior_manifest(folder.parent, downloader, endpoints)
+    path = behavior_manifest(folder.parent, downloader)
     entries = json.loads(path.read_text())["data_files"].values()
     found = [entry for entry in entries if urlsplit(entry["url"]).path.endswith(f"/{name}")]
     if not found:
@@ -60,10 +55,11 @@ def behavior_files(
     return [file], Description(remote.text, remote.identifier, release, LICENCE, BEHAVIOR_CITATION)
 
 
-def behavior_manifest(folder: Path, downloader: Downloader, endpoints: Endpoints) -> Path:
+def behavior_manifest(folder: Path, downloader: Downloader) -> Path:
     """The manifest of the Visual Behavior release, fetched into `folder`."""
     name = f"visual-behavior-neuropixels_project_manifest_v{BEHAVIOR_RELEASE}.json"
-    return downloader.fetch(RemoteFile(f"{endpoints.allen_behavior}/manifests/{name}", folder / name)).file.path
+    file = RemoteFile(f"{downloader.endpoints.allen_behavior}/manifests/{name}", folder / name)
+    return downloader.fetch(file).file.path
 
 
 def behavior_file(entry: dict[str, str], path: Path) -> RemoteFile:

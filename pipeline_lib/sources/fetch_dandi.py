@@ -4,19 +4,16 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_lib.sources.download import Downloader, RemoteFile
-from pipeline_lib.sources.endpoints import Endpoints
-from pipeline_lib.sources.fetched import Description
+from pipeline_lib.sources.fetched import Description, Listed
 from pipeline_lib.sources.remote import Remote
 from pipeline_lib.sources.transport import DownloadError, get_json
 
 SHA256 = "dandi:sha2-256"
 
 
-def dandi_files(
-    remote: Remote, folder: Path, options: dict[str, Any], downloader: Downloader, endpoints: Endpoints
-) -> tuple[list[RemoteFile], Description]:
+def dandi_files(remote: Remote, folder: Path, options: dict[str, Any], downloader: Downloader) -> Listed:
     """The file of an asset, and what the archive says about it. Raises DownloadError."""
-    address = f"{endpoints.dandi}/assets/{remote.identifier}"
+    address = f"{downloader.endpoints.dandi}/assets/{remote.identifier}"
     asset = get_json(f"{address}/", downloader.network)
     addresses = asset.get("contentUrl") or [f"{address}/download/"]
     # The bucket serves ranges without a redirect to an address that expires.

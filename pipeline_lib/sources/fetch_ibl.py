@@ -13,10 +13,11 @@ from typing import Any
 from urllib.parse import quote
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.sources.alyx import LOGIN, ask, has_login
+from pipeline_lib.sources.alf import newest_of
+from pipeline_lib.sources.alyx import LOGIN, ask, has_login, size_of
 from pipeline_lib.sources.download import Downloader, RemoteFile
 from pipeline_lib.sources.endpoints import Endpoints
-from pipeline_lib.sources.fetched import Description
+from pipeline_lib.sources.fetched import Description, Listed
 from pipeline_lib.sources.ibl import CITATION, GOOD, LICENCE, PASSING, SORTERS
 from pipeline_lib.sources.ibl_release import RELEASE, public_tables, release_units, require
 from pipeline_lib.sources.options import Names, as_tuple
@@ -37,16 +38,14 @@ UUIDS = r"alf/(probe\w+)/(?:[^/]+/)?clusters\.uuids\.csv"
 TRIALS = (r"_ibl_trials\.table\.pqt",)
 
 
-def ibl_files(
-    remote: Remote, folder: Path, options: dict[str, Any], downloader: Downloader, endpoints: Endpoints
-) -> tuple[list[RemoteFile], Description]:
+def ibl_files(remote: Remote, folder: Path, options: dict[str, Any], downloader: Downloader) -> Listed:
     """The datasets that reading a session with `options` needs, and what the source says about the session.
 
     Raises
     ------
     DownloadError : an unknown id, no spike sorting, wrong credentials.
     """
-    session, base = find_session(remote, folder, downloader, endpoints)
+    session, base = find_session(remote, folder, downloader)
     chosen = choose(session["datasets"], options, session["probe"], remote.text)
     files = [remote_file(dataset, session, base, folder) for dataset in chosen]
     probes = {name: pid for name, pid in session["probes"].items() if session["probe"] in (None, name)}
@@ -55,9 +54,7 @@ def ibl_files(
     return files, Description(remote.text, session["eid"], release, LICENCE, CITATION, details)
 
 
-def find_session(
-    remote: Remote, folder: Path, downloader: Downloader, endpoints: Endpoints
-) -> tuple[dict[str, Any], str]:
+def find_session(remote: Remote, folder: Path, downloader: Downloader) -> tuple[dict[str, Any], str]:
     """What the database, or without login the tables of the release, say of a session; and the address of its files.
 
     Raises
@@ -65,9 +62,9 @@ def find_session(
     DownloadError : an unknown id, wrong credentials.
     """
     if has_login():
-        session = ask("session", {"identifier": remote.identifier}, endpoints)
-        return session | {"release": "openalyx"}, _file_server(endpoints)
-    return _look_up(remote, folder, downloader, endpoints), f"{endpoints.ibl_public}/data"
+        session = ask("session", {"identifier": remote.identifier}, downloader.endpoints)
+        return session | {"release": "openalyx"}, _file_server(downloader.endpoints)
+    return _look_up(remote, folder, downloader), f"{downloader.endpoints.ibl_public}/data"
 
 
 def remote_file(dataset: dict[str, Any], session: dict[str, Any], base: str, folder: Path) -> RemoteFile:
@@ -102,20 +99,19 @@ def _file_server(endpoints: Endpoints) -> str:
     return str(one.params.default().HTTP_DATA_SERVER)
 
 
-def _look_up(remote: Remote, folder: Path, downloader: Downloader, endpoints: Endpoints) -> dict[str, Any]:
+def _look_up(remote: Remote, folder: Path, downloader: Downloader) -> dict[str, Any]:
     """The session, given by its own id or that of an insertion, in the tables of the public release."""
-    tables = public_tables(folder.parent, RELEASE, downloader, endpoints)
+    tables, endpoints = public_tables(folder.parent, RELEASE, downloader), downloader.endpoints
     sessions, datasets = tables["sessions"], tables["datasets"]
     index, eid, units = sessions.index.astype(str), remote.identifier, None
     if eid not in index:
-        eid, units = _of_insertion(remote, folder, downloader, endpoints)
+        eid, units = _of_insertion(remote, folder, downloader)
     if eid not in index:
         found = f"no session {eid}, that of insertion {remote.identifier}, in release {RELEASE}"
         raise DownloadError(endpoints.ibl_public, found, LOGIN.format(alyx=endpoints.alyx))
     row = sessions.iloc[index.get_loc(eid)]
     own = datasets[datasets.index.get_level_values("eid").astype(str) == eid]
     own = own[own["exists"].astype(bool)]
-    sizes = own["file_size"].astype("Int64")
     session: dict[str, Any] = {
         "eid": eid,
         "probe": None,
@@ -124,50 +120,42 @@ def _look_up(remote: Remote, folder: Path, downloader: Downloader, endpoints: En
         "details": {name: str(row[name]) for name in ("lab", "subject", "date", "number", "task_protocol")},
         "probes": {},
         "datasets": [
-            {"id": str(id), "path": path, "size": None if size is None else int(size), "md5": str(md5 or "")}
-            for id, path, size, md5 in zip(
-                own.index.get_level_values("id"),
-                own["rel_path"],
-                sizes.astype(object).where(sizes.notna(), None),
-                own["hash"],
-                strict=True,
-            )
+            {"id": str(id), "path": row.rel_path, "size": size_of(row.file_size), "md5": str(row.hash or "")}
+            for id, row in zip(own.index.get_level_values("id"), own.itertuples(), strict=True)
         ],
     }
     if units is not None:
-        probe = _probe_of(session, units, folder, downloader, endpoints)
+        probe = _probe_of(session, units, folder, downloader)
         session |= {"probe": probe, "probes": {probe: remote.identifier}}
     return session
 
 
-def _of_insertion(remote: Remote, folder: Path, downloader: Downloader, endpoints: Endpoints) -> tuple[str, set[str]]:
+def _of_insertion(remote: Remote, folder: Path, downloader: Downloader) -> tuple[str, set[str]]:
     """The session (eid) of an insertion (pid) of the release, and the ids of the insertion's units.
 
     Raises
     ------
     DownloadError : no insertion of this id is in the release, or the table of its units cannot be had.
     """
-    advice = LOGIN.format(alyx=endpoints.alyx)
+    public, advice = downloader.endpoints.ibl_public, LOGIN.format(alyx=downloader.endpoints.alyx)
     try:
-        units = release_units(folder.parent, ("pid", "eid", "uuids"), downloader, endpoints)
+        units = release_units(folder.parent, ("pid", "eid", "uuids"), downloader)
     except DownloadError as error:
         found = f"no session {remote.identifier} in release {RELEASE}, and no table of insertions ({error.found})"
-        raise DownloadError(endpoints.ibl_public, found, advice) from None
+        raise DownloadError(public, found, advice) from None
     own = units[require(units, "pid", "eid", "uuids")["pid"].astype(str) == remote.identifier]
     if len(own) == 0:
         found = f"no session or insertion {remote.identifier} in release {RELEASE}"
-        raise DownloadError(endpoints.ibl_public, found, advice)
+        raise DownloadError(public, found, advice)
     return str(own["eid"].iloc[0]), set(own["uuids"].astype(str))
 
 
-def _probe_of(
-    session: dict[str, Any], units: set[str], folder: Path, downloader: Downloader, endpoints: Endpoints
-) -> str:
+def _probe_of(session: dict[str, Any], units: set[str], folder: Path, downloader: Downloader) -> str:
     """The name of the probe that the `units` were recorded with: the one whose table of unit ids holds them."""
     newest = newest_revisions(session["datasets"], None)
     tables = {path: match[1] for path in newest if (match := re.fullmatch(UUIDS, path))}
     for path, probe in tables.items():
-        file = remote_file(newest[path], session, f"{endpoints.ibl_public}/data", folder)
+        file = remote_file(newest[path], session, f"{downloader.endpoints.ibl_public}/data", folder)
         # Kept beside the release's tables: in the session's folder it would look like a probe to read.
         place = folder.parent / "tables/units" / f"{newest[path]['id']}.csv"
         text = downloader.fetch(replace(file, path=place)).file.path.read_text()
@@ -200,14 +188,8 @@ def choose(
 
 def newest_revisions(datasets: Iterable[dict[str, Any]], revision: str | None) -> dict[str, dict[str, Any]]:
     """Datasets by their path without revision, the newest not after `revision` of each."""
-    found: dict[str, tuple[str, dict[str, Any]]] = {}
-    for dataset in datasets:
-        parts = dataset["path"].split("/")
-        dated = max((part.strip("#") for part in parts if part.startswith("#")), default="")
-        path = "/".join(part for part in parts if not part.startswith("#"))
-        if (revision is None or dated <= revision) and dated >= found.get(path, ("", {}))[0]:
-            found[path] = (dated, dataset)
-    return {path: dataset for path, (_, dataset) in sorted(found.items())}
+    found = newest_of(((dataset["path"], dataset) for dataset in datasets), revision)
+    return {path: found[path][0] for path in sorted(found)}
 
 
 def _matches(path: str, collection: str, patterns: Iterable[str]) -> bool:
@@ -234,15 +216,13 @@ def _sortings(paths: Iterable[str], probes: tuple[str, ...], sorter: str | None,
     for probe in probes or tuple(found):
         collections = found.get(probe, [])
         names = [sorter] if sorter else [*SORTERS, ""]
-        wanted = [f"alf/{probe}/{name}".rstrip("/") for name in names] + (
-            [] if sorter else sorted(collections, key=len)
-        )
+        wanted = [f"alf/{probe}/{name}".rstrip("/") for name in names]
+        wanted += [] if sorter else sorted(collections, key=len)
         best = next((collection for collection in wanted if collection in collections), None)
         if best is None:
             known = ", ".join(collections) or ", ".join(found) or "no probe"
-            raise DownloadError(
-                where, f"no spike sorting of {probe} {sorter or ''}".rstrip(), f"a session with: {known}"
-            )
+            missing = f"no spike sorting of {probe} {sorter or ''}".rstrip()
+            raise DownloadError(where, missing, f"a session with: {known}")
         result.append(best)
     if not result:
         raise DownloadError(where, "no spike sorting", "a session with Neuropixels recordings")

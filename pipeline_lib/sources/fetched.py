@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_lib.files import write_json
-from pipeline_lib.sources.download import Fetched
+from pipeline_lib.sources.download import Fetched, RemoteFile
 from pipeline_lib.sources.origin import VERSION
 from pipeline_lib.sources.remote import MANIFEST
 from pipeline_lib.sources.transport import remembered
@@ -29,6 +29,10 @@ class Description:
     citation: str
     details: dict[str, Any] = field(default_factory=dict)
     """Ids and facts that the source gives: lab, subject, date, probes, genotype, ..."""
+
+
+Listed = tuple[list[RemoteFile], Description]
+"""The files of a session, and what is known about it."""
 
 
 def write_manifest(folder: Path, description: Description, files: Sequence[Fetched]) -> Path:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.sources.digests import NUMPY
 from pipeline_lib.sources.location import reading
 from pipeline_lib.stimulus import Stimulus
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 NUMBERS = {"one": 1, "two": 2, "three": 3}
 MOVIE = re.compile(r"natural_movie_(one|two|three)\w*")
 SCENES = "natural_scenes"
-MAGIC = b"\x93NUMPY"
 
 
 def read_films(presentations: "pd.DataFrame", folder: Path, size: tuple[int, int]) -> Stimulus | None:
@@ -74,7 +74,7 @@ def _film(folder: Path, name: str, numbers: np.ndarray, size: tuple[int, int]) -
     path = next((path for path in (stem.with_suffix(".h5"), stem.with_suffix(".npy")) if path.exists()), stem)
     _require(path)
     with reading(path, "film"), path.open("rb") as handle:
-        numpy = handle.read(len(MAGIC)) == MAGIC  # AllenSDK keeps NumPy arrays under the ending .h5
+        numpy = handle.read(len(NUMPY)) == NUMPY  # AllenSDK keeps NumPy arrays under the ending .h5
     with reading(path, "film"):
         film = np.load(path, mmap_mode="r", allow_pickle=False) if numpy else _hdf_film(path)
     if film.ndim != 3 or numbers.max() >= len(film):

@@ -6,7 +6,6 @@ an InputError with the file and the dataset. Links within the file are followed.
 
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,9 +34,7 @@ class HdfFile:
     def __enter__(self) -> "HdfFile":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._file.close()
 
     def find(self, path: str) -> Any:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from annotated_types import Ge, Gt
 
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, refuse_rows
 from pipeline_lib.sources.alf import AlfSession
 from pipeline_lib.sources.ibl_signals import READERS as SIGNAL_READERS
 from pipeline_lib.sources.location import checksums
 from pipeline_lib.sources.options import Names, as_tuple
 from pipeline_lib.sources.selection import UnitSelection, select
-from pipeline_lib.sources.signals import signal_table
+from pipeline_lib.sources.signals import signal_table, together
 from pipeline_lib.sources.trials import column_text, condition_text, no_trials, trial_table
 
 if TYPE_CHECKING:
@@ -116,14 +116,12 @@ def read(session: str, location: Path, options: Options) -> "Recording":
 
     trials, counts = read_trials(alf, options)
     counts["spikes_before_clock"] = int(early.sum())
-    signals = {}
+    found = [SIGNAL_READERS[name](alf) for name in as_tuple(options.signals)]
     if options.wheel_rate is not None and alf.has("alf/_ibl_wheel.position.npy"):
-        signals["wheel"], left_out = read_wheel(alf, options.wheel_rate)
-        counts |= left_out
-    for name in as_tuple(options.signals):
-        more, left_out = SIGNAL_READERS[name](alf)
-        signals |= more
-        counts |= left_out
+        wheel, left_out = read_wheel(alf, options.wheel_rate)
+        found.insert(0, ({"wheel": wheel}, left_out))
+    signals, left_out = together(found)
+    counts |= left_out
     stops = [times.max(initial=0.0), trials["stop"].max() if len(trials) else 0.0]
     stops += [signal["time"].iloc[-1] for signal in signals.values()]
     duration = float(max(stops))
@@ -206,13 +204,9 @@ def read_probe(alf: AlfSession, collection: str, options: Options) -> "tuple[np.
     channels = alf.array(f"{collection}/clusters.channels.npy").astype(np.int64)
     if times.shape != clusters.shape or times.ndim != 1:
         raise InputError(source, "clusters", f"shape {clusters.shape}, times {times.shape}", "one cluster a spike")
-    bad = ~np.isfinite(times)
-    if bad.any():
-        raise InputError(source, f"times, row {np.argmax(bad)}", times[np.argmax(bad)], "a finite time in s")
+    refuse_rows(~np.isfinite(times), source, "times", times, "a finite time in s")
     outside = (clusters < 0) | (clusters >= len(channels))
-    if outside.any():
-        row = int(np.argmax(outside))
-        raise InputError(source, f"clusters, row {row}", int(clusters[row]), f"clusters 0 to {len(channels) - 1}")
+    refuse_rows(outside, source, "clusters", clusters, f"clusters 0 to {len(channels) - 1}")
 
     probe = collection.split("/")[1]
     units = pd.DataFrame({"unit_id": cluster_ids(alf, collection, probe, len(channels))})
@@ -256,10 +250,8 @@ def cluster_regions(alf: AlfSession, collection: str, channels: np.ndarray, mapp
         return ["unknown"] * len(channels)
     locations = alf.array(f"{found[0]}/{name}").astype(np.int64)
     outside = (channels < 0) | (channels >= len(locations))
-    if outside.any():
-        row = int(np.argmax(outside))
-        path = alf.path(f"{collection}/clusters.channels.npy")
-        raise InputError(path, f"row {row}", int(channels[row]), f"channels 0 to {len(locations) - 1}")
+    path = alf.path(f"{collection}/clusters.channels.npy")
+    refuse_rows(outside, path, "channels", channels, f"channels 0 to {len(locations) - 1}")
     return acronyms(locations[channels], mapping, alf.path(f"{found[0]}/{name}"))
 
 

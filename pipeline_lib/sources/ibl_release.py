@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import atomic_file, exclusive
 from pipeline_lib.sources.download import Downloader, RemoteFile
-from pipeline_lib.sources.endpoints import Endpoints
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +22,7 @@ SORTED = r"alf/(probe\w+)/(?:[^/]+/)*(?:spikes\.times\.npy|passingSpikes\.table\
 """Datasets that show that a probe was sorted."""
 
 
-def public_tables(cache: Path, release: str, downloader: Downloader, endpoints: Endpoints) -> Any:
+def public_tables(cache: Path, release: str, downloader: Downloader) -> Any:
     """The tables of a public release (sessions, datasets) by name, as ONE reads them; fetched once into `cache`.
 
     `release` is a tag of the database, "" for everything public.
@@ -33,7 +32,7 @@ def public_tables(cache: Path, release: str, downloader: Downloader, endpoints: 
     from one.alf.cache import load_tables
 
     place = cache / "tables" / (release or "all")
-    address = "/".join(filter(None, (endpoints.ibl_public, "caches/openalyx", release, "cache.zip")))
+    address = "/".join(filter(None, (downloader.endpoints.ibl_public, "caches/openalyx", release, "cache.zip")))
     fetched = downloader.fetch(RemoteFile(address, place / "cache.zip", changes=True))
     _unpack(fetched.file.path, place, fetched.sha256)
     tables = load_tables(place)
@@ -71,9 +70,7 @@ def insertions(tables: Any) -> "pd.DataFrame":
     return found.astype(str).drop_duplicates().sort_values(["eid", "probe"], ignore_index=True)
 
 
-def release_units(
-    cache: Path, columns: tuple[str, ...], downloader: Downloader, endpoints: Endpoints
-) -> "pd.DataFrame":
+def release_units(cache: Path, columns: tuple[str, ...], downloader: Downloader) -> "pd.DataFrame":
     """The table of all units of the Brain-Wide Map, with those of `columns` that it has.
 
     Raises
@@ -84,7 +81,7 @@ def release_units(
     import pyarrow.parquet as parquet
 
     path = cache / "tables" / Path(UNITS).parent.name / "clusters.pqt"
-    downloader.fetch(RemoteFile(f"{endpoints.ibl_public}/{UNITS}", path, digests={"md5": UNITS_MD5}))
+    downloader.fetch(RemoteFile(f"{downloader.endpoints.ibl_public}/{UNITS}", path, digests={"md5": UNITS_MD5}))
     names = parquet.read_schema(path).names
     return pd.read_parquet(path, columns=[name for name in columns if name in names])
 

@@ -7,46 +7,49 @@ import numpy as np
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.sources.alf import AlfSession
-from pipeline_lib.sources.signals import signal_table
+from pipeline_lib.sources.signals import known_signal, together
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from pipeline_lib.sources.signals import Signals
+
+    Found = tuple[str, np.ndarray, tuple[str, ...]] | None
+    """Dataset, values (frames, columns) and names of the columns; None where there is no such dataset."""
 
 CAMERAS = ("left", "right", "body")
 TRACKERS = ("lightningPose", "dlc")
 PUPIL = "pupilDiameter_smooth"
 
 
-def read_licks(alf: AlfSession) -> "tuple[dict[str, pd.DataFrame], dict[str, int]]":
+def read_licks(alf: AlfSession) -> "Signals":
     """The signal `licks`: the time of every lick, and 1."""
     name = "alf/licks.times.npy"
     if not alf.has(name):
         return {}, {}
     time = np.sort(alf.array(name))
-    return _one("licks", time, np.ones(len(time)), alf, name, ("lick",))
+    return known_signal("licks", time, np.ones(len(time)), alf.path(name), name, ("lick",))
 
 
-def read_motion_energy(alf: AlfSession) -> "tuple[dict[str, pd.DataFrame], dict[str, int]]":
+def read_motion_energy(alf: AlfSession) -> "Signals":
     """The signals `motion_energy_left`, `_right` and `_body`: change of the image from frame to frame."""
     return _of_cameras(alf, "motion_energy", lambda camera: _energy(alf, camera))
 
 
-def read_pose(alf: AlfSession) -> "tuple[dict[str, pd.DataFrame], dict[str, int]]":
+def read_pose(alf: AlfSession) -> "Signals":
     """The signals `pose_left`, `_right` and `_body`: x, y (pixels) and likelihood of every point that is tracked."""
     return _of_cameras(alf, "pose", lambda camera: _pose(alf, camera))
 
 
-def read_pupil(alf: AlfSession) -> "tuple[dict[str, pd.DataFrame], dict[str, int]]":
+def read_pupil(alf: AlfSession) -> "Signals":
     """The signal `pupil`: its diameter (pixels), smoothed, from the left camera."""
     name = "alf/_ibl_leftCamera.features.pqt"
     if not alf.has(name):
         return {}, {}
     table = alf.table(name, (PUPIL,))
     time = _frame_times(alf, "left", len(table))
-    return _one("pupil", time, table[PUPIL].to_numpy(dtype=float), alf, name, ("diameter",))
+    return known_signal("pupil", time, table[PUPIL].to_numpy(dtype=float), alf.path(name), name, ("diameter",))
 
 
-READERS: dict[str, Callable[[AlfSession], "tuple[dict[str, pd.DataFrame], dict[str, int]]"]] = {
+READERS: "dict[str, Callable[[AlfSession], Signals]]" = {
     "licks": read_licks,
     "motion_energy": read_motion_energy,
     "pose": read_pose,
@@ -54,12 +57,12 @@ READERS: dict[str, Callable[[AlfSession], "tuple[dict[str, pd.DataFrame], dict[s
 }
 
 
-def _energy(alf: AlfSession, camera: str) -> "tuple[str, np.ndarray, tuple[str, ...]] | None":
+def _energy(alf: AlfSession, camera: str) -> "Found":
     name = f"alf/{camera}Camera.ROIMotionEnergy.npy"
     return (name, alf.array(name), ("motion_energy",)) if alf.has(name) else None
 
 
-def _pose(alf: AlfSession, camera: str) -> "tuple[str, np.ndarray, tuple[str, ...]] | None":
+def _pose(alf: AlfSession, camera: str) -> "Found":
     names = [f"alf/_ibl_{camera}Camera.{tracker}.pqt" for tracker in TRACKERS]
     name = next((name for name in names if alf.has(name)), None)
     if name is None:
@@ -68,19 +71,14 @@ def _pose(alf: AlfSession, camera: str) -> "tuple[str, np.ndarray, tuple[str, ..
     return name, table.to_numpy(dtype=float), tuple(map(str, table.columns))
 
 
-def _of_cameras(
-    alf: AlfSession, signal: str, read: "Callable[[str], tuple[str, np.ndarray, tuple[str, ...]] | None]"
-) -> "tuple[dict[str, pd.DataFrame], dict[str, int]]":
-    signals: dict[str, pd.DataFrame] = {}
-    counts: dict[str, int] = {}
+def _of_cameras(alf: AlfSession, signal: str, read: "Callable[[str], Found]") -> "Signals":
+    several = []
     for camera in CAMERAS:
         if (found := read(camera)) is not None:
             name, values, columns = found
             time = _frame_times(alf, camera, len(values))
-            one, left_out = _one(f"{signal}_{camera}", time, values, alf, name, columns)
-            signals |= one
-            counts |= left_out
-    return signals, counts
+            several.append(known_signal(f"{signal}_{camera}", time, values, alf.path(name), name, columns))
+    return together(several)
 
 
 def _frame_times(alf: AlfSession, camera: str, frames: int) -> np.ndarray:
@@ -90,14 +88,3 @@ def _frame_times(alf: AlfSession, camera: str, frames: int) -> np.ndarray:
     if len(time) < frames:
         raise InputError(alf.path(name), "array", f"{len(time)} times for {frames} frames", "a time a frame")
     return time[:frames]
-
-
-def _one(
-    signal: str, time: np.ndarray, values: np.ndarray, alf: AlfSession, name: str, columns: tuple[str, ...]
-) -> "tuple[dict[str, pd.DataFrame], dict[str, int]]":
-    """One signal by its name; none where no sample is finite."""
-    finite = np.isfinite(values if values.ndim == 2 else values[:, None]).all(axis=1) & np.isfinite(time)
-    if not finite.any():
-        return {}, {f"{signal}_samples_left_out": len(values)}
-    table, left_out = signal_table(signal, time, values, alf.path(name), name, columns)
-    return {signal: table}, left_out

@@ -17,10 +17,11 @@ import numpy as np
 from annotated_types import Gt
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.sources.intervals import merged
+from pipeline_lib.intervals import merged
 from pipeline_lib.sources.location import checksums, reading, single_file
 from pipeline_lib.sources.options import NAME
 from pipeline_lib.sources.selection import UnitSelection, select
+from pipeline_lib.sources.spikes import spikes_of
 from pipeline_lib.sources.trials import ALL, no_trials, trial_table
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def read(session: str, location: Path, options: Options) -> "Recording":
 def from_dictionary(
     session: str, arrays: Mapping[str, np.ndarray], options: Options, where: Path | str = "dictionary"
 ) -> "Recording":
-    """The recording of a dictionary in memory; as `read`."""
+    """The recording of a dictionary in memory; raises InputError as `read` does."""
     import pandas as pd
 
     from pipeline_lib.recording import Provenance, Recording
@@ -83,8 +84,8 @@ def from_dictionary(
     for first, counts in zip(bounds, tables.values(), strict=False):
         if len(counts) != len(next(iter(tables.values()))):
             raise InputError(where, SPIKES, f"trials of {len(counts)} and other numbers of units", "the same units")
-        time, unit = _spikes(counts)
-        times.append((first + time) * seconds)
+        (column, unit), within = spikes_of(counts.T)
+        times.append((first + (column + within)) * seconds)
         units.append(unit)
     edges = bounds * seconds
     table, counted = trial_table(edges[:-1], edges[1:], list(trials), pd.DataFrame()) if trials else (no_trials(), {})
@@ -122,14 +123,6 @@ def _counts(counts: np.ndarray, where: Path | str) -> np.ndarray:
     if np.ndim(counts) != 2 or not np.isfinite(counts).all() or (counts < 0).any() or (counts % 1 != 0).any():
         raise InputError(where, SPIKES, f"{counts.dtype} {counts.shape}", "whole counts of units by bins")
     return counts
-
-
-def _spikes(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """When, in bins, and of which unit: the n spikes of a bin at the middles of n equal parts of it."""
-    column, row = np.nonzero(counts.T)
-    times = counts[row, column].astype(np.int64)
-    within = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
-    return np.repeat(column, times) + (within + 0.5) / np.repeat(times, times), np.repeat(row, times)
 
 
 def _stimulus(arrays: Mapping[str, np.ndarray], options: Options, where: Path | str) -> "Stimulus | None":

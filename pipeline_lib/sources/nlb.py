@@ -30,6 +30,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.sources.location import checksums, reading
 from pipeline_lib.sources.presence import unit_intervals
 from pipeline_lib.sources.selection import UnitSelection, select
+from pipeline_lib.sources.spikes import spikes_of
 from pipeline_lib.sources.trials import ALL, trial_table
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Options(UnitSelection):
 
 
 def locate(location: Path) -> Path:
-    """`location`, a file or folder that must exist."""
+    """`location`, a file or folder; InputError where there is none."""
     if not location.exists():
         raise InputError(location, "location", "no such file or folder", "an HDF5 file, or a folder of them")
     return location
@@ -167,28 +168,22 @@ def _counts(location: Path, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, 
     parts = [part for part in PARTS if (0, part) in sizes]
     groups = {group: sizes[2, group] for group in GROUPS if (2, group) in sizes}
     times = [time for time in ("now", "forward") if (1, time) in sizes]
-    rows = []
-    for part in parts:
-        columns = []
-        for group, units in groups.items():
-            pieces = []
-            for time in times:
-                name = f"{part}_spikes_{group}" + ("_forward" if time == "forward" else "")
-                pieces.append(spikes.get(name, np.full((sizes[0, part], sizes[1, time], units), np.nan)))
-            columns.append(np.concatenate(pieces, axis=1))
-        rows.append(np.concatenate(columns, axis=2))
-    return np.concatenate(rows), groups, np.repeat(parts, [len(row) for row in rows])
+
+    def piece(part: str, time: str, group: str) -> np.ndarray:
+        name = f"{part}_spikes_{group}" + ("_forward" if time == "forward" else "")
+        return spikes.get(name, np.full((sizes[0, part], sizes[1, time], sizes[2, group]), np.nan))
+
+    # Nested as the axes are: parts along trials, times along bins, groups along units.
+    counts = np.block([[[piece(part, time, group) for group in groups] for time in times] for part in parts])
+    return counts, groups, np.repeat(parts, [sizes[0, part] for part in parts])
 
 
 def _spikes(counts: np.ndarray, start: np.ndarray, seconds: float) -> tuple[np.ndarray, np.ndarray]:
     """Times (s, sorted) and units of the spikes of counts [trial, bin, unit]."""
-    trial, column, unit = np.nonzero(counts)
-    many = counts[trial, column, unit].astype(np.int64)
-    within = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
-    place = np.repeat(column, many) + (within + 0.5) / np.repeat(many, many)
-    times, units = np.repeat(start[trial], many) + place * seconds, np.repeat(unit, many)
-    order = np.lexsort((units, times))
-    return times[order], units[order].astype(np.int32)
+    (trial, column, unit), within = spikes_of(counts)
+    times = start[trial] + (column + within) * seconds
+    order = np.lexsort((unit, times))
+    return times[order], unit[order].astype(np.int32)
 
 
 def _intervals(known: np.ndarray, start: np.ndarray, seconds: float) -> np.ndarray:

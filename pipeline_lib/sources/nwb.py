@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, refuse_rows
+from pipeline_lib.intervals import complement
 from pipeline_lib.sources.hdf import HdfFile
-from pipeline_lib.sources.intervals import complement
 from pipeline_lib.sources.location import checksums, single_file
 from pipeline_lib.sources.options import Names, as_tuple, check_names
 from pipeline_lib.sources.presence import unit_intervals
@@ -131,7 +131,12 @@ def read_spikes(file: HdfFile, options: Options) -> tuple[np.ndarray, np.ndarray
 
 
 def read_units(file: HdfFile, count: int, options: Options) -> "pd.DataFrame":
-    """The units table: the contract's columns, probe and depth where known, then the file's own columns."""
+    """The units table: the contract's columns, probe and depth where known, then the file's own columns.
+
+    Raises
+    ------
+    InputError : not a row a spike train, or no such column as the options `region` and `population` name.
+    """
     import pandas as pd
 
     own = file.table(UNITS)
@@ -170,6 +175,10 @@ def unit_electrodes(file: HdfFile, units: "pd.DataFrame") -> "pd.DataFrame":
     """The row of the electrodes table of every unit (its first electrode); empty rows for a unit without one.
 
     A unit names its electrodes by row (`electrodes`, as NWB says) or by id (`peak_channel_id`, as Allen files do).
+
+    Raises
+    ------
+    InputError : not a list of electrodes a unit, or a row or id that the electrodes table does not have.
     """
     import pandas as pd
 
@@ -186,9 +195,7 @@ def unit_electrodes(file: HdfFile, units: "pd.DataFrame") -> "pd.DataFrame":
         if len(ends) != len(units):
             raise InputError(file.path, column, f"{len(ends)} rows", f"{len(units)} rows, as there are units")
         bad = (listed < 0) | (listed >= len(electrodes))
-        if bad.any():
-            found = int(listed[np.argmax(bad)])
-            raise InputError(file.path, f"{column}, row {np.argmax(bad)}", found, f"rows 0 to {len(electrodes) - 1}")
+        refuse_rows(bad, file.path, column, listed, f"rows 0 to {len(electrodes) - 1}")
         starts = np.concatenate([[0], ends[:-1]])
         some = ends > starts
         rows[some] = listed[starts[some]]
@@ -238,7 +245,12 @@ def read_trials(file: HdfFile, options: Options) -> "tuple[pd.DataFrame, dict[st
 
 
 def read_presence(file: HdfFile, times: np.ndarray, ends: np.ndarray, options: Options) -> "pd.DataFrame | None":
-    """When each unit was observed: columns unit, start, stop; None where every unit always was."""
+    """When each unit was observed: columns unit, start, stop; None where every unit always was.
+
+    Raises
+    ------
+    InputError : `obs_intervals` that are not finite, none at all, or not a row a unit.
+    """
     column = f"{UNITS}/obs_intervals"
     presence = options.unit_presence or ("obs_intervals" if file.find(column) is not None else "always")
     if presence == "always":
@@ -260,7 +272,12 @@ def read_presence(file: HdfFile, times: np.ndarray, ends: np.ndarray, options: O
 
 
 def read_invalid_times(file: HdfFile, options: Options) -> np.ndarray:
-    """Times (intervals, 2) in s that the file wants removed from analysis."""
+    """Times (intervals, 2) in s that the file wants removed from analysis.
+
+    Raises
+    ------
+    InputError : a time that is not finite, or a stop before its start.
+    """
     path = "intervals/invalid_times"
     if not options.invalid_times or file.find(path) is None:
         return np.empty((0, 2))
@@ -272,7 +289,12 @@ def read_invalid_times(file: HdfFile, options: Options) -> np.ndarray:
 
 
 def read_series(file: HdfFile, name: str, path: str, offset: float) -> "tuple[pd.DataFrame, dict[str, int]]":
-    """The TimeSeries at `path` in its own unit, with times from `timestamps`, or from `starting_time` and its rate."""
+    """The TimeSeries at `path` in its own unit, with times from `timestamps`, or from `starting_time` and its rate.
+
+    Raises
+    ------
+    InputError : no such series, values that are no numbers, or neither timestamps nor a positive rate.
+    """
     values = file.values(f"{path}/data")
     if values.dtype.kind not in "iufb":
         raise InputError(file.path, f"{path}/data", str(values.dtype), "numbers")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline_lib.clock import to_ticks
-from pipeline_lib.sources.intervals import complement, merged
+from pipeline_lib.intervals import complement, merged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,27 +37,39 @@ def unit_intervals(unit: np.ndarray, intervals: np.ndarray, units: Iterable[int]
     return table.sort_values("unit", kind="stable", ignore_index=True)
 
 
-def observed_rates(recording: "Recording") -> np.ndarray:
-    """Mean rates (units,), Hz: spikes of each unit while it was observed, by how long that was; 0 if it never was.
-
-    A unit is observed in its own intervals, where it has any, as far as the session is; else whenever the session is.
-    Their ends belong to them: a session ends with its last spike.
+def presence(observed: np.ndarray, own: "pd.DataFrame | None", units: int) -> list[np.ndarray]:
+    """When each unit was observed, (intervals, 2) s, a unit each: in its `own` intervals (a recording's table of them),
+    where it has any, as far as the session is `observed`; else whenever the session is.
     """
-    count, end = len(recording.units), float(recording.observed.max(initial=0.0))
-    present = [merged(recording.observed)] * count
-    if recording.unit_intervals is not None:
-        whose, *bounds = (recording.unit_intervals[name].to_numpy() for name in ("unit", "start", "stop"))
-        spans, outside = np.stack(bounds, axis=1), complement(recording.observed, 0.0, end)
+    present, end = [merged(observed)] * units, float(observed.max(initial=0.0))
+    if own is not None:
+        whose, *bounds = (own[name].to_numpy() for name in ("unit", "start", "stop"))
+        spans, outside = np.stack(bounds, axis=1), complement(observed, 0.0, end)
         for unit in np.unique(whose):
             absent = np.concatenate([outside, complement(spans[whose == unit], 0.0, end)])
             present[unit] = complement(absent, 0.0, end)
-    seconds = np.array([np.diff(intervals).sum() for intervals in present])
+    return present
+
+
+def while_present(times: np.ndarray, unit: np.ndarray, present: list[np.ndarray]) -> np.ndarray:
+    """Which spikes, at `times` (s) of the rows `unit`, are of units then `present`, as bool (spikes,).
+
+    The ends of an interval belong to it: a session ends with its last spike.
+    """
+    ends = [intervals.max() for intervals in present if len(intervals)]
     with np.errstate(invalid="ignore"):  # times that are no numbers are refused when the recording is validated
-        ticks = to_ticks(recording.spike_times)
-        length = int(max(to_ticks(end), ticks.max(initial=0))) + 2
+        ticks = to_ticks(times)
+        length = int(max(to_ticks(max(ends, default=0.0)), ticks.max(initial=0))) + 2
     # Units are laid end to end on one line of ticks, so that one search places every spike.
-    edges = [unit * length + to_ticks(intervals) + np.array([0, 1]) for unit, intervals in enumerate(present)]
-    spots = recording.spike_units.astype(np.int64) * length + ticks
-    inside = np.searchsorted(np.concatenate(edges).ravel(), spots, side="right") % 2 == 1
-    spikes = np.bincount(recording.spike_units[inside], minlength=count)
-    return np.divide(spikes, seconds, out=np.zeros(count), where=seconds > 0)
+    edges = [row * length + to_ticks(intervals) + np.array([0, 1]) for row, intervals in enumerate(present)]
+    spots = unit.astype(np.int64) * length + ticks
+    return np.searchsorted(np.concatenate(edges).ravel(), spots, side="right") % 2 == 1
+
+
+def observed_rates(recording: "Recording") -> np.ndarray:
+    """Mean rates (units,), Hz: spikes of each unit while it was observed, by how long that was; 0 if it never was."""
+    present = presence(recording.observed, recording.unit_intervals, len(recording.units))
+    seconds = np.array([np.diff(intervals).sum() for intervals in present])
+    counted = recording.spike_units[while_present(recording.spike_times, recording.spike_units, present)]
+    spikes = np.bincount(counted, minlength=len(present))
+    return np.divide(spikes, seconds, out=np.zeros(len(present)), where=seconds > 0)

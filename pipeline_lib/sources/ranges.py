@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from pipeline_lib.sources.transport import Changed, DownloadError, Network, Transient, given_up, pause, request
+from pipeline_lib.sources.transport import Changed, DownloadError, Network, patiently, request
 
 BLOCK = 1 << 15
 """Bytes of the grid that the file is kept in."""
@@ -84,19 +84,11 @@ class RangeFile(io.RawIOBase):
 
     def _fetch(self, first: int, last: int) -> None:
         """Fetch the blocks from `first` to `last` (excluded), with the patience of a download."""
-        failures = 0
-        while True:
-            try:
-                body = self._once(first * BLOCK, last * BLOCK)
-                break
-            except Transient as problem:
-                failures += 1
-                if failures >= self.network.attempts:
-                    raise given_up(self.url, problem, failures) from None
-                pause(failures, problem.wait, self.network)
-            except Changed:
-                accepted = "a server that answers ranges of one version; fetch the whole file instead"
-                raise DownloadError(self.url, "a range of another version, or none", accepted) from None
+        try:
+            body = patiently(self.url, self.network, lambda: self._once(first * BLOCK, last * BLOCK))
+        except Changed:
+            accepted = "a server that answers ranges of one version; fetch the whole file instead"
+            raise DownloadError(self.url, "a range of another version, or none", accepted) from None
         for block in range(first, last):
             inside = (block - first) * BLOCK
             self._blocks[block] = body[inside : inside + BLOCK]
@@ -104,11 +96,8 @@ class RangeFile(io.RawIOBase):
     def _once(self, start: int, stop: int) -> bytes:
         stop = min(stop, self.size) if self.size else stop
         with request(self.url, self.network, start, stop, self.tag, self.headers) as answer:
-            if (
-                answer.headers.get("Content-Range") is None
-                or answer.size is None
-                or (self.tag and answer.tag != self.tag)
-            ):
+            other = self.tag and answer.tag != self.tag
+            if answer.headers.get("Content-Range") is None or answer.size is None or other:
                 raise Changed
             body = answer.body()
         with self._lock:

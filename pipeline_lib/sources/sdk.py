@@ -14,7 +14,6 @@ from pathlib import Path
 from pipeline_lib.files import WRITING, exclusive, sha256_file
 from pipeline_lib.sources.digests import check_opens
 from pipeline_lib.sources.download import Downloader, Fetched, RemoteFile
-from pipeline_lib.sources.endpoints import Endpoints
 from pipeline_lib.sources.isolated import environment, run_watched
 from pipeline_lib.sources.ledger import Ledger
 from pipeline_lib.sources.transport import DownloadError, Transient, patiently
@@ -24,11 +23,7 @@ TABLES = ("sessions", "probes", "channels", "units")
 
 
 def fetch_with_sdk(
-    cache: Path,
-    environments: Path,
-    downloader: Downloader,
-    endpoints: Endpoints,
-    session: int | None = None,
+    cache: Path, environments: Path, downloader: Downloader, session: int | None = None
 ) -> list[Fetched]:
     """Fetch the release's four tables, and the NWB file of `session`, into `cache` as AllenSDK lays them out.
 
@@ -39,27 +34,17 @@ def fetch_with_sdk(
     DownloadError : the warehouse does not answer, or not with what it should, in `attempts` runs.
     InputError : the environment cannot be made.
     """
+    warehouse = downloader.endpoints.allen_warehouse
     python = environment(SCRIPT.with_suffix(".requirements.txt"), environments)
     names = [f"{name}.csv" for name in TABLES]
     names += [] if session is None else [f"session_{session}/session_{session}.nwb"]
     with exclusive(cache / ".sdk.lock"):
         if not all((cache / name).is_file() for name in ["manifest.json", *names]):
-            patiently(
-                endpoints.allen_warehouse,
-                downloader.network,
-                lambda: _run(python, cache, names, downloader, endpoints, session),
-            )
-    return [_fetched(cache / name, f"{endpoints.allen_warehouse}#{name}") for name in names]
+            patiently(warehouse, downloader.network, lambda: _run(python, cache, names, downloader, session))
+    return [_fetched(cache / name, f"{warehouse}#{name}") for name in names]
 
 
-def _run(
-    python: Path,
-    cache: Path,
-    names: list[str],
-    downloader: Downloader,
-    endpoints: Endpoints,
-    session: int | None,
-) -> None:
+def _run(python: Path, cache: Path, names: list[str], downloader: Downloader, session: int | None) -> None:
     """One run of the script in a folder of its own, started with the verified files that are here already."""
     for left in cache.glob(f"{WRITING}*"):
         shutil.rmtree(left, ignore_errors=True)
@@ -70,7 +55,7 @@ def _run(
             if (cache / name).is_file():
                 (writing / name).parent.mkdir(exist_ok=True)
                 os.link(cache / name, writing / name)
-        command = [python, SCRIPT, "--cache", writing, "--warehouse", endpoints.allen_warehouse]
+        command = [python, SCRIPT, "--cache", writing, "--warehouse", downloader.endpoints.allen_warehouse]
         command += [] if session is None else ["--session", session]
         try:
             result = run_watched(command, writing, downloader.network.stall)
@@ -83,7 +68,7 @@ def _run(
         if empty:
             raise Transient(f"no row of {empty[0]}")
         for name in names:
-            _check(writing / name, f"{endpoints.allen_warehouse}#{name}", downloader.ledger)
+            _check(writing / name, f"{downloader.endpoints.allen_warehouse}#{name}", downloader.ledger)
         for name in [*names, "manifest.json"]:
             (cache / name).parent.mkdir(exist_ok=True)
             os.replace(writing / name, cache / name)

@@ -42,10 +42,17 @@ class UnitSelection:
                 raise InputError("options", f"option query, {column}", repr(text), accepted)
 
 
-def passes(units: "pd.DataFrame", query: dict[str, str], where: Path) -> np.ndarray:
-    """Which rows of `units` meet every threshold of `query`, as bool (units,)."""
+def passes(units: "pd.DataFrame", options: UnitSelection, where: Path) -> np.ndarray:
+    """Which rows of `units` lie in the regions and meet the thresholds of `options`, as bool (units,).
+
+    Raises
+    ------
+    InputError : a threshold of no numeric column.
+    """
     kept = np.ones(len(units), dtype=bool)
-    for column, text in query.items():
+    if options.regions is not None:
+        kept &= units["region"].isin(as_tuple(options.regions)).to_numpy()
+    for column, text in options.query.items():
         numeric = units.select_dtypes(["number", "bool"]).columns
         if column not in numeric:
             accepted = f"numeric columns of the units: {', '.join(numeric)}"
@@ -53,6 +60,14 @@ def passes(units: "pd.DataFrame", query: dict[str, str], where: Path) -> np.ndar
         comparison, number = THRESHOLD.fullmatch(text).groups()  # type: ignore[union-attr]
         kept &= COMPARE[comparison](units[column].to_numpy(dtype=np.float64), float(number))
     return kept
+
+
+def require_some(kept: np.ndarray, units: "pd.DataFrame", where: Path) -> None:
+    """Raise InputError where none of the `units` is `kept`, bool (units,)."""
+    if len(units) and not kept.any():
+        regions = ", ".join(sorted(set(units["region"])))
+        found = f"none of {len(units)} passes the selection"
+        raise InputError(where, "units", found, f"options that leave some (regions here: {regions})")
 
 
 def select(recording: "Recording", options: UnitSelection, where: Path, keep: np.ndarray | None = None) -> "Recording":
@@ -68,22 +83,16 @@ def select(recording: "Recording", options: UnitSelection, where: Path, keep: np
     InputError : no unit is left, or the query names no numeric column.
     """
     units = recording.units
-    kept = passes(units, options.query, where)
+    kept = passes(units, options, where)
     if keep is not None:
         kept &= keep
-    if options.regions is not None:
-        kept &= units["region"].isin(as_tuple(options.regions)).to_numpy()
     if options.min_rate > 0 or options.max_units is not None:
         rates = observed_rates(recording)
         kept &= rates >= options.min_rate
         best_first = np.argsort(np.where(kept, -rates, np.inf), kind="stable")
         kept[best_first[options.max_units or len(units) :]] = False
+    require_some(kept, units, where)
     rows = np.flatnonzero(kept)
-    if len(rows) == 0 and len(units):
-        regions = ", ".join(sorted(set(units["region"])))
-        found = f"none of {len(units)} passes the selection"
-        raise InputError(where, "units", found, f"options that leave some (regions here: {regions})")
-
     number = np.full(len(units), -1, dtype=np.int32)
     number[rows] = np.arange(len(rows), dtype=np.int32)
     times, unit = recording.spike_times, recording.spike_units

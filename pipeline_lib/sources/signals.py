@@ -1,6 +1,6 @@
 """Signals recorded beside the spikes: running speed, pupil, wheel."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,9 @@ from pipeline_lib.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    Signals = tuple[dict[str, pd.DataFrame], dict[str, int]]
+    """Signals by name, and by name how many samples were left out."""
 
 
 def signal_table(
@@ -45,3 +48,30 @@ def signal_table(
         raise InputError(where, f"{field}, sample {row}", f"{time[row]} s after {time[row - 1]} s", "sorted times")
     table = pd.DataFrame({"time": time} | dict(zip(names, matrix.T, strict=True)))
     return table, {f"{name}_samples_left_out": int((~whole).sum())}
+
+
+def known_signal(
+    name: str, time: np.ndarray, values: np.ndarray, where: Path, field: str, columns: Sequence[str] = ()
+) -> "Signals":
+    """The table of `signal_table` by its name; none where no sample is finite.
+
+    Raises
+    ------
+    InputError : lengths differ, or times are out of order.
+    """
+    if values.ndim in (1, 2) and time.shape == values.shape[:1]:
+        finite = np.isfinite(values if values.ndim == 2 else values[:, None]).all(axis=1) & np.isfinite(time)
+        if not finite.any():
+            return {}, {f"{name}_samples_left_out": len(values)}
+    table, left_out = signal_table(name, time, values, where, field, columns)
+    return {name: table}, left_out
+
+
+def together(several: "Iterable[Signals]") -> "Signals":
+    """Signals that were read one after the other, as one."""
+    signals: dict[str, pd.DataFrame] = {}
+    counts: dict[str, int] = {}
+    for more, left_out in several:
+        signals |= more
+        counts |= left_out
+    return signals, counts

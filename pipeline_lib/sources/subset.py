@@ -18,10 +18,10 @@ from pipeline_lib.sources import allen, allen_signals, nwb
 from pipeline_lib.sources.download import Downloader, Fetched, RemoteFile
 from pipeline_lib.sources.hdf import HdfFile
 from pipeline_lib.sources.location import reading
-from pipeline_lib.sources.options import as_tuple, parse_options
+from pipeline_lib.sources.options import parse_options
 from pipeline_lib.sources.ranges import RangeFile
 from pipeline_lib.sources.remote import MANIFEST, selecting
-from pipeline_lib.sources.selection import passes
+from pipeline_lib.sources.selection import passes, require_some
 from pipeline_lib.sources.transport import remembered, without_secrets
 
 RAGGED = ("spike_times", "obs_intervals", "electrodes")
@@ -117,13 +117,8 @@ def selected_rows(file: HdfFile, source: str, options: dict[str, Any]) -> tuple[
         settings = parse_options(source, nwb.Options, options)
         units = nwb.read_units(file, count, settings)
         kept = np.ones(count, dtype=bool)
-    kept &= passes(units, settings.query, file.path)
-    if settings.regions is not None:
-        kept &= units["region"].isin(as_tuple(settings.regions)).to_numpy()
-    if not kept.any():
-        regions = ", ".join(sorted(set(units["region"])))
-        accepted = f"options that leave some (regions here: {regions})"
-        raise InputError(file.path, "units", f"none of {count} passes the selection", accepted)
+    kept &= passes(units, settings, file.path)
+    require_some(kept, units, file.path)
     return np.flatnonzero(kept), count
 
 

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -119,9 +118,7 @@ class Answer:
     def __enter__(self) -> "Answer":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._response.close()
 
 
@@ -204,7 +201,12 @@ def get_json(url: str, network: Network) -> Any:
 
 
 def patiently(url: str, network: Network, once: Callable[[], T]) -> T:
-    """What `once` returns, called again after `Transient` up to the attempts of `network`, with growing waits."""
+    """What `once` returns, called again after `Transient` up to the attempts of `network`, with growing waits.
+
+    Raises
+    ------
+    DownloadError : none of them succeeded.
+    """
     failures = 0
     while True:
         try:

@@ -31,7 +31,7 @@ def trial_table(
     trials = pd.concat([times, others.reset_index(drop=True)], axis=1)
     for name in trials.columns:
         if trials[name].dtype.kind == "O":
-            trials[name] = column_text(trials[name], missing="")
+            trials[name] = pd.Series(column_text(trials[name], missing=""), dtype="str")  # text, also without a row
     known = np.isfinite(trials["start"]) & np.isfinite(trials["stop"])
     kept = trials[known].sort_values("start", kind="stable").reset_index(drop=True)
     return kept, {"trials_before": len(trials), "trials_without_times": int((~known).sum())}

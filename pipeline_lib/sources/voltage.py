@@ -17,7 +17,6 @@ import numpy as np
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import atomic_file
 from pipeline_lib.sources.download import Downloader, RemoteFile
-from pipeline_lib.sources.endpoints import Endpoints
 from pipeline_lib.sources.fetch_ibl import find_session, newest_revisions, remote_file
 from pipeline_lib.sources.location import reading
 from pipeline_lib.sources.options import as_tuple
@@ -158,9 +157,7 @@ def microvolts_per_bit(meta: str, band: Band, where: Path) -> np.ndarray:
     return 1e6 * float(entries["imAiRangeMax"]) / bits / np.array(gains)
 
 
-def fetch_voltage(
-    remote: Remote, folder: Path, options: dict[str, Any], downloader: Downloader, endpoints: Endpoints
-) -> dict[str, Path]:
+def fetch_voltage(remote: Remote, folder: Path, options: dict[str, Any], downloader: Downloader) -> dict[str, Path]:
     """The snippets that the option `voltage` of an IBL session asks for, fetched into its folder: files by probe.
 
     Those that are there are not fetched again; a probe whose raw recording is not published has none.
@@ -172,7 +169,7 @@ def fetch_voltage(
     """
     start, length = map(float, options["voltage"])
     band: Band = options.get("band", "ap")
-    session, base = find_session(remote, folder, downloader, endpoints)
+    session, base = find_session(remote, folder, downloader)
     datasets = newest_revisions(session["datasets"], None)
     known = sorted({match[1] for path in datasets if (match := re.match(r"raw_ephys_data/(probe\w+)/", path))})
     snippets = {}

@@ -29,7 +29,8 @@ def bin_windows(
     Windows may overlap, start before 0 or end after the session; what lies outside the session counts 0 (and is
     False in `observed_windows`). The type is uint8 unless some unit has more than 255 spikes within `bin_ticks` ticks
     anywhere in the session, then it is wider: counts never wrap. `out`, of that shape and type, is filled instead of
-    a new array where it is given: the first touch of fresh memory costs more than the binning.
+    a new array where it is given: the first touch of fresh memory costs more than the binning. ValueError where it is
+    of another shape or type.
 
     >>> from pipeline_lib.sources.simulate import simulate
     >>> from pipeline_lib.trains.store import Trains

@@ -114,21 +114,14 @@ def to_nlb(trains: Trains, split: Split, inputs: Path | str, targets: Path | str
 
 
 def _nlb_arrays(trains: Trains, split: Split, part: str, prefix: str) -> dict[str, np.ndarray]:
-    samples = split.part(trains.session, part)
+    samples, where = split.part(trains.session, part), f"split of cohort {split.cohort}"
     if not len(samples):
-        raise InputError(
-            f"split of cohort {split.cohort}",
-            "split",
-            f"no sample of {trains.session} in {part}",
-            "train, validation or test",
-        )
+        raise InputError(where, "split", f"no sample of {trains.session} in {part}", "train, validation or test")
     starts, bins = samples["start_tick"].to_numpy(), samples["bins"].to_numpy()
     longest = int(bins.max())
     if split.forward_bins and bins.min() < longest:
         accepted = "windows of one length, or no forward bins: they are the last of every window"
-        raise InputError(
-            f"split of cohort {split.cohort}", "forward_bins", f"windows of {bins.min()} to {longest} bins", accepted
-        )
+        raise InputError(where, "forward_bins", f"windows of {bins.min()} to {longest} bins", accepted)
     counts = bin_windows(trains, starts, longest, split.bin_ticks).astype(np.float32)
     counts[~observed_windows(trains, starts, longest, split.bin_ticks)] = np.nan
     counts[np.arange(longest) >= bins[:, None]] = np.nan

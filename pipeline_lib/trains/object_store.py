@@ -78,9 +78,8 @@ def _fetch(client: Any, bucket: str, prefix: str, files: dict[str, str], folder:
         path = folder / name
         path.write_bytes(_read(client, bucket, f"{prefix}/{name}", address))
         if sha256_file(path) != digest:
-            raise InputError(
-                f"{address}/{STORE}/{name}", "content", "bytes that do not agree with their hash", "the store"
-            )
+            where = f"{address}/{STORE}/{name}"
+            raise InputError(where, "content", "bytes that do not agree with their hash", "the store")
 
     for parent in {(folder / name).parent for name in files}:
         parent.mkdir(parents=True, exist_ok=True)

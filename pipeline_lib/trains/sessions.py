@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from pipeline_lib.trains.events import tick_type
 from pipeline_lib.trains.manifest import read_manifest
 from pipeline_lib.trains.settings import MEMORY_BUDGET
 from pipeline_lib.trains.store import Trains
@@ -89,4 +90,4 @@ def bytes_of(source: Source) -> int:
     if isinstance(source, Trains):
         return 0
     manifest: dict[str, Any] = read_manifest(source)
-    return int(manifest["spikes"]) * (6 if manifest["duration_ticks"] < 2**31 else 10)
+    return int(manifest["spikes"]) * (tick_type(manifest["duration_ticks"]).itemsize + 2)

@@ -100,9 +100,8 @@ def _read_shard(path: Path, values: np.ndarray) -> None:
             else:
                 part[:] = np.frombuffer(codec.decode(chunk), dtype=values.dtype)[: len(part)]
     except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(
-            path, "shard", str(error), "the shard as it was written (convert the session again)"
-        ) from error
+        accepted = "the shard as it was written (convert the session again)"
+        raise InputError(path, "shard", str(error), accepted) from error
 
 
 def _with_checksum(content: bytes) -> bytes:

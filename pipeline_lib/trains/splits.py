@@ -3,7 +3,7 @@
 import json
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline_lib import clock
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, refuse_rows
 from pipeline_lib.files import atomic_file
 from pipeline_lib.trains.leakage import check_leakage
 from pipeline_lib.trains.settings import SplitSettings, WindowSettings
@@ -77,15 +77,8 @@ class Split:
         import pyarrow
         import pyarrow.parquet as parquet
 
-        header = {
-            "heldout": {session: rows.tolist() for session, rows in self.heldout.items()},
-            "forward_bins": self.forward_bins,
-            "bin_size": self.bin_size,
-            "history_bins": self.history_bins,
-            "cohort": self.cohort,
-            "event": self.event,
-            "before": self.before,
-        }
+        header = {name: value for name, value in vars(self).items() if name != "samples"}
+        header["heldout"] = {session: rows.tolist() for session, rows in self.heldout.items()}
         table = pyarrow.Table.from_pandas(self.samples, preserve_index=False)
         table = table.replace_schema_metadata({b"trainyard": json.dumps(header).encode()})
         with atomic_file(path) as part:
@@ -155,13 +148,7 @@ def _split_session(trains: "Trains", settings: WindowSettings, split: SplitSetti
     scheme = split.scheme
     if scheme == "auto":
         scheme = "trials" if settings.mode == "trials" else "blocks"
-    schemes: dict[str, Callable[..., np.ndarray]] = {
-        "trials": _by_trials,
-        "blocks": _by_blocks,
-        "column": _by_column,
-        "file": _by_file,
-    }
-    parts = schemes[scheme](frame, trains, settings, split)
+    parts = SCHEMES[scheme](frame, trains, settings, split)
     frame = _fewer_to_train(frame.assign(split=parts)[parts != ""], trains, split)
     for name, share in zip(PARTS, split.fractions, strict=True):
         if (share or scheme in ("column", "file")) and not (frame["split"] == name).any():
@@ -266,12 +253,13 @@ def _by_file(frame: pd.DataFrame, trains: "Trains", settings: WindowSettings, sp
     begin = frame["start_tick"].to_numpy()
     stop = begin + frame["bins"].to_numpy() * settings.bin_ticks
     first, last = (clock.to_ticks(_numbers(path, table, column)) for column in ("start", "stop"))
-    if (last < first).any():
-        row = int(np.argmax(last < first))
-        raise InputError(path, f"stop, row {row}", table["stop"].iloc[row], "a stop not before its start")
+    refuse_rows(last < first, path, "stop", table["stop"].to_numpy(), "a stop not before its start")
     for from_tick, to_tick, name in zip(first, last, names, strict=True):
         parts[(begin >= from_tick) & (stop <= to_tick)] = name
     return parts
+
+
+SCHEMES = {"trials": _by_trials, "blocks": _by_blocks, "column": _by_column, "file": _by_file}
 
 
 def _read_split_file(path: Path) -> pd.DataFrame:
@@ -287,10 +275,7 @@ def _read_split_file(path: Path) -> pd.DataFrame:
 
 def _numbers(path: Path, table: pd.DataFrame, column: str) -> np.ndarray:
     values = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=float)
-    bad = ~np.isfinite(values)
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise InputError(path, f"{column}, row {row}", table[column].iloc[row], "a number in every row")
+    refuse_rows(~np.isfinite(values), path, column, table[column].to_numpy(), "a number in every row")
     return values
 
 

@@ -34,6 +34,7 @@ import pandas as pd
 from pipeline_lib.clock import to_ticks
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import exclusive, whole_directory
+from pipeline_lib.intervals import merged
 from pipeline_lib.recording import (
     Recording,
     read_description,
@@ -194,7 +195,7 @@ def _write(
         )
         if not spikes:
             raise InputError(session, "spikes", "an empty recording", "at least one spike")
-        root.create_array("observed", data=_merged(to_ticks(observed)), dimension_names=("interval", "bound"))
+        root.create_array("observed", data=merged(to_ticks(observed)), dimension_names=("interval", "bound"))
         if unit_intervals is not None:
             data = _unit_intervals(unit_intervals)
             root.create_array("unit_intervals", data=data, dimension_names=("unit_interval", "unit_bound"))
@@ -216,21 +217,11 @@ def _write(
         write_manifest(writing, content, sorted(set(bin_sizes)))
 
 
-def _merged(intervals: np.ndarray) -> np.ndarray:
-    """Sorted intervals (interval, 2), those that touch or overlap made one and empty ones left out."""
-    intervals = intervals[np.argsort(intervals[:, 0], kind="stable")]
-    intervals = intervals[intervals[:, 1] > intervals[:, 0]]
-    reach = np.maximum.accumulate(intervals[:, 1])
-    first = np.flatnonzero(np.r_[True, intervals[1:, 0] > reach[:-1]]) if len(intervals) else np.empty(0, int)
-    last = np.r_[first[1:] - 1, len(intervals) - 1] if len(intervals) else first
-    return np.stack([intervals[first, 0], reach[last]], axis=1)
-
-
 def _unit_intervals(frame: pd.DataFrame) -> np.ndarray:
     """The recording's unit intervals as (interval, 3) ticks, merged within each unit."""
     tables = [np.empty((0, 3), np.int64)]
     for unit in np.unique(frame["unit"]):
-        own = _merged(to_ticks(frame.loc[frame["unit"] == unit, ["start", "stop"]].to_numpy()))
+        own = merged(to_ticks(frame.loc[frame["unit"] == unit, ["start", "stop"]].to_numpy()))
         # A unit that was never there keeps an empty interval: one without any was always observed.
         tables.append(np.insert(own if len(own) else np.zeros((1, 2), np.int64), 0, unit, axis=1))
     return np.concatenate(tables)
@@ -334,7 +325,7 @@ class Trains:
             unit=unit,
             n_units=len(recording.units),
             duration_ticks=duration_ticks,
-            observed=_merged(to_ticks(recording.observed)),
+            observed=merged(to_ticks(recording.observed)),
             unit_intervals=None if intervals is None else _unit_intervals(intervals),
             tables={"units": recording.units, "trials": recording.trials, **signals},
             _stimulus=recording.stimulus,
@@ -368,8 +359,3 @@ class Trains:
         if bin_ticks not in self._count_types:
             self._count_types[bin_ticks] = count_type(self.ticks, self.unit, bin_ticks)
         return self._count_types[bin_ticks]
-
-    def verify(self) -> None:
-        """Compare every file of the store with its hash; InputError names the first that differs or is missing."""
-        if self.directory is not None:
-            check_files(self.directory, read_manifest(self.directory), "")

@@ -48,7 +48,8 @@ class Results:
         every = {"recording": "recordings/*", "trains": "trains/*", "split": "splits/*"}
         lists = {need: sorted(self.directory.glob(pattern)) for need, pattern in every.items()}
         fits = sorted(path.parent for path in self.directory.glob("fits/*/*/*/manifest.json"))
-        return self.paths() | lists | {"fits": fits, "benchmarks": self.directory / "benchmarks"}
+        jobs = [recording.name for recording in lists["recording"]]
+        return self.paths() | lists | {"fits": fits, "benchmarks": self.directory / "benchmarks", "jobs": jobs}
 
 
 def simulate(session: str, units: int = 40, trials: int = 60, seed: int = 0, truth: bool = True) -> Recording:

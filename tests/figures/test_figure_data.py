@@ -25,6 +25,7 @@ from pipeline_lib.figures import (
 from pipeline_lib.figures.excerpts import coarsen, example_units
 from pipeline_lib.figures.units import hidden_runs, unit_order
 from pipeline_lib.recording import Recording
+from pipeline_lib.sources.presence import observed_rates
 from pipeline_lib.trains.splits import Split
 from tests.figures.made_up_results import Results, write_results
 
@@ -344,27 +345,45 @@ def test_a_session_observed_in_pieces_has_a_course_and_a_gap_where_it_is_long(tr
 
 
 def test_a_unit_that_comes_and_goes_is_averaged_over_its_own_time(trials: Results, tmp_path: Path) -> None:
+    """Spikes that a unit is said to have fired while it was not observed count nowhere."""
     recording = Recording.read(trials.recording)
-    keep = (recording.spike_units != 3) | (recording.spike_times < 20)
-    recording.spike_times, recording.spike_units = recording.spike_times[keep], recording.spike_units[keep]
-    recording.unit_intervals = pd.DataFrame({"unit": [3, 3], "start": [0.0, 15.0], "stop": [10.0, 20.0]})
-    inside = (recording.spike_units == 3) & ((recording.spike_times < 10) | (recording.spike_times >= 15))
+    recording.unit_intervals = pd.DataFrame({"unit": [3, 3, 5], "start": [0.0, 15, 0], "stop": [10.0, 20, 0]})
     recording.write(tmp_path / "recording")
     table = session_overview.data(tmp_path / "recording")
-    rate = table[(table["panel"] == "rate") & (table["unit"] == 3)]["value"].item()
-    assert rate == pytest.approx((recording.spike_units == 3).sum() / 15)
-    assert inside.any()
+    times, unit = recording.spike_times, recording.spike_units
+    present = (times < 10) | ((times >= 15) & (times < 20))
+    assert (~present & (unit == 3)).any() and (unit == 5).any()
+    seen = (unit != 5) & ((unit != 3) | present)
+    rates = table[table["panel"] == "rate"].set_index("unit")["value"]
+    assert rates[3] == pytest.approx((seen & (unit == 3)).sum() / 15)
+    assert np.isnan(rates[5]) and rates.notna().sum() == 39
     course = table[table["panel"] == "course"]
     width = recording.duration / len(course)
     for place in range(len(course)):  # among them those in which the unit goes, at 10 and 20 s
         start, stop = place * width, (place + 1) * width
         own = sum(max(0.0, min(stop, b) - max(start, a)) for a, b in ((0.0, 10.0), (15.0, 20.0)))
-        spikes = ((recording.spike_times >= start) & (recording.spike_times < stop)).sum()
-        assert course["value"].iloc[place] == pytest.approx(spikes / (39 * width + own))
+        spikes = (seen & (times >= start) & (times < stop)).sum()
+        assert course["value"].iloc[place] == pytest.approx(spikes / (38 * width + own))
     hidden = table[table["panel"] == "hidden"]
     raster = table[table["panel"] == "raster"]["time"]
-    assert set(hidden["unit"]) == {3}
-    assert hidden["time"].item() <= raster.min() and hidden["value"].item() == pytest.approx(10, abs=0.1)
+    assert set(hidden["unit"]) == {3, 5}
+    for unit_hidden in (3, 5):
+        span = hidden[hidden["unit"] == unit_hidden]
+        assert span["time"].item() <= raster.min() and span["value"].item() == pytest.approx(10, abs=0.1)
+    silent = session_overview.draw(table).axes[1]
+    assert all(np.isfinite(path.get_paths()[0].vertices).all() for path in silent.collections), "medians are numbers"
+
+
+def test_what_a_session_has_outside_its_observed_time_counts_nowhere(trials: Results, tmp_path: Path) -> None:
+    recording = Recording.read(trials.recording)
+    recording.observed = np.array([[0.0, 30.0], [50.0, recording.duration]])
+    recording.write(tmp_path / "gap")
+    table = session_overview.data(tmp_path / "gap")
+    found = table[table["panel"] == "rate"].set_index("unit")["value"]
+    np.testing.assert_allclose(found, observed_rates(recording), rtol=1e-12)
+    course = table[table["panel"] == "course"].set_index("time")["value"]
+    usual = len(recording.spike_times) / recording.duration / len(recording.units)
+    assert course.loc[31:49].isna().all() and course.max() < 3 * usual
 
 
 def test_predictions_of_another_split_are_refused(trials: Results, tmp_path: Path) -> None:

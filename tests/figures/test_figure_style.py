@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from pipeline_lib.figures import style
+from pipeline_lib.figures.units import shortened
 
 # Machado, Oliveira and Fernandes (2009): how a colour looks without one kind of cone, in linear RGB.
 VISION = {
@@ -110,3 +111,10 @@ def test_a_notice_wraps_its_text_inside_the_figure() -> None:
     figure.canvas.draw()
     box = figure.texts[0].get_window_extent()
     assert box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y0 >= 0 and box.y1 <= figure.bbox.height
+
+
+def test_conditions_of_several_columns_stay_apart_when_shortened() -> None:
+    names = [f"side={side} choice={choice}" for side in ("left", "right") for choice in ("left", "right")]
+    assert [shortened(name) for name in names] == ["left left", "left right", "right left", "right right"]
+    assert shortened("side=left") == "side=left"
+    assert shortened("a long name of a region") == "a long name of \u2026"

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.fits import Fit, first_with
 from tests.figures.made_up_results import Results
 
@@ -18,7 +19,9 @@ def test_a_table_is_that_of_the_session(tmp_path: Path) -> None:
     fit = Fit.at(directory)
     assert fit.has_table("gains") and not fit.has_table("losses")
     pd.testing.assert_frame_equal(fit.table("gains", "b"), pd.DataFrame({"value": [2, 3]}))
-    assert first_with([directory], "gains") == fit and first_with([directory], "losses") is None
+    assert first_with([directory], "gains", "no gains") == fit
+    with pytest.raises(NothingToDrawError, match="no losses"):
+        first_with([directory], "losses", "no losses")
     with pytest.raises(InputError, match="losses"):
         fit.table("losses", "b")
 

@@ -252,3 +252,11 @@ def test_a_constant_matches_nothing() -> None:
     assert np.isnan(correlation) and (curve == 2.0).all()
     curve, correlation = matched(-np.arange(5.0), np.arange(5.0))
     assert correlation == pytest.approx(-1) and np.allclose(curve, np.arange(5.0))
+
+
+def test_a_session_without_test_windows_has_nothing_to_draw(factors: Made, tmp_path: Path) -> None:
+    split = Split.read(factors.split)
+    split.samples = split.samples[split.samples["split"] != "test"]
+    split.write(tmp_path / "split.parquet")
+    with pytest.raises(NothingToDrawError, match="no window in the test part"):
+        glm_transformer_recovery.data(factors.recording, tmp_path / "split.parquet", [factors.fit])

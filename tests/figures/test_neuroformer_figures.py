@@ -108,6 +108,39 @@ def test_attention_is_scored_against_the_true_couplings(fitted: Fitted) -> None:
     assert areas["Cross-correlation"] == pytest.approx(wins)
 
 
+@pytest.mark.parametrize("name", ("generation", "behaviour_traces", "contrastive_latents"))
+def test_a_session_without_test_windows_has_nothing_to_draw(name: str, fitted: Fitted, tmp_path: Path) -> None:
+    split = Split.read(fitted.paths["split"])
+    split.samples = split.samples[split.samples["split"] != "test"]
+    split.write(tmp_path / "split.parquet")
+    fit = Path(shutil.copytree(fitted.paths["fits"][0], tmp_path / "cohort" / "neuroformer" / "seed0"))
+    decoding = fitted.tables["decoding"]
+    decoding[decoding["split"] != "test"].to_parquet(fit / "tables" / "decoding.parquet")
+    paths = fitted.paths | {"split": tmp_path / "split.parquet", "fits": [fit]}
+    with pytest.raises(NothingToDrawError, match="no window in the test part"):
+        FIGURES[name].load().data(**{need: paths[need] for need in FIGURES[name].needs})
+
+
+def test_a_single_window_and_many_variables_are_traced(fitted: Fitted, tmp_path: Path) -> None:
+    fit = Path(shutil.copytree(fitted.paths["fits"][0], tmp_path / "cohort" / "neuroformer" / "seed0"))
+    decoding = fitted.tables["decoding"].query("split == 'test' and variable == 'running/speed'").head(1)
+    every = pd.concat([decoding.assign(variable=f"signal/{number}") for number in range(10)])
+    every.to_parquet(fit / "tables" / "decoding.parquet")
+    table = FIGURES["behaviour_traces"].load().data(fitted.paths["trains"], [fit])
+    assert table["time"].tolist() == [0.0] * 10
+    figure = FIGURES["behaviour_traces"].load().draw(table)
+    assert [len(axes.lines) for axes in figure.axes] == [2] * 10
+
+
+def test_couplings_of_many_models_stand_beside_each_other(fitted: Fitted) -> None:
+    table = table_of("attention_connectivity", fitted)
+    one = table[table["source"] == "Truth"]
+    more = [one.assign(source=f"Couplings of model {number}") for number in range(6)]
+    figure = FIGURES["attention_connectivity"].load().draw(pd.concat([table, *more]))
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert sum(title.startswith("Couplings of model") for title in titles) == 6
+
+
 def test_what_neighbours_tell_of_behaviour_stands_above_the_features(fitted: Fitted) -> None:
     table = table_of("contrastive_latents", fitted)
     axes = FIGURES["contrastive_latents"].load().draw(table).axes

@@ -131,6 +131,8 @@ def test_cost_is_that_of_the_fits_and_of_what_snakemake_measured(several: Result
     assert len(fits) == 15 and set(fits["wall"]) == {12.5} and set(fits["cpu"]) == {9.75}
     convert = table[table["stage"] == "convert"]
     assert len(convert) == 3 and set(convert["cpu"]) == {0.75} and set(convert["memory"]) == {140.5}
+    kept = speed.data(paths["fits"], paths["benchmarks"], ["small", "large"])
+    assert set(kept.loc[kept["stage"] != "fit", "job"]) == {"small", "large"}, "the folder keeps what a run once had"
     with pytest.raises(NothingToDrawError):
         speed.data([], several.directory / "nothing")
 

@@ -50,6 +50,16 @@ def test_every_figure_of_the_registry_gets_all_it_needs(name: str, files: Figure
         assert all(path for need, path in given.items() if need != "searches"), "nothing was searched here"
 
 
+def test_jobs_of_the_plan_are_told_from_those_it_once_had(files: FigureFiles) -> None:
+    """As `workflow/rules/*.smk` name their measurements."""
+    given = files.arguments("speed", "")
+    jobs = {"A", "joint", "joint/glm/seed3", "score_table", "A/figures_of_session", "joint/B/figures_of_cohort", "all"}
+    assert given["benchmarks"] == "out/benchmarks" and jobs <= set(given["jobs"])
+    alone = replace(files.plan, sessions={"A": files.plan.sessions["A"]}, cohorts={"A": files.plan.cohorts["A"]})
+    fewer = FigureFiles(alone, files.paths).arguments("speed", "")["jobs"]
+    assert "A/glm/seed4" in fewer and not any(job.startswith(("B", "joint")) for job in fewer)
+
+
 def test_a_figure_of_a_model_is_drawn_where_it_is_fitted(files: FigureFiles) -> None:
     of_glm = [name for name, spec in FIGURES.items() if spec.model == "glm" and spec.scope == "cohort"]
     assert of_glm and all(f"out/figures/joint/A/{name}" in files.stems for name in of_glm)

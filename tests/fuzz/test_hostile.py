@@ -93,7 +93,7 @@ def test_an_archive_cannot_unpack_outside(server: FileServer, ibl_session: Path,
         archive.writestr("../../../evil.txt", "evil")
     server.put(address, hostile.getvalue())
     cache = tmp_path / "a/b/c"
-    public_tables(cache, "Brainwidemap", Downloader(tmp_path / "ledger.tsv", QUICK), Endpoints())
+    public_tables(cache, "Brainwidemap", Downloader(tmp_path / "ledger.tsv", QUICK, endpoints=Endpoints()))
     written = {path for path in tmp_path.rglob("*") if path.is_file()}
     assert {path.relative_to(tmp_path).parts[:4] for path in written} == {("a", "b", "c", "tables")}
 

@@ -23,8 +23,8 @@ from tests.sources.fetching import QUICK
 
 
 def _find(server: FileServer, tmp_path: Path, source: str, **terms: object) -> list[catalogue.Entry]:
-    downloader = Downloader(tmp_path / "ledger.tsv", QUICK)
-    return find_sessions(source, Query(**terms), tmp_path, downloader, Endpoints(alyx=server.url))
+    downloader = Downloader(tmp_path / "ledger.tsv", QUICK, endpoints=Endpoints(alyx=server.url))
+    return find_sessions(source, Query(**terms), tmp_path, downloader)
 
 
 def test_allen_by_genotype_and_stimulus_set(server: FileServer, tmp_path: Path, shared_data: Path) -> None:

@@ -41,6 +41,14 @@ def test_only_what_is_asked_for(session: Path) -> None:
         read_source("ibl", "x", session, {"signals": "nose"})
 
 
+@pytest.mark.parametrize("time", [np.empty(0), np.full(3, np.nan)])
+def test_a_session_in_which_nothing_was_licked_has_no_such_signal(session: Path, time: np.ndarray) -> None:
+    np.save(session / "alf" / "licks.times.npy", time)
+    recording = read_source("ibl", "x", session, {"signals": "licks"})
+    assert set(recording.signals) == {"wheel"}
+    assert recording.provenance.counts["licks_samples_left_out"] == len(time)
+
+
 def test_more_times_than_frames_are_cut_and_fewer_refused(session: Path) -> None:
     path = session / "alf/_ibl_leftCamera.times.npy"
     times = np.load(path)

@@ -35,11 +35,11 @@ def test_tables_and_session_through_the_real_sdk(
     server: FileServer, allen_file: Path, environments: Path, tmp_path: Path, shared_data: Path
 ) -> None:
     warehouse = Warehouse(server, allen_file, shared_data / "allen_vcn_tables")
-    cache, downloader = tmp_path / "cache", Downloader(tmp_path / "ledger.tsv", PATIENT)
     endpoints = Endpoints(allen_warehouse=server.url)
+    cache, downloader = tmp_path / "cache", Downloader(tmp_path / "ledger.tsv", PATIENT, endpoints=endpoints)
 
     def fetch() -> list:
-        return fetch_with_sdk(cache, environments, downloader, endpoints, warehouse.session)
+        return fetch_with_sdk(cache, environments, downloader, warehouse.session)
 
     fetched = fetch()
     path = fetched[-1].file.path
@@ -70,9 +70,10 @@ def test_faults_of_the_warehouse(
 ) -> None:
     warehouse = Warehouse(server, allen_file, None)
     server.fail(path, *faults)
-    cache, downloader = tmp_path / "cache", Downloader(tmp_path / "ledger.tsv", PATIENT)
+    endpoints = Endpoints(allen_warehouse=server.url)
+    cache, downloader = tmp_path / "cache", Downloader(tmp_path / "ledger.tsv", PATIENT, endpoints=endpoints)
     began = time.monotonic()
-    fetched = fetch_with_sdk(cache, environments, downloader, Endpoints(allen_warehouse=server.url), warehouse.session)
+    fetched = fetch_with_sdk(cache, environments, downloader, warehouse.session)
     assert fetched[-1].file.path.read_bytes() == allen_file.read_bytes()
     assert time.monotonic() - began < 4 * PATIENT.stall
     assert not (cache / ".writing").exists()
@@ -84,10 +85,10 @@ def test_an_api_that_stays_away_is_one_line(
 ) -> None:
     warehouse = Warehouse(server, allen_file, None)
     server.fail(QUERY, *[Fault(status=503)] * 99)
-    downloader = Downloader(tmp_path / "ledger.tsv", Network(stall=25.0, attempts=2, backoff=0.01))
-    endpoints = Endpoints(allen_warehouse=server.url)
+    network, endpoints = Network(stall=25.0, attempts=2, backoff=0.01), Endpoints(allen_warehouse=server.url)
+    downloader = Downloader(tmp_path / "ledger.tsv", network, endpoints=endpoints)
     with pytest.raises(DownloadError, match="AllenSDK failed") as error:
-        fetch_with_sdk(tmp_path / "cache", environments, downloader, endpoints, warehouse.session)
+        fetch_with_sdk(tmp_path / "cache", environments, downloader, warehouse.session)
     assert "\n" not in str(error.value)
     assert not list((tmp_path / "cache").rglob("*.csv"))
 
@@ -100,15 +101,16 @@ def test_wrong_bytes_against_the_ledger(
     import h5py
 
     warehouse = Warehouse(server, allen_file, None)
-    downloader, endpoints = Downloader(tmp_path / "ledger.tsv", PATIENT), Endpoints(allen_warehouse=server.url)
-    fetch_with_sdk(tmp_path / "first", environments, downloader, endpoints, warehouse.session)
+    endpoints = Endpoints(allen_warehouse=server.url)
+    downloader = Downloader(tmp_path / "ledger.tsv", PATIENT, endpoints=endpoints)
+    fetch_with_sdk(tmp_path / "first", environments, downloader, warehouse.session)
     rotten = tmp_path / "rotten.nwb"
     rotten.write_bytes(allen_file.read_bytes())
     with h5py.File(rotten, "r+") as file:
         file["units/spike_times"][3] += 0.5
     server.put(DOWNLOAD, rotten.read_bytes())
     with pytest.raises(DownloadError, match="the first fetch gave"):
-        fetch_with_sdk(tmp_path / "second", environments, downloader, endpoints, warehouse.session)
+        fetch_with_sdk(tmp_path / "second", environments, downloader, warehouse.session)
     assert not list((tmp_path / "second").rglob("*.nwb"))
 
 
@@ -163,9 +165,10 @@ def test_a_program_that_outlived_its_killed_run_has_a_folder_of_its_own(
     )
     monkeypatch.setattr(sdk, "SCRIPT", script)
     monkeypatch.setattr(sdk, "environment", lambda *_: Path(sys.executable))
-    cache, downloader = tmp_path / "cache", Downloader(tmp_path / "ledger.tsv", PATIENT)
+    endpoints = Endpoints(allen_warehouse="http://nowhere")
+    cache, downloader = tmp_path / "cache", Downloader(tmp_path / "ledger.tsv", PATIENT, endpoints=endpoints)
     for _ in range(2):
-        fetched = fetch_with_sdk(cache, tmp_path, downloader, Endpoints(allen_warehouse="http://nowhere"))
+        fetched = fetch_with_sdk(cache, tmp_path, downloader)
         assert [each.file.path.read_text() for each in fetched] == ["id\n1\n"] * 4
         folders = (cache / "given").read_text().split()
         Path(folders[-1]).mkdir()  # as if that program still were there

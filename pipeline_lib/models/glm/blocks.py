@@ -56,9 +56,8 @@ def check_segments(segments: np.ndarray, history: int, frames: int) -> np.ndarra
     ordered = segments[np.argsort(segments[:, 0])]
     if (ordered[1:, 0] < ordered[:-1, 1]).any():
         row = int(np.argmax(ordered[1:, 0] < ordered[:-1, 1]))
-        raise InputError(
-            "segments", "overlap", ordered[row : row + 2].tolist(), "segments that do not share scored bins"
-        )
+        found = ordered[row : row + 2].tolist()
+        raise InputError("segments", "overlap", found, "segments that do not share scored bins")
     return segments
 
 

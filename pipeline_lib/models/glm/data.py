@@ -18,28 +18,17 @@ class Source(ABC):
     """What the engine reads. `segments` (k, 2) first scored frame, frame after the last; `kernel` (history, basis)
 
     float64, row k weighs the count k + 1 bins ago; `senders`, `receivers`: units whose history is an input, units that
-    are fitted.
+    are fitted; `frames`, history and gaps included; `n_features`, inputs that are not counts; `plain`: every scored bin
+    counts once, and there is no offset.
     """
 
     segments: np.ndarray
     kernel: np.ndarray
     senders: np.ndarray
     receivers: np.ndarray
-
-    @property
-    @abstractmethod
-    def frames(self) -> int:
-        """Frames, history and gaps included."""
-
-    @property
-    @abstractmethod
-    def n_features(self) -> int:
-        """Inputs that are not counts."""
-
-    @property
-    @abstractmethod
-    def plain(self) -> bool:
-        """Every scored bin counts once, and there is no offset."""
+    frames: int
+    n_features: int
+    plain: bool
 
     @abstractmethod
     def read(self, name: str, frames: Tensor) -> Tensor | None:
@@ -83,6 +72,7 @@ class Data(Source):
 
     def __post_init__(self) -> None:
         self.counts = as_counts(self.counts)
+        self.frames = len(self.counts)
         self.segments = check_segments(self.segments, len(self.kernel), self.frames)
         for name in ("senders", "receivers"):
             rows = np.asarray(getattr(self, name), dtype=np.int64)
@@ -93,21 +83,8 @@ class Data(Source):
             values = getattr(self, name)
             if values is not None:
                 setattr(self, name, self._checked(name, torch.as_tensor(values), columns))
-
-    @property
-    def frames(self) -> int:
-        """Rows of `counts`."""
-        return len(self.counts)
-
-    @property
-    def n_features(self) -> int:
-        """Columns of `features`."""
-        return 0 if self.features is None else self.features.shape[1]
-
-    @property
-    def plain(self) -> bool:
-        """No weights, no offset."""
-        return self.weights is None and self.offset is None
+        self.n_features = 0 if self.features is None else self.features.shape[1]
+        self.plain = self.weights is None and self.offset is None
 
     def read(self, name: str, frames: Tensor) -> Tensor | None:
         """See `Source.read`."""
@@ -132,9 +109,8 @@ class Data(Source):
         bad = ~torch.isfinite(values.to(torch.float64)) & scored[:, None]
         if bad.any():
             row, column = bad.nonzero()[0].tolist()
-            raise InputError(
-                "data", f"{name}, frame {row}, column {column}", float(values[row, column]), "finite numbers"
-            )
+            found = float(values[row, column])
+            raise InputError("data", f"{name}, frame {row}, column {column}", found, "finite numbers")
         if name == "weights" and (values[scored] < 0).any():
             raise InputError("data", "weights", "a negative weight", "zero (not observed) or more")
         return values if values.shape[1] else None

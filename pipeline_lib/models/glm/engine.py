@@ -86,9 +86,8 @@ class Problem:
         allowed = torch.ones(shape, dtype=torch.bool) if allowed is None else torch.as_tensor(allowed)
         scale = torch.ones(shape[1]) if scale is None else torch.as_tensor(scale)
         if tuple(allowed.shape) != shape or tuple(scale.shape) != shape[1:]:
-            raise InputError(
-                "glm", "allowed, scale", (tuple(allowed.shape), tuple(scale.shape)), f"{shape}, {shape[1:]}"
-            )
+            found = tuple(allowed.shape), tuple(scale.shape)
+            raise InputError("glm", "allowed, scale", found, f"{shape}, {shape[1:]}")
         self.mean = design.feature_sums()[1:] / design.frames
         self._count()
         self.covariance = Covariance(design, self.mean)

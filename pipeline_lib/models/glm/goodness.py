@@ -25,13 +25,8 @@ class KolmogorovSmirnov:
     spikes: int
 
 
-def explained(counts: np.ndarray, rates: np.ndarray, null: np.ndarray | None = None) -> pd.DataFrame:
-    """How much better than a constant the rates are, a row a unit, Poisson counts.
-
-    Parameters
-    ----------
-    counts, rates : (bins, units).
-    null : (units,) expected counts a bin of the null model; default: the mean of `counts`, as McFadden and Cohen do.
+def explained(counts: np.ndarray, rates: np.ndarray) -> pd.DataFrame:
+    """How much better `rates` (bins, units) are than each unit's mean count, a row a unit, for Poisson `counts`.
 
     Returns
     -------
@@ -50,11 +45,10 @@ def explained(counts: np.ndarray, rates: np.ndarray, null: np.ndarray | None = N
     [0.32]
     """
     counts, rates = _checked(counts, rates)
-    constant = stats.poisson.logpmf
-    null = counts.mean(0) if null is None else np.asarray(null, dtype=np.float64)
-    likelihood = constant(counts, np.maximum(rates, FLOOR)).sum(0)
-    of_null = constant(counts, np.maximum(null, FLOOR)).sum(0)
-    best = np.where(counts > 0, constant(counts, np.maximum(counts, FLOOR)), 0.0).sum(0)
+    log_probability = stats.poisson.logpmf
+    likelihood = log_probability(counts, np.maximum(rates, FLOOR)).sum(0)
+    of_null = log_probability(counts, np.maximum(counts.mean(0), FLOOR)).sum(0)
+    best = np.where(counts > 0, log_probability(counts, np.maximum(counts, FLOOR)), 0.0).sum(0)
     spikes = counts.sum(0)
     seen = spikes > 0
 

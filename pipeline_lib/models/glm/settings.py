@@ -132,14 +132,8 @@ class Config:
         self._require(self.distance is None or self.distance > 0, "distance", "null, or more than 0")
         self._require(self.rank is None or self.rank >= 1, "rank", "null, or at least 1")
         whole = self.coupling == "all" and self.self_history and self.distance is None and not self.uncoupled
-        fits = (
-            whole
-            and not self.refractory
-            and not self.trial_gain
-            and ridge
-            and not self.inference
-            and self.memory != "stream"
-        )
+        fits = whole and ridge and self.memory != "stream"
+        fits = fits and not (self.refractory or self.trial_gain or self.inference)
         self._require(self.rank is None or fits, "rank", "null with masks, a sparse penalty, inference or streaming")
         self._require(self.folds >= 2, "folds", "at least 2")
         self._require(not self.condition_baselines or self.baseline != 0, "condition_baselines", "false: baseline is 0")

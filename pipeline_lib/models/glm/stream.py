@@ -37,34 +37,20 @@ class StreamedData(Source):
         n_features: int,
     ) -> None:
         self.trains, self.session, self.layout = data, session, frames
-        self.segments, self.kernel = check_segments(frames.segments, len(kernel), len(frames)), kernel
+        self.frames, self.n_features = len(frames), n_features
+        self.segments, self.kernel = check_segments(frames.segments, len(kernel), self.frames), kernel
         self.senders = np.asarray(senders, dtype=np.int64)
         self.receivers = np.arange(data.trains[session].n_units)
-        self._features_of, self._n_features = features_of, n_features
-        self._plain = self._everything_observed()
-
-    @property
-    def frames(self) -> int:
-        """Of the layout."""
-        return len(self.layout)
-
-    @property
-    def n_features(self) -> int:
-        """Columns that `features_of` gives."""
-        return self._n_features
-
-    @property
-    def plain(self) -> bool:
-        """Every scored bin of every unit was observed."""
-        return self._plain
+        self._features_of = features_of
+        self.plain = self._everything_observed()
 
     def read(self, name: str, frames: Tensor) -> Tensor | None:
         """See `Source.read`."""
         wanted = frames.numpy()
         if name == "features":
-            features = self._features_of(wanted.ravel()) if self._n_features else None
+            features = self._features_of(wanted.ravel()) if self.n_features else None
             return None if features is None else torch.from_numpy(features).reshape(*wanted.shape, -1)
-        if name == "offset" or (name == "weights" and self._plain):
+        if name == "offset" or (name == "weights" and self.plain):
             return None
         offsets = wanted - wanted[:, :1]
         counts, observed = read_blocks(self.trains, self.session, self.layout, wanted[:, 0], int(offsets.max()) + 1)
@@ -76,8 +62,7 @@ class StreamedData(Source):
 
     def _everything_observed(self) -> bool:
         for start, stop in self.segments:
-            firsts = np.arange(start, stop, CHECKED)
-            for first in firsts:
+            for first in np.arange(start, stop, CHECKED):
                 bins = int(min(CHECKED, stop - first))
                 if not read_blocks(self.trains, self.session, self.layout, np.array([first]), bins)[1].all():
                     return False

@@ -224,17 +224,12 @@ def oddities(problem: Problem, learned: dict[str, np.ndarray], given_history: in
         )
     if unseen:
         notes.append(f"units {unseen}: not observed in the training part; no coupling, rate held at the mean of all")
-    constant = problem.constant.nonzero()[:, 0].tolist()
-    senders = sorted(
-        {
-            int(design.data.senders[(c - design.n_features) // design.n_basis])
-            for c in constant
-            if c >= design.n_features
-        }
-    )
+    constant = problem.constant.nonzero()[:, 0].cpu().numpy()
+    coupled = constant[constant >= design.n_features] - design.n_features
+    senders = np.unique(design.data.senders[coupled // design.n_basis]).tolist()
     if senders:
         notes.append(f"units {senders}: silent as inputs; their couplings are zero")
-    features = [column for column in constant if column < design.n_features]
+    features = constant[constant < design.n_features].tolist()
     if features:
         notes.append(f"features {features}: constant; their weights are zero")
     rank_deficiency = problem.covariance.rank_deficiency()

@@ -76,7 +76,12 @@ def load_published(
 
 
 def area_sizes(given: Tensors) -> dict[str, list[int]]:
-    """Units of each population of each session of a published state dict."""
+    """Units of each population of each session of a published state dict.
+
+    Raises
+    ------
+    KeyError : it has no readout of a population.
+    """
     found: dict[str, dict[int, int]] = {}
     for name, value in given.items():
         match = re.fullmatch(r"sti_readout_matrix_dict\.(.+)\.(\d+)\.bias", name)

@@ -55,7 +55,12 @@ def covariance(timescale: float, bins: int) -> np.ndarray:
 
 
 def inverse(matrix: np.ndarray) -> tuple[np.ndarray, float]:
-    """Inverse and log determinant of a symmetric positive definite matrix."""
+    """Inverse and log determinant of a symmetric positive definite matrix.
+
+    Raises
+    ------
+    LinAlgError : it is not positive definite.
+    """
     factor, failed = lapack.dpotrf(matrix, lower=1)
     if failed:
         raise np.linalg.LinAlgError("not positive definite")

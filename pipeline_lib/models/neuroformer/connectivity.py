@@ -63,7 +63,7 @@ def _first_log_rates(network: Neuroformer, head: Head, past: Tensor) -> Tensor:
     windows = Windows(nothing, tokens_of_counts(past), cut, past[:, :0], None)
     reading = network.read_tokens(head, windows, {}, {})
     asked = network.at_bins(windows, reading)
-    return network.bin_rates(head, asked, network.bin_states(asked, windows, reading))[:, 0].log()
+    return network.bin_rates(head, asked, network.bin_states(asked, reading))[:, 0].log()
 
 
 def cross_correlation(counts: np.ndarray, lags: int) -> np.ndarray:
@@ -92,7 +92,7 @@ def attention(network: Neuroformer, batches: Iterable[Batch]) -> np.ndarray:
         units = len(head.heldin) + len(head.heldout)
         if total is None:
             total = torch.zeros(2, units * units, dtype=torch.float64)
-        found = _attended(network, batch, head, windows)
+        found = _attended(network, batch, windows)
         places, spikes = windows.now, windows.past
         pair = places.real[:, :, None] & spikes.real[:, None]
         sender = head.heldin[spikes.unit][:, None].expand(pair.shape)[pair]
@@ -113,7 +113,7 @@ def _few_at_a_time(batches: Iterable[Batch]) -> Iterator[Batch]:
             yield batch.windows(rows)
 
 
-def _attended(network: Neuroformer, batch: Batch, head: Head, windows: Windows) -> Tensor:
+def _attended(network: Neuroformer, batch: Batch, windows: Windows) -> Tensor:
     """Attention [M, S, K] of the place before each token to each spike of the past, mean over blocks and heads."""
     reading = network.read(batch, windows)
     tokens, rows, bias = windows.now, reading.rows, causal_bias(reading.rows.places, reading.x.device)
@@ -127,8 +127,7 @@ def _attended(network: Neuroformer, batch: Batch, head: Head, windows: Windows) 
         weights = block.attention.weights(block.ln1(x), rows, pair, source.bias)
         found.append(weights.mean(1)[:, :-1, 1:])
         x = block(x, rows, pair, source.bias)
-    goes_on = reading.rows.collect(torch.cat([tokens.real, torch.zeros_like(tokens.real[:, :1])], 1))
-    more = Rows.of(torch.cat([tokens.real, torch.zeros_like(tokens.real[:, :1])], 1))
+    goes_on, more = reading.rows.collect(tokens.goes_on), Rows.of(tokens.goes_on)
     pair, who_bias = reading.context.who_with(network.who.pair(reading.x, rows), bias)
     asked = network.unit_query(reading.states[goes_on], tokens.bin[tokens.real])
     weights = network.who.attention.weights(network.who.ln1(asked), more, pair, who_bias).mean(1)

@@ -224,9 +224,8 @@ class NeuroformerModel(TorchModel):
             if self.config.frames:
                 size = self._stimulus(trains).frames.shape[1:]
                 if self.frame not in ((0, 0), size):
-                    raise InputError(
-                        f"session {session}", "frames", f"{size} pixels", f"{self.frame}, as in the others"
-                    )
+                    accepted = f"{self.frame}, as in the others"
+                    raise InputError(f"session {session}", "frames", f"{size} pixels", accepted)
                 self.frame = size
                 if any(pixels < kernel for pixels, kernel in zip(size, self.config.frame_kernel, strict=True)):
                     raise InputError("config", "frame_kernel", self.config.frame_kernel, f"at most a frame, {size}")

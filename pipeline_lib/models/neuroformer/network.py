@@ -242,7 +242,7 @@ class Neuroformer(Network):
         times = self.bin_log_probabilities(head, reading.states, last).gather(1, following[:, None])[:, 0]
 
         goes_on = following < self.bins
-        more = Rows.of(torch.cat([tokens.real, torch.zeros_like(tokens.real[:, :1])], 1))
+        more = Rows.of(tokens.goes_on)
         pair = self.who.pair(reading.x, rows)
         pair, bias = reading.context.who_with(pair, causal_bias(rows.places, pair[0].device))
         bin, last = following[goes_on], last.rows(goes_on)
@@ -277,7 +277,7 @@ class Neuroformer(Network):
 
     def _heldout_loss(self, batch: Batch, head: Head, windows: Windows, reading: Reading) -> Tensor:
         asked = self.at_bins(windows, reading)
-        queried = self.bin_states(asked, windows, reading)
+        queried = self.bin_states(asked, reading)
         assert head.log_rates is not None
         log_rates = head.log_rates(queried).view(len(windows.counts), self.bins, -1)
         counts = slices(batch.counts[:, :, head.heldout], windows.cut, self.bins, 0)
@@ -310,13 +310,13 @@ class Neuroformer(Network):
         head, windows = self.head(batch.session), self.windows(batch)
         reading = self.read(batch, windows)
         asked = self.at_bins(windows, reading)
-        return in_samples(batch, self.bin_rates(head, asked, self.bin_states(asked, windows, reading)))
+        return in_samples(batch, self.bin_rates(head, asked, self.bin_states(asked, reading)))
 
     def latents(self, batch: Batch) -> Tensor:
         """What the rates of each bin are read from [B, L, width]: it knows the spikes of all earlier bins."""
         windows = self.windows(batch)
         reading = self.read(batch, windows)
-        states = self.bin_states(self.at_bins(windows, reading), windows, reading)
+        states = self.bin_states(self.at_bins(windows, reading), reading)
         return in_samples(batch, states.view(len(windows.counts), self.bins, -1))
 
     def at_bins(self, windows: Windows, reading: Reading) -> AtBins:
@@ -332,7 +332,7 @@ class Neuroformer(Network):
         last = Last(before.flatten(), unit.flatten(), torch.full_like(place, self.bins).flatten(), seen)
         return AtBins(states, bin.flatten(), place, last)
 
-    def bin_states(self, asked: AtBins, windows: Windows, reading: Reading) -> Tensor:
+    def bin_states(self, asked: AtBins, reading: Reading) -> Tensor:
         """What the units of every bin are read from [M x bins, width]."""
         ahead = torch.arange(reading.rows.places, device=asked.place.device) > asked.place[..., None]
         own = torch.zeros(ahead.shape, device=ahead.device).masked_fill(ahead, -torch.inf)

@@ -53,11 +53,8 @@ class PublicNeuroformer(nn.Module):
             return nn.ModuleList(Block(width, sizes.heads, 0.0, norm_source=False) for _ in range(count))
 
         self.state, self.frame_state = blocks(sizes.state), blocks(sizes.frame_blocks)
-        self.state_past, self.state_frames, self.state_last = (
-            blocks(sizes.past),
-            blocks(sizes.stimulus),
-            blocks(sizes.state),
-        )
+        counts = (sizes.past, sizes.stimulus, sizes.state)
+        self.state_past, self.state_frames, self.state_last = (blocks(count) for count in counts)
         if sizes.kernel is not None:
             self.conv = nn.Conv3d(1, width, sizes.kernel, sizes.stride or sizes.kernel)
             self.conv_norm = nn.LayerNorm(width)

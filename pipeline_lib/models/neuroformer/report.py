@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,10 +64,7 @@ def decoding_table(model: NeuroformerModel, data: FitData, parts: Sequence[str])
     for session in data.sessions:
         for part in parts:
             samples = data.samples(session, part)
-            first = 0
-            for batch in model.batches(data, session, part) if len(samples) else ():
-                rows = samples.iloc[first : first + len(batch.counts)]
-                first += len(batch.counts)
+            for rows, batch in _batches_of(model, data, session, samples):
                 decoded: dict[str, Tensor] = {}
                 for network in set(networks.values()):
                     own = {name for name in variables if networks[name] is network}
@@ -83,8 +80,19 @@ def decoding_table(model: NeuroformerModel, data: FitData, parts: Sequence[str])
                     frame = where.assign(true=target, predicted=values, session=session, split=part, variable=name)
                     tables.append(frame[where["width"] > 0])
     order = ["session", "split", "sample", "time", "variable", "true", "predicted"]
-    table = pd.concat(tables, ignore_index=True)[order].astype({"true": "float64", "predicted": "float64"})
+    table = pd.concat(tables, ignore_index=True)[order] if tables else pd.DataFrame(columns=order)
+    table = table.astype({"true": "float64", "predicted": "float64"})
     return table, _decoding_scores(table, variables)
+
+
+def _batches_of(
+    model: NeuroformerModel, data: FitData, session: str, samples: pd.DataFrame
+) -> Iterator[tuple[pd.DataFrame, Batch]]:
+    """The samples batch by batch; none where there are none."""
+    first = 0
+    for batch in model.batches(data, session, samples) if len(samples) else ():
+        yield samples.iloc[first : first + len(batch.counts)], batch
+        first += len(batch.counts)
 
 
 def _windows_of(network: Neuroformer, data: FitData, batch: Batch, rows: pd.DataFrame) -> pd.DataFrame:
@@ -133,20 +141,17 @@ def generated_table(model: NeuroformerModel, data: FitData, part: str, rollouts:
     tables = []
     for session in data.sessions:
         heldin = data.heldin(session)
-        samples = data.samples(session, part)
-        first = 0
-        for number, batch in enumerate(model.batches(data, session, part) if len(samples) else ()):
-            index = samples.index[first : first + len(batch.counts)].to_numpy()
-            first += len(batch.counts)
+        for number, (rows, batch) in enumerate(_batches_of(model, data, session, data.samples(session, part))):
             for rollout in range(rollouts):
                 draw = int(np.random.SeedSequence([seed, number, rollout]).generate_state(1)[0])
                 counts = generate(model.network, batch, Sampling(), draw)[:, batch.history :].cpu().numpy()
                 sample, bin, unit = np.nonzero(counts)
                 times = counts[sample, bin, unit]
-                columns = {"sample": index[sample], "bin": bin, "unit": heldin[unit]}
+                columns = {"sample": rows.index.to_numpy()[sample], "bin": bin, "unit": heldin[unit]}
                 spikes = pd.DataFrame({name: np.repeat(values, times) for name, values in columns.items()})
                 tables.append(spikes.assign(session=session, rollout=rollout))
-    return pd.concat(tables, ignore_index=True)[["session", "rollout", "sample", "bin", "unit"]]
+    order = ["session", "rollout", "sample", "bin", "unit"]
+    return pd.concat(tables, ignore_index=True)[order] if tables else pd.DataFrame(columns=order)
 
 
 def attention_table(model: NeuroformerModel, data: FitData, part: str) -> pd.DataFrame:

@@ -43,7 +43,8 @@ def generated_statistics(data: FitData, generated: pd.DataFrame, part: str) -> p
         seconds = data.split.bin_size / 1000
         found = [*_alike(true, made, inside, seconds), _psths(data, session, samples, true, made, inside, seconds)]
         tables.append(pd.concat([each for each in found if len(each)], ignore_index=True).assign(session=session))
-    return pd.concat(tables, ignore_index=True)[["session", "kind", "source", "x", "y"]]
+    order = ["session", "kind", "source", "x", "y"]
+    return pd.concat(tables, ignore_index=True)[order] if tables else pd.DataFrame(columns=order)
 
 
 def statistics_scores(statistics: pd.DataFrame, part: str) -> list[dict[str, Any]]:

@@ -40,6 +40,11 @@ class Tokens:
         end = torch.ones_like(self.count)[:, None]
         return torch.cat([bins, no_bin * end], 1), torch.cat([units, no_unit * end], 1)
 
+    @property
+    def goes_on(self) -> Tensor:
+        """Whether a token follows the start and each token, bool [M, 1 + S]."""
+        return torch.cat([self.real, torch.zeros_like(self.real[:, :1])], 1)
+
     def rows(self, rows: Tensor | slice) -> Tokens:
         """Some of the windows."""
         return Tokens(self.unit[rows], self.bin[rows], self.real[rows], self.count[rows])

@@ -43,7 +43,7 @@ def check_settings(name: str, settings: dict[str, Any]) -> SimulatorSettings:
 
 def citation(name: str) -> str:
     """The paper that a simulator follows."""
-    return str(_module(name).CITATION)
+    return str(_module(name).Settings.CITATION)
 
 
 def _module(name: str) -> ModuleType:

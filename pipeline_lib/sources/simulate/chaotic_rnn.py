@@ -19,11 +19,11 @@ import numpy as np
 
 from pipeline_lib.clock import bin_ticks, to_ticks
 from pipeline_lib.sources.simulate.settings import SimulatorSettings, number
+from pipeline_lib.sources.spikes import spikes_of
 
 if TYPE_CHECKING:
     from pipeline_lib.recording import Recording
 
-CITATION = "Pandarinath et al. 2018, Nat Methods 15:805; Sussillo & Abbott 2009, Neuron 63:544"
 UNUSED_VECTORS = 2
 """The public generator draws two input vectors of the network before the initial states, used or not."""
 
@@ -33,6 +33,7 @@ class Settings(SimulatorSettings):
     """What can be changed."""
 
     NAME: ClassVar[str] = "chaotic_rnn"
+    CITATION: ClassVar[str] = "Pandarinath et al. 2018, Nat Methods 15:805; Sussillo & Abbott 2009, Neuron 63:544"
     conditions: int = number(130, least=1)
     """Initial states."""
     repeats: int = number(10, least=1)
@@ -64,8 +65,7 @@ def simulate(settings: Settings, seed: int, session: str) -> "Recording":
 
     rates, counts = published_trials(settings, seed)
     ticks = bin_ticks(settings.bin_size)
-    trial, bin_, unit = np.nonzero(counts)
-    trial, bin_, unit = (np.repeat(axis, counts[trial, bin_, unit]) for axis in (trial, bin_, unit))
+    (trial, bin_, unit), _ = spikes_of(counts)
     place = np.random.default_rng(seed).integers(0, ticks, len(trial))
     digits = len(str(settings.conditions - 1))
     recording = trial_recording(
@@ -80,7 +80,6 @@ def simulate(settings: Settings, seed: int, session: str) -> "Recording":
         events={},
         truth={"rates": np.repeat(rates, settings.repeats, axis=0).astype(np.float32)},
         truth_bin_size=settings.bin_size,
-        citation=CITATION,
     )
     recording.trials["repeat"] = np.arange(len(counts)) % settings.repeats
     return recording

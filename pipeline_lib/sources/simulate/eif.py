@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from pipeline_lib.recording import Recording
 
 AREAS = ("VISp", "VISl")  # V1 and LM by their acronyms in the Allen atlas
-CITATION = "Xin & Kass 2025, arXiv 2506.02263; neuron model: Fourcaud-Trocme et al. 2003, J Neurosci 23:11628"
 
 STEP = 0.2  # ms
 BIN = 2  # ms: background is constant within a bin, and truth is stored in these bins
@@ -58,6 +57,9 @@ class Settings(SimulatorSettings):
     """What can be changed; the defaults are the authors' tutorial, with fewer trials."""
 
     NAME: ClassVar[str] = "eif"
+    CITATION: ClassVar[str] = (
+        "Xin & Kass 2025, arXiv 2506.02263; neuron model: Fourcaud-Trocme et al. 2003, J Neurosci 23:11628"
+    )
     neurons_per_area: int = number(50, least=1)
     trials: int = number(200, least=1)
     coupled: int = number(10, least=0)
@@ -130,7 +132,6 @@ def simulate(settings: Settings, seed: int, session: str) -> "Recording":
         events={"stimulus_onset": PADDING * TICKS_PER_MS},
         truth=truth,
         truth_bin_size=BIN,
-        citation=CITATION,
     )
 
 

@@ -18,11 +18,12 @@ import numpy as np
 
 from pipeline_lib.clock import bin_ticks, duration_bins
 from pipeline_lib.sources.simulate.settings import SimulatorSettings, number
+from pipeline_lib.sources.spikes import spikes_of
+from pipeline_lib.sources.trials import no_trials
 
 if TYPE_CHECKING:
     from pipeline_lib.recording import Recording
 
-CITATION = "Pillow et al. 2008, Nature 454:995"
 GROUPS = ("A", "B")
 BASIS_FUNCTIONS = 5
 LOG_STRETCH = 50.0  # the larger, the finer the short lags against the long ones
@@ -36,6 +37,7 @@ class Settings(SimulatorSettings):
     """What can be changed."""
 
     NAME: ClassVar[str] = "glm"
+    CITATION: ClassVar[str] = "Pillow et al. 2008, Nature 454:995"
     units: int = number(40, least=2)
     duration: float = number(600.0, above=0)
     """Seconds, all observed."""
@@ -76,7 +78,7 @@ def simulate(settings: Settings, seed: int, session: str) -> "Recording":
     ------
     InputError : the network would be unstable (see `gain`).
     """
-    from pipeline_lib.sources.simulate.session import no_trials, session_recording  # pandas: not to check settings
+    from pipeline_lib.sources.simulate.session import session_recording  # pandas: not to check settings
 
     wiring, spiking, within = np.random.default_rng(seed).spawn(3)
     coupling, history, base_rates = network(settings, wiring)
@@ -90,9 +92,7 @@ def simulate(settings: Settings, seed: int, session: str) -> "Recording":
     ticks = bin_ticks(settings.bin_size)
     found_ticks, found_units, rates = [], [], []
     for first, counts, block_rates in run(settings, filters, base_rates, spiking):
-        bin_, unit = np.nonzero(counts)
-        repeats = counts[bin_, unit]
-        bin_, unit = np.repeat(bin_, repeats), np.repeat(unit, repeats)
+        (bin_, unit), _ = spikes_of(counts)
         found_ticks.append((first + bin_) * ticks + within.integers(0, ticks, len(bin_)))
         found_units.append(unit)
         if settings.keep_rates:
@@ -118,7 +118,6 @@ def simulate(settings: Settings, seed: int, session: str) -> "Recording":
         observed=np.array([[0.0, settings.duration]]),
         truth=truth,
         truth_attributes={"bin_size": settings.bin_size, "trial_start": [0.0]},
-        citation=CITATION,
     )
 
 

@@ -19,13 +19,13 @@ import numpy as np
 from pipeline_lib.bases.lags import raised_cosines
 from pipeline_lib.clock import TICKS_PER_MS, to_ticks
 from pipeline_lib.sources.simulate.settings import SimulatorSettings, number
+from pipeline_lib.sources.spikes import spikes_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from pipeline_lib.recording import Recording
 
-CITATION = "Xin & Kass 2025, arXiv 2506.02263"
 BIN, PADDING, RESPONSE = 2, 100, 500  # ms
 BINS = (PADDING + RESPONSE) // BIN
 COUPLING_WEIGHTS, COUPLING_PEAK = (1.0, 0.2, 0.0), 7.0  # of three raised cosines; bins
@@ -40,6 +40,7 @@ class Settings(SimulatorSettings):
     """What can be changed; the defaults are the authors', with fewer trials."""
 
     NAME: ClassVar[str] = "glm_factors"
+    CITATION: ClassVar[str] = "Xin & Kass 2025, arXiv 2506.02263"
     neurons_per_area: int = number(50, least=1)
     trials: int = number(300, least=1)
     areas: int = number(2, least=2)
@@ -92,8 +93,7 @@ def simulate(settings: Settings, seed: int, session: str) -> "Recording":
         batch = slice(first, min(first + BATCH, settings.trials))
         own = np.einsum("mbaf,anf->mban", factors[batch], loadings.reshape(areas, n, -1)).reshape(-1, BINS, units)
         counts, passed[batch] = run(np.log(settings.base) + own, kernel, history, send, receive, spiking)
-        places = np.stack(np.nonzero(counts))
-        found.append(np.repeat(places, counts[tuple(places)], axis=1) + np.array([[first], [0], [0]]))
+        found.append(spikes_of(counts)[0] + np.array([[first], [0], [0]]))
     trial, at, unit = np.concatenate(found, axis=1)
     ticks = BIN * TICKS_PER_MS
     spikes = TrialSpikes(trial, at * ticks + within.integers(0, ticks, len(at)), unit)
@@ -119,7 +119,6 @@ def simulate(settings: Settings, seed: int, session: str) -> "Recording":
             "latents": factors.reshape(settings.trials, BINS, -1).astype(np.float32),
         },
         truth_bin_size=BIN,
-        citation=CITATION,
     )
     return made if settings.running == 0 else replace(made, signals={"running": _speed_signal(made, speed)})
 

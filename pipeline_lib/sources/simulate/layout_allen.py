@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline_lib.files import whole_directory
+from pipeline_lib.intervals import complement
 from pipeline_lib.recording import Truth
-from pipeline_lib.sources.intervals import complement
 
 if TYPE_CHECKING:
     from pipeline_lib.recording import Recording

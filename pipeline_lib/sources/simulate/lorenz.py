@@ -20,11 +20,11 @@ import numpy as np
 
 from pipeline_lib.clock import bin_ticks, to_ticks
 from pipeline_lib.sources.simulate.settings import SimulatorSettings, number
+from pipeline_lib.sources.spikes import spikes_of
 
 if TYPE_CHECKING:
     from pipeline_lib.recording import Recording
 
-CITATION = "Lorenz 1963, J Atmos Sci 20:130"
 SIGMA, RHO, BETA = 10.0, 28.0, 8 / 3
 REGION = "MOs"  # an acronym of the Allen atlas, which the layouts of real sources can carry
 SETTLE = 2_000  # steps after which a random start is on the attractor
@@ -35,6 +35,7 @@ class Settings(SimulatorSettings):
     """What can be changed."""
 
     NAME: ClassVar[str] = "lorenz"
+    CITATION: ClassVar[str] = "Lorenz 1963, J Atmos Sci 20:130"
     conditions: int = number(65, least=1)
     """Initial states."""
     repeats: int = number(24, least=1)
@@ -94,7 +95,6 @@ def simulate(settings: Settings, seed: int, session: str) -> "Recording":
         events={},
         truth={"rates": rates[condition].astype(np.float32), "latents": path[condition], "loadings": loadings},
         truth_bin_size=settings.bin_size,
-        citation=CITATION,
     )
 
 
@@ -138,7 +138,5 @@ def poisson_spikes(
     """
     ticks = bin_ticks(bin_size)
     counts = rng.poisson(rates * (bin_size / 1000))
-    trial, bin_, unit = np.nonzero(counts)
-    repeats = counts[trial, bin_, unit]
-    trial, bin_, unit = (np.repeat(axis, repeats) for axis in (trial, bin_, unit))
+    (trial, bin_, unit), _ = spikes_of(counts)
     return trial, bin_ * ticks + rng.integers(0, ticks, len(trial)), unit

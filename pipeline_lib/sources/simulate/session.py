@@ -34,7 +34,6 @@ def trial_recording(
     events: dict[str, int],
     truth: dict[str, np.ndarray],
     truth_bin_size: float,
-    citation: str,
 ) -> Recording:
     """Trials one after another, each observed for `trial_ticks` and followed by `gap_ticks` nobody recorded.
 
@@ -61,7 +60,6 @@ def trial_recording(
         observed=np.stack([trials["start"], trials["stop"]], axis=1),
         truth=truth,
         truth_attributes={"bin_size": truth_bin_size, "trial_start": trials["start"].tolist()},
-        citation=citation,
     )
 
 
@@ -76,7 +74,6 @@ def session_recording(
     observed: np.ndarray,
     truth: dict[str, np.ndarray],
     truth_attributes: dict[str, Any],
-    citation: str,
 ) -> Recording:
     """A recording of spikes at `tick` (ticks of 10 us, session clock) of `unit`, in any order; see `Recording`."""
     order = np.lexsort((unit, tick))
@@ -95,15 +92,9 @@ def session_recording(
             source="simulate",
             source_id=f"{settings.NAME}, seed {seed}",
             licence="CC0-1.0",
-            citation=citation,
+            citation=settings.CITATION,
             selection=values,
             counts={f"{name}_{when}": count for name, count in size.items() for when in ("before", "after")},
         ),
         truth=Truth(truth, truth_attributes | {"unit_id": unit_id, "simulator": settings.NAME, "settings": values}),
     )
-
-
-def no_trials() -> pd.DataFrame:
-    """The trials table of a session without trials."""
-    empty = np.empty(0)
-    return pd.DataFrame({"start": empty, "stop": empty, "condition": pd.Series([], dtype="str")})

@@ -19,6 +19,8 @@ class SimulatorSettings:
     """What every simulator's settings share: checks of type and range, and construction from a config block."""
 
     NAME: ClassVar[str]
+    CITATION: ClassVar[str]
+    """The paper that the simulator follows."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

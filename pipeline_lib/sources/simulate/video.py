@@ -18,11 +18,12 @@ import numpy as np
 from pipeline_lib.clock import bin_ticks, duration_bins
 from pipeline_lib.errors import InputError
 from pipeline_lib.sources.simulate.settings import SimulatorSettings, number
+from pipeline_lib.sources.spikes import spikes_of
+from pipeline_lib.sources.trials import no_trials
 
 if TYPE_CHECKING:
     from pipeline_lib.recording import Recording
 
-CITATION = "a stand-in for the data of Antoniades et al. 2024, ICLR"
 AREA = "VISp"
 FILTER_SHAPE = 0.3  # time constant of a coupling filter, as a share of its length
 
@@ -32,6 +33,7 @@ class Settings(SimulatorSettings):
     """What can be changed."""
 
     NAME: ClassVar[str] = "video"
+    CITATION: ClassVar[str] = "a stand-in for the data of Antoniades et al. 2024, ICLR"
     units: int = number(40, least=2)
     duration: float = number(900.0, above=0)
     """Seconds, all observed."""
@@ -81,7 +83,7 @@ def simulate(settings: Settings, seed: int, session: str) -> "Recording":
     """
     import pandas as pd
 
-    from pipeline_lib.sources.simulate.session import no_trials, session_recording
+    from pipeline_lib.sources.simulate.session import session_recording
     from pipeline_lib.stimulus import Stimulus
 
     world, wiring, spiking, within = np.random.default_rng(seed).spawn(4)
@@ -99,9 +101,7 @@ def simulate(settings: Settings, seed: int, session: str) -> "Recording":
     drive -= filters.sum(2).T @ np.exp(base) * settings.bin_size / 1000
     counts, rates = run(settings, np.repeat(drive, every, 0)[:bins], filters, spiking)
 
-    bin_, unit = np.nonzero(counts)
-    repeats = counts[bin_, unit]
-    bin_, unit = np.repeat(bin_, repeats), np.repeat(unit, repeats)
+    (bin_, unit), _ = spikes_of(counts)
     ticks = bin_ticks(settings.bin_size)
     strength = filters.sum(2)
     recording = session_recording(
@@ -122,7 +122,6 @@ def simulate(settings: Settings, seed: int, session: str) -> "Recording":
             "rates": rates[None].astype(np.float32),
         },
         truth_attributes={"bin_size": settings.bin_size, "trial_start": [0.0]},
-        citation=CITATION,
     )
     onset = np.arange(frames) / settings.frame_rate
     recording.signals = {

@@ -1,10 +1,13 @@
 """Statistics of generated spikes: of spikes drawn from the same law they agree, of others they do not."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from pipeline_lib.models.contract import FitData
+from pipeline_lib.models.neuroformer.report import decoding_table, generated_table
 from pipeline_lib.models.neuroformer.statistics import generated_statistics, statistics_scores
 from pipeline_lib.trains.splits import SplitSettings
 from pipeline_lib.trains.windows import WindowSettings
@@ -69,3 +72,14 @@ def test_the_mean_response_by_hand(cohort: FitData) -> None:
     table = generated_statistics(cohort, as_generated(cohort, parts["test"].astype(int)), "test")
     assert np.allclose(table.loc[table["kind"] == "psth", "x"], expected)
     assert len(np.unique(cohort.samples("one", "test")["condition"])) > 1
+
+
+def test_a_part_without_windows_has_empty_tables() -> None:
+    data = SimpleNamespace(sessions=["film"], samples=lambda *_: pd.DataFrame(), heldin=lambda _: np.arange(3))
+    config = SimpleNamespace(decode={"running/speed": "regression"})
+    model = SimpleNamespace(config=config, best_of=lambda term: None)
+    spikes = generated_table(model, data, "test", rollouts=1, seed=0)
+    read_out, scores = decoding_table(model, data, ("test",))
+    statistics = generated_statistics(data, spikes, "test")
+    assert spikes.columns[-1] == "unit" and read_out.columns[-1] == "predicted" and statistics.columns[-1] == "y"
+    assert not len(spikes) and not len(read_out) and not len(scores) and statistics_scores(statistics, "test") == []

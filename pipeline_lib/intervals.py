@@ -1,4 +1,4 @@
-"""Arithmetic of time intervals: (intervals, 2) float64, start and stop in seconds."""
+"""Arithmetic of time intervals: (intervals, 2), start and stop, seconds or ticks."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ def merged(intervals: np.ndarray) -> np.ndarray:
     """The same time as sorted intervals that neither overlap nor touch; empty ones are dropped."""
     intervals = intervals[intervals[:, 1] > intervals[:, 0]]
     if len(intervals) == 0:
-        return np.empty((0, 2))
+        return intervals
     intervals = intervals[np.argsort(intervals[:, 0], kind="stable")]
     reach = np.maximum.accumulate(intervals[:, 1])
     first = np.concatenate([[True], intervals[1:, 0] > reach[:-1]])
