@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.intervals import merged, overlap_any
 from pipeline_lib.models.contract import FitData, Model
 from pipeline_lib.training.run import read_arrays
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from pipeline_lib.training.settings import TrainingSettings
 
 SESSIONS = "sessions."
+TRAINED_ON = "/trained_on"
+"""In a model's state, after a session: when it learned from that, int64 [intervals, 2], start and stop in ticks."""
 PREDICTED = 64
 """Windows predicted at once."""
 
@@ -94,6 +97,11 @@ class TorchModel(Model):
     """Trainings from several seeds can go as one (`training.fit_ensemble`): the network `vectorises`."""
     network: Network
     layout: Layout
+    trained_on: State
+
+    def __init__(self, config: TrainingSettings, seed: int) -> None:
+        super().__init__(config, seed)
+        self.trained_on = {}
 
     @abstractmethod
     def build(self, layout: Layout) -> Network:
@@ -131,7 +139,8 @@ class TorchModel(Model):
 
         Raises
         ------
-        InputError : a session that torch cannot name its weights by, or `initial` is no fit to start from.
+        InputError : a session that torch cannot name its weights by, or `initial` is no fit to start from: of another
+            shape, or one that learned from what is to be tested.
         """
         from torch import nn
 
@@ -149,7 +158,8 @@ class TorchModel(Model):
         self.network = self.build(self.layout).to(self.device)
         self.initialise(windows)
         if initial is not None:
-            self._start_from(initial)
+            self._start_from(initial, data)
+        self.trained_on = _trained_on(data, {} if initial is None else _kept_times(initial))
         self._freeze()
 
     def train(self, batches: Batches, validation: Iterable[Batch], run: Run) -> None:
@@ -167,16 +177,16 @@ class TorchModel(Model):
         return self._apply(self.network.latents, data, session, samples) if self.network.has_latents else None
 
     def state(self) -> State:
-        """The weights, `{session}/name` where they are a session's, and the layout as JSON."""
+        """The weights, `{session}/name` where they are a session's, the layout as JSON, and `{session}/trained_on`."""
         layout = np.frombuffer(json.dumps(asdict(self.layout), sort_keys=True).encode(), np.uint8)
-        weights = self.network.state_dict().items()
-        return {public(name): value.detach().cpu().numpy() for name, value in weights} | {"layout": layout}
+        weights = {public(name): value.detach().cpu().numpy() for name, value in self.network.state_dict().items()}
+        return weights | {"layout": layout} | self.trained_on
 
     def load_state(self, state: State) -> None:
         """Build the network that `state` describes and give it its weights."""
         import torch
 
-        self.layout = _layout(state)
+        self.layout, self.trained_on = _layout(state), _kept_times(state)
         self.network = self.build(self.layout).to(self.device)
         names = self.network.state_dict()
         self.network.load_state_dict({name: torch.as_tensor(state[public(name)]) for name in names})
@@ -213,7 +223,7 @@ class TorchModel(Model):
         if samples["bins"].max() > longest:
             raise InputError(who, "bins", samples["bins"].max(), f"windows of at most {longest} bins, as in its split")
 
-    def _start_from(self, given: State) -> None:
+    def _start_from(self, given: State, data: FitData) -> None:
         """Take over the weights that another fit has under the same names."""
         import torch
 
@@ -225,6 +235,13 @@ class TorchModel(Model):
             if before.heldin[session] != self.layout.heldin[session]:
                 accepted = "a fit with the same ones: weights of inputs go by their order"
                 raise InputError(path, "held-in units", f"others of session {session}", accepted)
+        for session in data.sessions:
+            learned = given.get(f"{session}{TRAINED_ON}", np.empty((0, 2), np.int64))
+            begin, end = _times(data, session, "test").T
+            seen = overlap_any(begin, end, learned).sum()
+            if seen:
+                accepted = "a fit that did not learn from them: the same `splits`, with the same seed"
+                raise InputError(path, "trained on", f"{seen} test windows of session {session}", accepted)
         own = self.network.state_dict()
         taken = {name: given[public(name)] for name in own if public(name) in given}
         shared = [name for name in own if not name.startswith(SESSIONS)]
@@ -263,6 +280,23 @@ def _read_initial(path: str) -> State:
 
 def _layout(state: State) -> Layout:
     return Layout(**json.loads(state["layout"].tobytes()))
+
+
+def _kept_times(state: State) -> State:
+    return {name: value for name, value in state.items() if name.endswith(TRAINED_ON)}
+
+
+def _trained_on(data: FitData, before: State) -> State:
+    """When the training windows of each session lie, and those that the weights learned from `before`."""
+    now = {f"{session}{TRAINED_ON}": _times(data, session, "train") for session in data.sessions}
+    return before | {name: merged(np.concatenate([times, before.get(name, times[:0])])) for name, times in now.items()}
+
+
+def _times(data: FitData, session: str, part: str) -> np.ndarray:
+    """Start and stop of the windows of a part [windows, 2], ticks, without their history."""
+    samples = data.split.part(session, part)
+    start = samples["start_tick"].to_numpy(np.int64)
+    return np.stack([start, start + samples["bins"].to_numpy(np.int64) * data.split.bin_ticks], axis=1)
 
 
 def public(name: str) -> str:

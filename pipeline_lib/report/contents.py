@@ -9,6 +9,7 @@ from typing import Any
 from pipeline_lib.errors import InputError
 from pipeline_lib.figures import FIGURES, FigureSpec
 from pipeline_lib.report.failures import Failure, find_failures
+from pipeline_lib.report.partition import Partition
 from pipeline_lib.report.scores import ScoreTable, read_scores
 
 SHOWN_FILES, SHOWN_CHECKSUMS = 20, 200
@@ -97,6 +98,7 @@ class Contents:
 
     version: str
     sessions: list[Session]
+    partitions: list[Partition]
     scores: ScoreTable
     figures: list[Figure]
     runs: list[FitRun]
@@ -150,6 +152,7 @@ def collect(results: Path, config: dict[str, Any], metrics: Path) -> Contents:
     if not results.is_dir():
         raise InputError(results, "results", "no such folder", "the folder that a run has written")
     sessions = sorted((results / "recordings").glob("*/recording.json"))
+    splits = sorted((results / "splits").glob("*.parquet"))
     figures = [file for file in (results / "figures").glob("**/*.png") if file.stem in FIGURES]
     runs, failures = _runs(results), []
     expected = len(runs)
@@ -159,6 +162,7 @@ def collect(results: Path, config: dict[str, Any], metrics: Path) -> Contents:
             asked = FigureFiles(plan, Paths(str(results), plan.config.data))
             stems, fits = {Path(stem) for stem in asked.stems}, set(plan.fits)
             sessions = [file for file in sessions if file.parent.name in plan.sessions]
+            splits = [file for file in splits if file.stem in plan.cohorts]
             figures = [file for file in figures if file.with_suffix("") in stems]
             runs = [run for run in runs if (run.cohort, run.model, run.seed) in fits]
             expected, failures = len(fits), find_failures(asked)
@@ -167,6 +171,7 @@ def collect(results: Path, config: dict[str, Any], metrics: Path) -> Contents:
     return Contents(
         version=__version__,
         sessions=[_session(results, file) for file in sessions],
+        partitions=[Partition.of(file) for file in splits[:SHOWN_SESSIONS]],
         scores=read_scores(metrics),
         figures=_figures(results / "figures", figures),
         runs=runs,

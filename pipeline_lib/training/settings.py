@@ -59,7 +59,7 @@ class TrainingSettings:
     """Launch a step as one CUDA graph, for small networks on a GPU; where a step is one batch, in one process."""
     initial: str | None = None
     """model.safetensors of another fit to start from, in the same bins: weights of the same name; a session it lacks
-    starts afresh, one that both have holds out the same units."""
+    starts afresh, one that both have holds out the same units. It must not have learned from windows to be tested."""
     freeze: tuple[str, ...] = ()
     """Patterns (`layers.*`, `*/read_in.*`) of the names of weights that stay as they start."""
 

@@ -22,6 +22,7 @@ from pipeline_lib.paths import Paths
 from pipeline_lib.plan import resolve
 from pipeline_lib.report import PAGE_BYTES, build_report, formats, images
 from pipeline_lib.report.failures import find_failures
+from pipeline_lib.trains.splits import Split
 from tests.report.conftest import DRAWN, Folder
 
 SCOPES = ("all", "session", "cohort")
@@ -118,13 +119,24 @@ def test_scores_are_those_of_the_metrics_table(folder: Folder, page: Page) -> No
     cells = [float(cell["data-value"]) for cell in page.of("td") if "score" in (cell.get("class") or "")]
     assert sorted(cells) == pytest.approx(sorted(expected))
     best = [float(cell["data-value"]) for cell in page.of("td") if "score best" in (cell.get("class") or "")]
-    assert sorted(best) == pytest.approx(sorted(expected.groupby(["session", "units"]).max()))
+    of_heldout = expected[expected.index.get_level_values("units") == "heldout"]
+    assert sorted(best) == pytest.approx(sorted(of_heldout.groupby("session").max()))
 
 
 def test_provenance_names_data_licences_software_and_checksums(page: Page) -> None:
     text = "".join(page.text)
     for wanted in ("CC-BY-4.0", "Smith & Jones", "0" * 64, "torch 2.13", "c0ffee" * 2, "mean_rate", "seeds:"):
         assert wanted in text, wanted
+
+
+def test_the_page_says_how_windows_were_parted_and_units_held_out(folder: Folder, page: Page) -> None:
+    cells = " ".join(cell.get("data-value") or "" for cell in page.of("td"))
+    for path in sorted((folder.results / "splits").glob("*.parquet")):
+        split = Split.read(path)
+        parts = [(split.samples["split"] == part).sum() for part in ("train", "validation", "test")]
+        heldout = sum(len(rows) for rows in split.heldout.values())
+        numbers = [1, split.bin_size, *parts, heldout, split.forward_bins]
+        assert " ".join(map(str, numbers)) in cells
 
 
 def test_text_from_files_is_escaped(html: str, page: Page) -> None:

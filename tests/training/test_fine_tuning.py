@@ -27,13 +27,49 @@ def test_fine_tuning_starts_from_the_given_weights_and_leaves_the_frozen_ones(co
     fit(*made, "tiny", TINY, config, 1, tmp_path / "fine")
     before, after = read_arrays(weights)[0], read_arrays(tmp_path / "fine" / "model.safetensors")[0]
     assert after["shared.weight"].tobytes() == before["shared.weight"].tobytes()
-    assert set(after) == {"layout", "shared.weight", "shared.bias"} | {
-        f"three/{name}.{kind}" for name in ("read_in", "read_out") for kind in ("weight", "bias")
-    }
+    own = {f"three/{name}.{kind}" for name in ("read_in", "read_out") for kind in ("weight", "bias")}
+    learned = {name for name in before if name.endswith("/trained_on")} | {"three/trained_on"}
+    assert len(learned) == 3 and set(after) == {"layout", "shared.weight", "shared.bias"} | own | learned
     fit(*made, "tiny", TINY, {**config, "steps": 1, "learning_rate": 1e-30}, 1, tmp_path / "start")
     start = read_arrays(tmp_path / "start" / "model.safetensors")[0]
     assert after["three/read_out.bias"].tobytes() == start["three/read_out.bias"].tobytes()
     assert not np.array_equal(after["three/read_in.weight"], start["three/read_in.weight"])
+
+
+def test_weights_that_learned_from_what_is_to_be_tested_are_refused(tmp_path: Path) -> None:
+    """Also where a fit in between, of another session, learned from nothing of it."""
+    one, two = recording("one", 5, units=7, trials=24), recording("two", 6, units=7, trials=24)
+    other = replace(SPLITS, fractions=(0.5, 0.1, 0.4))
+    cohorts = {
+        "before": (WINDOWS, SPLITS, [one]),
+        "between": (WINDOWS, SPLITS, [two]),
+        "same": (WINDOWS, SPLITS, [one, two]),
+        "shorter": (replace(WINDOWS, after=0.5), SPLITS, [one]),
+        "other": (WINDOWS, other, [one]),
+    }
+    data = {name: open_cohort(*write_cohort(tmp_path / name, *made), fitting=True) for name, made in cohorts.items()}
+
+    def tuned(name: str, initial: str | None) -> str:
+        model = TinyModel(Config(steps=1, initial=initial), 0)
+        model.fit(data[name], Run(tmp_path / f"run {name}"))
+        write_arrays(tmp_path / f"{name}.safetensors", model.state())
+        again = TinyModel(Config(steps=1), 0)
+        again.load_state(model.state())
+        assert again.state().keys() == model.state().keys()
+        return str(tmp_path / f"{name}.safetensors")
+
+    before = tuned("before", None)
+    between = tuned("between", before)
+    for initial in (before, between):
+        tuned("same", initial)
+        tuned("shorter", initial)
+        with pytest.raises(
+            InputError, match=r"trained on: found [1-9][0-9]* test windows of session one; accepted: a fit"
+        ):
+            tuned("other", initial)
+    begin, stop = read_arrays(between)[0]["one/trained_on"].T
+    train = data["before"].split.part("one", "train")
+    assert (stop - begin).sum() == (train["bins"] * data["before"].split.bin_ticks).sum()
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,7 @@ CONFIG = shlex.quote(json.dumps(PLAN.config.model_dump(mode="json")))
 FIGURE_FILES = FigureFiles(PLAN, PATHS)
 FIGURES = [f"{stem}.png" for stem in FIGURE_FILES.stems]
 OF_REPORT = [*map(PATHS.trains, PLAN.sessions), *map(PATHS.recording, PLAN.sessions), *FITS]
+OF_REPORT += map(PATHS.split, PLAN.scored)
 OF_REPORT += [f"{stem}.csv" for stem in FIGURE_FILES.stems]
 
 
