@@ -111,13 +111,12 @@ def read_scores(metrics: Path) -> ScoreTable:
         return ScoreTable()
     main = primary_rows(table)
     columns = [units for units in UNITS if (main["units"] == units).any()]
-    judged = ["heldout"] if "heldout" in columns else columns
     scales = {units: Scale.of(main[main["units"] == units]) for units in columns}
     colours = model_colours(main["model"].unique())
     rows = []
     for (cohort, session), scores in main.groupby(["cohort", "session"]):
         means = scores.groupby(["model", "units"])["value"].mean()
-        top = means.groupby("units").max().reindex(judged)
+        top = means.groupby("units").max().reindex(_judged(scores))
         for model in model_order(scores["model"].unique()):
             own = scores[scores["model"] == model]
             cells = [
@@ -130,7 +129,7 @@ def read_scores(metrics: Path) -> ScoreTable:
     everything = table.sort_values(["cohort", "session", "model", "seed", "split", "units", "metric"])
     return ScoreTable(
         columns=[f"Bits per spike, {UNITS[units]}" for units in columns],
-        standings=_standings(main, columns, judged),
+        standings=_standings(main, columns),
         rows=rows[:SHOWN_ROWS],
         rows_left_out=max(0, len(rows) - SHOWN_ROWS),
         everything=everything.head(SHOWN_ROWS).to_dict("records"),
@@ -139,7 +138,13 @@ def read_scores(metrics: Path) -> ScoreTable:
     )
 
 
-def _standings(main: pd.DataFrame, columns: list[str], judged: list[str]) -> list[Standing]:
+def _judged(scores: pd.DataFrame) -> list[str]:
+    """The units by which these scores have a best model; see `Cell`."""
+    units = scores["units"].unique().tolist()
+    return ["heldout"] if "heldout" in units else units
+
+
+def _standings(main: pd.DataFrame, columns: list[str]) -> list[Standing]:
     """Means over sessions, after those over seeds; `by_session` says how a session in several cohorts counts.
 
     The best is one of the models that were scored in the most sessions: to fail in a hard one is no merit.
@@ -148,6 +153,7 @@ def _standings(main: pd.DataFrame, columns: list[str], judged: list[str]) -> lis
     models = model_order(main["model"].unique())
     grids = {units: by_session(means.loc[[units]]) for units in columns}
     colours, sees = model_colours(models), main.drop_duplicates("model").set_index("model")["sees"]
+    judged = _judged(main)
     standings = []
     for model in models:
         cells: list[Cell | None] = []

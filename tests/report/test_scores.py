@@ -37,6 +37,11 @@ def test_copying_what_it_was_shown_makes_no_model_the_best(tmp_path: Path) -> No
         for rows in (found.rows, found.standings):
             assert all([cell.best for cell in row.cells] == best for row in rows if row.model == "glm")
             assert any(row.cells[-1].best for row in rows)
+    table[(table["units"] != "heldout") | (table["session"] == "a")].to_parquet(tmp_path / "metrics.parquet")
+    best = {
+        row.session: row.cells[0].best for row in read_scores(tmp_path / "metrics.parquet").rows if row.model == "glm"
+    }
+    assert best == {"a": False, "b": True}, "where none were held out there is nothing else to go by"
 
 
 def test_a_model_of_more_cohorts_is_not_best_for_it(tmp_path: Path) -> None:
