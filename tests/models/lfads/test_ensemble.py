@@ -17,7 +17,8 @@ from pipeline_lib.training.run import Run, read_arrays
 from tests.models.lfads.small import CONTROLLED, SMALL
 from tests.small_cohort import SPLITS, WINDOWS, Cohort, open_cohort, recording, write_cohort
 from tests.training.test_engine import FragileRun, Killed
-from tests.training.test_ensemble import alone, assert_alike, ensemble, folders, history, rows_of, weights
+from tests.training.test_ensemble import alone, assert_alike, ensemble, rows_of, weights
+from tests.training.test_fit_ensemble import folders, history
 from tests.training.test_graphs import Immediate
 
 SEEDS = [3, 0]
