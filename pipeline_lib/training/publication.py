@@ -39,7 +39,7 @@ def identity(
         "implementation": Path(implementation).stem,
         "config": json.loads(json.dumps(asdict(settings))),
         "seed": seed,
-        "trains": _content_hashes(trains_dirs),
+        "trains": content_hashes(trains_dirs),
         "split": sha256_file(split_path),
         "code": code,
     }
@@ -164,7 +164,8 @@ def open_data(trains_dirs: Sequence[Path | str], split_path: Path | str, memory_
     return FitData(trains, split)
 
 
-def _content_hashes(trains_dirs: Sequence[Path | str]) -> dict[str, str]:
+def content_hashes(trains_dirs: Sequence[Path | str]) -> dict[str, str]:
+    """Hash of the content of each session's store, by session; InputError for a folder that is no store."""
     hashes = {}
     for directory in trains_dirs:
         manifest = read_manifest(Path(directory))
