@@ -18,7 +18,7 @@ from scipy.linalg import cho_factor, cho_solve
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import FitData, Model
 from pipeline_lib.models.gaussian import smooth
-from pipeline_lib.models.poisson_ridge import Problem, fit_poisson_ridge
+from pipeline_lib.models.poisson_ridge import ROWS, Problem, fit_poisson_ridge
 from pipeline_lib.models.readouts import Readouts
 
 if TYPE_CHECKING:
@@ -105,6 +105,14 @@ class _Bins:
     counts: np.ndarray
     observed: np.ndarray
 
+    def combined(self, chosen: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        """Combinations, float32 [R, D], of the `chosen` inputs by `directions` [chosen, D]; 0 where none is chosen."""
+        # Zeros for the others: the chosen inputs themselves would be a copy of nearly everything.
+        spread = np.zeros((self.inputs.shape[1], directions.shape[1]))
+        spread[chosen] = directions
+        blocks = (self.inputs[start : start + ROWS] for start in range(0, len(self.inputs), ROWS))
+        return np.concatenate([(block @ spread).astype(np.float32) for block in blocks])
+
 
 class _Regression:
     """A session's training bins and the moments of those in the windows, from which every regression follows.
@@ -117,7 +125,9 @@ class _Regression:
         counts, observed = (values[:, history:] for values in data.read(session, samples))
         inputs, ahead = _inputs(config, data, session, samples), data.ahead(session, samples)
         zones = [observed.any(axis=2) & zone for zone in (~ahead, ahead)]
-        self.zones = [_Bins(inputs[rows], counts[rows], observed[rows]) for rows in zones if rows.any()]
+        self.zones = [
+            _Bins(*(_rows(each, zone) for each in (inputs, counts, observed))) for zone in zones if zone.any()
+        ]
         self.config, self.units, self.heldin = config, counts.shape[2], data.heldin(session)
         self.usual = np.log(max(float(counts.sum(dtype=np.int64)), 0.5) / observed.sum())
         self.inputs, counts = self.zones[0].inputs, self.zones[0].counts
@@ -146,10 +156,13 @@ class _Regression:
             directions = self._directions(chosen, ridge)
             for zone, bins in enumerate(self.zones):
                 targets = np.flatnonzero((group == left_out) & bins.observed.any(axis=0))
+                combined, seen = bins.combined(chosen, directions), bins.observed[:, targets]
+                counts, own = bins.counts[:, targets], np.full(len(targets), -1)
                 for rank, readouts in found:
-                    kept = directions[:, :rank]
-                    readout, offset = _read_out(bins, chosen, kept, targets)
-                    readouts.weights[zone][np.ix_(chosen, targets)] = kept @ readout
+                    inputs = np.ascontiguousarray(combined[:, :rank])
+                    problem = Problem(inputs, counts, None if seen.all() else seen, own)
+                    readout, offset = fit_poisson_ridge(problem, READOUT_RIDGE, tolerance=1e-5)
+                    readouts.weights[zone][np.ix_(chosen, targets)] = directions[:, :rank] @ readout
                     readouts.bias[zone, targets] = offset
         return found
 
@@ -171,20 +184,21 @@ class _Regression:
         return directions / spread
 
 
-def _read_out(bins: _Bins, chosen: np.ndarray, directions: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Weights [directions, targets] and bias [targets] of the Poisson readout of some inputs' combinations."""
-    inputs = (bins.inputs[:, chosen] @ directions).astype(np.float32)  # 0 where nothing was chosen
-    seen = bins.observed[:, targets]
-    problem = Problem(inputs, bins.counts[:, targets], None if seen.all() else seen, np.full(len(targets), -1))
-    return fit_poisson_ridge(problem, READOUT_RIDGE, tolerance=1e-5)
+def _rows(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """`values` [S, T, K] of the bins chosen [S, T]: [R, K]; no copy where that is all of them."""
+    return values.reshape(-1, values.shape[2]) if chosen.all() else values[chosen]
 
 
 def _inputs(config: Config, data: FitData, session: str, samples: pd.DataFrame) -> np.ndarray:
     """Root of the smoothed counts, float32 [S, T, kernels x held-in units], kernel by kernel; 0 where not observed."""
     heldin = data.heldin(session)
     counts, mask = (values[..., heldin] for values in data.inputs(session, samples))
-    each = [np.sqrt(smooth(counts, mask, sd / data.split.bin_size, data.split.history_bins)) for sd in config.smoothing]
-    return np.nan_to_num(np.concatenate(each, axis=2), copy=False, nan=0.0)
+    history, units = data.split.history_bins, len(heldin)
+    inputs = np.empty((len(counts), counts.shape[1] - history, len(config.smoothing) * units), np.float32)
+    for number, sd in enumerate(config.smoothing):
+        smoothed = smooth(counts, mask, sd / data.split.bin_size, history)
+        np.sqrt(smoothed, out=inputs[..., number * units : (number + 1) * units])
+    return np.nan_to_num(inputs, copy=False, nan=0.0)
 
 
 MODEL = ReducedRank
