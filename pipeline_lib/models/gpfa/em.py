@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from pipeline_lib.models.gpfa.posterior import Group, Parameters, Posterior, covariance, groups, inverse
+from pipeline_lib.models.gpfa.posterior import Group, Parameters, Posterior, covariance, groups, inverse, known
 
 NOISE_FLOOR = 1e-2
 """Least noise of a unit, as a share of its variance."""
@@ -22,11 +22,14 @@ def start(values: np.ndarray, mask: np.ndarray, latents: int, timescale: float) 
     latents : D.
     timescale : bins, about which the latents' are spread.
     """
-    bins = np.maximum(mask.sum(axis=(0, 1)), 1)
-    offset = (values * mask).sum(axis=(0, 1)) / bins
-    centred = np.where(mask, values - offset, 0.0).reshape(-1, values.shape[2])
-    variance = np.maximum((centred**2).sum(axis=0) / bins, 1e-6)
-    shared, vectors = np.linalg.eigh(centred.T @ centred / bins.mean())
+    values, bins = known(values, mask), np.maximum(mask.sum(axis=(0, 1)), 1)
+    offset = values.sum(axis=(0, 1)) / bins
+    products = np.zeros((values.shape[2],) * 2)
+    for own, seen in zip(values, mask, strict=True):
+        centred = own - seen * offset
+        products += centred.T @ centred
+    variance = np.maximum(np.diag(products) / bins, 1e-6)
+    shared, vectors = np.linalg.eigh(products / bins.mean())
     noise = shared[: max(values.shape[2] - latents, 1)].mean()
     strength = np.sqrt(np.maximum(shared[::-1][:latents] - noise, 0.01 * noise))
     loadings = vectors[:, ::-1][:, :latents] * strength
@@ -38,11 +41,10 @@ def start(values: np.ndarray, mask: np.ndarray, latents: int, timescale: float) 
 
 def steps(values: np.ndarray, mask: np.ndarray, parameters: Parameters) -> Iterator[tuple[Parameters, float]]:
     """Parameters after each step, without end, with the log-likelihood (nats) of those that the step began with."""
-    patterns = list(groups(mask))
+    values, patterns = known(values, mask), list(groups(mask))
     counted = np.maximum(mask.sum(axis=(0, 1)), 1)
-    offset = (values * mask).sum(axis=(0, 1)) / counted
-    spread = (np.where(mask, values - offset, 0.0) ** 2).sum(axis=(0, 1))
-    floor = np.maximum(NOISE_FLOOR * spread / counted, 1e-6)
+    variance = np.einsum("stn,stn->n", values, values) / counted - (values.sum(axis=(0, 1)) / counted) ** 2
+    floor = np.maximum(NOISE_FLOOR * variance, 1e-6)
     while True:
         sums = _Sums(values, patterns, parameters)
         augmented = np.linalg.solve(sums.moments, sums.cross[:, :, None])[:, :, 0]
@@ -70,10 +72,11 @@ class _Sums:
         self.squares, self.over_time = np.zeros(units), np.zeros((latents, bins, bins))
         every = np.arange(bins)
         for group in patterns:
-            own, seen = values[group.rows], group.mask.astype(np.float64)
+            own = values[group.rows] if len(group.rows) < len(values) else values
+            seen = group.mask.astype(np.float64)
             posterior = Posterior(parameters, own, group.mask)
             self.log_likelihood += posterior.log_likelihood
-            mean, known = posterior.mean, np.where(group.mask, own, 0.0)
+            mean = posterior.mean
             within = posterior.covariance[:, every, :, every] * len(own)
             within += np.einsum("sit,sjt->tij", mean, mean, optimize=True)
             self.moments[:, :-1, :-1] += np.tensordot(seen, within, (0, 0))
@@ -81,9 +84,9 @@ class _Sums:
             self.moments[:, :-1, -1] += total
             self.moments[:, -1, :-1] += total
             self.moments[:, -1, -1] += len(own) * seen.sum(axis=0)
-            self.cross[:, :-1] += np.einsum("stn,sit->ni", known, mean, optimize=True)
-            self.cross[:, -1] += known.sum(axis=(0, 1))
-            self.squares += (known**2).sum(axis=(0, 1))
+            self.cross[:, :-1] += own.reshape(-1, units).T @ mean.transpose(0, 2, 1).reshape(-1, latents)
+            self.cross[:, -1] += own.sum(axis=(0, 1))
+            self.squares += np.einsum("stn,stn->n", own, own)
             for latent in range(latents):
                 path = mean[:, latent]
                 self.over_time[latent] += path.T @ path + len(own) * posterior.covariance[latent, :, latent]

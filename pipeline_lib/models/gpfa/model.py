@@ -46,11 +46,10 @@ class Gpfa(Model):
         for number, session in enumerate(data.sessions):
             best = np.inf
             counts, mask = data.read(session, "train")
-            values = np.sqrt(counts, dtype=np.float64)
             validation = data.validation(session)
-            largest = max(1, min(data.trains[session].n_units - 1, len(values)))
+            largest = max(1, min(data.trains[session].n_units - 1, len(counts)))
             for latents in sorted({min(each, largest) for each in self.config.latents}):
-                parameters = self._learn(values, mask, latents, data.split.bin_size, run)
+                parameters = self._learn(counts, mask, latents, data.split.bin_size, run)
                 weights, bias, losses = self._read_out(data, session, parameters, validation, run)
                 for place, (ridge, loss) in enumerate(zip(self.config.ridge, losses, strict=True)):
                     row = {"session": session, "latents": latents, "ridge": ridge}
@@ -60,10 +59,10 @@ class Gpfa(Model):
                         self.readouts[session] = Readouts(weights[place], bias[place])
             run.progress(number + 1, len(data.sessions), best)
 
-    def _learn(self, values: np.ndarray, mask: np.ndarray, latents: int, bin_size: float, run: Run) -> Parameters:
-        values, mask = _cut(values, mask, TRAINED // latents)
+    def _learn(self, counts: np.ndarray, mask: np.ndarray, latents: int, bin_size: float, run: Run) -> Parameters:
+        counts, mask = _cut(counts, mask, TRAINED // latents)
         seen = mask.any(axis=(1, 2))
-        values, mask = values[seen], mask[seen]
+        values, mask = np.sqrt(counts[seen], dtype=np.float64), mask[seen]
         first = start(values, mask, latents, self.config.timescale / bin_size)
         likelihoods: list[float] = []
         for step in islice(steps(values, mask, first), self.config.iterations):
@@ -168,14 +167,16 @@ class _Latents:
         inputs: np.ndarray | None = None,
     ) -> None:
         counts, mask = data.inputs(session, samples)
-        values = np.sqrt(counts, dtype=np.float64)
         if inputs is not None:
             mask = mask & np.isin(np.arange(mask.shape[2]), inputs)
         self.ahead = data.ahead(session, samples)
-        self.windows, self.bins, self.history = len(values), values.shape[1], data.split.history_bins
-        values, mask = _cut(values, mask, PREDICTED // len(parameters.timescales))
-        self.parts = [(group.rows, Posterior(parameters, values[group.rows], group.mask)) for group in groups(mask)]
-        self.shape = (len(values), values.shape[1], len(parameters.timescales))
+        self.windows, self.bins, self.history = len(counts), counts.shape[1], data.split.history_bins
+        counts, mask = _cut(counts, mask, PREDICTED // len(parameters.timescales))
+        self.parts = []
+        for group in groups(mask):
+            values = np.sqrt(counts[group.rows], dtype=np.float64)
+            self.parts.append((group.rows, Posterior(parameters, values, group.mask)))
+        self.shape = (*counts.shape[:2], len(parameters.timescales))
         self.inputs = np.asarray(mask.any(axis=(0, 1)))
         self.whole = self._gather([(rows, part.mean.transpose(0, 2, 1)) for rows, part in self.parts])
 
@@ -192,11 +193,11 @@ class _Latents:
         return joined.reshape(self.windows, -1, self.shape[2])[:, self.history : self.bins]
 
 
-def _cut(values: np.ndarray, mask: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+def _cut(counts: np.ndarray, mask: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Windows [S, L, N] cut into parts of at most `most` bins, as equal as can be; the last is filled with nothing."""
-    bins, units = values.shape[1:]
+    bins, units = counts.shape[1:]
     parts = -(-bins // max(most, 1))
     missing = -bins % parts
     if missing:
-        values, mask = (np.pad(array, ((0, 0), (0, missing), (0, 0))) for array in (values, mask))
-    return values.reshape(-1, (bins + missing) // parts, units), mask.reshape(-1, (bins + missing) // parts, units)
+        counts, mask = (np.pad(array, ((0, 0), (0, missing), (0, 0))) for array in (counts, mask))
+    return counts.reshape(-1, (bins + missing) // parts, units), mask.reshape(-1, (bins + missing) // parts, units)

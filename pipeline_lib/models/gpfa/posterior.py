@@ -48,6 +48,11 @@ def groups(mask: np.ndarray) -> Iterator[Group]:
         yield Group(np.flatnonzero(member.ravel() == pattern), mask[row])
 
 
+def known(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """`values` [S, L, N], 0 where the `mask`, [L, N] or [S, L, N], has nothing; no copy where it has everything."""
+    return values if mask.all() else np.where(mask, values, 0.0)
+
+
 def covariance(timescale: float, bins: int) -> np.ndarray:
     """Prior covariance [bins, bins] of a latent."""
     distance = np.arange(bins)[:, None] - np.arange(bins)
@@ -73,15 +78,15 @@ class Posterior:
     """What the windows of one `Group` say about their latents.
 
     `covariance` [D, L, D, L], the same for all of them; `mean` [S, D, L]; `log_likelihood`, nats, of all their
-    observations together. `centred` [S, L, N] are the observations without the offset, 0 where not observed.
+    observations `values` [S, L, N] together. Where all are observed nothing of that size is made: what the offset takes
+    off them is the same in all windows.
     """
 
     def __init__(self, parameters: Parameters, values: np.ndarray, mask: np.ndarray) -> None:
         loadings, noise = parameters.loadings, parameters.noise
         (bins, _), latents = mask.shape, loadings.shape[1]
-        self.parameters, self.mask = parameters, mask
-        self.centred = np.where(mask, values - parameters.offset, 0.0)
-        weights = mask / noise
+        self.parameters, self.mask, self.values = parameters, mask, known(values, mask)
+        weights, offset = mask / noise, mask * parameters.offset
         precision = np.zeros((latents, bins, latents, bins))
         prior_determinant = 0.0
         for latent, timescale in enumerate(parameters.timescales):
@@ -91,10 +96,13 @@ class Posterior:
         precision[:, every, :, every] += np.einsum("tn,ni,nj->tij", weights, loadings, loadings, optimize=True)
         flat, determinant = inverse(precision.reshape(latents * bins, latents * bins))
         self.covariance = flat.reshape(latents, bins, latents, bins)
-        drive = ((self.centred * weights) @ loadings).transpose(0, 2, 1)
+        readout = loadings / noise[:, None]
+        drive = (self.values @ readout - offset @ readout).transpose(0, 2, 1)
         self.mean = (drive.reshape(len(values), -1) @ flat).reshape(drive.shape)
         each = prior_determinant + determinant + (mask * np.log(2 * np.pi * noise)).sum()
-        fitted = (self.centred**2 * weights).sum() - (drive * self.mean).sum()
+        squares = np.einsum("stn,stn->n", self.values, self.values)
+        squares -= 2 * parameters.offset * self.values.sum(axis=(0, 1))
+        fitted = (squares / noise).sum() + len(values) * (offset**2 * weights).sum() - (drive * self.mean).sum()
         self.log_likelihood = -0.5 * (len(values) * each + fitted)
 
     def without(self, unit: int) -> np.ndarray:
@@ -109,7 +117,8 @@ class Posterior:
         shared = np.tensordot(self.covariance, own, (2, 0))
         signal = np.tensordot(own, shared, 1)
         error = own @ self.mean.transpose(1, 0, 2).reshape(len(own), -1)
-        error = error.reshape(len(self.mean), -1) - self.centred[:, :, unit]
+        centred = self.values[:, :, unit] - self.mask[:, unit] * self.parameters.offset[unit]
+        error = error.reshape(len(self.mean), -1) - centred
         system = np.eye(len(precision)) - precision[:, None] * signal
         pull = np.linalg.solve(system, (precision * error).T)
         return (self.mean + np.tensordot(pull, shared, (0, 2))).transpose(0, 2, 1)
