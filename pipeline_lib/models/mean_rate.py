@@ -31,8 +31,7 @@ class MeanRate(Model):
         """Average over the training windows."""
         self.rates = {}
         for session in data.sessions:
-            mask = data.mask(session, "train")[:, data.split.history_bins :]
-            counts = data.counts(session, "train")[:, data.split.history_bins :]
+            counts, mask = (values[:, data.split.history_bins :] for values in data.read(session, "train"))
             self.rates[session] = mean_counts(counts, mask)
 
     def predict(self, data: FitData, session: str, samples: pd.DataFrame) -> np.ndarray:

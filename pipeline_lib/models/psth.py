@@ -116,8 +116,8 @@ class Histogram:
 
 
 def _scored(data: FitData, session: str, samples: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    history = data.split.history_bins
-    return data.counts(session, samples)[:, history:], data.mask(session, samples)[:, history:]
+    counts, mask = data.read(session, samples)
+    return counts[:, data.split.history_bins :], mask[:, data.split.history_bins :]
 
 
 def _sums(values: np.ndarray, samples: pd.DataFrame, conditions: list[str]) -> np.ndarray:

@@ -18,6 +18,7 @@ from pipeline_lib.bases import (
     basis_by_name,
     kernel_rank,
 )
+from pipeline_lib.bases.lags import raised_cosines
 from pipeline_lib.errors import InputError
 
 GRID = np.linspace(0, 1, 201)
@@ -39,6 +40,23 @@ def test_raised_cosines_follow_their_formula():
         expected[:, i] = 0.5 * (1 + np.cos(distance))
     np.testing.assert_allclose(RaisedCosineLog(n).evaluate(GRID), expected, atol=1e-14)
     assert RaisedCosineLog(n).evaluate(np.array([1.0])).max() < 1e-15  # decays to zero at the end of the window
+    assert RaisedCosineLog(n, decay_to_zero=False).evaluate(np.array([1.0]))[0, -1] == 1  # or peaks there
+
+
+@pytest.mark.parametrize(
+    ("last_peak", "number", "stretch", "lags"), [(5, 3, 0.5, 19), (7, 3, 0.5, 27), (1.5, 2, 1, 10)]
+)
+def test_raised_cosines_over_lags_are_those_of_the_paper(last_peak, number, stretch, lags):
+    """Xin & Kass's formula, lag by lag (specs/glm_transformer.md, section 1)."""
+    found = raised_cosines(number, last_peak, stretch)
+    assert found.shape == (lags, number)
+    shift = stretch * last_peak
+    low, high = np.log(shift + 1e-10), np.log(last_peak + shift + 1e-10)
+    between = (high - low) / (number - 1)
+    for lag in range(lags):
+        for place in range(number):
+            turned = (np.log(lag + shift + 1e-10) - low - place * between) * np.pi / (2 * between)
+            assert found[lag, place] == pytest.approx((1 + np.cos(np.clip(turned, -np.pi, np.pi))) / 2, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +99,15 @@ def test_orthogonal_exponentials_span_the_same_filters():
     plain, orthogonal = Exponential(4).kernel(50), Exponential(4, orthogonal=True).kernel(50)
     np.testing.assert_allclose(orthogonal.T @ orthogonal, np.eye(4), atol=1e-12)
     assert kernel_rank(np.concatenate([plain, orthogonal], axis=1)) == 4
+    upper = orthogonal.T @ plain  # Gram-Schmidt: each is made of itself and of slower ones, and keeps its sign
+    np.testing.assert_allclose(upper, np.triu(upper), atol=1e-12)
+    assert (np.diag(upper) > 0).all()
+    np.testing.assert_allclose(plain[[0, -1]], [np.ones(4), np.exp(-np.geomspace(1, 100, 4))], rtol=1e-12)
+
+
+def test_raw_history_is_one_hot_at_every_lag():
+    for n in range(2, 60):
+        np.testing.assert_array_equal(RawHistory(n).evaluate(np.linspace(0, 1, n)), np.eye(n))
 
 
 @given(
@@ -103,6 +130,8 @@ def test_acausal_is_centred_and_anticausal_looks_ahead():
     centred = Convolve(RawHistory(3), 3, causality="acausal").compute(counts)
     np.testing.assert_array_equal(centred[3], [4, 3, 2])
     assert np.isnan(centred[[0, 6]]).all() and np.isfinite(centred[1:6]).all()
+    even = Convolve(RawHistory(2), 2, causality="acausal").compute(counts)
+    np.testing.assert_array_equal(even[3], [4, 3])
     ahead = Convolve(RawHistory(3), 3, causality="anti-causal").compute(counts)
     np.testing.assert_array_equal(ahead[1], [4, 3, 2])
     assert np.isnan(ahead[4:]).all() and np.isfinite(ahead[:4]).all()

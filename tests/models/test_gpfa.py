@@ -195,6 +195,24 @@ def test_windows_are_cut_into_parts_that_hold_all_bins() -> None:
     np.testing.assert_array_equal(_cut(values, mask, 11)[0], values)
 
 
+def test_steps_end_when_they_raise_little_and_latents_are_fewer_than_units(tmp_path: Path, monkeypatch) -> None:
+    taken = []
+
+    def counted(*arguments):
+        for step in steps(*arguments):
+            taken.append(step)
+            yield step
+
+    monkeypatch.setattr("pipeline_lib.models.gpfa.model.steps", counted)
+    data = open_cohort(*write_cohort(tmp_path, made=[recording(units=5, trials=30)]), fitting=True)
+    for tolerance, least, most in ((0.5, 2, 5), (1e-9, 25, 25)):
+        model = Gpfa(Config(latents=(9,), ridge=(10.0,), iterations=25, tolerance=tolerance), 0)
+        model.fit(data, Run(tmp_path / f"run{tolerance}"))
+        assert least <= len(taken) <= most
+        assert model.parameters["small0"].loadings.shape == (5, 4)
+        taken.clear()
+
+
 def test_readout_is_poisson_regression() -> None:
     linear_model = pytest.importorskip("sklearn.linear_model")
     rng = np.random.default_rng(0)

@@ -60,6 +60,7 @@ def test_synaptic_input_is_the_kernel_convolved_with_the_senders_spikes(tutorial
     steps = np.zeros((3000, UNITS))
     ticks = to_ticks(tutorial.spike_times) - to_ticks(tutorial.trials["start"])[trial]
     here = (ticks >= 0) & (ticks < 60_000)
+    assert (ticks[here] % 20 == 10).all(), "in the middle of a step: no rounding moves a spike over an edge"
     np.add.at(steps, (ticks[here] // 20, tutorial.spike_units[here]), 1)
     arriving = np.stack([np.convolve(column, truth["synapse_kernel"])[:3000] for column in steps.T], axis=1)
     arriving = np.concatenate([np.zeros((1, UNITS)), arriving[:-1]]) @ truth["coupling"]
@@ -99,6 +100,9 @@ def test_trials_peak_at_the_drawn_times_of_both_areas() -> None:
     peaks = time[early][response[:, early].argmax(axis=1)]
     assert np.allclose(peaks.mean(axis=0), [60, 65], atol=1) and np.allclose(peaks.std(axis=0), 10, atol=1)
     assert abs(np.corrcoef(peaks.T)[0, 1] - 0.5) < 0.05
+    late = time[~early][response[:, ~early].argmax(axis=1)]
+    assert np.allclose(late.mean(axis=0), [260, 265], atol=1.5) and np.allclose(late.std(axis=0), 25, atol=1)
+    assert late.min() >= 169 and 325 < late.max() <= 331, "no later than 330 ms"
 
 
 @pytest.mark.parametrize("share", [0.0, 0.6])
@@ -115,9 +119,19 @@ def test_synapses_lead_from_v1_to_lm_only(tutorial) -> None:
     coupling, synapse = tutorial.truth.arrays["coupling"], tutorial.truth.arrays["synapse"]
     assert synapse.sum() == 100 and synapse[:10, 50:60].all()
     assert not coupling[50:, :50].any() and not coupling[:50, 60:].any()
-    assert 0.08 < np.median(coupling[synapse]) < 0.125
+    assert 0.08 < np.median(coupling[synapse]) < 0.125 and abs(np.log(coupling[synapse]).std() - 0.4) < 0.1
+    assert (coupling * 2**20 % 1 == 0).all(), "sums of synapses are exact in any order"
     within = np.concatenate([coupling[:50, :50].ravel(), coupling[50:, 50:].ravel()])
     assert within.min() > 0 and 0.0009 < np.median(within) < 0.0011
+
+
+def test_slow_background_reaches_every_neuron_by_a_loading_of_its_own() -> None:
+    made = simulate("eif", {"trials": 2, "neurons_per_area": 60, "stimulus": 0.0, "recurrent": 0.0}, 3, "slow")
+    inputs = made.truth.arrays["background_input"].reshape(-1, 2, 60)
+    for area in range(2):
+        loading = inputs[:, area].T @ inputs[:, area, 0] / (inputs[:, area, 0] ** 2).sum()
+        assert np.allclose(inputs[:, area], inputs[:, area, :1] * loading, atol=1e-5)
+        assert 1.8 < loading.max() / loading.min() < 2, "from a half to one"
 
 
 def lagged_excess(recording, senders: slice, receivers: slice) -> float:

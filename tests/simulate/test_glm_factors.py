@@ -5,10 +5,11 @@ import pytest
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.sources.simulate import simulate
-from pipeline_lib.sources.simulate.glm_factors import BINS, run
+from pipeline_lib.sources.simulate.glm_factors import BINS, Settings, gaussian_processes, run
 
 
-def test_truth_predicts_the_spikes() -> None:
+def test_truth_predicts_the_spikes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline_lib.sources.simulate.glm_factors.BATCH", 50)  # trials in three batches
     made = simulate("glm_factors", {"neurons_per_area": 8, "trials": 120, "coupled": 3, "coupling": 2.0}, 0, "s")
     truth = made.truth.arrays
     counts = np.zeros((120, BINS, 16))
@@ -31,6 +32,18 @@ def test_truth_predicts_the_spikes() -> None:
     assert truth["synapse"].sum() == 9 and truth["synapse"][:3, 8:11].all()
     again = simulate("glm_factors", {"neurons_per_area": 8, "trials": 120, "coupled": 3, "coupling": 2.0}, 0, "s")
     assert np.array_equal(again.spike_times, made.spike_times)
+
+
+def test_filters_loadings_and_factors_are_the_authors() -> None:
+    """specs/glm_transformer.md, section 2 (GLM simulation); the size of the filters as in its figure 2."""
+    made = simulate("glm_factors", {"neurons_per_area": 200, "trials": 1}, 0, "s")
+    truth = made.truth.arrays
+    assert truth["coupling_kernel"].shape == (27,) and abs(truth["coupling_kernel"].max() - 1.10) < 0.01
+    assert abs(truth["history_filters"][0, 0] + 2.5) < 0.05
+    assert -0.9 <= truth["loadings"].min() < -0.85 and 0.95 < truth["loadings"].max() <= 1
+    factors = gaussian_processes(Settings(trials=4000, factors=1), np.random.default_rng(0))[:, :, 0, 0]
+    assert np.allclose(factors.var(axis=0), 0.5, atol=0.06)
+    assert abs(np.corrcoef(factors[:, 50], factors[:, 125])[0, 1] - np.exp(-1)) < 0.04  # 150 ms apart
 
 
 def test_a_spike_acts_from_the_next_bin_on() -> None:

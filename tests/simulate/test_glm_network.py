@@ -62,6 +62,12 @@ def test_couplings_are_sparse_signed_by_sender_and_sum_to_their_filters(network)
     assert (truth["history_filters"][:, :2] < -2.5).all() and (truth["history_filters"] <= 0).all()
 
 
+def test_populations_are_halves_and_spikes_fall_anywhere_in_their_bin(network) -> None:
+    assert network.units["population"].tolist() == ["A"] * 6 + ["B"] * 6
+    histogram = np.bincount(to_ticks(network.spike_times) % 500 // 50, minlength=10)
+    assert np.abs(histogram - histogram.mean()).max() < 4.5 * np.sqrt(histogram.mean())
+
+
 def poisson_regression(inputs: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Weights of log rate on `inputs` (bin, column) and their standard errors, by Newton's method."""
     weights = np.zeros(inputs.shape[1])
@@ -122,6 +128,14 @@ def test_gain_counts_the_spikes_that_a_spike_causes() -> None:
     rates = np.array([1e-4, 2e-4])  # so low that the mean field is the base rate
     onto_1, onto_0 = np.expm1(filters[0, 1]).sum() * 2e-4, np.expm1(filters[1, 0]).sum() * 1e-4
     assert np.isclose(glm.gain(filters, rates), np.sqrt(onto_1 * onto_0), rtol=1e-3)
+
+
+def test_gain_is_that_of_the_rates_the_network_comes_to() -> None:
+    """A unit that excites itself fires at r = base exp(r w), not at its base rate."""
+    rate = 0.1
+    for _ in range(50):
+        rate = 0.1 * np.exp(rate)
+    assert np.isclose(glm.gain(np.full((1, 1, 1), 1.0), np.array([0.1])), np.expm1(1.0) * rate) and rate > 0.11
 
 
 def test_rates_cut_at_the_limit_are_reported() -> None:

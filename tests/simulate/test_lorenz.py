@@ -73,3 +73,20 @@ def test_one_condition_per_trial_and_other_bins() -> None:
     made = simulate("lorenz", {"conditions": 30, "repeats": 1, "bins": 80, "bin_size": 10, "units": 4}, 0, "s")
     assert made.truth.arrays["rates"].shape == (30, 80, 4)
     assert np.allclose(made.trials["stop"] - made.trials["start"], 0.8)
+    assert np.allclose(np.diff(made.trials["start"]), 1.0)  # 0.2 s between them
+
+
+def test_latents_are_those_at_the_middle_of_the_bin(monkeypatch: pytest.MonkeyPatch) -> None:
+    def squares(states: np.ndarray, dt: float, steps: int) -> np.ndarray:
+        return np.broadcast_to(np.arange(steps)[None, :, None] ** 2.0, (len(states), steps, 3))
+
+    monkeypatch.setattr(lorenz, "trajectory", squares)
+    settings = {"conditions": 1, "repeats": 1, "bins": 5, "units": 2, "steps_per_bin": 4}
+    expected = np.array([2.0, 6, 10, 14, 18]) ** 2
+    found = simulate("lorenz", settings, 0, "s").truth.arrays["latents"][0, :, 0]
+    assert np.allclose(found, (expected - expected.mean()) / expected.std())
+
+
+def test_a_single_bin_has_the_base_rate() -> None:
+    made = simulate("lorenz", {"conditions": 1, "repeats": 3, "bins": 1, "units": 2}, 0, "s")
+    assert np.allclose(made.truth.arrays["rates"], 5)

@@ -9,6 +9,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.recording import Recording
 from pipeline_lib.sources.simulate import simulate
 from pipeline_lib.sources.simulate.store import read_simulation, write_simulation
+from pipeline_lib.sources.simulate.video import Settings, run, wander
 from pipeline_lib.trains.store import Trains, convert
 
 SETTINGS = {"units": 16, "duration": 240.0, "hubs": 2, "targets": 5}
@@ -70,6 +71,33 @@ def test_hubs_raise_their_targets(made: Recording) -> None:
     hubs = coupled[:2, 2:] > 0
     assert hubs.sum() == 10 and not coupled[2:].any()
     assert change[:, 2:][hubs].mean() > change[:, 2:][~hubs].mean() * 1.15
+
+
+def test_hubs_do_not_raise_rates_on_average() -> None:
+    """What they add is taken off; they themselves hear nobody."""
+    short = SETTINGS | {"duration": 60.0}
+    rates = [simulate("video", short | {"strength": strength}, 3, "s").truth.arrays["rates"][0] for strength in (0, 2)]
+    targets = simulate("video", short, 3, "s").truth.arrays["coupling"][:2].any(0)
+    assert np.array_equal(rates[0][:, :2], rates[1][:, :2])
+    change = np.log(rates[1]).mean(0) - np.log(rates[0]).mean(0)
+    assert np.abs(change[targets]).max() < 0.3 and np.abs(change[2:][~targets[2:]]).max() == 0
+
+
+def test_every_spike_of_a_hub_counts() -> None:
+    settings = Settings(units=2, hubs=1, targets=1, rate_limit=1000.0)
+    drive = np.array([[np.log(900.0), 0.0], [0.0, 0.0], [0.0, 0.0]])
+    filters = np.zeros((2, 2, 2))
+    filters[0, 1] = [0.3, 0.1]
+    counts, rates = run(settings, drive, filters, np.random.default_rng(0))
+    assert counts[0, 0] > 1
+    assert np.allclose(np.log(rates[1:, 1]), counts[0, 0] * np.array([0.3, 0.1]) + [0, counts[1, 0] * 0.3])
+
+
+def test_wandering_is_stationary_from_the_first_step() -> None:
+    random = np.random.default_rng(0)
+    paths = np.stack([wander(40, 20.0, random) for _ in range(3000)])
+    assert np.allclose(paths[:, [0, 20, 39]].var(axis=0), 1, atol=0.1)
+    assert abs(np.corrcoef(paths[:, 0], paths[:, 20])[0, 1] - np.exp(-1)) < 0.06
 
 
 def test_it_survives_being_written_and_read(made: Recording, tmp_path: Path) -> None:

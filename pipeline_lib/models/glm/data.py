@@ -32,10 +32,10 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, name: str, frames: Tensor) -> Tensor | None:
-        """Some frames (blocks, bins) of "senders", "targets" (counts of the receivers), "features", "weights" or
+        """Values (blocks, bins, columns) at some frames (blocks, bins), or None where there is no such thing.
 
-        "offset": (blocks, bins, columns), or None where there is no such thing. The frames of a block follow each other
-        up to its last, which may be repeated.
+        `name`: "senders", "targets" (counts of the receivers), "features", "weights" or "offset". The frames of a block
+        follow each other up to its last, which may be repeated.
         """
 
     def _columns(self, name: str, counts: Tensor) -> Tensor:
@@ -94,18 +94,18 @@ class Data(Source):
         read = values.index_select(0, frames.reshape(-1)).reshape(*frames.shape, -1)
         return self._columns(name, read)
 
-    def frames_of(self, lead: int) -> Tensor:
-        """Bool (frames,): the scored frames and `lead` before each stretch of them."""
+    def scored(self) -> Tensor:
+        """Which frames are scored, bool (frames,)."""
         chosen = torch.zeros(self.frames, dtype=torch.bool)
         for start, stop in self.segments:
-            chosen[start - lead : stop] = True
+            chosen[start:stop] = True
         return chosen
 
     def _checked(self, name: str, values: Tensor, columns: int | None) -> Tensor | None:
         shape = (self.frames, values.shape[-1] if columns is None else columns)
         if tuple(values.shape) != shape:
             raise InputError("data", name, f"shape {tuple(values.shape)}", f"{shape}, as many frames as counts")
-        scored = self.frames_of(0)
+        scored = self.scored()
         bad = ~torch.isfinite(values.to(torch.float64)) & scored[:, None]
         if bad.any():
             row, column = bad.nonzero()[0].tolist()

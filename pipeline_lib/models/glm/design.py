@@ -171,8 +171,13 @@ class Design:
         return self.products(self.n_receivers, weighted)
 
     def feature_sums(self) -> Tensor:
-        """Sum of every column over the scored bins (columns,), float64."""
-        return self.products(1, lambda first, last: self._scored(first, last)[:, None])[0]
+        """Sum of every column over the bins that were seen (columns,), float64; the first is their number."""
+        return self.products(1, lambda first, last: self.seen(first, last)[:, None])[0]
+
+    def seen(self, first: int, last: int) -> Tensor:
+        """Which bins of some blocks are scored and count for some receiver: bool (blocks, bins)."""
+        weights = self.weights(first, last, torch.arange(self.n_receivers, device=self.device))
+        return self._scored(first, last) if weights is None else (weights > 0).any(1)
 
     def unchanging(self, name: str) -> Tensor:
         """Which "senders" or "features" have one value in all that is read of them: bool (columns,)."""
@@ -200,8 +205,8 @@ class Design:
             products.end(self.spectra(*chunk))
         return products.total()
 
-    def matrix(self, first: int, last: int) -> tuple[Tensor, Tensor]:
-        """The design matrix itself, for some blocks: (blocks, bins, columns), and which bins are scored (blocks, bins).
+    def matrix(self, first: int, last: int) -> Tensor:
+        """The design matrix itself, for some blocks: (blocks, bins, columns); bins that are not scored mean nothing.
 
         For what needs every column at once, such as information matrices; never asked for all blocks together.
         """
@@ -214,7 +219,7 @@ class Design:
             columns = spectra[..., None] * self.basis[:, None, None, :]
             columns = torch.fft.irfft(columns, n=self.blocks.size, dim=0)[self.history :]
             parts.append(columns.permute(1, 0, 2, 3).reshape(*shape, -1))
-        return torch.cat(parts, dim=2), self._scored(first, last)
+        return torch.cat(parts, dim=2)
 
     def targets(self, first: int, last: int, units: Tensor) -> Tensor:
         """Counts of some receivers (blocks, units, bins), 0 where a bin is not scored."""
@@ -249,9 +254,9 @@ class Design:
         return self._transform_counts(first, last)
 
     def correlate(self, spectra: Tensor, conjugate: Tensor) -> Tensor:
-        """Every column with residuals, of which the conjugate transforms (frequencies, blocks, units) are given:
+        """Products (basis, senders, units), float64, of every column with residuals.
 
-        (basis, senders, units), float64.
+        Of these the conjugate transforms (frequencies, blocks, units) are given.
         """
         cross = torch.bmm(spectra.transpose(1, 2), conjugate)
         product = self._basis_back @ cross.reshape(self.n_frequencies, -1)
@@ -273,8 +278,10 @@ class Design:
 
     def _values(self, name: str, first: int, last: int, units: Tensor | None = None) -> Tensor | None:
         """(blocks, columns, bins) of some blocks, and of some units where columns are units."""
-        kept = self._kept.get(name)
-        values = self._gather(name, first, last) if self.memory == "low" else None if kept is None else kept[first:last]
+        if self.memory == "low":
+            values = self._gather(name, first, last)
+        else:
+            values = self._kept[name][first:last] if name in self._kept else None
         if values is None or units is None or len(units) == self.n_receivers:
             return values
         return values[:, units]
@@ -288,11 +295,8 @@ class Design:
             return None
         if not bool(inside.all()):
             values = values * inside
-        values = values.to(self.device, values.dtype if name in ("senders", "targets") else self._working(values))
-        return values.transpose(1, 2).contiguous()
-
-    def _working(self, values: Tensor) -> torch.dtype:
-        return values.dtype if values.dtype == torch.bool else self.dtype
+        as_it_is = name in ("senders", "targets") or values.dtype == torch.bool
+        return values.to(self.device, values.dtype if as_it_is else self.dtype).transpose(1, 2).contiguous()
 
     def _transform_counts(self, first: int, last: int) -> Tensor:
         spectra = torch.empty(self.n_frequencies, last - first, self.n_senders, dtype=self.complex, device=self.device)

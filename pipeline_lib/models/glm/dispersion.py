@@ -13,7 +13,7 @@ SMALLEST = 1e-3
 def estimate_dispersion(design: Design, observation: Observation, coefficients: Tensor) -> Tensor:
     """Dispersion a (units,) float64 of counts whose variance is mean + a mean^2, around fitted means.
 
-    By moments: the sum of (count - mean)^2 - mean over that of mean^2 (Breslow, 1984). Half a pass over the data.
+    By moments: the sum of (count - mean)^2 - mean over that of mean^2 (Breslow, 1984). A pass over the data.
     """
 
     def excess(eta: Tensor, counts: Tensor, weights: Tensor | None) -> Tensor:

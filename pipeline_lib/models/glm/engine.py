@@ -81,16 +81,19 @@ class Problem:
         scale: Tensor | None = None,
         penalty: Penalty | None = None,
     ) -> None:
-        self.design, self.observation, self.penalty = design, observation, penalty or Penalty()
+        self.design, self.observation = design, observation
+        # Without a column there is nothing to select: the mean rate is what a ridge gives.
+        self.penalty = penalty if penalty is not None and design.columns > 1 else Penalty()
         shape = (design.n_receivers, design.columns - 1)
         allowed = torch.ones(shape, dtype=torch.bool) if allowed is None else torch.as_tensor(allowed)
         scale = torch.ones(shape[1]) if scale is None else torch.as_tensor(scale)
         if tuple(allowed.shape) != shape or tuple(scale.shape) != shape[1:]:
             found = tuple(allowed.shape), tuple(scale.shape)
             raise InputError("glm", "allowed, scale", found, f"{shape}, {shape[1:]}")
-        self.mean = design.feature_sums()[1:] / design.frames
+        sums = design.feature_sums()
+        self.mean = sums[1:] / sums[0].clamp(min=1.0)
         self._count()
-        self.covariance = Covariance(design, self.mean)
+        self.covariance = Covariance(design, self.mean, float(sums[0]))
         self.constant = self._constant_columns()
         self.allowed = allowed.to(design.device) & ~self.constant
         self.scale = scale.to(design.device, torch.float64).clamp(min=1e-9)

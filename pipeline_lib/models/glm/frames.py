@@ -76,7 +76,7 @@ def read_frames(data: FitData, session: str, frames: Frames) -> tuple[np.ndarray
     skip, pad = max(frames.given - frames.lead, 0), max(frames.lead - frames.given, 0)
     # Stretches are read padded to the longest of a batch; sorting by length keeps the padding small.
     for batch in np.array_split(np.argsort(lengths, kind="stable"), min(BATCHES, len(lengths))):
-        read, seen = data.counts(session, stretches.iloc[batch]), data.mask(session, stretches.iloc[batch])
+        read, seen = data.read(session, stretches.iloc[batch])
         for row, number in enumerate(batch):
             stop = frames.given + lengths[number]
             counts[number] = np.pad(read[row, skip:stop], ((pad, 0), (0, 0)))
@@ -94,7 +94,7 @@ def read_blocks(
     stretch = frames.stretch(firsts)
     start = frames.ticks(firsts) + frames.given * frames.bin_ticks
     rows = frames.windows.iloc[frames.firsts[stretch]].assign(start_tick=start, bins=max(bins - frames.given, 1))
-    counts, observed = data.counts(session, rows)[:, :bins], data.mask(session, rows)[:, :bins].copy()
+    counts, observed = (values[:, :bins] for values in data.read(session, rows))
     unknown = firsts[:, None] + np.arange(bins) < (frames.segments[stretch, 0] - frames.given)[:, None]
     counts[unknown] = 0
     observed[unknown] = False

@@ -4,6 +4,8 @@ The information of unit j is I_j = X' diag(weight x curvature_j) X, summed over 
 estimate the sandwich (I_j + R)^-1 I_j (I_j + R)^-1, R the penalty's share (White, 1982; without penalty it is the usual
 inverse). A ridge shrinks estimates towards zero: where there is no coupling tests keep their level, elsewhere they lose
 power. Tests therefore belong to a weak ridge, not to one chosen for prediction.
+
+The mean of a count says its variance, but for a Gaussian, whose likelihood takes it for 1: there it is estimated.
 """
 
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.glm.engine import Problem, Solution
+from pipeline_lib.models.glm.observation import Gaussian, weighted_sum
 
 UNITS_AT_ONCE = 16
 """Information matrices held together: the design matrix is made once for each such group of units."""
@@ -52,18 +55,19 @@ def infer(problem: Problem, solution: Solution, strength: float | Tensor, every:
     filter_errors, wald = np.full((*pairs, design.history), np.nan), np.full(pairs, np.nan)
     fitted = (problem.allowed & problem.fitted[:, None]).cpu().numpy()[:, design.n_features :]
     freedom = fitted.reshape(pairs[1], pairs[0], design.n_basis).sum(axis=2).T
+    variance = _variance(problem, solution)
     for units in torch.arange(design.n_receivers, device=design.device).split(UNITS_AT_ONCE):
         information = _information(problem, solution.coefficients, units, every)
         for row, unit in enumerate(units.tolist()):
             if problem.fitted[unit]:
                 kept = torch.nn.functional.pad(problem.allowed[unit], (1, 0), value=True)
                 penalty = problem.total[unit] * strengths[unit] * problem.scale
-                covariance = _sandwich(information[row], kept, penalty)
+                covariance = variance[unit] * _sandwich(information[row], kept, penalty)
                 errors[unit] = covariance.diagonal().sqrt().cpu().numpy()
                 blocks = _blocks(covariance, 1 + design.n_features, design.n_basis)
                 kernel = torch.as_tensor(design.data.kernel, device=design.device)
-                variance = torch.einsum("kb,sbc,kc->sk", kernel, blocks, kernel).clamp(min=0.0)
-                filter_errors[:, unit] = variance.sqrt().cpu().numpy()
+                of_filters = torch.einsum("kb,sbc,kc->sk", kernel, blocks, kernel).clamp(min=0.0)
+                filter_errors[:, unit] = of_filters.sqrt().cpu().numpy()
                 wald[:, unit] = _wald(solution.coefficients[unit, 1 + design.n_features :], blocks)
     filter_errors[freedom == 0] = wald[freedom == 0] = np.nan
     p = chdtrc(np.maximum(freedom, 1), wald)
@@ -91,6 +95,7 @@ def likelihood_ratio(
     statistic = np.full((design.n_senders, design.n_receivers), np.nan)
     freedom = np.ones(statistic.shape)
     full = (solution.loss * problem.total).cpu().numpy()
+    variance = _variance(problem, solution).cpu().numpy()
     for sender in range(design.n_senders):
         start = design.n_features + sender * basis
         allowed = problem.allowed.clone()
@@ -99,7 +104,7 @@ def likelihood_ratio(
         allowed[:, start : start + basis] = False
         reduced = problem.restricted(allowed)
         without = reduced.solve(0.0, reduced.start(point=solution.coefficients), tolerance)
-        lost = 2 * ((without.loss * problem.total).cpu().numpy() - full)
+        lost = 2 * ((without.loss * problem.total).cpu().numpy() - full) / variance
         statistic[sender, tested] = np.maximum(lost, 0.0)[tested]
     return statistic, chdtrc(freedom, statistic)
 
@@ -170,33 +175,43 @@ def coupling_table(
     return pd.DataFrame(table)
 
 
+def _variance(problem: Problem, solution: Solution) -> Tensor:
+    """Of the counts around a Gaussian fit, by the bins that its coefficients leave over; else 1 (units,)."""
+    if not isinstance(problem.observation, Gaussian):
+        return torch.ones_like(problem.total)
+    squares = problem.design.evaluate(
+        solution.coefficients, lambda eta, counts, weights: weighted_sum((counts - eta) ** 2, weights)
+    )
+    left = problem.total - 1 - problem.allowed.sum(1)
+    return (squares.to(problem.total) / left.clamp(min=1.0)).clamp(min=1e-12)
+
+
 def _information(problem: Problem, coefficients: Tensor, units: Tensor, every: int) -> Tensor:
     """Information matrices (units, columns, columns), float64, of all scored bins."""
     design = problem.design
     shape = (len(units), design.columns, design.columns)
     total = torch.zeros(shape, dtype=torch.float64, device=design.device)
     step = max(1, ROWS_BYTES // (design.blocks.scored * design.columns * design.dtype.itemsize))
-    used = torch.zeros((), dtype=torch.float64)
+    used = 0
     if every > 1:
         # Short runs of blocks from all over the recording, not one long one.
         step = min(step, max(1, len(design.blocks) // (8 * every)))
     for first in range(0, len(design.blocks), step * every):
         last = min(first + step, len(design.blocks))
-        matrix, scored = design.matrix(first, last)
+        matrix = design.matrix(first, last)
         eta = matrix @ coefficients[units].T.to(design.dtype)
         offset, weights = design.offset(first, last, units), design.weights(first, last, units)
         if offset is not None:
             eta += offset.transpose(1, 2)
-        curvature = problem.observation.of(units).curvature(eta.transpose(1, 2)).transpose(1, 2)
-        weight = curvature * scored[..., None]
+        weight = problem.observation.of(units).curvature(eta.transpose(1, 2)).transpose(1, 2)
         if weights is not None:
-            weight = weight * weights.transpose(1, 2)
-        used += scored.sum()
+            weight = torch.where(weights.transpose(1, 2) > 0, weight * weights.transpose(1, 2), 0.0)
+        used += int(design.blocks.valid[first:last].sum())
         rows = matrix.reshape(-1, design.columns)
         for row, root in enumerate(weight.sqrt().reshape(-1, len(units)).T):
             weighted = rows * root[:, None]
             total[row] += (weighted.T @ weighted).to(torch.float64)
-    return total * (design.frames / float(used))
+    return total * (design.frames / used)
 
 
 def _sandwich(information: Tensor, kept: Tensor, penalty: Tensor) -> Tensor:

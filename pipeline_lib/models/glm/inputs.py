@@ -50,9 +50,11 @@ class Inputs:
         if splines:
             baseline = time_splines(position, int(self.learned["window"][0]), splines)
             found.append(baseline[:, 1:])
-            # The first condition is the baseline itself, the others have what they differ by.
+            # The first condition is the baseline itself, the others have what they differ by; one that training has
+            # not seen is the mean of all.
             condition = layout.windows["condition"].to_numpy()[window]
-            found += [baseline * (condition == name)[:, None] for name in self.conditions[1:]]
+            share = np.where(np.isin(condition, self.conditions), 0.0, 1.0 / max(len(self.conditions), 1))
+            found += [baseline * np.where(condition == name, 1.0, share)[:, None] for name in self.conditions[1:]]
         ticks = layout.ticks(frames)
         for number, signal in enumerate(self.signals):
             found.append(self._signal(number, signal, ticks))
@@ -90,9 +92,9 @@ class Inputs:
         return total.reshape(len(ticks), -1)
 
     def _of_value(self, number: int, signal: Signal, ticks: np.ndarray) -> np.ndarray:
-        """(frames, dimensions, functions of the value) at some ticks; a signal that is not known there counts as its
+        """(frames, dimensions, functions of the value) at some ticks.
 
-        mean, and a value outside those that were trained on as the nearest of them.
+        A signal that is not known there counts as its mean, a value outside those of training as the nearest of them.
         """
         values = signal_values(self.data, self.session, signal.name, ticks)
         mean, scale, low, high = (self.learned[f"signal{number}_{name}"] for name in ("mean", "scale", "low", "high"))

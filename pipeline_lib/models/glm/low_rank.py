@@ -20,10 +20,11 @@ from pipeline_lib.models.glm.engine import Problem, Solution
 
 @dataclass
 class LowRank:
-    """`coefficients` (units, columns) as in `Solution`, their couplings of rank r; `loss` (units,) nats a bin;
+    """A fit whose couplings have rank r.
 
-    `channels` (senders, basis, r) what each channel sums; `readout` (r, units) what it does to each receiver; `share`
-    (r,) part of the second-order likelihood of all couplings that the first channels explain together.
+    `coefficients` (units, columns) as in `Solution`; `loss` (units,) nats a bin; `channels` (senders, basis, r) what
+    each channel sums; `readout` (r, units) what it does to each receiver; `share` (r,) part of the second-order
+    likelihood of all couplings that the first channels explain together.
     """
 
     coefficients: Tensor

@@ -278,10 +278,13 @@ def observation_model(name: str, link: str = "", dispersion: float | Tensor = 1.
 def weighted_sum(values: Tensor, weights: Tensor | None) -> Tensor:
     """Sum (blocks, units, bins) to (units,), float64: a block's bins in the working precision, blocks in double."""
     if weights is not None:
-        values = values * weights
+        values = torch.where(weights, values, 0) if weights.dtype == torch.bool else values * weights
     # Integers are summed as integers (exact).
     return values.sum(-1).sum(0, dtype=torch.float64)
 
 
 def _weighted_(values: Tensor, weights: Tensor | None) -> Tensor:
-    return values if weights is None else values.mul_(weights)
+    if weights is None:
+        return values
+    # Not a product: what was not observed has no say, not even where it overflows.
+    return values.masked_fill_(~weights, 0.0) if weights.dtype == torch.bool else values.mul_(weights)

@@ -13,9 +13,9 @@ Precondition = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass
 class SmoothDescent(Descent):
-    """See `Descent`; `steps`, `changes` (m, n, d) of point and gradient that are remembered, `inner` (m, n) their
+    """See `Descent`; beside it the pairs that are remembered, number k in slot k modulo m.
 
-    products (0: no entry). Pair number k is kept in slot k modulo m.
+    `steps`, `changes` (m, n, d) of point and gradient; `inner` (m, n) their products (0: no entry).
     """
 
     steps: Tensor

@@ -74,21 +74,22 @@ class Covariance:
     """Covariance of all columns but the intercept, from the spectra of the blocks.
 
     Between counts it is circular within a block (the lead-in wraps around), which costs half a pass; between counts and
-    features, and among features, it is exact.
+    features, and among features, it is exact, of the bins that were seen. `mean` (columns - 1,) and `seen`, their
+    number: see `Design.feature_sums`.
     """
 
-    def __init__(self, design: Design, mean: Tensor) -> None:
+    def __init__(self, design: Design, mean: Tensor, seen: float) -> None:
         self.dtype, self.n_features, self.n_basis = design.dtype, design.n_features, design.n_basis
         self.blockwise = design.columns > LARGEST_SHARED
         couplings = self._of_couplings(design)
         if self.blockwise:
-            self.features, self.couplings = self._of_features(design, mean)[0], couplings
+            self.features, self.couplings = self._of_features(design, mean, seen)[0], couplings
             return
         size = design.columns - 1
         self.matrix = torch.zeros(size, size, dtype=torch.float64, device=design.device)
         self.matrix[self.n_features :, self.n_features :] = couplings
         if design.n_features:
-            features, cross = self._of_features(design, mean)
+            features, cross = self._of_features(design, mean, seen)
             self.matrix[: self.n_features, : self.n_features] = features
             self.matrix[: self.n_features, self.n_features :] = cross
             self.matrix[self.n_features :, : self.n_features] = cross.T
@@ -184,7 +185,7 @@ class Covariance:
         matrix = second.reshape(basis, basis, senders, senders).permute(2, 0, 3, 1).reshape(mean.numel(), -1)
         return matrix - mean.reshape(-1, 1) * mean.reshape(-1)
 
-    def _of_features(self, design: Design, mean: Tensor) -> tuple[Tensor, Tensor]:
+    def _of_features(self, design: Design, mean: Tensor, seen: float) -> tuple[Tensor, Tensor]:
         """Covariance (features, features) and with the couplings (features, senders x basis)."""
         count = design.n_features
         if not count:
@@ -193,9 +194,10 @@ class Covariance:
         def features(first: int, last: int) -> Tensor:
             found = design.features(first, last)
             assert found is not None
-            return found
+            # Elsewhere they say nothing about any unit; a huge value there would pass for curvature, and for certainty.
+            return found * design.seen(first, last)[:, None]
 
-        second = design.products(count, features)[:, 1:] / design.frames - mean[:count, None] * mean
+        second = design.products(count, features)[:, 1:] / max(seen, 1.0) - mean[:count, None] * mean
         return second[:, :count], second[:, count:]
 
 

@@ -56,7 +56,8 @@ class Config:
     """What can be set; durations in seconds."""
 
     history: float = 0.1
-    """How far back a spike acts. Where the windows give less history, what is missing counts as silence."""
+    """How far back a spike acts. Where the windows give less history, what is missing counts as silence; in training
+    only before a window that follows no other."""
     basis: Literal["raw", "raised_cosine_linear", "raised_cosine_log", "bspline", "exponential"] = "raised_cosine_log"
     """Shape of the filters; `raw`: a weight a bin."""
     n_basis: int = 8

@@ -22,9 +22,9 @@ Multiply = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass
 class SparseDescent(Descent):
-    """See `Descent`; `value` and `slope` include the penalty, `gradient` does not; `up`, `down` (m, n, d) BFGS updates
+    """See `Descent`; `value` and `slope` include the penalty, `gradient` does not.
 
-    of the model's Hessian, H v + sum up (up . v) - down (down . v).
+    `up`, `down` (m, n, d): BFGS updates of the model's Hessian, H v + sum up (up . v) - down (down . v).
     """
 
     up: Tensor

@@ -150,6 +150,7 @@ def _observation(
         given = 1.0 if config.dispersion == "auto" else float(config.dispersion)
         return observation_model(config.observation, config.link, given), {}
     poisson = Problem(design, observation_model("poisson"), *masks)
+    # A weak one: the third from the end, or the only one where no unit fired.
     strength = default_strengths(poisson, heldin)[-3:][0] if config.strength == "auto" else config.strength
     solution = poisson.solve(float(strength), tolerance=PATH_TOLERANCE, max_sweeps=config.max_iterations)
     dispersion = estimate_dispersion(design, poisson.observation, solution.coefficients)

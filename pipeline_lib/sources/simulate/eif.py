@@ -73,7 +73,7 @@ class Settings(SimulatorSettings):
     gp_amplitude: float = number(0.1, least=0)
     """Standard deviation over trials of the slow background; the authors use 0.1 and 0.05."""
     shared_background: float = number(0.0, least=0, most=1)
-    """Correlation of the slow background of the two areas."""
+    """Share of the variance of the slow background of LM that is V1's: the two correlate by its square root."""
     gap: float = number(0.4, least=0)
     """Seconds between trials that nobody recorded."""
     keep_inputs: bool = True
@@ -196,7 +196,7 @@ def _warp(time: np.ndarray, peaks: np.ndarray, template_peaks: np.ndarray) -> np
 
 
 def slow_background(settings: Settings, rng: np.random.Generator) -> np.ndarray:
-    """Gaussian process of every trial and area (trial, bin, area) float32; areas correlate by `shared_background`."""
+    """Gaussian process of every trial and area (trial, bin, area) float32; see `shared_background`."""
     grid = np.arange(0, PADDING + RESPONSE + 1, GP_GRID, dtype=float)
     kernel = np.exp(-((grid[:, None] - grid) ** 2) / (2 * GP_TIMESCALE**2))
     root = np.linalg.cholesky(kernel + 1e-8 * np.eye(len(grid)))

@@ -56,9 +56,16 @@ def dense_design(data: Data) -> tuple[np.ndarray, np.ndarray]:
 
 
 def newton(
-    design: np.ndarray, counts: np.ndarray, strength: float, allowed: np.ndarray, offset: np.ndarray | float = 0.0
+    design: np.ndarray,
+    counts: np.ndarray,
+    strength: float | np.ndarray,
+    allowed: np.ndarray,
+    offset: np.ndarray | float = 0.0,
 ) -> np.ndarray:
-    """Poisson-exp ridge fit of one unit (columns,) by Newton's method in float64: sum of losses over bins / bins."""
+    """Poisson-exp ridge fit of one unit (columns,) by Newton's method in float64: sum of losses over bins / bins.
+
+    `strength` is one, or one a column.
+    """
     keep = np.concatenate([[True], allowed])
     design = design[:, keep]
     penalty = strength * np.r_[0.0, np.ones(design.shape[1] - 1)]

@@ -11,7 +11,8 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.models.glm.data import Data
 from pipeline_lib.models.glm.descent import CONVERGED, STATUS
 from pipeline_lib.models.glm.engine import fit
-from pipeline_lib.models.glm.observation import BernoulliLogistic, PoissonExp
+from pipeline_lib.models.glm.inference import infer
+from pipeline_lib.models.glm.observation import BernoulliLogistic, PoissonExp, observation_model
 from tests.models.glm.networks import dense_design, newton
 from tests.models.glm.sessions import BIN, BLOCKS, CONFIG, CONTINUOUS, cohort, fitted, recording_of
 
@@ -59,6 +60,48 @@ def test_separation_is_reported_and_stays_one_units_problem(network, dtype, one_
     assert STATUS[int(solution.status[1])] in solution.describe()
     ridge, _ = fit(data, BernoulliLogistic(), 1e-4, dtype=dtype)
     assert (ridge.decrement < 1e-6).all() and ridge.coefficients[1].abs().max() < 50
+
+
+def test_what_is_unusual_is_written_down_and_nothing_else(tmp_path, network_counts):
+    counts = network_counts[:6000].copy()
+    counts[:, 4] = 0
+    data, _ = cohort(tmp_path, counts, CONTINUOUS, replace(BLOCKS, heldout_units=0))
+    model, run = fitted(replace(CONFIG, history=0.295, observation="bernoulli"), data, tmp_path / "bernoulli")
+    assert len(model.learned["net"]["kernel"]) == 30, "29.5 bins of 10 ms"
+    notes = [row["note"] for row in run.rows if row["stage"] == "note"]
+    beginnings = ["units [4]: no spike", "units [4]: silent as inputs", "bins with several spikes"]
+    assert [note[: len(begun)] for note, begun in zip(notes, beginnings, strict=True)] == beginnings
+    statuses = [row["status"] for row in run.rows if row["stage"] == "unit"]
+    assert statuses[4] == "silent: held at its floor" and set(statuses[:4] + statuses[5:]) == {"converged"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("model", [("poisson", "exp"), ("negative_binomial", "exp")])
+def test_what_nobody_observed_has_no_say_not_even_an_artefact(network, model, dtype):
+    """An input that is huge while nothing is recorded overflows no likelihood and passes for no curvature."""
+    seen = np.ones((12_000, 8), dtype=bool)
+    seen[5000:5100], seen[7000:7500, 3] = False, False
+    features = np.sin(np.arange(12_000) / 50)[:, None]
+    found = []
+    for artefact in (0.0, 1e4):
+        features[5000:5100] = artefact
+        data = Data(network.counts, np.array([[30, 12_000]]), network.kernel, np.arange(8), np.arange(8))
+        data = replace(data, features=features.copy(), weights=seen)
+        solution, problem = fit(data, observation_model(*model, dispersion=0.5), 1e-4, dtype=dtype)
+        assert solution.converged.all()
+        found.append((solution.coefficients, torch.from_numpy(infer(problem, solution, 1e-4).standard_errors)))
+    assert (found[0][0][:, 1].abs() > 0.02).any()
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+def test_a_unit_that_fires_in_every_bin_is_finite_and_spoils_nothing(network):
+    counts = np.minimum(network.counts, 1)
+    counts[:, 2] = 1
+    data = Data(counts, np.array([[30, 12_000]]), network.kernel, np.arange(4), np.arange(4))
+    solution, _ = fit(data, BernoulliLogistic(), 1e-3)
+    assert torch.isfinite(solution.coefficients).all() and float(solution.loss[2]) < 1e-3
+    assert (solution.status[[0, 1, 3]] == CONVERGED).all()
 
 
 def test_a_recording_shorter_than_the_window_is_refused_or_padded(tmp_path, network, network_counts):

@@ -10,6 +10,8 @@ from pipeline_lib.models.glm.data import Data
 from pipeline_lib.models.glm.design import Design
 from pipeline_lib.models.glm.engine import Problem, fit
 from pipeline_lib.models.glm.observation import PoissonExp
+from pipeline_lib.models.glm.path import Path, default_strengths
+from pipeline_lib.models.glm.penalties import Penalty
 from tests.models.glm.networks import dense_design
 
 SEGMENTS = np.array([[30, 4_000], [4_100, 9_000]])
@@ -66,6 +68,27 @@ def test_the_best_strength_is_neither_end_of_a_wide_grid(network):
     problem = Problem(Design(data_of(network)), PoissonExp())
     found = cross_validate(problem, np.logspace(1, -7, 9), folds=3)
     assert 1e-7 < found.best < 1
+
+
+def test_default_strengths_span_the_curvature_of_those_who_judge(network):
+    judges, half_decades = np.array([0, 2, 5]), np.logspace(1, -4, 11)
+    data = data_of(network)
+    problem = Problem(Design(data), PoissonExp())
+    rate = np.median(network.counts[dense_design(data)[1]].mean(0)[judges])
+    expected = rate * dense_design(data)[0][:, 1:].var(0).mean() * half_decades
+    np.testing.assert_allclose(default_strengths(problem, judges), expected, rtol=0.03)
+    sparse = Problem(Design(data), PoissonExp(), penalty=Penalty("lasso"))
+    largest = sparse.largest_strength(torch.from_numpy(judges))
+    np.testing.assert_allclose(default_strengths(sparse, judges), largest * np.logspace(0, -3, 7))
+
+
+def test_a_path_ends_when_two_strengths_in_a_row_are_worse():
+    path = Path(np.logspace(1, -4, 11))
+    for scores, ended in (([], False), ([1.0, 0.5], False), ([1.0, 0.5, 0.7], True), ([1.0, 0.5, 1.1, 0.2], False)):
+        path.scores = scores
+        assert path.ended == ended and path.strength == path.strengths[len(scores)]
+    path.scores, path.polishing = [float(score) for score in range(11)], True
+    assert path.ended and path.strength == path.strengths[-1]
 
 
 def test_mistakes_are_named(network):

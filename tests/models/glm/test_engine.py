@@ -147,6 +147,23 @@ def test_minimum_is_newtons(network, strength):
     np.testing.assert_allclose(solution.coefficients.numpy(), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.0])
+def test_a_share_of_the_penalty_falls_on_features(network, share):
+    data, strength = data_of(network, SEGMENTS, features=features_of(network)), 1e-2
+    scale = np.r_[share, share, np.ones(40)]
+    solution = Problem(Design(data, torch.float64), PoissonExp(), scale=torch.from_numpy(scale)).solve(strength)
+    design, frames = dense_design(data)
+    everything = np.ones(42, dtype=bool)
+    penalties = strength * np.r_[0, scale]
+    expected = np.stack([newton(design, network.counts[frames, unit], penalties, everything) for unit in UNITS])
+    found = solution.coefficients.numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    eta = design @ found.T
+    loss = (np.exp(eta) - network.counts[frames] * eta).mean(0)
+    np.testing.assert_allclose(solution.loss, loss, rtol=1e-9)
+    np.testing.assert_allclose(solution.objective, loss + 0.5 * found**2 @ penalties, rtol=1e-9)
+
+
 def test_minimum_is_scikit_learns(network):
     strength = 1e-3
     data = data_of(network)
@@ -280,6 +297,7 @@ def test_odd_units_get_finite_answers_and_spoil_nothing(network):
         assert torch.isfinite(found).all() and torch.isfinite(solution.objective).all()
         assert (found[8, 1:] == 0).all() and not problem.fitted[8]
         assert float(found[8, 0]) == pytest.approx(np.log(0.5 / (12_000 - 30)))
+        assert float(solution.loss[8]) == pytest.approx(0.5 / (12_000 - 30))
         assert (found[:, 3] == 0).all(), "a constant feature"
         assert (found[:, 1 + 3 + 8 * 5 : 1 + 3 + 9 * 5] == 0).all(), "couplings from a silent unit"
         assert problem.covariance.rank_deficiency() == 5, "the copy is reported, and nothing else"
@@ -332,3 +350,5 @@ def test_a_problem_can_be_solved_again_without_new_passes_over_the_spectra(netwo
     warm = problem.solve(1e-2, problem.start(point=strong.coefficients))
     cold = problem.solve(1e-2)
     torch.testing.assert_close(warm.coefficients, cold.coefficients, rtol=0, atol=1e-6)
+    again = problem.solve(1e-2, problem.start(point=cold.coefficients))
+    assert again.sweeps == 1, "the minimum is where it began"

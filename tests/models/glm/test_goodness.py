@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import d2_tweedie_score
 
 from pipeline_lib.errors import InputError
@@ -29,13 +30,17 @@ def test_pseudo_r2_by_the_book(network):
 def test_time_rescaling_accepts_the_truth_and_rejects_a_constant(network):
     truth = time_rescaling(network.counts, network.rates)
     assert np.mean([test.statistic < test.band for test in truth]) >= 0.75
+    events = (network.counts > 0).sum(0)
+    expected = stats.kstwobign.isf(0.05) / np.sqrt(events - 1)  # of the intervals between them
+    np.testing.assert_allclose([test.band for test in truth], expected, rtol=1e-3)
     assert min(test.p for test in truth) > 1e-3
     constant = np.tile(network.counts.mean(0), (len(network.counts), 1))
     assert max(test.p for test in time_rescaling(network.counts, constant)) < 0.01
 
 
-def test_time_rescaling_has_its_level_even_with_many_spikes_a_bin():
-    rates = np.random.default_rng(0).uniform(0.1, 0.6, (4000, 120))
+@pytest.mark.parametrize("most", [0.6, 4.0])
+def test_time_rescaling_has_its_level_even_with_many_spikes_a_bin(most):
+    rates = np.random.default_rng(0).uniform(0.1, most, (4000, 120))
     counts = np.random.default_rng(1).poisson(rates)
     p = np.array([test.p for test in time_rescaling(counts, rates, seed=2)])
     assert 0.005 < (p < 0.05).mean() < 0.12
@@ -44,6 +49,9 @@ def test_time_rescaling_has_its_level_even_with_many_spikes_a_bin():
 def test_residuals_of_the_truth_are_white_and_those_of_a_constant_are_not(network):
     truth, band = residual_autocorrelation(network.counts, network.rates, 20)
     assert (np.abs(truth) < band[:, None]).mean() > 0.9
+    pearson = (network.counts - network.rates) / np.sqrt(network.rates)
+    by_hand = [np.mean(unit[3:] * unit[:-3]) / np.var(unit) for unit in (pearson - pearson.mean(0)).T]
+    np.testing.assert_allclose(truth[2], by_hand, rtol=1e-9)
     constant = np.tile(network.counts.mean(0), (len(network.counts), 1))
     refractory, _ = residual_autocorrelation(network.counts, constant, 20)
     assert (refractory[0] < -1.5 * band[0]).all()
@@ -80,6 +88,12 @@ def test_a_fit_to_simulated_spikes_is_the_network_they_came_from(network):
     for lag in range(30):
         eta[lag + 1 :] += made.counts[3, : 4000 - lag - 1].astype(float) @ filters[:, :, lag]
     np.testing.assert_allclose(made.rates[3], np.exp(eta), rtol=1e-5)
+
+
+def test_inputs_and_a_softplus_link_are_in_the_rates():
+    inputs = np.random.default_rng(0).normal(size=(40, 2))
+    made = simulate(np.array([-1.0, 0.5]), np.zeros((2, 2, 3)), 40, inputs=inputs, cap=9.0, link="softplus")
+    np.testing.assert_allclose(made.rates[0], np.logaddexp(0, inputs + np.array([-1.0, 0.5])), rtol=1e-6)
 
 
 def test_an_unstable_network_is_capped_and_says_so():

@@ -8,9 +8,10 @@ from scipy import stats
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.glm.data import Data
-from pipeline_lib.models.glm.engine import fit
+from pipeline_lib.models.glm.design import Design
+from pipeline_lib.models.glm.engine import Problem, fit
 from pipeline_lib.models.glm.inference import coupling_table, false_discovery_rate, infer, likelihood_ratio
-from pipeline_lib.models.glm.observation import PoissonExp
+from pipeline_lib.models.glm.observation import Gaussian, NegativeBinomial, PoissonExp
 from tests.models.glm.networks import dense_design, simulate_network
 
 
@@ -29,23 +30,62 @@ def auc(scores: np.ndarray, truth: np.ndarray) -> float:
 def test_standard_errors_are_those_of_the_textbook(network):
     weights = np.tile(np.random.default_rng(0).random((12_000, 1)) < 0.7, (1, 8))
     features = np.sin(np.arange(12_000) / 300)[:, None]
-    data = data_of(network.counts, network.kernel, weights=weights, features=features)
-    strength = 1e-3
-    solution, problem = fit(data, PoissonExp(), strength, dtype=torch.float64)
+    offset = np.tile(np.random.default_rng(1).normal(0, 0.3, (12_000, 1)), (1, 8))
+    data = data_of(network.counts, network.kernel, weights=weights, features=features, offset=offset)
+    strength, scale = 1e-3, np.r_[0.1, np.ones(40)]
+    problem = Problem(Design(data, torch.float64), PoissonExp(), scale=torch.from_numpy(scale))
+    solution = problem.solve(strength)
     found = infer(problem, solution, strength)
     design, frames = dense_design(data)
     design, seen = design[weights[frames, 0]], frames[weights[frames, 0]]
     for unit in (0, 5):
-        mean = np.exp(design @ solution.coefficients[unit].numpy())
+        mean = np.exp(design @ solution.coefficients[unit].numpy() + offset[seen, unit])
         information = (design.T * mean) @ design
-        bread = np.linalg.inv(information + len(seen) * strength * np.diag(np.r_[0, np.ones(design.shape[1] - 1)]))
+        bread = np.linalg.inv(information + len(seen) * strength * np.diag(np.r_[0, scale]))
         covariance = bread @ information @ bread
         np.testing.assert_allclose(found.standard_errors[unit], np.sqrt(np.diag(covariance)), rtol=1e-6)
         part = slice(2 + 3 * 5, 2 + 4 * 5)
         block = solution.coefficients[unit, part].numpy()
         expected = block @ np.linalg.solve(covariance[part, part], block)
         np.testing.assert_allclose(found.wald[3, unit], expected, rtol=1e-5)
+        of_filter = np.diag(network.kernel @ covariance[part, part] @ network.kernel.T)
+        np.testing.assert_allclose(found.filter_errors[3, unit], np.sqrt(of_filter), rtol=1e-5)
     np.testing.assert_allclose(found.p, stats.chi2.sf(found.wald, 5))
+
+
+def test_units_have_errors_of_their_own_dispersion(network, monkeypatch):
+    monkeypatch.setattr("pipeline_lib.models.glm.inference.UNITS_AT_ONCE", 3)
+    dispersion = torch.linspace(0.1, 3.0, 8, dtype=torch.float64)
+    data = data_of(network.counts, network.kernel, senders=np.arange(2))
+    solution, problem = fit(data, NegativeBinomial(dispersion), 0.0, dtype=torch.float64)
+    found, design = infer(problem, solution, 0.0), dense_design(data)[0]
+    for unit in range(8):
+        mean = np.exp(design @ solution.coefficients[unit].numpy())
+        information = (design.T * (mean / (1 + float(dispersion[unit]) * mean))) @ design
+        expected = np.sqrt(np.diag(np.linalg.inv(information)))
+        np.testing.assert_allclose(found.standard_errors[unit], expected, rtol=1e-6)
+
+
+def test_a_gaussians_errors_and_tests_know_how_variable_its_counts_are(network):
+    """Least squares by the book; spikes five times over are five times as uncertain and just as significant."""
+    weights = np.tile(np.random.default_rng(0).random((12_000, 1)) < 0.7, (1, 8))
+    found, ratio = [], []
+    for times in (1, 5):
+        counts = times * network.counts
+        data = data_of(counts, network.kernel, weights=weights, senders=np.arange(2))
+        solution, problem = fit(data, Gaussian(), 0.0, dtype=torch.float64)
+        found.append(infer(problem, solution, 0.0))
+        ratio.append(likelihood_ratio(problem, solution)[0])
+    design, frames = dense_design(data)
+    design, seen = design[weights[frames, 0]], frames[weights[frames, 0]]
+    for unit in (0, 5):
+        residual = counts[seen, unit] - design @ np.linalg.lstsq(design, counts[seen, unit], rcond=None)[0]
+        variance = residual @ residual / (len(design) - design.shape[1])
+        expected = np.sqrt(variance * np.diag(np.linalg.inv(design.T @ design)))
+        np.testing.assert_allclose(found[1].standard_errors[unit], expected, rtol=1e-6)
+    np.testing.assert_allclose(found[1].standard_errors[:, 0], 5 * found[0].standard_errors[:, 0])
+    np.testing.assert_allclose(found[1].wald, found[0].wald, rtol=1e-4)
+    np.testing.assert_allclose(ratio[1], found[1].wald, rtol=1e-4)  # without a ridge they are one
 
 
 def test_a_share_of_the_blocks_gives_nearly_the_same_errors(network):
@@ -94,6 +134,7 @@ def test_likelihood_ratio_agrees_with_wald(network):
     other[np.arange(4), np.arange(4)] = False  # refractoriness is far from the quadratic regime
     np.testing.assert_allclose(statistic[other], wald[other], rtol=0.3, atol=1.0)
     assert (statistic[~other] > 50).all() and (p[~other] < 1e-9).all()
+    np.testing.assert_allclose(p, stats.chi2.sf(statistic, 5))
 
 
 def test_masked_and_silent_units_are_not_tested(network):
@@ -105,7 +146,22 @@ def test_masked_and_silent_units_are_not_tested(network):
     found = infer(problem, solution, 1e-3)
     assert np.isnan(found.p[1, 2]) and np.isnan(found.standard_errors[2, 6:11]).all()
     assert np.isnan(found.p[:, 6]).all() and np.isnan(found.p[6]).all()
+    np.testing.assert_array_equal(np.isnan(found.filter_errors).all(axis=2), np.isnan(found.p))
+    statistic, _ = likelihood_ratio(problem, solution, tolerance=1e-4)
+    np.testing.assert_array_equal(np.isnan(statistic), np.isnan(found.p))
     assert np.isfinite(found.p).sum() == 7 * 7 - 1 == np.isfinite(found.q).sum()
+
+
+def test_what_the_data_do_not_tell_apart_has_finite_errors(network):
+    """A sender twice, without a ridge: each has half the weight, and its errors are of that, not of the difference."""
+    counts = np.concatenate([network.counts, network.counts[:, :1]], axis=1)
+    data = data_of(counts, network.kernel, senders=np.array([0, 8, 1]), receivers=np.arange(3))
+    solution, problem = fit(data, PoissonExp(), 0.0, dtype=torch.float64)
+    alone = data_of(network.counts, network.kernel, senders=np.arange(2), receivers=np.arange(3))
+    once = infer(*fit(alone, PoissonExp(), 0.0, dtype=torch.float64)[::-1], 0.0)
+    found = infer(problem, solution, 0.0)
+    np.testing.assert_allclose(2 * found.standard_errors[:, 1:6], once.standard_errors[:, 1:6], rtol=1e-4)
+    np.testing.assert_allclose(found.standard_errors[:, 11:], once.standard_errors[:, 6:], rtol=1e-4)
 
 
 def test_false_discovery_rate_is_benjamini_hochberg():
@@ -122,7 +178,10 @@ def test_coupling_table_names_who_drives_whom():
     units = pd.DataFrame({"unit_id": ["a", "b", "c"], "region": ["V1", "V1", "LM"]})
     p = np.full((3, 3), 0.5)
     p[0, 2] = 0.001
-    table = coupling_table(filters, 5.0, units, p, false_discovery_rate(p))
+    allowed = np.ones((3, 3), dtype=bool)
+    allowed[2, 0] = False
+    table = coupling_table(filters, 5.0, units, p, false_discovery_rate(p), allowed)
+    assert table.loc[~table["allowed"], ["sender", "receiver"]].to_numpy().tolist() == [["c", "a"]]
     assert len(table) == 4 and not (table["sender"] == "b").any()
     row = table[(table["sender"] == "a") & (table["receiver"] == "c")].iloc[0]
     assert row["peak_lag"] == 10.0 and row["p"] == 0.001 and row["receiver_region"] == "LM"

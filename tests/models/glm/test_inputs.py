@@ -9,7 +9,7 @@ import pytest
 from pipeline_lib.bases import BSpline, CyclicBSpline, RaisedCosineLog
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.glm.frames import lay_frames
-from pipeline_lib.models.glm.inputs import Inputs, learn
+from pipeline_lib.models.glm.inputs import Inputs, learn, learn_conditions, signal_values
 from pipeline_lib.models.glm.settings import Config, Signal
 from pipeline_lib.trains.splits import SplitSettings
 from pipeline_lib.trains.windows import WindowSettings
@@ -102,6 +102,25 @@ def test_columns_are_what_their_names_say(session):
     np.testing.assert_allclose(columns[scored, 9:], expected, atol=1e-5)
 
 
+def test_a_condition_that_training_has_not_seen_is_the_mean_of_all(session):
+    fit_data, data, _ = session
+    learned = {"splines": np.array([6]), "window": np.array([140])}
+    learned["conditions"] = learn_conditions(fit_data.samples("net", "train"))
+    test = data.samples("net", "test").iloc[:1]
+
+    def columns(condition: str) -> np.ndarray:
+        layout = lay_frames(data, test.assign(condition=condition), 10, merge=False)
+        return Inputs(data, "net", (), learned).columns(layout, np.arange(len(layout)))
+
+    known = [columns(name) for name in ("left", "right")]
+    assert known[0].shape == (150, 11) and not np.array_equal(*known) and not known[0][:, 5:].any()
+    middles = (np.arange(140) + 0.5) / 140
+    np.testing.assert_allclose(known[1][10:], BSpline(6).evaluate(middles)[:, [*range(1, 6), *range(6)]], atol=1e-6)
+    names = Inputs(data, "net", (), learned).names()
+    assert (names[0], names[5], names[-1]) == ("baseline[1]", "baseline[0], right", "baseline[5], right")
+    np.testing.assert_allclose(columns("new"), np.mean(known, axis=0), atol=1e-7)
+
+
 def test_a_history_of_a_signal_is_its_past_not_its_future(session):
     fit_data, _, _ = session
     layout = lay_frames(fit_data, fit_data.samples("net", "train"), 0, merge=True)
@@ -132,13 +151,35 @@ def test_new_values_take_the_bounds_of_training_and_gaps_the_mean(session):
 def test_a_gap_in_a_signal_is_noted_and_filled(tmp_path, network_counts):
     recording = recording_of(network_counts)
     recording.signals["speed"].loc[2000:9000, "forward"] = np.nan
-    recording.signals["late"] = pd.DataFrame({"time": SECONDS[7500:], "value": np.sin(SECONDS[7500:])})
+    recording.signals["speed"].loc[500:502, "forward"] = np.nan  # so few are bridged
+    recording.signals["late"] = pd.DataFrame({"time": SECONDS[7500:], "value": 2 + np.sin(SECONDS[7500:])})
+    recording.signals["still"] = pd.DataFrame({"time": SECONDS, "value": 2.0})
     fit_data, data = cohort(tmp_path, recording, CONTINUOUS, BLOCKS)
-    config = Config(history=0.1, strength=1e-3, signals=("late", "speed.forward"))
+    signals = ("late", "speed.forward", Signal("late", basis="bspline"), Signal("still", basis="bspline", n=5))
+    config = Config(history=0.1, strength=1e-3, signals=signals)
     model, run = fitted(config, fit_data, tmp_path / "run")
     notes = [row["note"] for row in run.rows if row["stage"] == "note"]
     assert any("signals missing in a share [0.5" in note for note in notes)
+    assert np.isfinite(signal_values(data, "net", "speed.forward", np.arange(490_000, 510_000, 1000))).all()
+    layout, learned = lay_frames(data, data.samples("net", "test"), 0, merge=True), model.learned["net"]
+    columns = Inputs(data, "net", config.inputs, learned).columns(layout, np.arange(len(layout)))
+    missing = layout.ticks(np.arange(len(layout))) < 74 * 100_000
+    assert missing.any() and (columns[missing, 0] == 0).all() and 0.8 < columns[~missing, 0].std() < 1.2
+    np.testing.assert_allclose((learned["signal2_low"], learned["signal2_high"]), [[1], [3]], atol=0.01)
+    splines = BSpline(6).evaluate((learned["signal2_mean"] - 1) / 2)[:, 1:]
+    np.testing.assert_allclose(columns[missing, 2:7], np.tile(splines, (missing.sum(), 1)), atol=0.01)
     assert np.isfinite(model.predict(data, "net", data.samples("net", "test"))).all()
+
+
+def test_events_may_be_missing_and_in_any_order(tmp_path, network_counts):
+    recording = recording_of(network_counts[:6000])
+    cue = recording.trials["start"].to_numpy()[::-1] + 0.205
+    cue[2] = np.nan
+    recording.trials = recording.trials.assign(cue=cue)
+    data, _ = cohort(tmp_path, recording, CONTINUOUS, BLOCKS)
+    expected = np.zeros(6000)
+    expected[np.floor(cue[np.isfinite(cue)] / BIN).astype(int)] = 1
+    np.testing.assert_array_equal(signal_values(data, "net", "trials.cue", np.arange(6000) * 1000)[:, 0], expected)
 
 
 @pytest.mark.parametrize(

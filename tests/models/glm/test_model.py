@@ -9,6 +9,7 @@ import pytest
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.glm import MODEL
+from pipeline_lib.models.glm.frames import lay_frames, read_frames
 from pipeline_lib.models.glm.settings import Config
 from pipeline_lib.models.registry import check_config, load_model
 from pipeline_lib.training.run import Run
@@ -58,13 +59,26 @@ def test_merging_windows_changes_nothing_but_speed(tmp_path, continuous):
     assert (merged.segments[:, 1] - merged.segments[:, 0]).sum() == train["bins"].sum()
     # The same scored bins, in the order of time.
     scored = np.concatenate([np.asarray(single.counts)[start:stop] for start, stop in single.segments])
-    np.testing.assert_array_equal(np.asarray(merged.counts)[merged.frames_of(0)], scored)
+    np.testing.assert_array_equal(np.asarray(merged.counts)[merged.scored()], scored)
     window, position = frames.places(np.arange(len(frames)))
     number = frames.windows["number"].to_numpy()[window[window >= 0]]
     np.testing.assert_array_equal(number, np.repeat(np.arange(len(train)), 100))
     np.testing.assert_array_equal(position[window >= 0], np.tile(np.arange(100), len(train)))
     ticks = frames.ticks(np.flatnonzero(window >= 0))
     np.testing.assert_array_equal(ticks[::100], np.sort(train["start_tick"]))
+
+
+def test_windows_that_overlap_are_kept_apart(tmp_path, network_counts):
+    """Trials of 1.5 s back to back, read for 1.6: each has the bins of its own, those shared are read twice."""
+    windows = WindowSettings(bin_size=10.0, align="start", after=1.6)
+    data, _ = cohort(tmp_path, network_counts[:6000], windows, SplitSettings(scheme="blocks", block=10.0))
+    train = data.samples("net", "train")
+    assert (np.diff(np.sort(train["start_tick"])) == 150_000).any()
+    frames = lay_frames(data, train, 10, merge=True)
+    assert len(frames.segments) == len(train) and len(frames) == 170 * len(train)
+    counts, _ = read_frames(data, "net", frames)
+    for start, (first, stop) in zip(np.sort(train["start_tick"]) // 1000, frames.segments, strict=True):
+        np.testing.assert_array_equal(counts[first:stop], network_counts[start : start + 160])
 
 
 def test_a_window_is_predicted_from_its_own_past_alone(tmp_path, continuous):
@@ -187,8 +201,11 @@ def test_trials_have_a_baseline_and_signals_are_inputs(tmp_path, network_counts)
 @pytest.mark.parametrize("coupling", ["within", "between", "none"])
 def test_couplings_that_are_not_allowed_are_zero(tmp_path, continuous, coupling):
     fit_data, data = continuous
-    model, _ = fitted(replace(CONFIG, coupling=coupling), fit_data, tmp_path)
-    allowed = model.learned["net"]["allowed"]
+    model, _ = fitted(replace(CONFIG, coupling=coupling, inference=True), fit_data, tmp_path)
+    allowed, p = model.learned["net"]["allowed"], model.learned["net"]["p"]
+    assert (p[~allowed] == 1).all() and (p[allowed] < 1).all()
+    table = model.coupling_table("net", data.trains["net"].units)
+    np.testing.assert_array_equal(table["p"].isna(), ~table["allowed"])
     filters = model.couplings("net").filters[data.heldin("net")]
     assert (filters[~allowed] == 0).all() and (filters[allowed] != 0).any(axis=1).all()
 
@@ -228,6 +245,12 @@ def test_discoveries_are_the_true_couplings(tmp_path, continuous):
     truth, found = network.connected[sender, receiver], (table["q"] < 0.05).to_numpy()
     between = np.isin(receiver, heldin)
     assert found[truth & between].mean() > 0.85 and found[~truth & between].mean() < 0.1
+    filters = model.tables(data)["filters"]
+    senders, allowed = model.learned["net"]["senders"], model.learned["net"]["allowed"]
+    pairs = [(row, unit) for row in range(len(senders)) for unit in range(10) if allowed[row, unit]]
+    assert (filters["sender"].astype(str)[::30] == [f"u{senders[row]}" for row, _ in pairs]).all()
+    expected = np.concatenate([model.learned["net"]["filter_errors"][pair] for pair in pairs])
+    np.testing.assert_array_equal(filters["error"], expected)
     errors = model.learned["net"]["standard_errors"]
     assert errors.shape == model.learned["net"]["coefficients"].shape and (errors > 0).all()
 

@@ -150,7 +150,9 @@ def test_a_rank_bounds_the_couplings(tmp_path, continuous):
         loss[rank] = next(row["train_loss"] for row in run.rows if row["stage"] == "rank")
         lost.append(np.abs(model.predict(prediction, "net", test) - full.predict(prediction, "net", test)).mean())
     assert loss[1] > loss[3] > loss[10] and lost[0] > lost[1] > lost[2]
-    for changes in ({"coupling": "within"}, {"inference": True}, {"regulariser": "lasso"}, {"rank": 0}):
+    masked = [{"coupling": "within"}, {"distance": 3.0}, {"uncoupled": ("u0 > u1",)}, {"refractory": 0.02}]
+    others = [{"trial_gain": True}, {"inference": True}, {"memory": "stream"}, {"regulariser": "lasso"}, {"rank": 0}]
+    for changes in masked + others:
         with pytest.raises(InputError, match="rank"):
             replace(CONFIG, **{"rank": 2} | changes)
 
@@ -173,6 +175,35 @@ def test_dispersion_is_found_for_every_unit(tmp_path):
     config = replace(CONFIG, observation="negative_binomial", strength=1e-3)
     learned = fitted(config, data, tmp_path / "run")[0].learned["net"]
     assert learned["dispersion"][0] < learned["dispersion"][1] < learned["dispersion"][2]
+
+
+@pytest.mark.parametrize(
+    ("observation", "link"),
+    [("poisson", "softplus"), ("bernoulli", ""), ("negative_binomial", ""), ("gaussian", "")],
+)
+def test_a_prediction_is_the_mean_of_its_model(tmp_path, continuous, observation, link):
+    """By hand from filters and intercepts, through the model's own link; an expected count is never negative."""
+    fit_data, data = continuous
+    config = replace(CONFIG, observation=observation, link=link, history=0.2, strength=1e-3)
+    model, _ = fitted(config, fit_data, tmp_path)
+    window, history = data.samples("net", "test").iloc[:3], data.split.history_bins
+    counts = data.counts("net", window).astype(np.float64)
+    eta = np.tile(model.learned["net"]["coefficients"][:, 0], (3, 100, 1))
+    filters = np.nan_to_num(model.couplings("net").filters.astype(np.float64))
+    assert filters.shape[2] == 20 < history
+    for lag in range(20):
+        eta += counts[:, history - 1 - lag : history + 99 - lag] @ filters[:, :, lag]
+    means = {"softplus": np.logaddexp(0, eta), "bernoulli": 1 / (1 + np.exp(-eta)), "gaussian": np.maximum(eta, 0)}
+    expected = means.get(link or observation, np.exp(eta))
+    np.testing.assert_allclose(model.predict(data, "net", window), expected, rtol=1e-4, atol=1e-7)
+    assert observation != "gaussian" or (eta < 0).any()
+
+
+def test_a_prediction_that_explodes_is_a_finite_number(tmp_path, continuous):
+    fit_data, data = continuous
+    model, _ = fitted(CONFIG, fit_data, tmp_path)
+    model.learned["net"]["coefficients"][:, 0] = 500.0
+    assert np.isfinite(model.predict(data, "net", data.samples("net", "test").iloc[:1])).all()
 
 
 def test_units_keep_their_own_dispersion_when_others_are_done(network):

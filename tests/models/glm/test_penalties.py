@@ -38,6 +38,11 @@ def test_least_squares_is_scikit_learns(network, kind, ratio):
         found = solution.coefficients[unit].numpy()
         np.testing.assert_allclose(found, np.r_[peer.intercept_, peer.coef_], atol=1e-6)
         np.testing.assert_array_equal(found[1:] == 0, peer.coef_ == 0)
+        eta, weights = design @ found, found[1:]
+        loss = (eta**2 / 2 - network.counts[frames, unit] * eta).mean()
+        penalty = strength * (ratio * np.abs(weights).sum() + (1 - ratio) * (weights**2).sum() / 2)
+        assert float(solution.loss[unit]) == pytest.approx(loss, rel=1e-9)
+        assert float(solution.objective[unit]) == pytest.approx(loss + penalty, rel=1e-9)
 
 
 @pytest.mark.parametrize("strength", [3e-3, 3e-4])
@@ -96,6 +101,14 @@ def test_masks_features_and_float32(network):
     assert (double.coefficients[:, 7:12] == 0).all() and single.converged.all()
     torch.testing.assert_close(single.coefficients, double.coefficients, rtol=0, atol=2e-3)
     assert ((single.objective - double.objective).abs() < 5e-8).all()
+    weak, _ = fit(data, PoissonExp(), 1e-6, allowed, Penalty("lasso"))
+    assert (weak.coefficients[:, 7:12] == 0).all(), "by the mask, not by the penalty"
+
+
+def test_without_any_input_the_mean_is_fitted(network):
+    data = data_of(network, senders=UNITS[:0])
+    solution, _ = fit(data, PoissonExp(), 1e-3, penalty=Penalty("lasso"), dtype=torch.float64)
+    np.testing.assert_allclose(solution.coefficients[:, 0].exp(), network.counts[30:].mean(0), rtol=1e-6)
 
 
 def test_elastic_net_of_ratio_one_is_the_lasso(network):
