@@ -23,7 +23,7 @@ def bases(config: Config, layout: Layout) -> dict[str, np.ndarray]:
 
     Raises
     ------
-    InputError : filters that are over before the next bin begins.
+    InputError : filters that are over before the next bin begins, or windows of too few bins (see `time_splines`).
     """
     bin_size = layout.bin_size / 1000
     coupling = config.coupling_basis, config.coupling_peak / bin_size, COUPLING_STRETCH
@@ -41,6 +41,16 @@ def bases(config: Config, layout: Layout) -> dict[str, np.ndarray]:
 
 
 def time_splines(bins: int, number: int) -> np.ndarray:
-    """A constant and `number` quadratic B-splines over a window, each scaled to a maximum of 1: [bins, number + 1]."""
+    """A constant and `number` quadratic B-splines over a window, each scaled to a maximum of 1: [bins, number + 1].
+
+    Raises
+    ------
+    InputError : fewer than 3 bins, which have no second difference to be smooth by, or so few that a spline lies
+        between two of them.
+    """
     values = BSpline(number, order=DEGREE + 1).evaluate(np.linspace(0, 1, bins))
-    return np.concatenate([np.ones((bins, 1)), values / values.max(axis=0)], axis=1)
+    highest = values.max(axis=0)
+    if bins < 3 or not highest.all():
+        accepted = f"fewer, or longer windows: the longest has {bins} bins, and at least 3 are needed"
+        raise InputError("config", "splines", number, accepted)
+    return np.concatenate([np.ones((bins, 1)), values / highest], axis=1)

@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline_lib.models.glm_transformer.filters import filter_units
+
 if TYPE_CHECKING:
     from pipeline_lib.models.glm_transformer.network import GLMTransformer
     from pipeline_lib.training.batches import Batch
@@ -194,8 +196,6 @@ def _add_send_information(
     network: GLMTransformer, batch: Batch, inputs: Tensor, rates: Tensor, sent: dict[tuple[int, int, int], Tensor]
 ) -> None:
     """Add to `sent` the information of this batch [N of the sender, N of the sender]."""
-    from pipeline_lib.models.glm_transformer.filters import filter_units
-
     head = network.head(batch.session)
     kernels = network.coupling_kernels(head)
     for (sender, receiver, factor), total in sent.items():

@@ -99,7 +99,7 @@ class GLMTransformer(Network):
         scored = batch.observed[:, batch.history :]
         log_rates = self.log_rates(batch, response if varying is None else response + varying)
         counts = batch.counts[:, batch.history :]
-        losses["nll"] = ((log_rates.exp() - counts * log_rates) * scored).sum() / scored.sum()
+        losses["nll"] = ((log_rates.exp() - counts * log_rates) * scored).sum() / scored.sum().clamp(min=1)
         if known is not None:
             losses["kl"] = config.kl_weight * divergence(*known).mean() / scored[0].numel()
         rough = response if varying is None else varying

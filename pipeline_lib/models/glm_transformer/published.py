@@ -68,7 +68,7 @@ def load_published(
         own = model.network.state_dict()
         fixed = {name: value for name, value in own.items() if name.endswith((".level", ".coupled"))}
         model.network.load_state_dict(translated(given, units) | fixed)
-    except (KeyError, IndexError, RuntimeError) as error:
+    except (KeyError, IndexError, RuntimeError, ValueError) as error:
         problem = str(error).replace("\n", " ")
         raise InputError(path, "state_dict", problem, "the tensors of a GLM-Transformer") from error
     model.network.eval()
@@ -98,8 +98,7 @@ def sizes(given: Tensors, config: Config) -> Config:
     latents = len(given["to_latent.weight"]) // 2
     first = given.get("sti_decoder.naive_sti_decoder.0.0.weight")
     hidden = 0 if first is None or "sti_decoder.naive_sti_decoder.0.2.weight" not in given else len(first) // latents
-    shape = next(value for name, value in given.items() if name.startswith("cp_beta_coupling_dict."))
-    history = next(value for name, value in given.items() if name.startswith("beta_self_history_dict."))
+    shape, history = (_first_of(given, f"{kind}_dict.") for kind in ("cp_beta_coupling", "beta_self_history"))
     area_specific = first is not None
     return replace(
         config,
@@ -115,6 +114,13 @@ def sizes(given: Tensors, config: Config) -> Config:
         rank=shape.shape[1],
         history_basis=len(history),
     )
+
+
+def _first_of(given: Tensors, group: str) -> Tensor:
+    for name, value in given.items():
+        if name.startswith(group):
+            return value
+    raise KeyError(f"no {group}")
 
 
 def translated(given: Tensors, units: dict[str, list[int]]) -> Tensors:

@@ -99,4 +99,5 @@ class Config(TrainingSettings):
         self.require(self.width % 2 == 0, "width", "an even number")
         self.require(0 <= self.dropout < 1, "dropout", "from 0 to below 1")
         self.require(self.prune is None or 0 < self.prune < 1, "prune", "null, or a number between 0 and 1")
-        self.require("background" in self.parts, "parts", "background, and coupling and history as wanted")
+        once = len(set(self.parts)) == len(self.parts)
+        self.require("background" in self.parts and once, "parts", "background, and coupling and history as wanted")

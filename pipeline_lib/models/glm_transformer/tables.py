@@ -6,8 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import torch
+from scipy import stats
 
 from pipeline_lib.evaluation.rows import score_row
+from pipeline_lib.models.glm.inference import coupling_table, false_discovery_rate
+from pipeline_lib.models.glm_transformer.inference import evidence, permutation_test, weight_errors
+from pipeline_lib.models.glm_transformer.readout import area_filters
+from pipeline_lib.models.glm_transformer.timing import timing_test
 from pipeline_lib.models.glm_transformer.unit_scores import unit_scores
 from pipeline_lib.models.torch_model import PREDICTED
 
@@ -78,8 +84,6 @@ def _history_table(model: GLMTransformerModel, session: str, unit_id: np.ndarray
 
 
 def _filter_table(model: GLMTransformerModel, session: str) -> pd.DataFrame:
-    from pipeline_lib.models.glm_transformer.readout import area_filters
-
     network, filters = model.network, area_filters(model.network, session)
     lags = (np.arange(filters.shape[3]) + 1) * model.layout.bin_size
     rows = []
@@ -104,8 +108,6 @@ def coupling_share(model: GLMTransformerModel, data: FitData, session: str, samp
     (variance with it - variance without it) / variance with it, variances over windows and bins summed over units:
     what Xin & Kass (2025, figure 4) call false coupling where there is none.
     """
-    import torch
-
     network = model.network.eval()
     head, areas = network.head(session), len(network.areas)
     between = (1 - torch.eye(areas, device=head.send.device)).repeat_interleave(model.config.rank).view(areas, -1)
@@ -130,8 +132,6 @@ def _weights(
     model: GLMTransformerModel, data: FitData, session: str
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Weights [N, A, K] and their standard errors, from the training windows."""
-    from pipeline_lib.models.glm_transformer.inference import weight_errors
-
     head = model.network.head(session)
     windows = model._windows(data, session, data.samples(session, "train"))
     receive, send = weight_errors(model.network.eval(), windows.pieces(PREDICTED))
@@ -140,13 +140,6 @@ def _weights(
 
 
 def _area_table(model: GLMTransformerModel, data: FitData, session: str) -> pd.DataFrame:
-    from scipy import stats
-
-    from pipeline_lib.models.glm.inference import false_discovery_rate
-    from pipeline_lib.models.glm_transformer.inference import evidence, permutation_test
-    from pipeline_lib.models.glm_transformer.readout import area_filters
-    from pipeline_lib.models.glm_transformer.timing import timing_test
-
     network, samples = model.network.eval(), data.samples(session, "test")
     areas = network.areas
     found, z = None, np.full((len(areas), len(areas)), np.nan)
@@ -178,17 +171,14 @@ def _unit_table(
     weights: dict[str, np.ndarray],
     errors: dict[str, np.ndarray],
 ) -> pd.DataFrame:
-    from scipy import stats
-
-    from pipeline_lib.models.glm.inference import coupling_table, false_discovery_rate
-
     head, couplings = model.network.head(session), model.couplings(session)
     assert couplings is not None
     area = head.area.cpu().numpy()
     p = {kind: 2 * stats.norm.sf(np.abs(weights[kind] / errors[kind])) for kind in weights}
     # Row = sender: what it sends to the receiver's population, and what the receiver takes from the sender's.
-    both = np.fmax(p["send"][:, area], p["receive"][:, area].swapaxes(0, 1))
-    pair_p = np.minimum(both.min(axis=2) * model.config.rank, 1.0)
+    # NaN where the data say nothing of one of them; of several factors, those that they say something of count.
+    both = np.maximum(p["send"][:, area], p["receive"][:, area].swapaxes(0, 1))
+    pair_p = np.minimum(np.fmin.reduce(both, axis=2) * model.config.rank, 1.0)
     allowed = head.coupled.cpu().numpy()[np.ix_(area, area)] > 0
     filters = np.where(allowed[:, :, None], couplings.filters, np.nan)
     pair_p = np.where(np.isfinite(filters).all(2) & ~np.eye(len(area), dtype=bool), pair_p, np.nan)

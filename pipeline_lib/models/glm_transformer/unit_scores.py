@@ -31,7 +31,6 @@ def unit_scores(model: GLMTransformerModel, data: FitData, session: str) -> pd.D
         some = samples.iloc[start : start + PREDICTED]
         parts = model.components(data, session, some)
         counts, mask = (each[:, history:, heldin] for each in data.read(session, some))
-        mask = mask & (np.arange(mask.shape[1]) < some["bins"].to_numpy()[:, None])[:, :, None]
         whole = np.sum(list(parts.values()), axis=0)
         for name in ("", *(part for part in parts if part != "background")):
             rates = np.exp(whole - parts[name] if name else whole)[:, :, heldin]

@@ -60,21 +60,28 @@ def _first_log_rates(network: Neuroformer, head: Head, past: Tensor) -> Tensor:
     nothing = tokens_of_counts(past.new_zeros(len(past), network.bins, past.shape[2]))
     width = torch.full((len(past),), network.bins, device=past.device)
     cut = Cut(torch.zeros(1, dtype=torch.int64, device=past.device), width)
-    windows = Windows(nothing, tokens_of_counts(past), cut, past[:, :0], None)
+    windows = Windows(nothing, network.past_tokens(past), cut, past[:, :0], None)
     reading = network.read_tokens(head, windows, {}, {})
     asked = network.at_bins(windows, reading)
     return network.bin_rates(head, asked, network.bin_states(asked, reading))[:, 0].log()
 
 
-def cross_correlation(counts: np.ndarray, lags: int) -> np.ndarray:
+def cross_correlation(counts: np.ndarray, observed: np.ndarray, lags: int) -> np.ndarray:
     """What counts alone say, to compare with: the largest |correlation| [sender, receiver] of the counts [S, L, N] of
-    one unit with those of another up to `lags` bins later. Common input is taken for a coupling."""
-    spread = counts.std((0, 1))
-    standard = (counts - counts.mean((0, 1))) / np.where(spread > 0, spread, np.inf)
+    one unit with those of another up to `lags` bins later, where both were `observed` (the same shape). Common input is
+    taken for a coupling."""
+    seen = observed.astype(np.float64)
+    bins = np.maximum(seen.sum((0, 1)), 1)
+    standard = (counts - (counts * seen).sum((0, 1)) / bins) * seen
+    spread = np.sqrt(np.square(standard).sum((0, 1)) / bins)
+    standard /= np.where(spread > 0, spread, np.inf)
     found = np.zeros(2 * [counts.shape[2]])
     for lag in range(1, min(lags, counts.shape[1] - 1) + 1):
-        before, after = (part.reshape(-1, counts.shape[2]) for part in (standard[:, :-lag], standard[:, lag:]))
-        found = np.maximum(found, np.abs(before.T @ after) / len(before))
+        total, pairs = (
+            part[:, :-lag].reshape(-1, part.shape[2]).T @ part[:, lag:].reshape(-1, part.shape[2])
+            for part in (standard, seen)
+        )
+        found = np.maximum(found, np.abs(total) / np.maximum(pairs, 1))
     return found
 
 

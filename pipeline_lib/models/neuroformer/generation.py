@@ -16,7 +16,7 @@ from pipeline_lib.models.neuroformer.drafts import write_window
 from pipeline_lib.models.neuroformer.layers import Rows, lay_out_for_few_rows
 from pipeline_lib.models.neuroformer.reading import Last
 from pipeline_lib.models.neuroformer.sampling import Sampling
-from pipeline_lib.models.neuroformer.tokens import Tokens, pack, tokens_of_counts
+from pipeline_lib.models.neuroformer.tokens import Tokens, pack
 from pipeline_lib.models.neuroformer.windows import Cut, cut_batch, slices
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def write(
     window = torch.arange(windows, device=width.device)
     unit, bin = torch.full_like(width, -1), torch.zeros_like(width)
     kept, history = Kept(), list[Tensor]()
-    written: list[tuple[Tensor, Tensor, Tensor]] = []
+    written = [(window[:0], bin[:0], unit[:0])]
     for place in range(sampling.most):
         x = network.embed(head, unit, bin, torch.full_like(unit, place))
         if not keep:
@@ -95,13 +95,6 @@ def write(
         elif not bool(going.all()):
             # Until half of them are, finished windows run along: their end stays drawn.
             width = torch.where(going, width, torch.zeros_like(width))
-    return _sequences(written, windows, len_device=network.start.device)
-
-
-def _sequences(written: list[tuple[Tensor, Tensor, Tensor]], windows: int, len_device: torch.device) -> Tokens:
-    if not written:
-        empty = torch.zeros(0, dtype=torch.int64, device=len_device)
-        return pack(empty, empty, empty, windows)
     window, bin, unit = (torch.cat(each) for each in zip(*written, strict=True))
     order = window.argsort(stable=True)
     return pack(window[order], bin[order], unit[order], windows)
@@ -121,7 +114,7 @@ def generate(network: Neuroformer, batch: Batch, sampling: Sampling, seed: int, 
     if true_past:
         with torch.inference_mode():
             others, _ = network.modalities(batch, cut)
-            past = tokens_of_counts(slices(counts, cut, network.bins, network.past)[:, : network.past])
+            past = network.past_tokens(slices(counts, cut, network.bins, network.past)[:, : network.past])
             context = network.context(head, past, others)
         tokens = write(network, head, context, cut.width, sampling, generator)
         first = cut.start.repeat(len(counts))
@@ -132,7 +125,7 @@ def generate(network: Neuroformer, batch: Batch, sampling: Sampling, seed: int, 
         one = Cut(cut.start[number : number + 1], widths[:, number])
         with torch.inference_mode():
             others, _ = network.modalities(batch, one)
-            past = tokens_of_counts(counts[:, start - network.past : start])
+            past = network.past_tokens(counts[:, start - network.past : start])
             context = network.context(head, past, others)
         tokens = write(network, head, context, one.width, sampling, generator)
         counts = put(counts, tokens, torch.full_like(one.width, start), 1)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from pipeline_lib.evaluation.bootstrap import interval, resampling_weights
+from pipeline_lib.evaluation.bootstrap import resampling_weights
+from pipeline_lib.evaluation.rows import score_row
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +62,8 @@ def score_rows(sums: dict[str, np.ndarray], train_mean: np.ndarray) -> list[dict
     sums : of `window_sums`.
     train_mean : spikes a bin of each held-in unit in training [N].
     """
-    weights = resampling_weights(len(sums["loglik"]), RESAMPLES, seed=0)
+    windows = len(sums["loglik"])
+    weights = resampling_weights(windows, RESAMPLES, seed=0)
     own = sums["spikes"].sum(0) / np.maximum(sums["bins"].sum(0), 1)
     rows = []
     for null, mean in (("evaluated mean", own), ("train mean", train_mean)):
@@ -70,7 +72,5 @@ def score_rows(sums: dict[str, np.ndarray], train_mean: np.ndarray) -> list[dict
         spikes = weights @ sums["spikes"].sum(1)
         gain = weights @ (sums["loglik"] - poisson)
         bits = np.divide(gain, spikes * np.log(2), out=np.full(len(spikes), np.nan), where=spikes > 0)
-        low, high = interval(bits[1:], len(weights[0]))
-        row = {"units": "heldin", "metric": "token_bits_per_spike", "value": float(bits[0]), "ci_low": low}
-        rows.append(row | {"ci_high": high, "n": len(weights[0]), "null": null, "aggregation": "pooled"})
+        rows.append({"units": "heldin", **score_row("token_bits_per_spike", bits, windows, null, windows=windows)})
     return rows

@@ -80,10 +80,10 @@ class NeuroformerModel(TorchModel):
         for session, each in windows.items() if names else ():
             start_read_outs(self.network, session, each, names)
 
-    def fit(self, data: FitData, run: Run) -> None:
-        """Train as every network, on a share of the training windows if the settings say so."""
+    def learned(self, data: FitData) -> FitData:
+        """The data, or a share of their training windows if the settings say so."""
         self._check_data(data)
-        super().fit(self._share(data), run)
+        return self._share(data)
 
     def train(self, batches: Batches, validation: Iterable[Batch], run: Run) -> None:
         """Train, and keep the best weights of every objective."""
@@ -213,6 +213,9 @@ class NeuroformerModel(TorchModel):
         if past > layout.history:
             history = layout.history * layout.bin_size / 1000
             raise InputError("config", "past", f"{config.past} s", f"at most the windows' history, {history:g} s")
+        allin = [session for session, units in layout.units.items() if len(layout.heldin[session]) == units]
+        if allin and set(config.trained) == {"heldout"}:
+            raise InputError("config", "loss_terms", "heldout", f"more: no unit of session {allin[0]} is held out")
         if layout.forward:
             found = f"{layout.forward * layout.bin_size / 1000:g} s"
             raise InputError("config", "splits.forward", found, "0: this model predicts one bin ahead (see `generate`)")

@@ -21,7 +21,7 @@ from pipeline_lib.models.neuroformer.layers import Block, Pair, Rows, causal_bia
 from pipeline_lib.models.neuroformer.modalities import Contrast, FrameEncoder, SignalEncoder, pooled
 from pipeline_lib.models.neuroformer.reading import AtBins, Last, Reading, with_start
 from pipeline_lib.models.neuroformer.session import Head
-from pipeline_lib.models.neuroformer.tokens import Tokens
+from pipeline_lib.models.neuroformer.tokens import Tokens, tokens_of_counts
 from pipeline_lib.models.neuroformer.windows import Cut, Windows, cut_batch, read_windows, slices, window_targets
 from pipeline_lib.training.network import Network
 
@@ -122,6 +122,10 @@ class Neuroformer(Network):
         return read_windows(
             batch, head.heldin, cut_batch(batch, self.bins, offset), self.bins, self.past, self.config.limit
         )
+
+    def past_tokens(self, counts: Tensor) -> Tokens:
+        """The tokens of pasts whose counts are [M, past, held-in units]; the latest of them, where there is a limit."""
+        return tokens_of_counts(counts, self.config.limit, latest=True)
 
     def context(self, head: Head, past: Tokens, others: dict[str, Source] | None = None) -> Context:
         """What windows attend to besides themselves; `others` of `modalities`."""
@@ -258,7 +262,9 @@ class Neuroformer(Network):
         held-out units (without log y!); `contrastive`; `decode:{variable}`."""
         wanted = self.config.trained
         jitter = step is not None and self.config.jitter
-        windows = self.windows(batch, int(torch.randint(self.bins, ())) if jitter else 0)
+        # No further than samples shorter than a window reach.
+        most = min(self.bins, batch.counts.shape[1] - batch.history)
+        windows = self.windows(batch, int(torch.randint(most, ())) if jitter else 0)
         head, reading = self.head(batch.session), self.read(batch, windows)
         terms: dict[str, Tensor] = {}
         if "time" in wanted or "id" in wanted:

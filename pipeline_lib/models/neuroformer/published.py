@@ -56,34 +56,42 @@ def load_published(
     for name in ("tok_emb.weight", "pos_emb", "pos_emb_prev", "head_id.weight", "head_dt.weight"):
         if name not in given:
             raise InputError(path, "state_dict", f"no {name}", "the tensors of a Neuroformer")
-    weights = _joined(dict(_renamed(given, path)))
+    try:
+        weights = _joined(dict(_renamed(given, path)))
+        network = PublicNeuroformer(_sizes(given, weights, heads, stride))
+        network.load_state_dict(weights)
+    except (RuntimeError, IndexError) as error:
+        raise InputError(path, "state_dict", str(error).replace("\n", " "), "the tensors of a Neuroformer") from error
+    return network.eval()
+
+
+def _sizes(
+    given: Mapping[str, Tensor], weights: Mapping[str, Tensor], heads: int, stride: tuple[int, int, int] | None
+) -> PublicSizes:
+    """Sizes of the network of a state dict, `given` as it is and with `weights` as they are called here."""
+    width = given["tok_emb.weight"].shape[1]
+    if heads < 1 or width % heads:
+        raise InputError("load_published", "heads", heads, f"a divisor of the width, {width}")
     counts = {own: 1 + max((int(name.split(".")[1]) for name in weights if name.startswith(f"{own}.")), default=-1)
               for own in BLOCKS.values()}  # fmt: skip
     outputs = {name.split(".")[1]: len(value) for name, value in weights.items() if name.startswith("read_out.")}
     kernel = weights["conv.weight"].shape[2:] if "conv.weight" in weights else None
-    network = PublicNeuroformer(
-        PublicSizes(
-            units=len(given["tok_emb.weight"]) - 3,
-            bins=len(given["head_dt.weight"]) - 4,
-            width=given["tok_emb.weight"].shape[1],
-            heads=heads,
-            block=given["pos_emb"].shape[1],
-            past_block=given["pos_emb_prev"].shape[1],
-            state=counts["state"],
-            past=counts["state_past"],
-            stimulus=counts["state_frames"],
-            frame_blocks=counts["frame_state"],
-            kernel=None if kernel is None else (kernel[0], kernel[1], kernel[2]),
-            stride=stride,
-            regressed=tuple(name for name, size in outputs.items() if size == 1),
-            classified=tuple((name, size) for name, size in outputs.items() if size > 1),
-        )
+    return PublicSizes(
+        units=len(given["tok_emb.weight"]) - 3,
+        bins=len(given["head_dt.weight"]) - 4,
+        width=width,
+        heads=heads,
+        block=given["pos_emb"].shape[1],
+        past_block=given["pos_emb_prev"].shape[1],
+        state=counts["state"],
+        past=counts["state_past"],
+        stimulus=counts["state_frames"],
+        frame_blocks=counts["frame_state"],
+        kernel=None if kernel is None else (kernel[0], kernel[1], kernel[2]),
+        stride=stride,
+        regressed=tuple(name for name, size in outputs.items() if size == 1),
+        classified=tuple((name, size) for name, size in outputs.items() if size > 1),
     )
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InputError(path, "state_dict", str(error).replace("\n", " "), "the tensors of a Neuroformer") from error
-    return network.eval()
 
 
 def _renamed(given: Mapping[str, Tensor], path: Path | str) -> list[tuple[str, Tensor]]:

@@ -29,7 +29,7 @@ PENALTIES = tuple(10.0 ** (power / 2) for power in range(-8, 3))
 LATE = 0.2
 """Share of the training samples, the last ones, by which the penalty is chosen."""
 KNOTS = 8
-"""Places where the curve bends, evenly over the middle 90 % of the windows."""
+"""Places where the curve bends, evenly over the middle 90 % of the windows whose target is known."""
 
 
 Piece = tuple[Tensor, Tensor, Tensor]
@@ -105,8 +105,10 @@ class Regression(nn.Module):
         self.weight.copy_(weight)
         self.bias.copy_(bias)
         lines = [(self.line(roots), targets, sample) for roots, targets, sample in pieces()]
-        middle = torch.linspace(0.05, 0.95, KNOTS).tolist()
-        self.knots.copy_(torch.as_tensor(np.quantile(torch.cat([line for line, *_ in lines]).cpu().numpy(), middle, 0)))
+        known = torch.cat([line[targets.isfinite().all(1)] for line, targets, _ in lines])
+        if len(known):
+            middle = torch.linspace(0.05, 0.95, KNOTS).tolist()
+            self.knots.copy_(torch.as_tensor(np.quantile(known.cpu().numpy(), middle, 0)))
         bent = ((self.hinges(line), targets, sample) for line, targets, sample in lines)
         bend, level = ridge(moments(bent, early), len(self.bend))
         self.bend.copy_(bend)

@@ -10,10 +10,11 @@ import pandas as pd
 import torch
 
 from pipeline_lib.clock import to_seconds
-from pipeline_lib.evaluation.bootstrap import interval, resampling_weights
+from pipeline_lib.evaluation.bootstrap import resampling_weights
 from pipeline_lib.evaluation.decoding import balanced_accuracy
 from pipeline_lib.evaluation.metrics import r2
 from pipeline_lib.evaluation.parts import train_means
+from pipeline_lib.evaluation.rows import score_row
 from pipeline_lib.evaluation.sums import square_sums
 from pipeline_lib.models.neuroformer.connectivity import attention, cross_correlation
 from pipeline_lib.models.neuroformer.generation import generate
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from pipeline_lib.models.neuroformer.network import Neuroformer
     from pipeline_lib.training.batches import Batch
 
+ROUNDING = 1e-12
+"""Share of its mean square that a variance has at least."""
 SCORES = ("session", "split", "units", "metric", "value", "ci_low", "ci_high", "n", "null", "aggregation")
 
 
@@ -116,21 +119,19 @@ def _decoding_scores(table: pd.DataFrame, kinds: dict[str, Any]) -> pd.DataFrame
         else:
             sums = square_sums(true[:, None, None], predicted[:, None, None])
             found = {"r2": r2(sums.weighted(weights)), "r": weighted_r(true, predicted, weights)}
-        for metric, values in found.items():
-            low, high = interval(values[1:], len(sample))
-            row = {"session": session, "split": part, "units": "heldin", "metric": f"decoding_{metric} {name}"}
-            score = {"value": float(values[0]), "ci_low": low, "ci_high": high, "n": len(sample)}
-            rows.append(row | score | {"null": "", "aggregation": "pooled"})
+        where, n = {"session": session, "split": part, "units": "heldin"}, len(sample)
+        rows += [where | score_row(f"decoding_{metric} {name}", each, n, windows=n) for metric, each in found.items()]
     return pd.DataFrame(rows, columns=list(SCORES))
 
 
 def weighted_r(true: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Pearson's correlation, one value a row of `weights` [rows, windows]; NaN where nothing varies."""
     share = weights / weights.sum(1, keepdims=True)
-    x, y = share @ true, share @ predicted
-    spread = np.sqrt(np.maximum(share @ true**2 - x**2, 0) * np.maximum(share @ predicted**2 - y**2, 0))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray((share @ (true * predicted) - x * y) / spread)
+    means, squares = (np.stack([share @ true**power, share @ predicted**power]) for power in (1, 2))
+    variances = squares - means**2
+    # What rounding leaves of the variance of a constant is none.
+    spread = np.sqrt(np.where(variances > ROUNDING * squares, variances, np.nan).prod(0))
+    return np.asarray((share @ (true * predicted) - means.prod(0)) / spread)
 
 
 def generated_table(model: NeuroformerModel, data: FitData, part: str, rollouts: int, seed: int) -> pd.DataFrame:
@@ -163,9 +164,12 @@ def attention_table(model: NeuroformerModel, data: FitData, part: str) -> pd.Dat
             continue
         found = attention(model.network, model.batches(data, session, part))
         sender, receiver = np.indices(found.shape)
-        counts, heldin = data.counts(session, part), data.heldin(session)
+        heldin = data.heldin(session)
+        counts, mask = data.read(session, part)
         correlation = np.full(found.shape, np.nan)
-        correlation[np.ix_(heldin, heldin)] = cross_correlation(counts[:, :, heldin], model.network.past)
+        correlation[np.ix_(heldin, heldin)] = cross_correlation(
+            counts[:, :, heldin], mask[:, :, heldin], model.network.past
+        )
         spikes = np.asarray(counts.sum((0, 1)))[sender]
         columns = {"sender": sender, "receiver": receiver, "attention": found, "cross_correlation": correlation}
         table = pd.DataFrame({name: values.ravel() for name, values in (columns | {"sender_spikes": spikes}).items()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -43,7 +44,8 @@ class Config(TrainingSettings):
     compat: bool = False
     """Heads of the public code, bin and unit independent, to measure what that costs (see `independent`)."""
     frames: int = 0
-    """Frames of the stimulus that a window attends to, the last of them on the screen in its last bin; 0: none."""
+    """Frames of the stimulus that a window attends to; 0: none. They are taken every `frame_step` from the start of a
+    sample on, the last of them not after the window's last bin begins."""
     frame_step: float = 0.05
     """Seconds from a frame to the next."""
     frame_kernel: tuple[int, int] = (8, 8)
@@ -91,7 +93,7 @@ class Config(TrainingSettings):
         ):
             self.require(getattr(self, name) >= 0, name, "not below 0")
         for name in ("window", "past", "frame_step", "temperature"):
-            self.require(getattr(self, name) > 0, name, "more than 0")
+            self.require(0 < getattr(self, name) < math.inf, name, "more than 0")
         self.require(self.width % self.heads == 0, "width", f"a multiple of heads ({self.heads})")
         self.require(0 <= self.dropout < 1, "dropout", "from 0 to below 1")
         self.require(0 < self.fraction <= 1, "fraction", "above 0, at most 1")

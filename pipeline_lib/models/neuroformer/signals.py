@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline_lib.clock import to_seconds
+from pipeline_lib.clock import to_seconds, to_ticks
 from pipeline_lib.errors import InputError
 from pipeline_lib.trains.signals import read_signals
 
@@ -47,7 +47,8 @@ def as_classes(values: np.ndarray, classes: Mapping[int, np.ndarray]) -> np.ndar
 
 def read_frames(stimulus: Stimulus, times: np.ndarray) -> np.ndarray:
     """The frame on the screen at `times` (any shape, s): uint8 [..., height, width]; grey before the first."""
-    shown = np.searchsorted(stimulus.onset, times, side="right") - 1
+    # In ticks: whether a frame begins with a bin must not hang on how its time was rounded.
+    shown = np.searchsorted(to_ticks(stimulus.onset), to_ticks(times), side="right") - 1
     frames = stimulus.frames[stimulus.frame[shown.clip(0)]]
     frames[shown < 0] = 128
     return frames

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from pipeline_lib.evaluation.rows import score_row
+
 if TYPE_CHECKING:
     from pipeline_lib.models.contract import FitData
 
@@ -67,27 +69,36 @@ def statistics_scores(statistics: pd.DataFrame, part: str) -> list[dict[str, Any
         distance = (curves["recorded"] - curves["generated"]).abs().max()
         found["generated_interval_distance"] = (distance, len(curves), "largest difference")
         for metric, (value, n, aggregation) in found.items():
-            row = {"session": session, "split": part, "units": "heldin", "metric": metric, "value": float(value)}
-            rows.append(row | {"ci_low": np.nan, "ci_high": np.nan, "n": n, "null": "", "aggregation": aggregation})
+            where = {"session": session, "split": part, "units": "heldin"}
+            rows.append(where | score_row(metric, np.array([value]), n, aggregation=aggregation))
     return rows
 
 
 def _alike(true: np.ndarray, made: np.ndarray, inside: np.ndarray, seconds: float) -> list[pd.DataFrame]:
     """Rates, correlations and intervals of counts `true` [S, T, N] and `made` [rollouts, S, T, N]."""
     both = {"recorded": true, "generated": made.reshape(-1, *true.shape[1:])}
-    duration = np.maximum(inside.sum((0, 1)), 1) * seconds
+    seen = inside.sum((0, 1))
+    duration = np.where(seen > 0, seen, np.nan) * seconds
     rates = [true.sum((0, 1)) / duration, made.sum((0, 1, 2)) / duration / len(made)]
-    pairs = np.triu_indices(true.shape[2], 1)
-    correlations = []
-    for counts in both.values():
-        with np.errstate(invalid="ignore", divide="ignore"):
-            coarse = _coarse(counts, seconds).reshape(-1, counts.shape[2])
-            correlations.append(np.corrcoef(coarse.T, dtype=np.float64).reshape(2 * [counts.shape[2]])[pairs])
+    # Past the end of a short trial all units are silent together: that is no correlation.
+    whole = _coarse(~inside, seconds) == 0
+    known = whole[:, :, whole.any((0, 1))].all(2)
+    rows = {"recorded": known, "generated": np.tile(known, (len(made), 1))}
+    correlations = [_correlations(_coarse(counts, seconds)[rows[source]]) for source, counts in both.items()]
     tables = [
         pd.DataFrame({"kind": kind, "source": "", "x": x, "y": y}).dropna()
         for kind, (x, y) in (("rate", rates), ("correlation", correlations))
     ]
     return tables + [_intervals(counts, seconds).assign(source=source) for source, counts in both.items()]
+
+
+def _correlations(counts: np.ndarray) -> np.ndarray:
+    """Pearson correlations of the pairs of columns of counts [R, N]; NaN where a column does not vary."""
+    first, second = np.triu_indices(counts.shape[1], 1)
+    if len(counts) < 2:
+        return np.full(len(first), np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.corrcoef(counts.T, dtype=np.float64).reshape(2 * [counts.shape[1]])[first, second]
 
 
 def _intervals(counts: np.ndarray, seconds: float) -> pd.DataFrame:

@@ -45,10 +45,6 @@ class Tokens:
         """Whether a token follows the start and each token, bool [M, 1 + S]."""
         return torch.cat([self.real, torch.zeros_like(self.real[:, :1])], 1)
 
-    def rows(self, rows: Tensor | slice) -> Tokens:
-        """Some of the windows."""
-        return Tokens(self.unit[rows], self.bin[rows], self.real[rows], self.count[rows])
-
 
 def pack(window: Tensor, bin: Tensor, unit: Tensor, windows: int, limit: int | None = None) -> Tokens:
     """Sequences of events that are sorted by window, bin and unit.

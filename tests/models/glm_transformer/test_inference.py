@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline_lib.models.glm_transformer.inference import evidence, permutation_test, weight_errors
-from tests.models.glm_transformer.test_network import SIZES, pair, rows, windows
+from pipeline_lib.models.glm_transformer.inference import _errors, evidence, permutation_test, weight_errors
+from pipeline_lib.training.batches import Batch
+from tests.models.glm_transformer.test_network import BINS, HISTORY, SIZES, pair, rows, windows
 
 
 def total_nll(network, batch) -> torch.Tensor:
@@ -55,6 +56,65 @@ def test_gains_are_what_a_weak_coupling_adds_to_the_likelihood() -> None:
     found = evidence(network, [batch])
     spikes = batch.counts[:, batch.history :, SIZES[0] :].sum().item()
     assert np.allclose(found.spike_gains(0, 1), found.trial_gains(0, 1) * len(batch.counts) / spikes)
+
+
+def partly_observed() -> Batch:
+    """Five windows, of which the last two end after 25 bins; in the second a receiver was away."""
+    whole = windows()
+    seen = whole.observed.clone()
+    seen[3:, HISTORY + 25 :] = False
+    seen[1, :, 6] = False
+    bins = torch.tensor([seen.shape[1]] * 3 + [HISTORY + 25] * 2)
+    inputs = {"condition": torch.tensor([7, 7, 9, 7, 9])}
+    return replace(whole, counts=whole.counts * seen, observed=seen, visible=seen, bins=bins, inputs=inputs)
+
+
+def in_two(batch: Batch) -> list[Batch]:
+    """The first three windows and, as long as they are, the last two."""
+    first, last = (batch.windows(torch.arange(5)[part]) for part in (slice(0, 3), slice(3, None)))
+    short = {name: getattr(last, name)[:, : HISTORY + 25] for name in ("counts", "observed", "visible")}
+    return [first, replace(last, **short)]
+
+
+def test_what_was_not_observed_is_no_evidence() -> None:
+    _, network = pair()
+    batch, head = partly_observed(), network.eval().head("s")
+    found = evidence(network, in_two(batch))
+    assert found.condition.tolist() == [7, 7, 9, 7, 9]
+    assert found.spikes.tolist() == [batch.counts[:, HISTORY:, part].sum() for part in (slice(0, 3), slice(3, 8))]
+    gains, inside = found.trial_gains(0, 1), batch.observed[:, HISTORY:, SIZES[0] :]
+    with torch.no_grad():
+        passed = network.coupling_factors("s", network.inputs(batch), HISTORY).unflatten(2, (2, 2))[:, :, 0, 1, None]
+        log_rates = sum(network.components(batch).values())[..., SIZES[0] :]
+        weights = head.receive[SIZES[0] :, 0, 0]
+        rates = (log_rates - passed * weights).exp()
+        residual = batch.counts[:, HISTORY:, SIZES[0] :] - rates
+        for receiver, sender in np.ndindex(5, 5):
+            end = 25 if max(receiver, sender) >= 3 else BINS
+            g = passed[sender] * weights
+            each = (residual[receiver] * g - rates[receiver] * g**2 / 2) * inside[receiver]
+            assert gains[receiver, sender] == pytest.approx(each[:end].sum().item(), rel=1e-4, abs=1e-6)
+
+
+def test_errors_are_of_what_was_observed() -> None:
+    """The information of a receiving weight: the sum of rates times squares of what is passed on, where observed."""
+    _, network = pair()
+    batch = partly_observed()
+    network.eval()
+    batch.visible[:, :, 1] = False  # a held-out unit sends nothing
+    batch.counts[:, :, 2] = 0
+    receive, send = weight_errors(network, in_two(batch))
+    with torch.no_grad():
+        passed = network.coupling_factors("s", network.inputs(batch), HISTORY).unflatten(2, (2, 2))[:, :, :, 1]
+        rates = sum(network.components(batch).values()).exp()[..., 6] * batch.observed[:, HISTORY:, 6]
+        information = torch.einsum("bt,bti,btj->ij", rates, passed, passed).numpy()
+    assert np.allclose(receive[6, :, 0], np.sqrt(np.diag(np.linalg.inv(information))), rtol=1e-4)
+    assert np.isnan(send[[1, 2]]).all() and np.isfinite(send[[0, 3]]).all()
+
+
+def test_a_weight_of_which_little_is_known_has_a_large_error() -> None:
+    information = torch.diag(torch.tensor([1.0, 1e-20, 0.0], dtype=torch.float64))
+    assert np.allclose(_errors(information), [1, 1e10, np.nan], equal_nan=True)
 
 
 def test_a_gain_pairs_each_receiver_with_each_sender() -> None:

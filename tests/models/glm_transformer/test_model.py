@@ -10,13 +10,16 @@ import pytest
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import FitData
+from pipeline_lib.models.glm_transformer import timing
 from pipeline_lib.models.glm_transformer.model import GLMTransformerModel
 from pipeline_lib.models.glm_transformer.network import weight_group
+from pipeline_lib.models.glm_transformer.readout import area_filters
 from pipeline_lib.models.glm_transformer.settings import Config
 from pipeline_lib.models.glm_transformer.stages import stages
 from pipeline_lib.models.glm_transformer.tables import coupling_share
 from pipeline_lib.models.glm_transformer.unit_scores import unit_scores
 from pipeline_lib.recording import Recording
+from pipeline_lib.training.batches import InOrder
 from pipeline_lib.training.fit import fit, load_fit
 from pipeline_lib.training.run import Run, State, read_arrays
 from tests import small_cohort
@@ -220,12 +223,60 @@ def test_a_coupling_that_trials_do_not_bear_out_is_dropped(data: FitData, tmp_pa
     pruned.fit(data, run)
     assert not pruned.network.head("small0").coupled.any()
     assert (pruned.couplings("small0").filters[0, 1:] == 0).all()
+    assert not area_filters(pruned.network, "small0").any()
     assert {row["stage"] for row in run.rows} == {"response", "trials", "coupling", "pruned"}
     loaded = GLMTransformerModel(pruned.config, 0)
     loaded.load_state(pruned.state())
     samples = data.samples("small0", "test")
     assert np.array_equal(loaded.predict(data, "small0", samples), pruned.predict(data, "small0", samples))
     assert len(pruned.tables(data)["area_couplings"]) == 0
+
+
+def test_a_coupling_is_dropped_by_its_own_test(data: FitData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be tested stays; the direction that is not borne out goes."""
+    model = fitted(data, tmp_path, replace(SMALL, prune=0.05))
+    coupled = model.network.head("small0").coupled
+    coupled.fill_(1)
+    z = np.array([[np.nan, -1.0], [5.0, 4.0]])
+    monkeypatch.setattr(timing, "timing_test", lambda network, batches: z)
+    assert model.prune(InOrder(model.windows(data, "validation", Run(tmp_path / "other")), 4)) == 1
+    assert coupled.tolist() == [[1, 0], [1, 1]]
+
+
+def test_couplings_of_another_fit_are_not_turned(data: FitData, tmp_path: Path) -> None:
+    model = fitted(data, tmp_path)
+    send = model.network.head("small0").send.detach().clone()
+    for changes in ({"initial": "model.safetensors"}, {"compat": True}, {}):
+        model.config = replace(SMALL, **changes)
+        model.training = model.windows(data, "train", Run(tmp_path / "other"))
+        model.align(())
+        kept = np.array_equal(model.network.head("small0").send.detach(), send)
+        assert kept is bool(changes)
+
+
+def test_what_a_prediction_sees_and_how_sure_a_latent_is(data: FitData, tmp_path: Path) -> None:
+    assert GLMTransformerModel(SMALL, 0).sees == "held-in units, past and future"
+    assert GLMTransformerModel(replace(SMALL, background="invariant"), 0).sees == "past of held-in units"
+    model, samples = fitted(data, tmp_path), data.samples("small0", "test")
+    extras = model.extras(data, "small0", samples)
+    mean, log_variance = model.network.encode(model._windows(data, "small0", samples).batch(slice(None)))
+    assert np.allclose(extras["latent_mean"], mean.detach().flatten(1), atol=1e-5)
+    assert np.allclose(extras["latent_sd"] ** 2, log_variance.detach().exp().flatten(1), atol=1e-5)
+    assert not np.allclose(extras["latent_sd"], 1, atol=1e-3)
+
+
+def test_of_what_a_silent_unit_sends_nothing_is_known(tmp_path: Path) -> None:
+    """However sure it is that the receiver listens to the others of its population."""
+    made = small_cohort.recording("small0", units=8)
+    made.units["population"] = np.where(np.arange(8) < 4, "V1", "LM")
+    spoke = made.spike_units != 1
+    made.spike_times, made.spike_units = made.spike_times[spoke], made.spike_units[spoke]
+    data = small_cohort.open_cohort(*small_cohort.write_cohort(tmp_path, made=[made]))
+    assert 1 in data.heldin("small0")
+    found = fitted(data, tmp_path / "run", replace(SMALL, rank=2)).tables(data)["couplings"]
+    silent = found["sender"] == "u1"
+    assert found.loc[silent, ["p", "q"]].isna().all(None)
+    assert found.loc[~silent & (found["sender"] != found["receiver"]), "p"].notna().all()
 
 
 @pytest.mark.parametrize("term", ["coupling", "history"])
@@ -247,7 +298,9 @@ def test_windows_may_be_longer_than_the_published_positions(tmp_path: Path) -> N
 
 
 def test_a_setting_that_makes_no_sense_is_refused_in_a_line() -> None:
-    for field, value in {"splines": 2, "rank": 0, "parts": ("coupling",), "width": 7, "coupling_basis": 1}.items():
+    wrong = {"splines": 2, "rank": 0, "width": 7, "coupling_basis": 1}
+    parts = [("coupling",), ("background", "coupling", "coupling")]
+    for field, value in [*wrong.items(), *(("parts", each) for each in parts)]:
         with pytest.raises(InputError, match=field):
             Config(**{field: value})
 

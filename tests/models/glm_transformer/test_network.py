@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from pipeline_lib.bases.lags import raised_cosines
+from pipeline_lib.errors import InputError
 from pipeline_lib.models.glm_transformer.bases import time_splines
 from pipeline_lib.models.glm_transformer.filters import filter_series, filter_units
 from pipeline_lib.models.glm_transformer.network import GLMTransformer
 from pipeline_lib.models.glm_transformer.published import translated
-from pipeline_lib.models.glm_transformer.readout import unit_filters
+from pipeline_lib.models.glm_transformer.readout import area_filters, unit_filters
 from pipeline_lib.models.glm_transformer.settings import Config
 from pipeline_lib.models.torch_model import Layout
 from pipeline_lib.training.batches import Batch
@@ -104,13 +105,26 @@ def test_bases_are_those_of_the_description() -> None:
         assert torch.allclose(torch.as_tensor(time_splines(bins, number)), bsplines(bins, number), atol=1e-12)
 
 
-@pytest.mark.parametrize("history", [0, 2, 9])
-def test_filters_are_sums_over_the_past(history: int) -> None:
+@pytest.mark.parametrize(("bins", "number"), [(5, 20), (2, 3), (1, 3)])
+def test_windows_of_too_few_bins_are_refused(bins: int, number: int) -> None:
+    """A spline that is 0 in every bin, or no second difference: nothing but NaN would come of it."""
+    with pytest.raises(InputError, match=f"splines: found {number}; accepted: fewer, .* {bins} bins"):
+        time_splines(bins, number)
+
+
+def test_where_nothing_was_observed_nothing_is_lost() -> None:
+    _, network = pair()
+    batch = windows()
+    assert network(replace(batch, observed=torch.zeros_like(batch.observed)), None)["nll"] == 0
+
+
+@pytest.mark.parametrize(("history", "bins"), [(0, 6), (2, 6), (9, 6), (0, 3), (1, 1)])
+def test_filters_are_sums_over_the_past(history: int, bins: int) -> None:
     torch.manual_seed(0)
-    counts = torch.poisson(torch.full((2, history + 6, 3), 0.7)).double()
+    counts = torch.poisson(torch.full((2, history + bins, 3), 0.7)).double()
     kernels = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
-    expected = torch.zeros(2, 6, 3, dtype=torch.float64)
-    for t in range(6):
+    expected = torch.zeros(2, bins, 3, dtype=torch.float64)
+    for t in range(bins):
         for lag in range(4):
             if history + t - 1 - lag >= 0:
                 expected[:, t] += kernels[lag].detach() * counts[:, history + t - 1 - lag]
@@ -180,6 +194,14 @@ def test_unit_filters_say_what_a_spike_does() -> None:
             expected = torch.as_tensor(filters[sender]).T.double()
             assert torch.allclose(change[6 : 6 + len(expected)], expected, atol=1e-6)
             assert change[:6].abs().max() < 1e-12
+    area, head = area_filters(network, "s"), network.head("s")
+    weights = head.send[1, 1] * head.receive[6, 0]  # of each factor: unit 1 of the first population to 6 of the second
+    pair_filter = (torch.as_tensor(area[0, 1]) * weights[:, None]).sum(0)
+    assert torch.allclose(torch.as_tensor(filters[1, 6, : area.shape[3]]).double(), pair_filter, atol=1e-6)
+    network.terms = frozenset({"coupling"})
+    own = unit_filters(network, "s")[6, 6]
+    expected = (torch.as_tensor(area[1, 1]) * (head.send[6, 1] * head.receive[6, 1])[:, None]).sum(0)
+    assert torch.allclose(torch.as_tensor(own[: area.shape[3]]).double(), expected, atol=1e-6)
 
 
 def test_normalised_loadings_predict_the_same() -> None:

@@ -86,3 +86,11 @@ def test_anything_else_is_refused_in_a_line(tmp_path: Path) -> None:
     torch.save(short, tmp_path / "short.pth")
     with pytest.raises(InputError, match=r"to_latent\.bias"):
         load_published(tmp_path / "short.pth", settings_of(), BINS, HISTORY)
+    for group in ("cp_beta_coupling", "beta_self_history", "sti_decoder", "transformer_encoder"):
+        others = {name: value for name, value in plain.state_dict().items() if not name.startswith(group)}
+        torch.save(others, tmp_path / "others.pth")
+        with pytest.raises(InputError, match="the tensors of a GLM-Transformer"):
+            load_published(tmp_path / "others.pth", settings_of(), BINS, HISTORY)
+    torch.save(plain.state_dict() | {"sti_inhomo": torch.ones(3)}, tmp_path / "flat.pth")
+    with pytest.raises(InputError, match="the tensors of a GLM-Transformer"):
+        load_published(tmp_path / "flat.pth", settings_of(), BINS, HISTORY)

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline_lib.models.neuroformer import connectivity
-from pipeline_lib.models.neuroformer.connectivity import attention, cross_correlation
-from tests.models.neuroformer.small import batch, network, poisson
+from pipeline_lib.models.neuroformer.connectivity import attention, cross_correlation, probed_couplings
+from tests.models.neuroformer.small import batch, network, poisson, with_settings
 
 
 def followers() -> np.ndarray:
@@ -18,12 +19,75 @@ def followers() -> np.ndarray:
 
 @pytest.mark.parametrize(("lags", "seen"), [(1, [1]), (3, [1]), (4, [1, 2])])
 def test_who_follows_within_the_lags_is_found(lags: int, seen: list[int]) -> None:
-    found = cross_correlation(followers(), lags)
+    found = cross_correlation(followers(), np.ones((40, 60, 4), dtype=bool), lags)
     assert found.shape == (4, 4) and np.allclose(found[0, seen], 1, atol=0.02)
     others = np.ones((4, 4), dtype=bool)
     others[0, seen] = others[1, 2] = False
     assert found[others].max() < 0.15 and (found[3] == 0).all()
     assert (found[1, 2] > 0.9) == (lags >= 3)
+
+
+def test_silence_after_the_end_of_a_trial_correlates_nobody() -> None:
+    counts = followers()
+    inside = np.pad(np.ones(counts.shape, dtype=bool), ((0, 0), (0, 50), (0, 0)))
+    expected = cross_correlation(counts, inside[:, :60], 4)
+    assert np.allclose(cross_correlation(np.pad(counts, ((0, 0), (0, 50), (0, 0))), inside, 4), expected)
+
+
+def test_a_spike_that_a_limit_cuts_off_has_no_coupling() -> None:
+    made = network(config=with_settings(limit=8))
+    made.head("one").expected.fill_(1.0)  # some six in each bin
+    found = probed_couplings(made, "one", 2)
+    assert np.abs(found[:, :, 5:]).max() < 1e-4 and np.abs(found[:, :, 0]).max() > 0.1
+
+
+def test_a_coupling_is_what_a_spike_does_to_the_next_bin() -> None:
+    """Units that hardly ever fire have silent pasts: there it is the change of a predicted rate."""
+    made = network(heldout=1)
+    made.head("one").expected.fill_(1e-6)
+    silent = np.zeros((1, 15, 6), dtype=int)
+    found = probed_couplings(made, "one", 2)
+    assert np.isnan(found[5]).all()
+    with torch.inference_mode():
+        before = made.rates(batch(silent, heldout=1))[0, 10].log().numpy()
+        for sender, lag in ((0, 0), (3, 4), (4, 9)):
+            spike = silent.copy()
+            spike[0, 9 - lag, sender] = 1
+            change = made.rates(batch(spike, heldout=1))[0, 10].log().numpy() - before
+            assert np.allclose(found[sender, :, lag], change, atol=1e-4) and np.abs(change).max() > 0.01
+
+
+def test_attention_is_relative_to_an_even_look_at_all_spikes() -> None:
+    """Keys that tell unit 2 from the others: a spike of it weighs e^2 of theirs, wherever it is and whoever follows."""
+    made = network(heldout=1, config=with_settings(heads=1))
+    head, size = made.head("one"), made.config.width
+    direction = torch.tensor([1.0, -1.0]).repeat(size // 2)
+    with torch.no_grad():
+        for weight in (made.past_time.weight, made.start):
+            weight.zero_()
+        head.unit.weight.copy_(-direction.expand_as(head.unit.weight))
+        head.unit.weight[2] = direction
+        for block in (*made.blocks("past"), made.who):
+            block.ln_source.weight.fill_(1)
+            block.ln_source.bias.zero_()
+            inner = block.attention
+            inner.query.weight.zero_()
+            inner.query.bias.copy_(direction)
+            inner.key_value.bias.zero_()
+            inner.key_value.weight[:size] = torch.eye(size) / size * np.sqrt(size)
+    given = batch(poisson(4, 30, rate=0.3), heldout=1)
+    counts = given.counts.numpy()
+    total, pairs = np.zeros((6, 6)), np.zeros((6, 6))
+    weight = np.exp(np.where(np.arange(5) == 2, 1.0, -1.0))
+    for sample in range(4):
+        for start in range(10, 30, 5):
+            past = counts[sample, start - 10 : start, :5].sum(0).astype(float)
+            relative = weight * past.sum() / (weight @ past) if past.any() else weight
+            both = np.outer(past, counts[sample, start : start + 5, :5].sum(0))
+            total[:5, :5] += both * relative[:, None]
+            pairs[:5, :5] += both
+    expected = np.where(pairs > 0, total / np.maximum(pairs, 1), np.nan)
+    assert np.allclose(attention(made, [given]), expected, rtol=1e-3, equal_nan=True)
 
 
 def test_attention_is_held_for_a_few_samples_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,6 +147,35 @@ def test_filters_leave_the_most_probable_over() -> None:
         Sampling(top_p=0.0)
 
 
+def test_nothing_is_written_after_the_end_of_a_sample() -> None:
+    """And the first window of each is the same whether its past goes on as recorded or as written."""
+    made, lengths = network(spread=0.5), np.array([35, 17, 24])
+    given = batch(poisson(3, 35, rate=0.4), bins=lengths)
+    one, other = (generate(made, given, Sampling(temperature=0, most=40), 0, true) for true in (True, False))
+    for sample, length in enumerate(lengths):
+        assert not one[sample, length:].any() and not other[sample, length:].any()
+        assert one[sample, 10:length].any()
+    assert torch.equal(one[:, :15], other[:, :15]) and torch.equal(one[:, :10], given.counts[:, :10].long())
+    alone = generate(made, batch(given.counts[1:2, :17].numpy()), Sampling(temperature=0, most=40), 0)
+    assert torch.equal(alone[0], other[1, :17])
+
+
+@pytest.mark.parametrize("true_past", [False, True])
+def test_a_limit_holds_for_the_past_that_is_written_from_too(true_past: bool) -> None:
+    """The network has learned from the latest three spikes: earlier ones would be new to it."""
+    counts = np.zeros((2, 20, 6), dtype=int)
+    counts[:, 8, :3] = 1
+    earlier = counts.copy()
+    earlier[:, 5:8] = 2
+    for limit, seen in ((3, False), (None, True)):
+        made = network(spread=0.5, config=with_settings(limit=limit))
+        one, other = (
+            generate(made, batch(each), Sampling(temperature=0, most=40), 0, true_past)[:, 10:15]
+            for each in (counts, earlier)
+        )
+        assert torch.equal(one, other) is not seen
+
+
 def test_the_past_is_true_or_generated() -> None:
     """With true past, spikes of the record change what follows; with generated past only the history does."""
     made = network(spread=0.5)

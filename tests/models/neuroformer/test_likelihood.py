@@ -70,6 +70,10 @@ def test_units_that_were_not_observed_cannot_fire() -> None:
     given.observed[:2, :, 3] = given.visible[:2, :, 3] = False
     windows = made.windows(given)
     assert not (windows.now.unit[windows.now.real] == 3)[windows.now.real.nonzero()[:, 0] < 8].any()
+    reading = made.read(given, windows)
+    anywhere = torch.zeros(len(reading.window), dtype=torch.bool)
+    units = made.unit_log_probabilities(made.head("one"), reading.states, reading.last, anywhere)
+    assert torch.equal(units[:, 3] == -torch.inf, reading.window < 8)
     before = log_likelihood(made, given)
     given.counts[:2, 10:, 3] += 5
     assert torch.equal(log_likelihood(made, given), before) and bool(before.isfinite().all())

@@ -8,10 +8,13 @@ import pandas as pd
 import pytest
 import torch
 
+from pipeline_lib.clock import to_seconds
 from pipeline_lib.models.contract import FitData
+from pipeline_lib.models.neuroformer.generation import generate
 from pipeline_lib.models.neuroformer.modalities import Contrast
 from pipeline_lib.models.neuroformer.model import NeuroformerModel
 from pipeline_lib.models.neuroformer.report import weighted_r
+from pipeline_lib.models.neuroformer.sampling import Sampling
 from pipeline_lib.models.neuroformer.settings import Config
 from pipeline_lib.models.neuroformer.signals import as_classes, read_frames, read_signals
 from pipeline_lib.sources.simulate import simulate
@@ -76,6 +79,13 @@ def test_the_frame_of_a_moment_is_the_one_on_the_screen() -> None:
     assert shown[:, 0, 0].tolist() == [128, 2, 2, 0, 1]
 
 
+def test_a_frame_that_begins_with_a_bin_is_on_the_screen_in_it() -> None:
+    """Of 20 frames a second every fourth has an onset that is a rounding error after the start of its bin."""
+    frames, number = np.arange(100, dtype=np.uint8)[:, None, None], np.arange(100)
+    stimulus = Stimulus(frames, number * 0.05, number.astype(np.int32))
+    assert read_frames(stimulus, to_seconds(number * 5000))[:, 0, 0].tolist() == number.tolist()
+
+
 @torch.inference_mode()
 def test_nothing_of_the_future_is_seen(film: FitData, model: NeuroformerModel) -> None:
     """Windows of 0.1 s from bin 20 on: what comes after the end of a window changes none of its rates."""
@@ -91,6 +101,18 @@ def test_nothing_of_the_future_is_seen(film: FitData, model: NeuroformerModel) -
         assert torch.allclose(after[:, :end], before[:, :end], atol=1e-5), name
         assert not torch.allclose(after[:, end:], before[:, end:], atol=1e-3), name
         values.copy_(kept)
+
+
+@torch.inference_mode()
+def test_what_is_written_sees_its_own_frames(film: FitData, model: NeuroformerModel) -> None:
+    """Frames from the fourth window on are others: what was written before stays, what comes then does not."""
+    batch = next(model.batches(film, "film", "test"))
+    greedy = Sampling(temperature=0, most=30)
+    other = replace(batch, inputs=batch.inputs | {"frames": batch.inputs["frames"].clone()})
+    other.inputs["frames"][:, 10 + 1 :] = 230  # of step 10 on: bin 50, where window 4 starts
+    for true_past in (False, True):
+        one, changed = (generate(model.network, each, greedy, 0, true_past)[:, 20:] for each in (batch, other))
+        assert torch.equal(one[:, :30], changed[:, :30]) and not torch.equal(one[:, 30:], changed[:, 30:])
 
 
 @torch.inference_mode()
@@ -191,6 +213,9 @@ def test_a_weighted_correlation_is_that_of_repeated_rows() -> None:
     twice = np.where(np.arange(50) < 20, 2.0, 1.0)[None]
     rows = np.r_[np.arange(20), np.arange(50)]
     assert weighted_r(true, predicted, twice)[0] == pytest.approx(np.corrcoef(true[rows], predicted[rows])[0, 1])
+    for value in (0.1, 0.7, 3.3):  # whose squares are rounded
+        constants = np.full((2, 50), value)
+        assert np.isnan(weighted_r(true, constants[0], twice)) and np.isnan(weighted_r(constants[1], true, twice))
 
 
 def test_fine_tuning_starts_from_other_weights_and_leaves_the_frozen_ones(film: FitData, tmp_path: Path) -> None:

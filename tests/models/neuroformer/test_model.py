@@ -14,6 +14,7 @@ from pipeline_lib.models.neuroformer.connectivity import cross_correlation
 from pipeline_lib.models.neuroformer.model import NeuroformerModel
 from pipeline_lib.models.neuroformer.settings import Config
 from pipeline_lib.models.registry import check_config
+from pipeline_lib.models.torch_model import Layout
 from pipeline_lib.recording import Recording
 from pipeline_lib.training.run import Run
 from tests.models.neuroformer.small import with_settings
@@ -70,12 +71,16 @@ def test_tables_say_what_the_model_knows(ragged: FitData, model: NeuroformerMode
     assert tokens.loc[("two", "test"), "spikes"] == ragged.counts("two", "test")[:, 5:, heldin].sum()
     assert (tokens["cut"] == 0).all()
     generated = tables["generated"]
-    assert set(generated["session"]) == {"one", "two"} and not generated["unit"].isin(ragged.heldout("two")).all()
+    assert set(generated["session"]) == {"one", "two"} and len(generated) > 100
+    for session in ("one", "two"):
+        own = generated[generated["session"] == session]
+        assert set(own["unit"]) == set(ragged.heldin(session))
+        assert (own["bin"] < ragged.split.samples.loc[own["sample"], "bins"].to_numpy()).all()
     attended = tables["attention"].query("session == 'one'")
     assert len(attended) == 81 and attended["attention"].mean() == pytest.approx(1, abs=0.5)
-    counts, heldin = ragged.counts("one", "train"), ragged.heldin("one")
+    (counts, mask), heldin = ragged.read("one", "train"), ragged.heldin("one")
     known = attended.pivot(index="sender", columns="receiver", values="cross_correlation").to_numpy()
-    assert np.allclose(known[np.ix_(heldin, heldin)], cross_correlation(counts[:, :, heldin], 5))
+    assert np.allclose(known[np.ix_(heldin, heldin)], cross_correlation(counts[..., heldin], mask[..., heldin], 5))
     assert np.isnan(known[ragged.heldout("one")]).all() and np.isnan(known[:, ragged.heldout("one")]).all()
 
 
@@ -189,6 +194,12 @@ def test_signals_after_the_end_of_a_trial_are_not_looked_at(tmp_path: Path) -> N
         np.testing.assert_allclose(alone, together[number, :bins], atol=1e-6)
 
 
+def test_a_fit_to_heldout_units_alone_needs_some() -> None:
+    layout = Layout(20.0, 60, 5, 0, 3, {"one": 6}, {"one": list(range(6))}, {"one": [""] * 6})
+    with pytest.raises(InputError, match=r"loss_terms: found heldout; .* no unit of session one is held out"):
+        NeuroformerModel(replace(HERE, loss_terms=("heldout",)), 0).build(layout)
+
+
 def test_forward_bins_are_refused(tmp_path: Path) -> None:
     data = open_cohort(*write_cohort(tmp_path))
     with pytest.raises(InputError, match=r"splits\.forward"):
@@ -205,6 +216,7 @@ def test_forward_bins_are_refused(tmp_path: Path) -> None:
         ({"signals": ("speed",)}, "running/speed"),
         ({"objectives": ("decode:running/speed",)}, "objectives"),
         ({"fraction": 0.0}, "fraction"),
+        ({"window": float("inf")}, "window"),
     ],
 )
 def test_settings_that_make_no_sense(changes: dict, message: str) -> None:

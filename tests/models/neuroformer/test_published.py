@@ -49,6 +49,13 @@ def test_what_has_no_place_is_named(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "less.pt")
     with pytest.raises(InputError, match="no tok_emb"):
         load_published(tmp_path / "less.pt", heads=4)
+    for name in ("pos_emb", "feature_encoder.neural_state_blocks.0.attn.key.weight"):
+        torch.save(random_state(False) | {name: torch.ones(3)}, tmp_path / "flat.pt")
+        with pytest.raises(InputError, match="the tensors of a Neuroformer"):
+            load_published(tmp_path / "flat.pt", heads=4)
+    torch.save(random_state(False), tmp_path / "model.pt")
+    with pytest.raises(InputError, match="heads: found 5; accepted: a divisor of the width, 32"):
+        load_published(tmp_path / "model.pt", heads=5)
     (tmp_path / "no.pt").write_text("no")
     with pytest.raises(InputError, match="saved by torch"):
         load_published(tmp_path / "no.pt")

@@ -112,6 +112,19 @@ def test_the_curve_bends_what_a_line_cannot() -> None:
     assert line > 0.15 and bent < 0.01
 
 
+def test_the_curve_bends_where_windows_with_a_target_are() -> None:
+    """Windows past the end of a trial, or while nothing was measured, do not say where."""
+    roots, target = torch.linspace(0, 1, 200)[:, None], torch.linspace(0, 3, 200)[:, None]
+    known, more = Regression(1, 1), Regression(1, 1)
+    known.fit(lambda: iter([(roots, target, torch.arange(200))]), 150)
+    empty = (torch.full((900, 1), 5.0), torch.full((900, 1), torch.nan), torch.full((900,), 3))
+    more.fit(lambda: iter([(roots, target, torch.arange(200)), empty]), 150)
+    assert torch.equal(known.knots, more.knots) and torch.equal(known.bend, more.bend) and known.bend.any()
+    nothing = Regression(1, 1)
+    nothing.fit(lambda: iter([empty]), 150)
+    assert not any(each.any() for each in nothing.buffers())
+
+
 def test_read_outs_start_from_the_regression_of_the_training_alone(film: FitData, tmp_path: Path) -> None:
     """Before a step of training: speed is decoded, whether the animal moves, too; untrained terms stay as they were."""
     model = started(film, replace(TASK, loss_terms=None), tmp_path / "both")

@@ -59,6 +59,72 @@ def test_shuffled_spikes_lose_what_was_shuffled(cohort: FitData) -> None:
     assert abs(found["generated_psth_r"]) < 0.3
 
 
+def test_rates_and_intervals_by_hand(cohort: FitData) -> None:
+    """Two rollouts, one of them nearly silent; an interval lies between bins with spikes of a unit in a window."""
+    true = cohort.counts("one", "test")[:, 10:, cohort.heldin("one")]
+    few = np.zeros_like(true)
+    few[:, [3, 20, 70], 1] = 2
+    generated = pd.concat([as_generated(cohort, true[::-1]), as_generated(cohort, few, 1)])
+    table = generated_statistics(cohort, generated, "test")
+    seconds = len(true) * 0.8
+    rates = table[table["kind"] == "rate"]
+    assert np.allclose(rates["x"], true.sum((0, 1)) / seconds)
+    assert np.allclose(rates["y"], (true.sum((0, 1)) + few.sum((0, 1))) / seconds / 2)
+    for source, all_counts in (("recorded", [true]), ("generated", [true, few])):
+        found = [
+            gap
+            for counts in all_counts
+            for window in counts
+            for unit in window.T
+            for gap in np.diff(np.flatnonzero(unit))
+        ]
+        own = table[(table["kind"] == "interval") & (table["source"] == source)]
+        shares = [(np.array(found) * 10 <= milliseconds + 0.5).mean() for milliseconds in own["x"]]
+        assert np.allclose(own["y"], shares) and own["x"].min() == 10 and own["x"].max() == 1000
+    scores = {row["metric"]: row["value"] for row in statistics_scores(table, "test")}
+    curves = [
+        table[(table["kind"] == "interval") & (table["source"] == each)]["y"] for each in ("recorded", "generated")
+    ]
+    expected = np.abs(curves[0].to_numpy() - curves[1].to_numpy()).max()
+    assert scores["generated_interval_distance"] == pytest.approx(expected) and expected > 0
+
+
+def test_what_was_written_where_nothing_was_recorded_does_not_count(cohort: FitData) -> None:
+    samples, heldin = cohort.samples("one", "test"), cohort.heldin("one")
+    true, mask = (each.copy() for each in cohort.read("one", "test"))
+    mask[:, 10 + 40 :] = False
+
+    def read(session: str, part: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        return (true * mask, mask) if part.index.equals(samples.index) else cohort.read(session, part)
+
+    data = SimpleNamespace(
+        sessions=["one"], samples=cohort.samples, heldin=lambda _: heldin, split=cohort.split, read=read
+    )
+    table = generated_statistics(data, as_generated(cohort, true[:, 10:, heldin]), "test")
+    rates = table[table["kind"] == "rate"]
+    assert np.allclose(rates["y"], true[:, 10:50, heldin].sum((0, 1)) / (len(samples) * 0.4))
+
+
+def test_trials_that_end_early_correlate_nobody() -> None:
+    """Independent units in trials of 0.2 to 2 s; one of them is never recorded."""
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(0.2, (60, 200, 5))
+    inside = np.broadcast_to(np.arange(200)[:, None] < np.linspace(20, 200, 60)[:, None, None], counts.shape).copy()
+    inside[..., 3] = False
+    counts *= inside
+    data = SimpleNamespace(
+        sessions=["one"],
+        samples=lambda *_: pd.DataFrame({"trial": -1, "condition": ""}, index=range(60)),
+        heldin=lambda _: np.arange(5),
+        read=lambda *_: (counts, inside),
+        split=SimpleNamespace(history_bins=0, bin_size=10.0),
+    )
+    table = generated_statistics(data, as_generated(data, counts), "test")
+    pairs, rates = (table[table["kind"] == kind] for kind in ("correlation", "rate"))
+    assert len(pairs) == 6 and np.abs(pairs["x"]).max() < 0.15 and np.allclose(pairs["x"], pairs["y"])
+    assert len(rates) == 4 and np.allclose(rates["x"], 20, rtol=0.05)
+
+
 def test_the_mean_response_by_hand(cohort: FitData) -> None:
     """50-ms bins of all windows of a condition, conditions one after the other."""
     heldin = cohort.heldin("one")
