@@ -1,53 +1,53 @@
-"""Training steps on a GPU that is not there, run as a program: prints what was wrong with each network, as JSON.
+"""Trainings on a GPU that is not there, run as a program: prints what was wrong with each network, as JSON."""
 
-Fake tensors of torch have a device and a shape, and no values. An operation on tensors of two devices raises, and so
-does whatever reads a value: on a GPU the host would wait for it there, and a CUDA graph could not hold it. A process of
-its own, since the pretended device is registered for good.
-"""
+from __future__ import annotations
 
+import copy
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.overrides import TorchFunctionMode
-from torch.utils import backend_registration
 
+from pipeline_lib.models.contract import FitData
+from pipeline_lib.models.lfads.likelihood import log_factorials
 from pipeline_lib.models.lfads.model import LFADS
 from pipeline_lib.models.ndt.model import NDT
 from pipeline_lib.models.ndt.settings import Config as NDTConfig
 from pipeline_lib.models.torch_model import TorchModel
-from pipeline_lib.training.batches import Batch
-from pipeline_lib.training.graphs import put_gradients
+from pipeline_lib.training import graphs
+from pipeline_lib.training.batches import Batch, Batches, InOrder
+from pipeline_lib.training.checkpoint import Progress
+from pipeline_lib.training.engine import Training
+from pipeline_lib.training.fit_ensemble import ensemble_of
+from pipeline_lib.training.graphs import Recordings
 from pipeline_lib.training.network import Network
 from pipeline_lib.training.run import Run
+from pipeline_lib.training.settings import TrainingSettings
+from pipeline_lib.training.steps import Steps
 from pipeline_lib.training.streaming import shuffled
+from pipeline_lib.trains.windows import WindowSettings
 from tests.models.glm_transformer.test_network import pair, windows
 from tests.models.lfads.small import CONTROLLED, SMALL
-from tests.small_cohort import open_cohort, write_cohort
+from tests.models.neuroformer.small import batch as neuroformer_batch
+from tests.models.neuroformer.small import network as neuroformer
+from tests.models.neuroformer.small import poisson
+from tests.small_cohort import open_cohort, recording, write_cohort
+from tests.training import pretended_device
+from tests.training.pretended_device import DEVICE
 from tests.training.tiny_network import Config as TinyConfig
 from tests.training.tiny_network import TinyModel
 
-DEVICE = "pretended"
-NARROW = NDTConfig(layers=2, hidden=16, batch=8, mask_span=1)
-"""One mode and width of masks: those of several are drawn on the host, before a step."""
+STEPS = {"steps": 2, "warmup": 2, "evaluate_every": 2, "average": 0.9}
+"""The second is a replay of what was recorded in the first."""
+NARROW = NDTConfig(layers=1, hidden=16, read_in=8, batch=8, clip=0.1, **STEPS)
 MODES = ("timestep", "element", "neuron", "causal", "intra_region", "inter_region")
-
-
-class NewTensors(TorchFunctionMode):
-    """`torch.tensor` of numbers on the device: it fills memory, of which there is none."""
-
-    def __torch_function__(self, function, types, arguments=(), options=None):
-        options = dict(options or {})
-        if function is torch.tensor and "device" in options:
-            device = options.pop("device")
-            return torch.empty_like(torch.tensor(*arguments, **options), device=device)
-        return function(*arguments, **options)
 
 
 class Mixing(Network):
@@ -73,72 +73,130 @@ class Reading(Mixing):
         return {"loss": self.weight.sum() * batch.counts.sum().item()}
 
 
-def moved(tensor: Tensor) -> Tensor:
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=DEVICE)
+class Remembering(Mixing):
+    """Takes a number of the host's for one of the step."""
+
+    steps = 0
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        self.steps += 1
+        return {"loss": self.weight.sum() * self.steps}
 
 
-def move(network: Network) -> None:
-    for module in network.modules():
-        for name, weight in module._parameters.items():
-            if weight is not None:
-                module._parameters[name] = nn.Parameter(moved(weight), requires_grad=weight.requires_grad)
-        for name, buffer in module._buffers.items():
-            module._buffers[name] = None if buffer is None else moved(buffer)
+class Same(Batches):
+    """One batch, again and again."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+
+    def __getitem__(self, number: int) -> Batch:
+        return self.batch
 
 
-def problem(network: Network, batch: Batch) -> str:
-    """What goes wrong in a step, or nothing."""
-    network.train()
-    with FakeTensorMode(), NewTensors():
-        move(network)
-        batch = batch.holding({name: moved(tensor) for name, tensor in batch.tensors().items()})
-        try:
-            loss = torch.stack(list(network(batch, 2).values())).sum()
-            weights = list(network.parameters())
-            put_gradients(loss, weights)
-            norm = torch.nn.utils.clip_grad_norm_(weights, 1.0)
-            assert loss.device.type == norm.device.type == DEVICE
-        except Exception as error:
-            return f"{type(error).__name__}: {str(error)[:200]}"
+def steps(network: Network, batch: Batch, recorded: bool) -> list[list[float]]:
+    """Losses and weights of two steps of a network by itself."""
+    network = copy.deepcopy(network).to(DEVICE)
+    batch = batch.holding({name: tensor.to(DEVICE) for name, tensor in batch.tensors().items()})
+    with tempfile.TemporaryDirectory() as folder:
+        made = Steps(network, Same(batch), TrainingSettings(**STEPS), 0, Run(Path(folder), device=DEVICE))
+        made.recordings = Recordings() if recorded else None
+        losses = [made.make(Progress(step)) for step in range(2)]
+    return [losses, *(weight.detach().cpu().flatten().tolist() for weight in network.parameters())]
+
+
+def training(model: TorchModel, data: FitData, recorded: bool) -> list[list[float]]:
+    """The history of a model's training, and some of its predictions."""
+    model.device = DEVICE
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(Path(folder), device=DEVICE)
+        train, validation = (model.windows(data, part, run) for part in ("train", "validation"))
+        model.start(data, train)
+        batches = shuffled(train, model.config.batch, 0)
+        made = Training(model.network, batches, InOrder(validation, 64), model.config, 0, run)
+        made.steps.recordings = Recordings() if recorded else None
+        made.train()
+    rates = model.predict(data, "small0", data.samples("small0", "validation").iloc[:2])
+    return [*(list(row.values()) for row in run.rows), rates.reshape(-1).tolist()]
+
+
+def together(models: list[TorchModel], data: FitData, recorded: bool) -> list[list[float]]:
+    """The history of an ensemble's members."""
+    for model in models:
+        model.device = DEVICE
+    with tempfile.TemporaryDirectory() as folder:
+        made = ensemble_of(models, data, Run(Path(folder), device=DEVICE))
+        made.recorded = recorded
+        made.train()
+        return [list(row.values()) for row in made.run.rows]
+
+
+def log_factorials_of(counts: Tensor, on_device: bool) -> list[list[float]]:
+    """A GPU sums over all entries, a CPU over those above 1."""
+    entries = counts, counts % 2 == 0, torch.linspace(0.5, 2, counts.numel()).view(counts.shape)
+    return [[log_factorials(*(each.to(DEVICE if on_device else "cpu") for each in entries)).item()]]
+
+
+def problem(made: Callable[[bool], list[list[float]]], ways: tuple[bool, ...] = (False, True)) -> str:
+    """What goes wrong in steps that are launched and, the same again, recorded; or nothing."""
+    try:
+        found = [made(recorded) for recorded in ways]
+        for values in zip(*found, strict=True):
+            np.testing.assert_allclose(values[-1], values[0], rtol=1e-5, atol=1e-6)
+            np.testing.assert_array_equal(np.isfinite(values[0]), True)
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error)[:300]}"
     return ""
 
 
-def started(model: TorchModel, folder: Path) -> tuple[Network, Batch]:
-    """The network of a model on a cohort of two sessions with held-out units, and a batch."""
-    data = open_cohort(*write_cohort(folder), fitting=True)
-    train = model.windows(data, "train", Run(folder / "run"))
-    model.start(data, train)
-    return model.network, shuffled(train, model.config.batch, 0)[0]
+def problems(folder: Path) -> dict[str, str]:
+    """Of every network, by name."""
+    short = WindowSettings(bin_size=20.0, after=0.3, history=0.1)
+    made = recording(trials=40)
+    data = open_cohort(*write_cohort(folder / "even", short, made=[made]), fitting=True)
+    made.trials["stop"] = made.trials["start"] + np.where(np.arange(40) % 2, 0.3, 0.2)
+    uneven = open_cohort(*write_cohort(folder / "uneven", replace(short, after=None), made=[made]), fitting=True)
+    lfads = {"small": replace(SMALL, **STEPS), "controlled": replace(CONTROLLED, **STEPS)}
+    seen = {"sample_validation": 0.2, "pass_rate": 0.3, "hide_units": 0.2, "initial_segment": 0.05}
+    models: dict[str, TorchModel] = {
+        **{f"ndt that hides by {mode}": NDT(replace(NARROW, masking=(mode,)), 0) for mode in MODES},
+        "ndt with embeddings, a context and plateaus": NDT(
+            replace(NARROW, embedding=2, context_forward=0.1, mask_token_ratio=0.5, mask_span=3, schedule="plateau"), 0
+        ),
+        "lfads": LFADS(lfads["small"], 0),
+        "lfads with all that hides": LFADS(replace(lfads["small"], **seen), 0),
+        "lfads with a controller, bfloat16": LFADS(replace(lfads["controlled"], precision="bfloat16"), 0),
+    }
+    ensembles = {
+        "ensemble of ndt": [NDT(NARROW, seed) for seed in (3, 0)],
+        "ensemble of ndt with modes of its own": [NDT(replace(NARROW, masking=MODES[:2]), seed) for seed in (3, 0)],
+        "ensemble of lfads": [LFADS(lfads["controlled"], seed) for seed in (3, 0)],
+    }
+    networks = {
+        "glm_transformer": (pair()[1], windows()),
+        "glm_transformer of rank 2": (pair(rank=2)[1], windows()),
+        "mixing": (Mixing(), windows()),
+        "reading": (Reading(), windows()),
+        "remembering": (Remembering(), windows()),
+    }
+    launched = {"neuroformer": (neuroformer(heldout=2), neuroformer_batch(poisson(), heldout=2))}
+    found = {name: problem(lambda way, m=model: training(m, data, way)) for name, model in models.items()}
+    ragged = {"ndt of ragged windows": NDT(NARROW, 0), "lfads of ragged windows": LFADS(lfads["small"], 0)}
+    found |= {name: problem(lambda way, m=model: training(m, uneven, way)) for name, model in ragged.items()}
+    found |= {name: problem(lambda way, m=members: together(m, data, way)) for name, members in ensembles.items()}
+    found |= {name: problem(lambda way, n=each: steps(*n, way)) for name, each in networks.items()}
+    found |= {name: problem(lambda way, n=each: steps(*n, way), (False,)) for name, each in launched.items()}
+    found["log y!"] = problem(lambda way: log_factorials_of(torch.arange(12).view(3, 4), way))
+    pretended_device.ROOM[0] = 1000
+    found["ndt without memory to record"] = problem(lambda way: training(NDT(NARROW, 0), data, way))
+    found["ensemble without memory to record"] = problem(lambda way: together(ensembles["ensemble of ndt"], data, way))
+    graphs.MOST = 0
+    found["ndt beyond the last recording"] = problem(lambda way: training(NDT(NARROW, 0), data, way))
+    found["tiny"] = problem(lambda way: training(TinyModel(TinyConfig(**STEPS), 0), data, way), (False,))
+    return found
 
-
-def trials(**settings: object) -> tuple[Network, Batch]:
-    """The network of the GLM-Transformer, and trials of its own."""
-    return pair(**settings)[1], windows()
-
-
-MODELS: dict[str, TorchModel] = {
-    "tiny": TinyModel(TinyConfig(), 0),
-    **{f"ndt that hides by {mode}": NDT(replace(NARROW, masking=(mode,)), 0) for mode in MODES},
-    "ndt with embeddings and a context": NDT(
-        replace(NARROW, embedding=2, read_in=8, context_backward=0.1, context_forward=0.1, mask_token_ratio=0.5), 0
-    ),
-    "lfads": LFADS(SMALL, 0),
-    "lfads with sample validation": LFADS(replace(SMALL, sample_validation=0.2, pass_rate=0.3), 0),
-    "lfads with a controller": LFADS(replace(CONTROLLED, initial_segment=0.05), 0),
-}
-OTHERS: dict[str, Callable[[], tuple[Network, Batch]]] = {
-    "glm_transformer": trials,
-    "glm_transformer of rank 2": lambda: trials(rank=2),
-    "mixing": lambda: (Mixing(), windows()),
-    "reading": lambda: (Reading(), windows()),
-}
 
 if __name__ == "__main__":
-    made = {name: make() for name, make in OTHERS.items()}
-    for name, model in MODELS.items():
-        with tempfile.TemporaryDirectory() as folder:
-            made[name] = started(model, Path(folder))
-    backend_registration._setup_privateuseone_for_python_backend(DEVICE)
-    getattr(torch, DEVICE).get_amp_supported_dtype = lambda: [torch.bfloat16]
-    torch.library.Library("_", "IMPL", "AutocastPrivateUse1").fallback(torch.library.fallthrough_kernel)
-    json.dump({name: problem(*each) for name, each in made.items()}, sys.stdout)
+    os.environ["ACCELERATE_TORCH_DEVICE"] = f"{DEVICE}:0"
+    graphs.WARM_UP = 1
+    with tempfile.TemporaryDirectory() as folder:
+        json.dump(problems(Path(folder)), sys.stdout)

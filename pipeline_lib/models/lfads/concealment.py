@@ -123,7 +123,8 @@ def conceal(
             worth[segment:, :, rows] = torch.where(inside[segment:], rare, 1.0).to(mean.dtype)
         shown = shown & keep
         scale = scale / (1 - single)
-    given = of_heldin(counts) * shown.view(torch.uint8)
+    # As numbers of a byte, which is quick to multiply; torch 2.11 cannot take the view for several members at once.
+    given = of_heldin(counts) * (shown.to(torch.uint8) if vectorised() else shown.view(torch.uint8))
     spikes = Spikes.of(given, scale, dtype) if sparse and everything and not (segment or whole) else None
     if spikes is not None:
         return Shown(counts, spikes, scored, worth.expand(counts.shape), present)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipeline_lib.models.lfads.concealment import HIDDEN, conceal
+from pipeline_lib.models.lfads.concealment import HIDDEN, conceal, kept_counts
 from pipeline_lib.models.lfads.noise import chosen, dropout_mask, standard_normal
 from pipeline_lib.models.lfads.settings import Config
 from pipeline_lib.training.batches import Batch
@@ -138,6 +138,9 @@ def test_counts_kept_for_validation_are_neither_shown_nor_learned_from() -> None
         hidden = kept.transpose(0, 1)
         assert (shown.inputs[hidden] == 0).all() and not shown.scored[hidden].any()
         assert float(shown.inputs.mean()) == pytest.approx(float(shown.counts.float().mean()), rel=0.02)
+    made.observed[0] = False
+    scored = kept_counts(replace(made, history=3))  # what validation scores: never the history
+    assert torch.equal(scored[1:, 3:], kept[1:, 3:]) and not scored[:, :3].any() and not scored[0].any()
 
 
 def test_masks_have_their_share() -> None:

@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from torch import Tensor
+from torch._C._functorch import is_batchedtensor
+from torch.overrides import TorchFunctionMode
 
 from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.lfads.model import LFADS
@@ -107,6 +110,22 @@ def test_a_whole_step_of_an_ensemble_can_be_recorded(even: Cohort, tmp_path: Pat
     for row, other in zip(recorded.run.rows, launched.run.rows, strict=True):
         assert row == pytest.approx(other, rel=1e-5)
     assert all(recorded.recordings.moved)
+
+
+class Torch211(TorchFunctionMode):
+    """Refuses what that version's `torch.vmap` cannot do."""
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        if function is Tensor.view and isinstance(arguments[1], torch.dtype) and is_batchedtensor(arguments[0]):
+            raise RuntimeError("no batching rule for a view as another type")
+        return function(*arguments, **(options or {}))
+
+
+def test_members_step_as_one_in_older_torch(even: Cohort, tmp_path: Path) -> None:
+    data, config = open_cohort(*even, fitting=True), replace(SMALL, steps=1, evaluate_every=1, sample_validation=0.2)
+    made = ensemble(data, Run(tmp_path), config, SEEDS, LFADS)
+    with Torch211():
+        made.train()
 
 
 @pytest.mark.parametrize("kill", [1, 4])

@@ -126,6 +126,8 @@ def test_modes_hide_what_they_say() -> None:
 
     hidden, scored = choose(batch, "causal", 0.25, 1, REGION)
     assert (hidden[:, :30].sum(), hidden[:, 30:].all()) == (0, True) and torch.equal(hidden, scored)
+    hidden, _ = choose(windows(2, history=8), "causal", 0.25, 1, REGION)  # a share of the window, not of its history
+    assert (hidden[:, :32].sum(), hidden[:, 32:].all()) == (0, True)
 
     hidden, scored = (each.expand(batch.counts.shape)[:, 0] for each in choose(batch, "inter_region", 0.3, 1, REGION))
     assert torch.equal(hidden, scored)
