@@ -164,7 +164,7 @@ class Recording:
         require_units(place, self.units)
         self._validate_spikes(place)
         require_trials(place, self.trials)
-        require_intervals(place, self.observed)
+        require_intervals(place, self.observed, self.duration)
         self._validate_unit_intervals(place)
         for name, signal in self.signals.items():
             if "time" not in signal.columns or len(signal.columns) < 2:
@@ -173,6 +173,8 @@ class Recording:
 
     def _validate_spikes(self, place: str) -> None:
         times, units = self.spike_times, self.spike_units
+        if times.dtype.kind not in "iuf" or units.dtype.kind not in "iu":
+            raise InputError(place, "spikes", f"{times.dtype} times, {units.dtype} units", "times in s, rows of units")
         if len(times) != len(units):
             raise InputError(place, "spikes", f"{len(times)} times, {len(units)} units", "as many of both")
         if len(times) == 0:
@@ -235,6 +237,7 @@ class Recording:
         directory = Path(directory)
         description = read_description(directory)
         spikes = read_parquet(directory / "spikes.parquet")
+        _require_columns(str(directory), "spikes", spikes, ("time", "unit"))
         intervals, candidates = directory / "unit_intervals.parquet", directory / "candidates.parquet"
         truth, stimulus = directory / "truth.zarr", directory / "stimulus.zarr"
         names = Provenance.__dataclass_fields__
@@ -270,11 +273,19 @@ def read_description(directory: Path | str) -> dict[str, Any]:
         raise InputError(directory, "recording.json", "no such file", "a complete recording directory")
     remedy = "make the recording again"
     try:
-        description = json.loads(path.read_text())
-    except ValueError as error:
+        description = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
         raise InputError(path, "content", str(error), f"the file as it was written ({remedy})") from error
     if description.get("schema_version") != SCHEMA_VERSION:
         raise InputError(path, "schema_version", description.get("schema_version"), f"{SCHEMA_VERSION} ({remedy})")
+    for name in ("session", "duration", "observed", *Provenance.__dataclass_fields__):
+        if name not in description:
+            raise InputError(path, name, "no such entry", f"the file as it was written ({remedy})")
+    try:
+        observed, duration = np.array(description["observed"], dtype=np.float64), float(description["duration"])
+    except (ValueError, TypeError) as error:
+        raise InputError(path, "observed and duration", str(error), "numbers, s") from error
+    require_intervals(str(path), observed, duration)
     return description
 
 
@@ -305,14 +316,19 @@ def require_trials(place: str, trials: pd.DataFrame) -> None:
         raise InputError(place, f"trials.condition, row {int(np.argmax(missing))}", "nothing", "text in every row")
 
 
-def require_intervals(place: str, observed: np.ndarray) -> None:
-    """Raise InputError where `observed` is not what a recording's is: (intervals, 2), finite, from 0 s on, in order."""
+def require_intervals(place: str, observed: np.ndarray, duration: float) -> None:
+    """Raise InputError where `observed` is not what a recording's is: (intervals, 2), from 0 to `duration` s, in order.
+
+    What lies after the end would be sampled as time in which no unit fired.
+    """
     if observed.ndim != 2 or observed.shape[1:] != (2,) or len(observed) == 0:
         raise InputError(place, "observed", f"shape {observed.shape}", "(intervals, 2), at least one")
     flat = observed.ravel()
     refuse_rows(~np.isfinite(flat), place, "observed", flat, FINITE)
     if (np.diff(flat) < 0).any() or flat[0] < 0:
         raise InputError(place, "observed", observed.tolist()[:3], "sorted intervals that do not overlap")
+    if flat[-1] > duration:
+        raise InputError(place, "observed", f"{flat[-1]} s", f"intervals in the session, 0 to {duration} s")
 
 
 def _require_columns(place: str, table: str, frame: pd.DataFrame, columns: tuple[str, ...]) -> None:

@@ -1,5 +1,7 @@
 """What a recording refuses, and what is left of an earlier one in its folder."""
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from pipeline_lib.recording import Provenance, Recording, Truth
 from pipeline_lib.stimulus import Stimulus
 from pipeline_lib.trains.binning import observed_windows
-from pipeline_lib.trains.store import Trains, convert
+from pipeline_lib.trains.store import Trains, convert, write_store
 from tests.sources.conftest import refuses
 
 DAMAGES = {"cut": lambda path: path.write_bytes(path.read_bytes()[:60]), "removed": Path.unlink}
@@ -97,3 +99,45 @@ def test_a_signal_goes_forward_in_time(plain: Recording) -> None:
     plain.signals["running"] = pd.DataFrame({"time": [0.0, 2.0, 1.0], "running": [1.0, 2.0, 3.0]})
     with refuses("signals/running.time, row 2", "1.0 s after 2.0 s", "sorted"):
         plain.validate()
+
+
+def test_nothing_is_observed_after_the_end(plain: Recording) -> None:
+    """Windows there would be of units that never fire."""
+    plain.observed = np.array([[0.0, 1.0], [2.0, 3.5]])
+    with refuses("observed", "3.5 s", "0 to 3.0 s"):
+        plain.validate()
+    with refuses("observed", "3.5 s"):
+        write_store("none", "day1", [np.array([0.5])], duration=3.0, observed=plain.observed)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda content: [], "schema_version"),
+        (lambda content: 1, "content"),
+        (lambda content: {name: content[name] for name in content if name != "licence"}, "licence"),
+        (lambda content: content | {"duration": "long"}, "observed and duration"),
+        (lambda content: content | {"observed": [[0.0, None]]}, "observed, row 1"),
+        (lambda content: content | {"observed": [[0.0, 4.0]]}, "4.0 s"),
+    ],
+)
+def test_a_description_that_is_not_the_one_that_was_written(
+    plain: Recording, change: Callable, word: str, tmp_path: Path
+) -> None:
+    plain.write(tmp_path / "recording")
+    path = tmp_path / "recording/recording.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with refuses("recording.json", word):
+        Recording.read(tmp_path / "recording")
+    with refuses("recording.json", word):
+        convert(tmp_path / "recording", tmp_path / "trains")
+
+
+@pytest.mark.parametrize("spikes", [{"time": ["a"], "unit": [0]}, {"time": [0.5], "cluster": [0]}])
+def test_spikes_that_are_no_numbers(plain: Recording, spikes: dict, tmp_path: Path) -> None:
+    plain.write(tmp_path / "recording")
+    pd.DataFrame(spikes).to_parquet(tmp_path / "recording/spikes.parquet")
+    with refuses("spikes"):
+        Recording.read(tmp_path / "recording")
+    with refuses("spikes.parquet"):
+        convert(tmp_path / "recording", tmp_path / "trains")

@@ -1,7 +1,7 @@
 """The datasets of one session folder in the ALF layout, with their revisions."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -51,10 +51,10 @@ class AlfSession:
         """Whether there is a dataset of this name."""
         return name in self._files
 
-    def collections_with(self, files: Iterable[str]) -> list[str]:
-        """The folders that hold one of these files, sorted."""
-        wanted = set(files)
-        return sorted({name.rpartition("/")[0] for name in self._files if name.rpartition("/")[2] in wanted})
+    @property
+    def names(self) -> list[str]:
+        """All datasets, sorted."""
+        return sorted(self._files)
 
     def path(self, name: str) -> Path:
         """The file of a dataset. Raises InputError where there is none, or not as the cache tables say."""
@@ -101,11 +101,21 @@ class AlfSession:
         path = self.path(name)
         with reading(path, "table"):
             table = pd.read_csv(path, dtype="str") if path.suffix == ".csv" else pd.read_parquet(path)
-        for column in required:
-            if column not in table.columns:
-                accepted = f"a table with it (here: {', '.join(map(str, table.columns))})"
-                raise InputError(path, f"column {column}", "no such column", accepted)
+        require_columns(table, path, required)
         return table
+
+
+def folders_with(paths: Iterable[str], files: Collection[str]) -> list[str]:
+    """The folders among `paths` that hold one of `files`, sorted."""
+    return sorted({folder for folder, _, name in (path.rpartition("/") for path in paths) if name in files})
+
+
+def require_columns(table: "pd.DataFrame", path: Path, columns: Iterable[str]) -> None:
+    """Raise InputError where the table of `path` lacks one of `columns`."""
+    for column in columns:
+        if column not in table.columns:
+            accepted = f"a table with it (here: {', '.join(map(str, table.columns))})"
+            raise InputError(path, f"column {column}", "no such column", accepted)
 
 
 def newest_of(datasets: Iterable[tuple[str, T]], revision: str | None) -> dict[str, tuple[T, str]]:

@@ -7,7 +7,7 @@ import numpy as np
 from pipeline_lib.errors import InputError
 from pipeline_lib.sources import eye_tracking
 from pipeline_lib.sources.hdf import HdfFile
-from pipeline_lib.sources.signals import signal_table, together
+from pipeline_lib.sources.signals import known_signal, together
 
 if TYPE_CHECKING:
     from pipeline_lib.sources.signals import Signals
@@ -45,8 +45,7 @@ def read_running(file: HdfFile) -> "Signals":
     """
     if file.find(SPEED) is not None:
         time = file.floats(f"{SPEED}/timestamps")
-        table, left_out = signal_table("running", time, file.floats(f"{SPEED}/data"), file.path, SPEED)
-        return {"running": table}, left_out
+        return known_signal("running", time, file.floats(f"{SPEED}/data"), file.path, SPEED)
     if file.find(f"{RUNNING}/running_speed") is None:
         return {}, {}
     start = file.values(f"{RUNNING}/running_speed/timestamps")
@@ -61,8 +60,7 @@ def read_running(file: HdfFile) -> "Signals":
         time = (start + stop) / 2
     else:
         time = start
-    table, left_out = signal_table("running", time, values, file.path, f"{RUNNING}/running_speed")
-    return {"running": table}, left_out
+    return known_signal("running", time, values, file.path, f"{RUNNING}/running_speed")
 
 
 def _events(file: HdfFile, name: str, path: str) -> "Signals":
@@ -74,5 +72,4 @@ def _events(file: HdfFile, name: str, path: str) -> "Signals":
     if not (len(time) and len(time) == len(values)):
         return {}, {f"{name}_samples_left_out": len(time)}
     order = np.argsort(time, kind="stable")
-    table, left_out = signal_table(name, time[order], values[order], file.path, path, (name.removesuffix("s"),))
-    return {name: table}, left_out
+    return known_signal(name, time[order], values[order], file.path, path, (name.removesuffix("s"),))

@@ -24,6 +24,8 @@ NOT_PARAMETERS = (
     *("stimulus_block", "stimulus_index", "stimulus_condition_id", "stimulus_presentation_id", "duration"),
     *("start_frame", "end_frame", "flashes_since_change", "trials_id", "rewarded", "is_image_novel"),
 )
+NOTHING = "N/A"
+"""What the files write in a column of texts for a parameter that a presentation does not have."""
 TASK = "intervals/trials"
 OUTCOMES = ("aborted", "auto_rewarded", "hit", "miss", "false_alarm", "correct_reject")
 """Columns of the task's trials of which one is true."""
@@ -91,7 +93,7 @@ def read_presentations(
     presentations = []
     for stimulus in chosen:
         path = f"intervals/{tables[stimulus]}"
-        table = file.table(path, REQUIRED_PRESENTATIONS).drop(columns="id", errors="ignore")
+        table = file.table(path, REQUIRED_PRESENTATIONS).drop(columns="id", errors="ignore").replace(NOTHING, np.nan)
         if options.merge_below is not None:
             table = merge_short(table.sort_values("start_time", kind="stable", ignore_index=True), options.merge_below)
         if options.condition is None:

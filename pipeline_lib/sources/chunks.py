@@ -102,7 +102,7 @@ def read(session: str, location: Path, options: Options) -> "Recording":
 def find_chunks(location: Path) -> list[Chunk]:
     """The chunks of a folder, in order of their bins and units. Raises InputError where a name cannot be one."""
     chunks = []
-    for path in sorted(location.rglob("*.parquet")):
+    for path in sorted(location.rglob("[!.]*.parquet")):
         name = NAME.fullmatch(path.name)
         if name is None:
             accepted = "TEXT_FIRSTBIN-LASTBIN_FIRSTUNIT-LASTUNIT.parquet"

@@ -11,6 +11,8 @@ from pipeline_lib.sources.location import reading
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pipeline_lib.sources.hdf import HdfFile
+
 TEXT_TABLES = {".csv": ",", ".tsv": "\t"}
 PARQUET = (".parquet", ".pqt")
 SUFFIXES = (*PARQUET, *TEXT_TABLES, ".npz", ".mat")
@@ -27,10 +29,11 @@ def load_columns(path: Path, text: tuple[str, ...] = ()) -> Any:
 
     with reading(path, "file"):
         if path.suffix in TEXT_TABLES:
-            kinds = dict.fromkeys(text, "str")
-            table = pd.read_csv(path, sep=TEXT_TABLES[path.suffix], dtype=kinds)
+            kinds, between = dict.fromkeys(text, "str"), TEXT_TABLES[path.suffix]
+            table = pd.read_csv(path, sep=between, dtype=kinds, skipinitialspace=True)
             if not isinstance(table.index, pd.RangeIndex):  # pandas took the first column for names of the rows
-                raise InputError(path, "header", f"{len(table.columns)} names", "a name for every value of a row")
+                accepted = f"a name for every value of a row, {between!r} between them and . before the decimals"
+                raise InputError(path, "header", f"{len(table.columns)} names", accepted)
             return {str(name): table[name].to_numpy() for name in table}
         if path.suffix in PARQUET:
             table = pd.read_parquet(path)
@@ -54,10 +57,22 @@ def _load_mat(path: Path) -> dict[str, np.ndarray]:
     if not h5py.is_hdf5(path):
         return {name: _cells(value) for name, value in scipy.io.loadmat(path).items() if not name.startswith("__")}
     with HdfFile(path) as file:
-        # Version 7.3 stores matrices transposed; groups and references (structures, cells) are no columns.
+        # Groups, references and objects (structures, cells, strings) are no columns.
         found = {name: file.find(name) for name in file.names("")}
         names = [name for name, each in found.items() if isinstance(each, h5py.Dataset)]
-        return {name: file.values(name).T for name in names if h5py.check_ref_dtype(found[name].dtype) is None}
+        names = [name for name in names if h5py.check_ref_dtype(found[name].dtype) is None]
+        return {name: _matrix(file, name) for name in names if "MATLAB_object_decode" not in found[name].attrs}
+
+
+def _matrix(file: "HdfFile", name: str) -> np.ndarray:
+    """A variable of MATLAB 7.3, which lies transposed; text is stored as numbers, an empty array as its shape."""
+    values = file.values(name)
+    if file.attribute(name, "MATLAB_empty"):
+        return np.empty(0)
+    if file.attribute(name, "MATLAB_class") == "char":
+        rows = np.atleast_2d(values.T).astype("<u2")
+        return np.array([row.tobytes().decode("utf-16-le", "replace").rstrip() for row in rows])
+    return values.T
 
 
 def _cells(values: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ def read_eye(file: HdfFile) -> "Signals":
     if mapping is None:
         return {}, {}
     area = file.floats(f"{mapping}/pupil_area/data")
-    time = _times(file, mapping, "pupil_area")
+    time = _times(file, f"{mapping}/pupil_area/timestamps", f"{RAW}/eye_area/timestamps")
     columns, names = [area], ["area"]
     if file.find(ELLIPSES) is not None:
         fits = file.table(ELLIPSES, ("width", "height"))
@@ -44,7 +44,7 @@ def read_eye(file: HdfFile) -> "Signals":
     place = f"{mapping}/screen_coordinates_spherical"
     if file.find(place) is not None:
         gaze = file.floats(f"{place}/data", dimensions=2)[:, ::-1]  # the file holds y, then x
-        time = _times(file, mapping, "screen_coordinates_spherical")
+        time = _times(file, f"{place}/timestamps", f"{RAW}/eye_area/timestamps")
         found.append(known_signal("gaze", time, gaze, file.path, place, ("x", "y")))
     return together(found)
 
@@ -60,15 +60,10 @@ def _read_tracked(file: HdfFile) -> "Signals":
         found = f"{sorted(lengths)} samples, {len(blink)} of {blinks}"
         raise InputError(file.path, place, found, "as many samples of area, width, height, x and y")
     values = np.where(blink[:, None], np.nan, np.stack([*columns, *centre.T], axis=1))
-    # The series share one clock, by links that a part of the file does not have.
-    paths = [f"{TRACKED}/{name}/timestamps" for name in ("pupil_tracking", "eye_tracking")]
-    time = file.floats(next((path for path in paths if file.find(path) is not None), paths[0]))
+    time = _times(file, f"{place}/timestamps", f"{TRACKED}/eye_tracking/timestamps")
     return known_signal("pupil", time, values, file.path, place, ("area", "width", "height", "x", "y"))
 
 
-def _times(file: HdfFile, mapping: str, name: str) -> np.ndarray:
-    """Timestamps of a series; series of one film share those of the eye's area, by a link in most files."""
-    for path in (f"{mapping}/{name}/timestamps", f"{RAW}/eye_area/timestamps"):
-        if file.find(path) is not None:
-            return file.floats(path)
-    return file.floats(f"{mapping}/{name}/timestamps")
+def _times(file: HdfFile, own: str, shared: str) -> np.ndarray:
+    """Timestamps of a series; those of one film share one clock, by links that a part of the file does not have."""
+    return file.floats(shared if file.find(own) is None and file.find(shared) is not None else own)

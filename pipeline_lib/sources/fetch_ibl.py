@@ -18,13 +18,13 @@ from pipeline_lib.sources.alyx import LOGIN, ask, has_login, size_of
 from pipeline_lib.sources.download import Downloader, RemoteFile
 from pipeline_lib.sources.endpoints import Endpoints
 from pipeline_lib.sources.fetched import Description, Listed
-from pipeline_lib.sources.ibl import CITATION, GOOD, LICENCE, PASSING, SORTERS
+from pipeline_lib.sources.ibl import CITATION, GOOD, LICENCE, PASSING, TIMES, preferred, sortings
 from pipeline_lib.sources.ibl_release import RELEASE, public_tables, release_units, require
 from pipeline_lib.sources.options import Names, as_tuple
 from pipeline_lib.sources.remote import Remote
 from pipeline_lib.sources.transport import DownloadError
 
-SPIKES = ("spikes.times.npy", "spikes.clusters.npy")
+SPIKES = (TIMES, "spikes.clusters.npy")
 CLUSTERS = ("clusters.channels.npy", "clusters.depths.npy", "clusters.metrics.pqt", "clusters.uuids.csv")
 CHANNELS = ("channels.brainLocationIds_ccf_2017.npy", "channels.mlapdv.npy")
 SIGNALS = {
@@ -35,7 +35,10 @@ SIGNALS = {
     "pupil": (r"_ibl_leftCamera\.features\.pqt", r"_ibl_leftCamera\.times\.npy"),
 }
 UUIDS = r"alf/(probe\w+)/(?:[^/]+/)?clusters\.uuids\.csv"
-TRIALS = (r"_ibl_trials\.table\.pqt",)
+TRIALS = ((r"_ibl_trials\.table\.pqt",), (r"_ibl_trials\.\w+\.npy",))
+"""A table, or in older sessions an array a column."""
+TASK = r"alf(?:/task_\d+)?"
+"""Where trials and signals lie; sessions of several tasks have a folder for each."""
 
 
 def ibl_files(remote: Remote, folder: Path, options: dict[str, Any], downloader: Downloader) -> Listed:
@@ -173,9 +176,9 @@ def choose(
     Where only good units are wanted and the release has their spikes as a file of their own, that one is taken.
     """
     newest = newest_revisions(datasets, options.get("revision"))
-    chosen = [path for path in newest if _matches(path, "alf", TRIALS)]
+    chosen = next(filter(None, (_of_task(newest, kind) for kind in TRIALS)), [])
     for name in _signals(options.get("signals")):
-        chosen += [path for path in newest if _matches(path, "alf", SIGNALS[name])]
+        chosen += _of_task(newest, SIGNALS[name])
     for collection in _sortings(newest, as_tuple(options.get("probes") or probe), options.get("sorter"), where):
         good = options.get("min_label", GOOD) == GOOD and f"{collection}/{PASSING}" in newest
         parent = collection.rpartition("/")[0]
@@ -192,9 +195,10 @@ def newest_revisions(datasets: Iterable[dict[str, Any]], revision: str | None) -
     return {path: found[path][0] for path in sorted(found)}
 
 
-def _matches(path: str, collection: str, patterns: Iterable[str]) -> bool:
-    parent, _, name = path.rpartition("/")
-    return parent == collection and any(re.fullmatch(pattern, name) for pattern in patterns)
+def _of_task(paths: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    """The datasets of a task whose names match one of `patterns`."""
+    wanted = re.compile(f"{TASK}/(?:{'|'.join(patterns)})")
+    return [path for path in paths if wanted.fullmatch(path)]
 
 
 def _signals(names: Names | None) -> tuple[str, ...]:
@@ -206,24 +210,15 @@ def _signals(names: Names | None) -> tuple[str, ...]:
 
 
 def _sortings(paths: Iterable[str], probes: tuple[str, ...], sorter: str | None, where: str) -> list[str]:
-    """The collection of the spike sorting of each probe, such as alf/probe00/pykilosort."""
-    found: dict[str, list[str]] = {}
-    for path in paths:
-        match = re.fullmatch(r"(alf/(probe\w+)(?:/([^/]+))?)/(?:spikes\.times\.npy|passingSpikes\.table\.pqt)", path)
-        if match and match[1] not in found.setdefault(match[2], []):
-            found[match[2]].append(match[1])
-    result = []
+    """The folder of the spike sorting of each probe, which reading takes: such as alf/probe00/pykilosort."""
+    found, result = sortings(paths), []
     for probe in probes or tuple(found):
-        collections = found.get(probe, [])
-        names = [sorter] if sorter else [*SORTERS, ""]
-        wanted = [f"alf/{probe}/{name}".rstrip("/") for name in names]
-        wanted += [] if sorter else sorted(collections, key=len)
-        best = next((collection for collection in wanted if collection in collections), None)
-        if best is None:
-            known = ", ".join(collections) or ", ".join(found) or "no probe"
+        folder = preferred(found.get(probe, {}), sorter)
+        if folder is None:
+            known = ", ".join(found.get(probe, {}).values()) or ", ".join(found) or "no probe"
             missing = f"no spike sorting of {probe} {sorter or ''}".rstrip()
             raise DownloadError(where, missing, f"a session with: {known}")
-        result.append(best)
+        result.append(folder)
     if not result:
         raise DownloadError(where, "no spike sorting", "a session with Neuropixels recordings")
     return result

@@ -4,15 +4,15 @@ It is the file that declares a session complete; the recording made from it take
 checksums along, so that the report can print them.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline_lib.errors import InputError
 from pipeline_lib.files import write_json
 from pipeline_lib.sources.download import Fetched, RemoteFile
-from pipeline_lib.sources.origin import VERSION
+from pipeline_lib.sources.origin import VERSION, read_fetched
 from pipeline_lib.sources.remote import MANIFEST
 from pipeline_lib.sources.transport import remembered
 
@@ -35,12 +35,20 @@ Listed = tuple[list[RemoteFile], Description]
 """The files of a session, and what is known about it."""
 
 
+def fetched_before(folder: Path) -> dict[str, Any]:
+    """What fetch.json in `folder` says; nothing where it is of another version, or damaged: it is written anew."""
+    try:
+        return read_fetched(folder) or {}
+    except InputError:
+        return {}
+
+
 def write_manifest(folder: Path, description: Description, files: Sequence[Fetched]) -> Path:
     """Write fetch.json of the session in `folder`; what it listed before, and is still here, stays listed, so
     that fetching what is there already changes nothing.
     """
     path = folder / MANIFEST
-    before = json.loads(path.read_text()) if path.is_file() else {}
+    before = fetched_before(folder)
     listed = {
         item.file.path.relative_to(folder).as_posix(): {
             "url": remembered(item.file.url),
@@ -52,12 +60,11 @@ def write_manifest(folder: Path, description: Description, files: Sequence[Fetch
         for item in files
         if item.file.path.is_relative_to(folder)
     }
-    if before.get("version") == VERSION:
-        for name, entry in before["files"].items():
-            # Another row of the session sheet may need other files of the same session.
-            kept = listed[name]["sha256"] == entry["sha256"] if name in listed else (folder / name).is_file()
-            if kept:
-                listed[name] = entry
+    for name, entry in before.get("files", {}).items():
+        # Another row of the session sheet may need other files of the same session.
+        kept = listed[name]["sha256"] == entry["sha256"] if name in listed else (folder / name).is_file()
+        if kept:
+            listed[name] = entry
     content = asdict(description) | {"version": VERSION, "files": listed}
     if content != before:
         write_json(path, content)

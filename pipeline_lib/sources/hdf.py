@@ -145,7 +145,8 @@ class HdfFile:
     def table(self, path: str, required: Iterable[str] = ()) -> "pd.DataFrame":
         """The columns of the DynamicTable at `path` that hold one value a row, in the order the file names them.
 
-        Columns of several values a row (ragged, or of more dimensions) and of references are not in it.
+        Columns of several values a row (ragged, or of more dimensions) and of references are not in it, nor is what
+        the file does not name as a column and is of another length (the labels of an enumeration, for example).
 
         Raises
         ------
@@ -165,11 +166,13 @@ class HdfFile:
             ragged = f"{name}_index" in present or (name.endswith("_index") and name.removesuffix("_index") in present)
             if ragged or not self._one_value_a_row(f"{path}/{name}"):
                 continue
-            columns[name] = self.values(f"{path}/{name}")
-            first = next(iter(columns))
-            if len(columns[name]) != len(columns[first]):
-                found = f"{len(columns[name])} rows"
-                raise InputError(self.path, f"{path}/{name}", found, f"{len(columns[first])} rows, as {first} has")
+            values = self.values(f"{path}/{name}")
+            first = next(iter(columns), name)
+            rows = len(columns.get(first, values))
+            if len(values) == rows:
+                columns[name] = values
+            elif name in listed or not listed:
+                raise InputError(self.path, f"{path}/{name}", f"{len(values)} rows", f"{rows} rows, as {first} has")
         for name in required:
             if name not in columns:
                 accepted = f"a table with one value a row in {name}"

@@ -8,6 +8,8 @@ ONE's own loader would unpickle what it finds; here arrays are read without pick
 each dataset is when its cache tables lie above the folder. Nothing is written, and no network or home folder is used.
 """
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,13 +18,15 @@ import numpy as np
 from annotated_types import Ge, Gt
 
 from pipeline_lib.errors import InputError, refuse_rows
-from pipeline_lib.sources.alf import AlfSession
+from pipeline_lib.sources.alf import AlfSession, folders_with
 from pipeline_lib.sources.ibl_signals import READERS as SIGNAL_READERS
+from pipeline_lib.sources.ibl_signals import read_wheel
+from pipeline_lib.sources.ibl_trials import read_trials, task_folder
 from pipeline_lib.sources.location import checksums
 from pipeline_lib.sources.options import Names, as_tuple
 from pipeline_lib.sources.selection import UnitSelection, select
-from pipeline_lib.sources.signals import signal_table, together
-from pipeline_lib.sources.trials import column_text, condition_text, no_trials, trial_table
+from pipeline_lib.sources.signals import together
+from pipeline_lib.sources.trials import column_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,8 +36,8 @@ if TYPE_CHECKING:
 SORTERS = ("iblsorter", "pykilosort")
 """Which spike sorting is taken where there are several, the first that is there."""
 SESSIONS = "*/Subjects/*/????-??-??/???/alf"
-TRIALS = "_ibl_trials.table.pqt"
-PASSING = "passingSpikes.table.pqt"
+TIMES, PASSING = "spikes.times.npy", "passingSpikes.table.pqt"
+"""All spikes; or those of good units alone."""
 GOOD = 1.0
 """Label of the units that pass every quality criterion."""
 LICENCE = "CC BY 4.0"
@@ -114,13 +118,11 @@ def read(session: str, location: Path, options: Options) -> "Recording":
     early = times < 0
     times, unit = times[~early], unit[~early].astype(np.int32)
 
-    trials, counts = read_trials(alf, options)
+    task = task_folder(alf)
+    trials, counts = read_trials(alf, task, options)
     counts["spikes_before_clock"] = int(early.sum())
-    found = [SIGNAL_READERS[name](alf) for name in as_tuple(options.signals)]
-    if options.wheel_rate is not None and alf.has("alf/_ibl_wheel.position.npy"):
-        wheel, left_out = read_wheel(alf, options.wheel_rate)
-        found.insert(0, ({"wheel": wheel}, left_out))
-    signals, left_out = together(found)
+    wheel = read_wheel(alf, task, options.wheel_rate) if options.wheel_rate else ({}, {})
+    signals, left_out = together([wheel, *(SIGNAL_READERS[name](alf) for name in as_tuple(options.signals))])
     counts |= left_out
     stops = [times.max(initial=0.0), trials["stop"].max() if len(trials) else 0.0]
     stops += [signal["time"].iloc[-1] for signal in signals.values()]
@@ -155,30 +157,38 @@ def read(session: str, location: Path, options: Options) -> "Recording":
     return select(recording, options, location, keep)
 
 
+def sortings(datasets: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The spike sortings among the paths of datasets: folders such as alf/probe00/pykilosort, by probe and by sorter
+    ("" for the folder of the probe itself).
+    """
+    found: dict[str, dict[str, str]] = {}
+    for folder in folders_with(datasets, (TIMES, PASSING)):
+        if match := re.fullmatch(r"alf/(probe\w+)(?:/(.+))?", folder):
+            found.setdefault(match[1], {})[match[2] or ""] = folder
+    return found
+
+
+def preferred(found: dict[str, str], sorter: str | None) -> str | None:
+    """Of the sortings of a probe that of `sorter`; by default of the first of `SORTERS`, else the shortest name."""
+    wanted = [sorter] if sorter else [*SORTERS, *sorted(found, key=len)]
+    return next((found[name] for name in wanted if name in found), None)
+
+
 def choose_probes(alf: AlfSession, options: Options) -> list[str]:
-    """The collection of the spike sorting of every probe, such as alf/probe00/pykilosort.
+    """The folder of the spike sorting of every probe, such as alf/probe00/pykilosort.
 
     InputError for a probe or a sorter that is not there.
     """
-    collections = alf.collections_with(("spikes.times.npy", PASSING))
-    sortings: dict[str, list[str]] = {}
-    for collection in collections:
-        parts = collection.split("/")
-        if len(parts) > 1 and parts[0] == "alf" and parts[1].startswith("probe"):
-            sortings.setdefault(parts[1], []).append(collection)
-    chosen = as_tuple(options.probes) or tuple(sortings)
-    if not chosen:
-        raise InputError(alf.folder, "alf/probe*", "no spike sorting", f"spikes.times.npy or {PASSING} of a probe")
-    result = []
-    for probe in chosen:
-        if probe not in sortings:
-            raise InputError(alf.folder, "option probes", repr(probe), ", ".join(sortings) or "no probe here")
-        found = {collection.partition(f"{probe}/")[2]: collection for collection in sortings[probe]}
-        wanted = [options.sorter] if options.sorter else [*SORTERS, *sorted(found, key=len)]
-        sorter = next((name for name in wanted if name in found), None)
-        if sorter is None:
-            raise InputError(alf.folder, "option sorter", repr(options.sorter), ", ".join(sorted(found)))
-        result.append(found[sorter])
+    found, result = sortings(alf.names), []
+    for probe in as_tuple(options.probes) or tuple(found):
+        if probe not in found:
+            raise InputError(alf.folder, "option probes", repr(probe), ", ".join(found) or "no probe here")
+        folder = preferred(found[probe], options.sorter)
+        if folder is None:
+            raise InputError(alf.folder, "option sorter", repr(options.sorter), ", ".join(sorted(found[probe])))
+        result.append(folder)
+    if not result:
+        raise InputError(alf.folder, "alf/probe*", "no spike sorting", f"{TIMES} or {PASSING} of a probe")
     return result
 
 
@@ -190,8 +200,8 @@ def read_probe(alf: AlfSession, collection: str, options: Options) -> "tuple[np.
     import pandas as pd
 
     passing = f"{collection}/{PASSING}"
-    if alf.has(f"{collection}/spikes.times.npy"):
-        times = alf.array(f"{collection}/spikes.times.npy")
+    if alf.has(f"{collection}/{TIMES}"):
+        times = alf.array(f"{collection}/{TIMES}")
         source = alf.path(f"{collection}/spikes.clusters.npy")
         clusters = alf.array(f"{collection}/spikes.clusters.npy")
     else:
@@ -216,7 +226,10 @@ def read_probe(alf: AlfSession, collection: str, options: Options) -> "tuple[np.
     if alf.has(f"{collection}/clusters.depths.npy"):
         units["depth"] = alf.array(f"{collection}/clusters.depths.npy", len(channels))
     name = f"{collection}/clusters.metrics.pqt"
-    if options.min_label is not None or alf.has(name):
+    if options.min_label is not None and not alf.has(name):
+        accepted = "a session with this dataset, or the option min_label: null, which takes all clusters"
+        raise InputError(alf.folder, name, "no such dataset", accepted)
+    if alf.has(name):
         metrics = alf.table(name, ("cluster_id", "label")).drop_duplicates("cluster_id").set_index("cluster_id")
         metrics = metrics.reindex(np.arange(len(channels))).drop(columns=list(units), errors="ignore")
         units = pd.concat([units, metrics.reset_index(drop=True)], axis=1)
@@ -268,53 +281,3 @@ def acronyms(ids: np.ndarray, mapping: str, path: Path) -> list[str]:
     if strange.any():
         raise InputError(path, "location ids", int(known[strange][0]), "ids of the Allen CCF 2017")
     return [str(name) for name in np.asarray(regions.id2acronym(known, mapping=mapping))[place]]
-
-
-def read_trials(alf: AlfSession, options: Options) -> "tuple[pd.DataFrame, dict[str, int]]":
-    """Trials with every column of the table (events in s, contrasts, choice, feedback), and how many were left out."""
-    path = f"alf/{TRIALS}"
-    if not alf.has(path):
-        return no_trials(), {}
-    table = alf.table(path, ("intervals_0", "intervals_1"))
-    columns = as_tuple(options.condition) or tuple(name for name in ("condition",) if name in table)
-    if columns:
-        condition = condition_text(table, columns, alf.path(path), "trials")
-    else:
-        condition = task_conditions(alf.table(path, ("contrastLeft", "contrastRight", "choice")))
-    in_time = np.ones(len(table), dtype=bool)
-    if options.reaction_time is not None:
-        moved = alf.table(path, ("stimOn_times", "firstMovement_times"))
-        in_time = (moved["firstMovement_times"] - moved["stimOn_times"]).between(*options.reaction_time).to_numpy()
-    rest = table.drop(columns=["intervals_0", "intervals_1"])
-    start, stop = (table[name].to_numpy(dtype=float) for name in ("intervals_0", "intervals_1"))
-    texts = np.array(condition, dtype=object)
-    trials, counts = trial_table(start[in_time], stop[in_time], texts[in_time], rest[in_time])
-    return trials, counts | {"trials_before": len(table), "trials_reaction_time": int((~in_time).sum())}
-
-
-def task_conditions(table: "pd.DataFrame") -> list[str]:
-    """Side and contrast of the stimulus and the side the mouse reported, such as `left 25% chose right`.
-
-    The contrast of the side without a stimulus is NaN. A choice is 1 for left, -1 for right, 0 for none.
-    """
-    left, right = (table[name].to_numpy(dtype=float) for name in ("contrastLeft", "contrastRight"))
-    side = np.where(np.isfinite(left), "left", np.where(np.isfinite(right), "right", "no"))
-    contrast = np.nan_to_num(np.where(np.isfinite(left), left, right))
-    reported = table["choice"].to_numpy(dtype=float)
-    choice = np.where(reported == 1, "chose left", np.where(reported == -1, "chose right", "no choice"))
-    rows = zip(side, contrast, choice, strict=True)
-    return [f"{where} {100 * strength:g}% {answer}" for where, strength, answer in rows]
-
-
-def read_wheel(alf: AlfSession, rate: float) -> "tuple[pd.DataFrame, dict[str, int]]":
-    """Wheel position and velocity on an even grid of `rate` Hz: the encoder reports only when the wheel moves."""
-    position = alf.array("alf/_ibl_wheel.position.npy")
-    time = alf.timestamps("alf/_ibl_wheel.timestamps.npy", len(position))
-    place = alf.path("alf/_ibl_wheel.timestamps.npy")
-    known, left_out = signal_table("wheel", time, position, place, "wheel", ("position",))
-    start, stop = known["time"].iloc[[0, -1]]
-    grid = np.arange(np.ceil(start * rate), np.floor(stop * rate) + 1) / rate
-    even = np.interp(grid, known["time"], known["position"])
-    velocity = np.gradient(even, 1 / rate) if len(even) > 1 else np.zeros(len(even))
-    table, _ = signal_table("wheel", grid, np.stack([even, velocity], axis=1), place, "wheel", ("position", "velocity"))
-    return table, left_out

@@ -1,4 +1,4 @@
-"""What an IBL session recorded beside the spikes: licks, motion energy, pose and pupil from the videos."""
+"""What an IBL session recorded beside the spikes: the wheel, licks, motion energy, pose and pupil from the videos."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -18,6 +18,26 @@ if TYPE_CHECKING:
 CAMERAS = ("left", "right", "body")
 TRACKERS = ("lightningPose", "dlc")
 PUPIL = "pupilDiameter_smooth"
+
+
+def read_wheel(alf: AlfSession, task: str, rate: float) -> "Signals":
+    """The signal `wheel` on an even grid of `rate` Hz: the encoder reports only when the wheel moves."""
+    name = f"{task}/_ibl_wheel.position.npy"
+    if not alf.has(name):
+        return {}, {}
+    position = alf.array(name)
+    stamps = f"{task}/_ibl_wheel.timestamps.npy"
+    time, place = alf.timestamps(stamps, len(position)), alf.path(stamps)
+    found, left_out = known_signal("wheel", time, position, place, "wheel", ("position",))
+    if "wheel" not in found:
+        return found, left_out
+    known = found["wheel"]
+    start, stop = known["time"].iloc[[0, -1]]
+    grid = np.arange(np.ceil(start * rate), np.floor(stop * rate) + 1) / rate
+    even = np.interp(grid, known["time"], known["position"])
+    velocity = np.gradient(even, 1 / rate) if len(even) > 1 else np.zeros(len(even))
+    values, names = np.stack([even, velocity], axis=1), ("position", "velocity")
+    return known_signal("wheel", grid, values, place, "wheel", names)[0], left_out
 
 
 def read_licks(alf: AlfSession) -> "Signals":

@@ -9,7 +9,7 @@ from pipeline_lib.files import sha256_file
 
 
 def single_file(location: Path, suffixes: tuple[str, ...]) -> Path:
-    """`location` itself, or the only file in it that ends with one of `suffixes`.
+    """`location` itself, or the only file in it that ends with one of `suffixes`, but for hidden ones.
 
     Raises
     ------
@@ -19,7 +19,7 @@ def single_file(location: Path, suffixes: tuple[str, ...]) -> Path:
         raise InputError(location, "location", "no such file or folder", f"an existing {' or '.join(suffixes)} file")
     if location.is_file():
         return location
-    found = sorted(file for file in location.iterdir() if file.is_file() and file.suffix in suffixes)
+    found = sorted(file for file in location.glob("[!.]*") if file.is_file() and file.suffix in suffixes)
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "none"
         raise InputError(location, "location", names, f"one {' or '.join(suffixes)} file, or the path of the file")

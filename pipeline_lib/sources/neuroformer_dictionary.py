@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from annotated_types import Gt
 
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, refuse_rows
 from pipeline_lib.intervals import merged
 from pipeline_lib.sources.location import checksums, reading, single_file
 from pipeline_lib.sources.options import NAME
@@ -74,6 +74,9 @@ def from_dictionary(
 
     from pipeline_lib.recording import Provenance, Recording
 
+    for name, values in arrays.items():
+        if np.ndim(values) and np.asarray(values).dtype.kind not in "iufb":
+            raise InputError(where, name, str(np.asarray(values).dtype), "an array of numbers")
     trials = {name.partition("/")[2]: counts for name, counts in arrays.items() if name.startswith(f"{SPIKES}/")}
     tables = trials or ({"": arrays[SPIKES]} if SPIKES in arrays else {})
     if not tables:
@@ -92,6 +95,7 @@ def from_dictionary(
     observed = np.array([[0.0, edges[-1]]])
     if INTERVALS in arrays:
         ends = np.sort(np.asarray(arrays[INTERVALS], dtype=float).ravel())
+        refuse_rows(~np.isfinite(ends), where, INTERVALS, ends, "finite ends of windows, s")
         observed = merged(np.stack([np.maximum(ends - options.interval, 0), np.minimum(ends, edges[-1])], 1))
     recording = Recording(
         session=session,

@@ -109,7 +109,7 @@ def read(session: str, location: Path, options: Options) -> "Recording":
         duration=float(start[-1] + bins * seconds),
         observed=_intervals(anything, start, seconds),
         provenance=Provenance("nlb", session, files=checksums(files, location), counts=left_out),
-        signals=_signals(arrays, parts, start, seconds),
+        signals=_signals(location, arrays, parts, start, seconds),
         unit_intervals=unit_intervals(whose, np.concatenate(own), partly) if own else None,
     )
     return select(recording, options, location)
@@ -118,7 +118,7 @@ def read(session: str, location: Path, options: Options) -> "Recording":
 def _files(location: Path) -> list[Path]:
     if location.is_file():
         return [location]
-    found = sorted(file for file in location.rglob("*") if file.suffix in SUFFIXES)
+    found = sorted(file for file in location.rglob("[!.]*") if file.suffix in SUFFIXES)
     if not found:
         raise InputError(location, "location", f"no file that ends with {' or '.join(SUFFIXES)}", "an HDF5 file")
     return found
@@ -204,7 +204,7 @@ def _split(parts: np.ndarray, options: Options) -> np.ndarray:
 
 
 def _signals(
-    arrays: dict[str, np.ndarray], parts: np.ndarray, start: np.ndarray, seconds: float
+    location: Path, arrays: dict[str, np.ndarray], parts: np.ndarray, start: np.ndarray, seconds: float
 ) -> "dict[str, pd.DataFrame]":
     """The movement at the middle of each bin; NaN after each trial, so that nothing is interpolated between trials."""
     import pandas as pd
@@ -214,10 +214,14 @@ def _signals(
         values = arrays.get(f"{part}_{BEHAVIOUR}")
         if values is None:
             continue
+        own = start[parts == part]
+        if values.ndim not in (2, 3) or len(values) != len(own):
+            accepted = f"movement [trial, bin, dimension] of {len(own)} trials"
+            raise InputError(location, f"{part}_{BEHAVIOUR}", f"shape {values.shape}", accepted)
         values = values if values.ndim == 3 else values[:, :, None]
         trials, bins, dimensions = values.shape
         padded = np.concatenate([values, np.full((trials, 1, dimensions), np.nan)], axis=1).reshape(-1, dimensions)
-        time = start[parts == part][:, None] + (np.arange(bins + 1) + 0.5) * seconds
+        time = own[:, None] + (np.arange(bins + 1) + 0.5) * seconds
         table = pd.DataFrame(padded, columns=[f"dimension_{number}" for number in range(dimensions)])
         table.insert(0, "time", time.ravel())
         tables.append(table)

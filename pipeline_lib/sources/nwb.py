@@ -147,11 +147,11 @@ def read_units(file: HdfFile, count: int, options: Options) -> "pd.DataFrame":
     ids = own.pop("id") if "id" in own else np.arange(count)
     electrodes = unit_electrodes(file, own)
     table: dict[str, Any] = {"unit_id": [str(value) for value in ids]}
-    located = "location" in electrodes and bool(electrodes["location"].notna().any())
+    located = "location" in electrodes
     region = options.region or ("region" if "region" in own and not located else None)
     if region is not None:
         _require_column(file.path, own, region, "region")
-        table["region"] = [region_name(value) for value in own[region]]
+        table["region"] = [region_name(text) for text in column_text(own[region], missing="")]  # some are numbers
     elif located:
         table["region"] = [region_name(value) for value in electrodes["location"]]
     else:
@@ -172,7 +172,8 @@ def read_units(file: HdfFile, count: int, options: Options) -> "pd.DataFrame":
 
 
 def unit_electrodes(file: HdfFile, units: "pd.DataFrame") -> "pd.DataFrame":
-    """The row of the electrodes table of every unit (its first electrode); empty rows for a unit without one.
+    """The row of the electrodes table of every unit (its first electrode); empty rows for a unit without one, and no
+    column where no unit has one.
 
     A unit names its electrodes by row (`electrodes`, as NWB says) or by id (`peak_channel_id`, as Allen files do).
 
@@ -201,7 +202,7 @@ def unit_electrodes(file: HdfFile, units: "pd.DataFrame") -> "pd.DataFrame":
         rows[some] = listed[starts[some]]
     elif "peak_channel_id" in units and "id" in electrodes:
         rows = electrode_rows(file, electrodes, units["peak_channel_id"])
-    return electrodes.reindex(rows).set_index(units.index)
+    return electrodes.reindex(rows).set_index(units.index) if (rows >= 0).any() else pd.DataFrame(index=units.index)
 
 
 def electrode_rows(file: HdfFile, electrodes: "pd.DataFrame", ids: "pd.Series") -> np.ndarray:

@@ -9,6 +9,7 @@ Read are `spike_times.npy` (samples from the start of the recording), `spike_clu
 other tables that options name are in seconds from the same start.
 """
 
+import contextlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from pipeline_lib.recording import Recording
 
 TIMES, CLUSTERS, PARAMETERS = "spike_times.npy", "spike_clusters.npy", "params.py"
-SAMPLE_RATE = re.compile(r"^\s*sample_rate\s*=\s*([-+.\deE]+)", re.MULTILINE)
+SAMPLE_RATE = re.compile(r"^\s*sample_rate\s*=([^#\n]*)", re.MULTILINE)
 UNSORTED = "unsorted"
 LABELS = ("group", "KSLabel")
 """Columns that say what a cluster is, the one that goes before first: a person's word, then Kilosort's."""
@@ -171,13 +172,19 @@ def _array(path: Path, kinds: str) -> np.ndarray:
 
 
 def _sampling_rate(parameters: Path) -> float:
-    """`sample_rate` of params.py, found as text: the file is somebody's program, and is not run."""
+    """`sample_rate` of params.py, found as text: the file is somebody's program, and is not run.
+
+    InputError for anything but one number: what an expression would give, or the last of two, is not guessed.
+    """
     with reading(parameters, "file"):
-        found = SAMPLE_RATE.search(parameters.read_text(encoding="utf-8", errors="replace"))
-        rate = float(found[1]) if found else 0.0
-    if not rate > 0:
-        accepted = "`sample_rate = 30000.`, or the option sampling_rate"
-        raise InputError(parameters, "sample_rate", found[1] if found else "nothing", accepted)
+        found = SAMPLE_RATE.findall(parameters.read_text(encoding="utf-8", errors="replace"))
+    rate = 0.0
+    if len(found) == 1:
+        with contextlib.suppress(ValueError):
+            rate = float(found[0])
+    if not 0 < rate < np.inf:
+        text = " and ".join(each.strip() for each in found) or "nothing"
+        raise InputError(parameters, "sample_rate", text, "`sample_rate = 30000.`, or the option sampling_rate")
     return rate
 
 

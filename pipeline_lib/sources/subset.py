@@ -5,7 +5,6 @@ in one piece, else the chunks that hold them. What arrives is written as a small
 the reader of the source reads like the whole.
 """
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,12 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.files import atomic_file, sha256_file
 from pipeline_lib.sources import allen, allen_signals, nwb
 from pipeline_lib.sources.download import Downloader, Fetched, RemoteFile
+from pipeline_lib.sources.fetched import fetched_before
 from pipeline_lib.sources.hdf import HdfFile
 from pipeline_lib.sources.location import reading
 from pipeline_lib.sources.options import parse_options
 from pipeline_lib.sources.ranges import RangeFile
-from pipeline_lib.sources.remote import MANIFEST, selecting
+from pipeline_lib.sources.remote import selecting
 from pipeline_lib.sources.selection import passes, require_some
 from pipeline_lib.sources.transport import remembered, without_secrets
 
@@ -93,13 +93,10 @@ def _fetch(
 
 def _here(file: RemoteFile, chosen: dict[str, Any]) -> tuple[Fetched, dict[str, Any]] | None:
     """The same part, if it was fetched before and is as it was."""
-    path = file.path.parent / MANIFEST
-    if not (path.is_file() and file.path.is_file()):
-        return None
-    manifest = json.loads(path.read_text())
-    entry, details = manifest["files"].get(file.path.name), manifest["details"]
+    before = fetched_before(file.path.parent)
+    entry, details = before.get("files", {}).get(file.path.name), before.get("details", {})
     same = entry is not None and entry["url"] == remembered(file.url) and details.get("selection") == chosen
-    if not same or sha256_file(file.path) != entry["sha256"]:
+    if not (same and file.path.is_file()) or sha256_file(file.path) != entry["sha256"]:
         return None
     return Fetched(file, entry["size"], entry["sha256"], entry["checked"], moved=0), details
 

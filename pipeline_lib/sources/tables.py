@@ -206,7 +206,7 @@ class _Files:
             return {name: self.folder / file for name, file in named.items() if self.path(f"signals, {name}", file)}
         if not self.location.is_dir():
             return {}
-        found = {file.stem: file for file in sorted((self.folder / "signals").glob("*")) if file.suffix in SUFFIXES}
+        found = {file.stem: file for file in sorted((self.folder / "signals").glob("[!.]*")) if file.suffix in SUFFIXES}
         check_names(found, str(self.folder / "signals"), "file name")
         self.used.extend(found.values())
         return found

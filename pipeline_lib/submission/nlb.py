@@ -41,7 +41,8 @@ def write(
 
     Raises
     ------
-    InputError : a name for several sessions, windows of several lengths, or missing predictions.
+    InputError : a name for several sessions, windows of several lengths, missing predictions, or a file `out` that is
+        not HDF5.
     """
     import h5py
 
@@ -59,6 +60,8 @@ def write(
         datasets[name or session] = arrays
     with atomic_file(out) as part:
         if Path(out).is_file():
+            if not h5py.is_hdf5(out):
+                raise InputError(out, "file", "another kind of file", "an HDF5 file, or the path of a new one")
             shutil.copyfile(out, part)
         with h5py.File(part, "a") as file:
             for dataset, arrays in datasets.items():

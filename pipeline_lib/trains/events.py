@@ -116,11 +116,11 @@ def _batches(path: Path, rows: int) -> Iterator[list[np.ndarray]]:
     """Times and units of a recording's spikes, `rows` of them at a time."""
     import pyarrow.parquet as parquet
 
-    columns = ["time", "unit"]
+    columns = {"time": "float64", "unit": "int32"}
     try:
         with parquet.ParquetFile(path, pre_buffer=False) as file:
-            for batch in file.iter_batches(batch_size=rows, columns=columns, use_threads=False):
-                yield [batch[name].to_numpy(zero_copy_only=False) for name in columns]
+            for batch in file.iter_batches(batch_size=rows, columns=list(columns), use_threads=False):
+                yield [batch[name].cast(kind).to_numpy(zero_copy_only=False) for name, kind in columns.items()]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(path, "table", str(error).splitlines()[0], "a readable table of time and unit") from error
 

@@ -12,6 +12,7 @@ from pipeline_lib.files import sha256_file, write_json
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 STORE = "trains.zarr"
+ENTRIES = {"session": str, "content_hash": str, "spikes": int, "units": int, "duration_ticks": int, "files": dict}
 
 
 def write_manifest(directory: Path, content: Mapping[str, Any], bin_sizes: list[float]) -> None:
@@ -36,12 +37,16 @@ def read_manifest(directory: Path | str) -> dict[str, Any]:
     if not path.exists():
         raise InputError(directory, MANIFEST, "no such file", "a complete spike-train store (was it converted?)")
     try:
-        manifest = json.loads(path.read_text())
-    except ValueError as error:
+        manifest = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
         raise InputError(path, "content", str(error), "the manifest as it was written") from error
     if manifest.get("format_version") != FORMAT_VERSION:
         found = manifest.get("format_version")
         raise InputError(path, "format_version", found, f"{FORMAT_VERSION} (convert the session again)")
+    for name, kind in ENTRIES.items():
+        if not isinstance(manifest.get(name), kind):
+            accepted = "the manifest as it was written (convert the session again)"
+            raise InputError(path, name, repr(manifest.get(name))[:60], accepted)
     return manifest
 
 

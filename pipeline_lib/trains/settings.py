@@ -100,8 +100,8 @@ class SplitSettings:
     gap: float | None = None
     """Seconds left out between blocks of different parts; null: the windows' history. Never shorter than that."""
     heldout_units: float | int | str = 0
-    """Units that are predicted but never seen (co-smoothing): a fraction below 1, a count, or the column of the units
-    table that is True for them."""
+    """Units that are predicted but never seen (co-smoothing): a fraction below 1 (of at least one unit), a count, or
+    the column of the units table that is True for them."""
     forward: float = 0.0
     """Seconds at the end of every window that are predicted but never seen (forward prediction)."""
     file: str | None = None

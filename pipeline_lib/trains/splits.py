@@ -255,7 +255,12 @@ def _by_file(frame: pd.DataFrame, trains: "Trains", settings: WindowSettings, sp
     first, last = (clock.to_ticks(_numbers(path, table, column)) for column in ("start", "stop"))
     refuse_rows(last < first, path, "stop", table["stop"].to_numpy(), "a stop not before its start")
     for from_tick, to_tick, name in zip(first, last, names, strict=True):
-        parts[(begin >= from_tick) & (stop <= to_tick)] = name
+        inside = (begin >= from_tick) & (stop <= to_tick)
+        other = parts[inside & (parts != "") & (parts != name)]
+        if len(other):
+            accepted = "stretches of different parts that hold no window both"
+            raise InputError(path, "split", f"a window of {other[0]} that is of {name}, too", accepted)
+        parts[inside] = name
     return parts
 
 
@@ -284,7 +289,8 @@ def _heldout_units(trains: "Trains", split: SplitSettings) -> np.ndarray:
     units = trains.n_units
     if isinstance(split.heldout_units, str):
         return _marked_units(trains, split.heldout_units)
-    count = round(split.heldout_units * units) if split.heldout_units < 1 else int(split.heldout_units)
+    share = split.heldout_units
+    count = max(round(share * units), 1) if 0 < share < 1 else int(share)
     if count >= units:
         accepted = f"fewer than the session's {units} units"
         raise InputError(f"session {trains.session}", "splits.heldout_units", split.heldout_units, accepted)

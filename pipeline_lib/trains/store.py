@@ -153,7 +153,7 @@ def write_store(
     observed = np.array([[0.0, duration]]) if observed is None else np.asarray(observed, dtype=np.float64)
     require_units(session, units)
     require_trials(session, trials)
-    require_intervals(session, observed)
+    require_intervals(session, observed, duration)
     _write(
         out_dir,
         session,

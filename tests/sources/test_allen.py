@@ -84,7 +84,7 @@ def test_presentations_become_trials_with_the_parameters_that_vary(path):
         "stimulus_index": [0, 0, 0, 0],
         "orientation": [0.0, 45.0, 0.0, np.nan],
         "contrast": [0.8, 0.8, 0.8, 0.8],
-        "phase": ["[0.0, 0.0]", "[0.0, 0.0]", "[1.5, 1.5]", ""],
+        "phase": ["[0.0, 0.0]", "[0.0, 0.0]", "[1.5, 1.5]", "N/A"],
     }
     pictures = {
         "start_time": [3.8, np.nan],
@@ -132,6 +132,9 @@ def test_invalid_times_are_not_observed(recording, path):
     assert found.provenance.counts["trials_invalid"] == 1
     assert len(found.trials) == len(recording.trials) - 1
     assert 3.0 not in set(found.trials["start"])
+    others = recording.trials.drop(index=3)  # each trial keeps its own columns
+    np.testing.assert_allclose(found.trials["go_cue"], others["go_cue"])
+    assert list(found.trials["condition"]) == list(others["condition"])
 
 
 def test_running_speed_is_placed_at_the_middle_of_its_samples(recording, tmp_path):

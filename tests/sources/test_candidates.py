@@ -27,6 +27,14 @@ def brute(recording: Recording, unit: int) -> tuple[float, float]:
 def test_quality_is_that_of_each_unit_whatever_the_order_of_spikes(recording: Recording, order: str) -> None:
     rng = np.random.default_rng(0)
     # A burst, a unit of one spike and a silent one.
+    end, last = recording.spike_times[-1], recording.spike_units[-1:]
+    # The last spike is at the end, and belongs to the last part as the one before it does.
+    recording = replace(
+        recording,
+        duration=end,
+        spike_times=np.insert(recording.spike_times, -1, end - 1e-6),
+        spike_units=np.insert(recording.spike_units, -1, last),
+    )
     times = np.concatenate([recording.spike_times, 1.0 + 0.001 * np.arange(20), [2.0]])
     units = np.concatenate([recording.spike_units, np.full(20, 1), [len(recording.units)]]).astype(np.int32)
     places = {"time": np.argsort(times), "unit": np.lexsort((times, units)), "random": rng.permutation(len(times))}

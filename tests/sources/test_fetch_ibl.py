@@ -234,3 +234,14 @@ def test_choice_of_sorting_and_probe() -> None:
     assert all(path.startswith("alf/probe01/pykilosort") for path in only)
     with pytest.raises(DownloadError, match="no spike sorting of probe02"):
         choose(map(_dataset, paths), {"probes": ["probe02"]}, None, "here")
+
+
+def test_trials_and_wheel_of_tasks_and_of_older_sessions() -> None:
+    sorted_ = ["alf/probe00/spikes.times.npy"]
+    task = ["alf/task_00/_ibl_trials.table.pqt", "alf/task_00/_ibl_wheel.position.npy"]
+    older = ["alf/_ibl_trials.choice.npy", "alf/_ibl_trials.intervals.npy"]
+    others = ["alf/probe00/_ibl_wheel.position.npy", "alf/_ibl_trials.table.csv"]
+    assert {each["path"] for each in choose(map(_dataset, sorted_ + task + others), {}, None, "")} == {*sorted_, *task}
+    assert {each["path"] for each in choose(map(_dataset, sorted_ + older), {}, None, "here")} == {*sorted_, *older}
+    both = choose(map(_dataset, [*sorted_, *task[:1], "alf/task_00/_ibl_trials.choice.npy"]), {}, None, "here")
+    assert {each["path"] for each in both} == {*sorted_, *task[:1]}, "the table holds what the arrays do"

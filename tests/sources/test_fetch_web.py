@@ -118,6 +118,17 @@ def test_a_recording_takes_its_origin_along(server: FileServer, nwb: bytes, tmp_
         add_origin(provenance, manifest.with_name(name))
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"version": 1}', '{"version": 1, "files": {"a": {}}}'])
+def test_a_damaged_fetch_json_is_named_and_written_anew(server: FileServer, tmp_path: Path, text: str) -> None:
+    manifest = _fetch(server, tmp_path)
+    whole = manifest.read_bytes()
+    manifest.write_text(text)
+    with pytest.raises(InputError, match=r"fetch\.json"):
+        add_origin(Provenance("nwb", "x"), manifest.parent)
+    _fetch(server, tmp_path)
+    assert manifest.read_bytes() == whole
+
+
 def test_only_the_selected_units_of_an_asset(server: FileServer, nwb: bytes, tmp_path: Path) -> None:
     """From the option in the sheet to the recording: the units of one region, read like those of the whole file."""
     options = {"regions": ["VISp"], "only_selected": True}

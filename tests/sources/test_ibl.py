@@ -44,7 +44,7 @@ def test_good_units_only_by_default(session):
     assert everything.units["label"].isna().tolist() == [False, False, False, True, False, False]
     (session / SORTING / "clusters.metrics.pqt").unlink()
     assert len(read_source("ibl", "s", session, {"min_label": None}).units) == 6
-    with refuses("clusters.metrics.pqt", "no such dataset"):
+    with refuses("clusters.metrics.pqt", "no such dataset", "min_label: null"):
         read_source("ibl", "s", session)
 
 
@@ -86,9 +86,60 @@ def test_conditions_of_the_task_and_reaction_times(session):
     ]
     quick = read_source("ibl", "s", session, {"reaction_time": [0.079, 2.0]})
     assert list(quick.trials["start"]) == [0.0, 4.0]
-    assert quick.provenance.counts["trials_reaction_time"] == 3
+    assert list(quick.trials["contrastLeft"]) == [1.0, 0.0625]  # of the same trials
+    assert (quick.provenance.counts["trials_reaction_time"], quick.provenance.counts["trials_before"]) == (3, 5)
     by_side = read_source("ibl", "s", session, {"condition": ["choice"]})
     assert list(by_side.trials["condition"]) == ["1", "-1", "0", "none", "1"]
+
+
+def test_trials_of_a_session_of_several_tasks(session):
+    """Their folders hold trials and wheel; they would be missing, and nobody told."""
+    known = read_source("ibl", "s", session)
+    for name in ("_ibl_trials.table.pqt", "_ibl_wheel.position.npy", "_ibl_wheel.timestamps.npy"):
+        folder = session / "alf/task_01"
+        folder.mkdir(exist_ok=True)
+        if not (session / "alf" / name).exists():  # the wheel
+            np.save(session / "alf" / name, np.linspace(0.0, 1.0, 11))
+        (session / "alf" / name).rename(folder / name)
+    found = read_source("ibl", "s", session)
+    pd.testing.assert_frame_equal(found.trials, known.trials)
+    assert found.signals["wheel"]["time"].iloc[-1] == 1.0
+    (session / "alf/task_00").mkdir()
+    np.save(session / "alf/task_00/_ibl_trials.intervals.npy", np.zeros((1, 2)))
+    with refuses("trials", "alf/task_00, alf/task_01", "one task"):
+        read_source("ibl", "s", session)
+    shutil.copy(session / "alf/task_01/_ibl_trials.table.pqt", session / "alf")
+    pd.testing.assert_frame_equal(read_source("ibl", "s", session).trials, known.trials)
+
+
+def test_trials_of_older_sessions_are_arrays(session):
+    table = pd.read_parquet(session / "alf/_ibl_trials.table.pqt")
+    known = read_source("ibl", "s", session).trials
+    (session / "alf/_ibl_trials.table.pqt").unlink()
+    numbers = [name for name in ("goCue_times", "go_cue", "stimOn_times", "feedback_times") if name in table]
+    task = {"contrastLeft": [0.25, np.nan, np.nan, 0, 1], "contrastRight": [np.nan, 1, 0.5, np.nan, np.nan]}
+    arrays = task | {"choice": [1, -1, 0, 1, -1]} | {name: table[name] for name in numbers}
+    arrays |= {"intervals": table[["intervals_0", "intervals_1"]], "intervals_bpod": np.zeros((len(table), 2))}
+    for name, values in arrays.items():
+        np.save(session / f"alf/_ibl_trials.{name}.npy", np.array(values))
+    found = read_source("ibl", "s", session).trials
+    pd.testing.assert_frame_equal(found[["start", "stop", *numbers]], known[["start", "stop", *numbers]])
+    assert numbers
+    assert set(found) == {"start", "stop", "condition", "contrastLeft", "contrastRight", "choice", *numbers}
+    assert found["condition"].tolist()[:2] == ["left 25% chose left", "right 100% chose right"]
+    np.save(session / "alf/_ibl_trials.choice.npy", np.zeros(4))
+    with refuses("_ibl_trials.choice.npy", "4 rows", "5 rows"):
+        read_source("ibl", "s", session)
+    for shape in ((5,), (5, 3)):
+        np.save(session / "alf/_ibl_trials.intervals.npy", np.zeros(shape))
+        with refuses("_ibl_trials.intervals.npy", f"shape {shape}"):
+            read_source("ibl", "s", session)
+
+
+def test_a_wheel_that_did_not_turn(session):
+    for name, value in {"position": 0.5, "timestamps": 1.002}.items():  # one sample, between two of the grid
+        np.save(session / f"alf/_ibl_wheel.{name}.npy", np.array([value]))
+    assert "wheel" not in read_source("ibl", "s", session).signals
 
 
 def test_probes_are_merged_and_chosen(recording, session):
@@ -124,6 +175,7 @@ def test_the_newest_revision_counts_unless_asked(recording, session):
 
     assert first() == pytest.approx(1.0)
     assert first(revision="2024-05-05") == pytest.approx(0.5)
+    assert first(revision="2024-05-06") == pytest.approx(1.0)
     assert first(revision="2020-01-01") == 0
     assert read_source("ibl", "s", session).provenance.release == "2024-05-06"
     used = read_source("ibl", "s", session).provenance.files
@@ -142,6 +194,20 @@ def test_passing_spikes_alone(recording, session):
     found = read_source("ibl", "s", session)
     assert list(found.units["unit_id"]) == ["11", "7", "8"]
     np.testing.assert_array_equal(found.spike_times, recording.spike_times[good])
+    with refuses("option min_label", "good units alone"):
+        read_source("ibl", "s", session, {"min_label": 0.5})
+
+
+def test_a_cluster_lies_where_its_channel_does(session):
+    """The tracing may lie beside the sorting or with the probe; the metrics' own region is not the atlas's."""
+    name = "channels.brainLocationIds_ccf_2017.npy"
+    change(session, name, lambda _: np.array([385, 382, 385, 382, 382, 382]))
+    change(session, "clusters.channels.npy", lambda channels: channels[::-1])
+    change(session, "clusters.metrics.pqt", lambda table: table.assign(region="here"))
+    (session / SORTING / name).rename(session / SORTING / ".." / name)
+    units = read_source("ibl", "s", session).units
+    assert list(units["region"]) == ["CA1", "CA1", "CA1", "VISp", "CA1", "VISp"]
+    assert units.columns.is_unique
 
 
 def test_wheel(session):
@@ -152,9 +218,10 @@ def test_wheel(session):
     np.testing.assert_allclose(wheel["time"], np.arange(41) / 10)
     np.testing.assert_allclose(wheel["position"][[5, 15, 35]], [0.5, 2.0, 3.0])
     np.testing.assert_allclose(wheel["velocity"][[5, 15, 35]], [1.0, 2.0, 0.0], atol=1e-9)
-    np.save(session / "alf/_ibl_wheel.timestamps.npy", np.array([[0, 0.0], [4, 4.0]]))
-    even = read_source("ibl", "s", session, {"wheel_rate": 1}).signals["wheel"]
-    np.testing.assert_allclose(even["position"], [0, 1, 1, 3, 3])
+    np.save(session / "alf/_ibl_wheel.timestamps.npy", np.array([[0, 0.0], [4, 8.0]]))  # sample and time
+    recording = read_source("ibl", "s", session, {"wheel_rate": 1})
+    np.testing.assert_allclose(recording.signals["wheel"]["position"], [0, 0.5, 1, 1, 1, 2, 3, 3, 3])
+    assert recording.duration == 8  # the session ends with the wheel, after the last spike
     assert not read_source("ibl", "s", session, {"wheel_rate": None}).signals
 
 
@@ -178,11 +245,18 @@ def test_nothing_is_written_and_no_question_asked(cached, tmp_path, monkeypatch)
 
 
 def test_a_file_of_another_size_than_the_cache_tables_say(cached):
-    path = cached / SORTING / "spikes.times.npy"
-    np.save(path, np.load(path)[:-1])
-    with refuses("spikes.times.npy", "bytes", "datasets.pqt"):
-        read_source("ibl", "s", cached)
-    (cached.parents[4] / "datasets.pqt").write_bytes(b"PAR1")
+    path, listing = cached / SORTING / "spikes.times.npy", cached.parents[4] / "datasets.pqt"
+    times = np.load(path)
+    for other in (times[:-1], np.append(times, times[-1])):
+        np.save(path, other)
+        with refuses("spikes.times.npy", "bytes", "datasets.pqt"):
+            read_source("ibl", "s", cached)
+    np.save(path, times[:, None])  # a column, whose header is as long
+    assert len(read_source("ibl", "s", cached).spike_times) == len(times)
+    table = pd.read_parquet(listing)
+    table.assign(file_size=pd.array([None] * len(table), "Int64")).to_parquet(listing)
+    assert len(read_source("ibl", "s", cached).spike_times) == len(times), "sizes that nobody knows"
+    listing.write_bytes(b"PAR1")
     with refuses("datasets.pqt", "cache tables"):
         read_source("ibl", "s", cached)
 
@@ -194,6 +268,7 @@ def test_a_file_of_another_size_than_the_cache_tables_say(cached):
         ("spikes.times.npy", lambda x: np.r_[np.nan, x[1:]], ("times, row 0", "finite")),
         ("spikes.times.npy", lambda x: x.astype(str), ("<U", "numbers")),
         ("spikes.clusters.npy", lambda x: x + 1, ("clusters, row", "found 6", "0 to 5")),
+        ("spikes.clusters.npy", lambda x: x.astype(int) - 1, ("clusters, row", "found -1", "0 to 5")),
         ("clusters.channels.npy", lambda x: x + 1, ("row 5", "found 6", "channels 0 to 5")),
         ("clusters.depths.npy", lambda x: x[:3], ("3 rows", "6 rows")),
         ("clusters.metrics.pqt", lambda x: x.drop(columns="label"), ("column label", "cluster_id")),
@@ -216,6 +291,13 @@ def test_a_truncated_file(session, name, share):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
     with refuses(str(path)):
+        read_source("ibl", "s", session)
+
+
+@pytest.mark.parametrize(("text", "words"), [("a\nb", "2 ids, 0 empty"), ('a\nb\n""\nd\ne\nf', "6 ids, 1 empty")])
+def test_ids_are_one_a_cluster(session, text, words):
+    (session / SORTING / "clusters.uuids.csv").write_text(f"uuids\n{text}\n")
+    with refuses("clusters.uuids.csv", words, "one a cluster"):
         read_source("ibl", "s", session)
 
 

@@ -55,6 +55,11 @@ def test_only_the_intervals_were_observed(tmp_path: Path) -> None:
         ({"spikes": COUNTS - 1}, "whole counts"),
         ({"spikes": COUNTS + 0.5}, "whole counts"),
         ({"spikes": COUNTS, "frames": SPEED[None]}, "frames"),
+        ({"spikes": np.array([["a", "b"]])}, "spikes: found <U1.*numbers"),
+        ({"spikes": COUNTS + 0j}, "spikes: found complex128"),
+        ({"spikes": COUNTS, "frames": np.array([[["a"]]])}, "frames: found <U1"),
+        ({"spikes": COUNTS, "mouse": np.array(["left", "right"])}, "mouse: found <U5"),
+        ({"spikes": COUNTS, "intervals": np.array([np.nan, 1.0])}, "intervals, row 1: found nan"),
         ({"spikes": np.array([{"a": 1}], dtype=object)}, "readable file"),
     ],
 )

@@ -81,6 +81,9 @@ def test_the_benchmarks_split_is_kept(dataset: Path) -> None:
     parts = split.samples["split"].to_numpy()
     assert (parts[TRAIN:] == "test").all() and (parts[:TRAIN] == "validation").sum() == 6
     assert set(parts[:TRAIN]) == {"train", "validation"}
+    assert (np.diff(np.flatnonzero(parts == "validation")) == TRAIN // 6).all()  # dealt evenly, not the first ones
+    few = read_source("nlb", "maze", dataset, {"validation": 3.7 / TRAIN}).trials["split"]
+    assert (few == "validation").sum() == 4  # to the nearest
     np.testing.assert_array_equal(split.heldout["maze"], HELDIN + np.arange(HELDOUT))
     assert split.forward_bins == FORWARD
 
@@ -130,6 +133,8 @@ def test_what_is_exported_can_be_read_again(dataset: Path, tmp_path: Path) -> No
         ({"train_spikes_heldout": np.zeros((TRAIN - 1, BINS, HELDOUT))}, "train_spikes_heldout.*shape"),
         ({"eval_spikes_heldin": np.zeros((EVAL, BINS + 1, HELDIN))}, "eval_spikes_heldin.*shape"),
         ({"eval_spikes_heldin": np.full((EVAL, BINS, HELDIN), 0.5)}, "whole counts"),
+        ({"train_behavior": np.zeros((TRAIN - 1, BINS, 2))}, "train_behavior: found shape .* trials"),
+        ({"train_behavior": np.zeros(TRAIN)}, "train_behavior: found shape"),
         ({"eval_spikes_heldin": np.full((EVAL, BINS, HELDIN), -1.0)}, "whole counts"),
     ],
 )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline_lib.sources import read_source
+from pipeline_lib.sources.nwb import region_name
 from pipeline_lib.trains.binning import observed_windows
 from pipeline_lib.trains.store import Trains
 from tests.sources.conftest import refuses
@@ -211,7 +212,13 @@ def test_links_within_the_file_are_followed(path):
         file["units/spike_times"] = h5py.SoftLink("/scratch_times")
         file.move("units", "moved")
         file["units"] = h5py.SoftLink("moved")
-    assert len(read_source("nwb", "s", path).spike_times) == 6
+        file.move("intervals/trials/go_time", "intervals/trials/clock")
+        file["intervals/trials/go_time"] = h5py.SoftLink("clock")  # from the folder of the link
+        file["general/related_publications"] = np.array(["one", "two"], dtype=object)
+    recording = read_source("nwb", "s", path)
+    assert len(recording.spike_times) == 6
+    assert recording.trials["go_time"].notna().sum() == 2
+    assert recording.provenance.citation == "one; two"
 
 
 def test_data_outside_the_file_are_refused(path, tmp_path):
@@ -232,8 +239,8 @@ def test_data_outside_the_file_are_refused(path, tmp_path):
     (tmp_path / "raw").write_bytes(np.arange(6.0).tobytes())
     with h5py.File(path, "r+") as file:
         del file["units/spike_times"]
-        file.create_dataset("units/spike_times", (6,), "f8", external=[("raw", 0, 48)])
-    with refuses("session.nwb", "units/spike_times", "raw"):
+        file.create_dataset("units/spike_times", (6,), "f8", external=[(str(tmp_path / "raw"), 0, 48)])
+    with refuses("session.nwb", "units/spike_times", "raw", "within the file"):
         read_source("nwb", "s", path)
     with h5py.File(path, "r+") as file:
         del file["units/spike_times"]
@@ -259,9 +266,10 @@ def test_data_outside_the_file_are_refused(path, tmp_path):
         ("units/spike_times", lambda x: x.reshape(3, 2), ("shape (3, 2)",)),
         ("units/spike_times", lambda x: x[:-1], ("spike_times_index", "the last at 5")),
         ("units/spike_times", lambda x: x.astype("S8"), ("text of shape (6,)", "numbers")),
-        ("units/spike_times_index", lambda x: x[::-1], ("never decrease",)),
+        ("units/spike_times_index", lambda x: x[[0, 2, 1, 3]], ("never decrease",)),
         ("units/spike_times_index", lambda x: x + 1, ("the last at 6",)),
         ("units/spike_times_index", lambda x: x[:-1], ("the last at 6",)),
+        ("units/spike_times_index", lambda x: x[1:], ("4 rows, 3 spike trains",)),
         ("units/id", lambda x: x[:2], ("units/",)),
         ("units/snr", lambda x: x[:2], ("units/", "2 rows", "4 rows")),
         ("units/electrodes", lambda x: x + 1, ("row 0", "found 4", "rows 0 to 3")),
@@ -310,6 +318,7 @@ def test_a_truncated_file(path, share):
 
 
 def test_the_location(path, tmp_path):
+    (tmp_path / "._session.nwb").write_bytes(b"what macOS leaves on other disks")
     assert len(read_source("nwb", "s", tmp_path).units) == 4
     shutil.copy(path, tmp_path / "other.nwb")
     with refuses(str(tmp_path), "other.nwb, session.nwb"):
@@ -332,10 +341,66 @@ def test_real_guo2017(shared_data):
     assert "type=non-performing response=N/A" in set(recording.trials["condition"])
 
 
+def test_the_first_electrode_of_a_unit_says_where_it_is(path):
+    """Before the unit's own region, but not before its own depth; a unit without electrodes is nowhere."""
+    with h5py.File(path, "r+") as file:
+        replace(file, "units/electrodes", np.array([3, 0, 1, 0]))
+        replace(file, "units/electrodes_index", np.array([2, 2, 3, 4]))
+        file["units/region"] = np.array(["CA3"] * 4, dtype=object)
+    units = read_source("nwb", "s", path).units
+    assert list(units["region"]) == ["CA1", "unknown", "VISp", "VISp"]
+    assert list(units["probe"]) == ["shank1", "unknown", "shank0", "shank0"]
+    np.testing.assert_array_equal(units["depth"], [60, np.nan, 20, 0])
+    with h5py.File(path, "r+") as file:
+        file["units/depth"] = np.arange(4.0)
+    assert list(read_source("nwb", "s", path).units["depth"]) == [0, 1, 2, 3]
+
+
+def test_names_that_some_labs_give(path):
+    assert region_name("brain_region: CA3; depth: 5") == "CA3"
+    assert region_name("None") == region_name(" N/A ") == "unknown"
+    with h5py.File(path, "r+") as file:
+        file.move("intervals/trials/side", "intervals/trials/condition")
+        file["processing/behavior/speed/data"].attrs["offset"] = 5.0
+    recording = read_source("nwb", "s", path, {"signals": {"speed": "processing/behavior/speed"}})
+    assert list(recording.trials["condition"]) == ["R", "L", "R"]
+    assert recording.signals["speed"]["speed"].tolist() == [15.0, 25.0, 45.0]
+
+
 def test_the_units_own_region_where_no_electrode_has_one(path):
     """As `trains.export.to_nwb` writes it."""
     with h5py.File(path, "r+") as file:
         del file["units/electrodes"], file["units/electrodes_index"]
         file["units/region"] = np.array(["CA3", "CA3", "", "V1"], dtype=object)
+        groups = file["units/electrode_group"][()]
+        groups[1] = h5py.Reference()
+        file["units/electrode_group"][...] = groups
     units = read_source("nwb", "s", path).units
     assert list(units["region"]) == list(units["population"]) == ["CA3", "CA3", "unknown", "V1"]
+    assert list(units["probe"]) == ["shank1", "unknown", "shank0", "shank0"]
+
+
+def test_regions_that_are_numbers(path):
+    """Ids of an atlas: they were all "unknown"."""
+    with h5py.File(path, "r+") as file:
+        file["units/area"] = np.array([385.0, np.nan, 382.0, 385.0])
+    units = read_source("nwb", "s", path, {"region": "area"}).units
+    assert list(units["region"]) == ["385", "unknown", "382", "385"]
+
+
+def test_what_is_no_column_of_a_table(path):
+    """The labels of an enumeration lie beside its column; a column that the file names must be whole."""
+    with h5py.File(path, "r+") as file:
+        file["intervals/trials/side_elements"] = np.array(["left", "right"], dtype=object)
+        file["intervals/trials/block"] = np.arange(4)  # one value a trial, although not named
+    recording = read_source("nwb", "s", path)
+    assert list(recording.trials["block"]) == [1, 0, 3]
+    assert not [name for name in recording.units if name.endswith("_index")]
+    with h5py.File(path, "r+") as file:
+        replace(file, "intervals/trials/side", np.array(["L", "R"], dtype=object))
+    with refuses("intervals/trials/side", "2 rows", "4 rows, as id has"):
+        read_source("nwb", "s", path)
+    with h5py.File(path, "r+") as file:  # where none is named, all are columns
+        del file["intervals/trials"].attrs["colnames"], file["intervals/trials/side_elements"]
+    with refuses("intervals/trials/side", "2 rows"):
+        read_source("nwb", "s", path)

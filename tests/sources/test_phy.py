@@ -110,10 +110,13 @@ def test_spikes_out_of_order_are_sorted(folder):
 
 def test_behaviour_beside(folder):
     (folder / "wheel.csv").write_text("time,speed\n0,1\n1,2\n2,3\n")
-    (folder / "observed.csv").write_text("start,stop\n0,1.2\n1.4,2\n")
+    (folder / "observed.csv").write_text("start,stop\n0,1.2\n1.4,5\n")
     recording = read_source("phy", "s", folder, {"signals": {"wheel": "wheel.csv"}, "observed": "observed.csv"})
     assert recording.signals["wheel"]["speed"].tolist() == [1, 2, 3]
-    assert recording.observed.tolist() == [[0, 1.2], [1.4, 2]]
+    assert recording.observed.tolist() == [[0, 1.2], [1.4, 5]]
+    assert recording.duration == 5
+    (folder / "trials.csv").write_text("start,stop\n0,7\n")
+    assert read_source("phy", "s", folder, {"trials": "trials.csv"}).duration == 7
 
 
 def test_a_changed_label_is_another_session(folder):
@@ -131,7 +134,18 @@ def test_the_sampling_rate_of_an_option(folder):
     )
 
 
-@pytest.mark.parametrize("text", ["", "sample_rate = 0", "sample_rate = rate", "# sample_rate = 30000"])
+@pytest.mark.parametrize(
+    "text", ["sample_rate = 30_000.", "sample_rate=3e4  # Hz", "# sample_rate = 1\nsample_rate = 30000"]
+)
+def test_a_number_as_python_writes_it(folder, text):
+    (folder / "params.py").write_text(text)
+    np.testing.assert_allclose(read_source("phy", "s", folder).spike_times, [0.1, 0.2, 0.25, 1.5])
+
+
+NO_RATE = ["", "sample_rate = 0", "sample_rate = rate", "# sample_rate = 30000", "sample_rate = inf"]
+
+
+@pytest.mark.parametrize("text", [*NO_RATE, "sample_rate = 30*1000", "sample_rate = 30000\nsample_rate = 25000"])
 def test_a_sampling_rate_that_is_none(folder, text):
     (folder / "params.py").write_text(text)
     with refuses("params.py", "sample_rate"):
@@ -148,6 +162,8 @@ def test_what_is_refused(folder):
     pd.DataFrame({"start": [50.0, 4e7], "stop": [600.0, 6e7]}).to_csv(folder / "samples.csv", index=False)
     with refuses("samples.csv", "column stop", "seconds from the start"):
         read_source("phy", "s", folder, {"trials": "samples.csv"})
+    with refuses("samples.csv", "column stop", "seconds from the start"):
+        read_source("phy", "s", folder, {"observed": "samples.csv"})
     write(folder, "twice", {3: 1})
     (folder / "cluster_twice.tsv").write_text("cluster_id\ttwice\n3\t1\n3\t2\n")
     with refuses("cluster_twice.tsv", "3 twice"):

@@ -71,6 +71,28 @@ def test_scenes_are_put_together_until_long_enough() -> None:
     assert merged["contrast"].tolist() == [0.8] * 6
 
 
+@pytest.mark.parametrize(
+    ("below", "start", "stop", "columns", "counts"),
+    [
+        (0.5, [0, 2, 2.25], [2, 2.25, 2.5], {}, [1, 2]),  # a long one is a trial by itself
+        (0.25, [0, 0.25, 0.5], [0.25, 0.5, 0.75], {}, [1, 1, 1]),  # as long as asked for
+        (1.0, [0, 0.25, 0.75], [0.25, 0.5, 1.0], {}, [2, 1]),  # a pause as long as what went before
+        (1.0, [0, 0.25, 0.5], [0.25, 0.5, 0.75], {"stimulus_block": [1.0, 2.0, 1.0]}, [1, 1, 1]),
+        (0.5, np.arange(4) / 4, np.arange(1, 5) / 4, {"frame": [0.0, 10.0, 20.0, 30.0]}, [2, 2]),  # in order: no film
+        (0.3, np.arange(60) / 10, np.arange(1, 61) / 10, {}, [3] * 20),  # sums of tenths are not exact
+    ],
+)
+def test_what_goes_together(below: float, start: list, stop: list, columns: dict, counts: list[int]) -> None:
+    table = pd.DataFrame({"start_time": start, "stop_time": stop, "stimulus_name": "x"} | columns)
+    assert merge_short(table, below)["presentations"].tolist() == counts
+
+
+def test_a_film_goes_on_where_a_frame_was_dropped_or_shown_twice() -> None:
+    film = _film(2, 30, 0.0)
+    film.loc[10, "frame"], film.loc[45, "frame"] = 9.0, 16.0
+    assert merge_short(film, 0.1)["presentations"].tolist() == [30, 30]
+
+
 def test_no_presentation() -> None:
     assert len(merge_short(_film(1, 1, 0.0).iloc[:0], 0.1)) == 0
 

@@ -32,7 +32,7 @@ def test_spikes_come_back_in_order_of_time(recording, shuffled):
 
 
 def test_every_kept_unit_keeps_its_own_spikes(shuffled):
-    intervals = pd.DataFrame({"unit": [0, 2, 3, 5], "start": [0.0, 1.0, 0.5, 2.0], "stop": 4.8})
+    intervals = pd.DataFrame({"unit": [0, 1, 2, 3, 5], "start": [0.0, 0.2, 1.0, 0.5, 2.0], "stop": 4.8})
     shuffled.unit_intervals = intervals
     result = select(shuffled, UnitSelection(regions=("VISp", "CA1")), WHERE)
     assert set(result.units["region"]) == {"VISp", "CA1"}
@@ -43,6 +43,8 @@ def test_every_kept_unit_keeps_its_own_spikes(shuffled):
         expected = intervals.loc[intervals["unit"] == before, "start"]
         found = result.unit_intervals.loc[result.unit_intervals["unit"] == row, "start"]
         assert list(found) == list(expected)
+    assert len(result.unit_intervals) == 4
+    assert list(result.units.index) == [0, 1, 2, 3]
     counts = result.provenance.counts
     assert (counts["units_before"], counts["units_after"]) == (6, 4)
     assert counts["spikes_before"] == 200
@@ -71,6 +73,21 @@ def test_the_most_active_units_are_kept_in_the_order_of_the_file(shuffled):
     result = select(shuffled, UnitSelection(max_units=3), WHERE)
     best = np.sort(np.argsort(-np.bincount(shuffled.spike_units), kind="stable")[:3])
     assert list(result.units["unit_id"]) == list(shuffled.units["unit_id"].iloc[best])
+
+
+def test_the_most_active_units_are_those_of_the_units_that_pass(shuffled):
+    best = np.argsort(-np.bincount(shuffled.spike_units), kind="stable")
+    shuffled.units["isi_violations"] = np.where(np.arange(6) == best[0], 1.0, 0.0)
+    result = select(shuffled, UnitSelection(max_units=2, query={"isi_violations": "<0.5"}), WHERE)
+    assert list(result.units["unit_id"]) == list(shuffled.units["unit_id"].iloc[np.sort(best[1:3])])
+    third = select(shuffled, UnitSelection(max_units=1), WHERE, keep=~np.isin(np.arange(6), best[:2]))
+    assert list(third.units["unit_id"]) == [shuffled.units["unit_id"].iloc[best[2]]]
+
+
+def test_spikes_at_one_time_keep_their_order(shuffled):
+    times, units = np.repeat([2.0, 1.0], 50), np.arange(100) % 6
+    result = select(replace(shuffled, spike_times=times, spike_units=units), UnitSelection(), WHERE)
+    assert list(result.spike_units) == [*units[50:], *units[:50]]
 
 
 def test_a_selection_that_leaves_nothing_says_what_there_is(shuffled):

@@ -237,6 +237,7 @@ def test_an_index_that_pandas_keeps_apart_is_a_column(tmp_path):
     (tmp_path / "signals").mkdir()
     speed = pd.Series([1.0, 2.0], index=pd.Index([0.5, 0.75], name="time"), name="speed")
     speed.to_frame().to_parquet(tmp_path / "signals/running.parquet")
+    (tmp_path / "signals/._running.parquet").write_bytes(b"what macOS leaves on other disks")
     running = read_source("tables", "s", tmp_path).signals["running"]
     assert running.to_dict("list") == {"time": [0.5, 0.75], "speed": [1.0, 2.0]}
 
@@ -371,3 +372,34 @@ def test_cells_of_a_new_matlab_file_are_no_conditions(tmp_path):
     assert read_source("tables", "s", tmp_path).trials["condition"].tolist() == ["all", "all"]
     with refuses("trials.mat", "no column 'condition'"):
         read_source("tables", "s", tmp_path, {"condition": "condition"})
+
+
+def test_what_a_new_matlab_file_stores_as_numbers(tmp_path):
+    """Version 7.3: characters are their codes, an empty array is its shape, an object is the number of its store."""
+    write_spikes(tmp_path / "spikes.csv")
+    sides = np.array([[ord(letter) for letter in side] for side in ("left ", "right")], dtype=np.uint16)
+    with h5py.File(tmp_path / "trials.mat", "w") as file:
+        file["start"], file["stop"], file["condition"] = [[0.0, 1.0]], [[0.5, 1.5]], sides.T
+        file["condition"].attrs["MATLAB_class"] = np.bytes_("char")
+        file["note"] = np.zeros((1, 6), np.uint32)
+        file["note"].attrs["MATLAB_object_decode"] = np.int32(3)
+    trials = read_source("tables", "s", tmp_path).trials
+    assert trials["condition"].tolist() == ["left", "right"]
+    assert list(trials) == ["start", "stop", "condition"]
+    with h5py.File(tmp_path / "none.mat", "w") as file:
+        for name in ("time", "unit"):
+            file[name] = np.zeros(2, np.uint64)
+            file[name].attrs["MATLAB_empty"] = np.uint8(1)
+    with refuses("none.mat", "an empty recording"):
+        read_source("tables", "s", tmp_path / "none.mat")
+
+
+def test_spaces_after_commas_are_no_part_of_names_and_ids(tmp_path):
+    (tmp_path / "day.csv").write_text("time, unit\n0.5, a\n0.75, b\n")
+    assert list(read_source("tables", "s", tmp_path / "day.csv").units["unit_id"]) == ["a", "b"]
+
+
+def test_another_format_of_numbers_is_named(tmp_path):
+    (tmp_path / "day.csv").write_text("time;unit\n0,5;7\n")
+    with refuses("day.csv", "header", "',' between them", ". before the decimals"):
+        read_source("tables", "s", tmp_path / "day.csv")

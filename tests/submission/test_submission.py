@@ -71,6 +71,14 @@ def test_several_datasets_share_a_file(fit: Fit, tmp_path: Path) -> None:
         assert set(file) == {"a", "b"} and "train_rates_heldin" not in file["a"]
 
 
+def test_a_file_of_another_kind_is_kept(fit: Fit, tmp_path: Path) -> None:
+    out = tmp_path / "notes.txt"
+    out.write_text("mine")
+    with pytest.raises(InputError, match=r"notes\.txt: file"):
+        nlb.write(fit.fit, [fit.trains], fit.split_path, out)
+    assert out.read_text() == "mine"
+
+
 def test_missing_predictions_are_named(fit: Fit, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="every train window"):
         nlb.write(fit.fit, [fit.trains], fit.split_path, tmp_path / "s.h5", train_dir=fit.fit)

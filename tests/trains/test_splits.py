@@ -8,7 +8,7 @@ import pytest
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.trains.leakage import _first_overlap, check_leakage
-from pipeline_lib.trains.splits import PARTS, Split, SplitSettings, _deal, make_split
+from pipeline_lib.trains.splits import PARTS, Split, SplitSettings, _deal, _heldout_units, make_split
 from pipeline_lib.trains.store import Trains
 from pipeline_lib.trains.windows import WindowSettings
 
@@ -55,6 +55,8 @@ def test_a_smaller_share_trains_on_some_of_the_windows_of_a_larger_one_and_is_sc
 
     whole, half, tenth = (starts(share, "train") for share in (1.0, 0.5, 0.1))
     assert tenth < half < whole and (len(whole), len(half), len(tenth)) == (70, 35, 7)
+    assert tenth != set(sorted(whole)[:7])  # drawn, not the first ones
+    assert len(starts(29 / 70, "train")) == 29  # 29 / 70 * 70 is a little more than 29
     for part in ("validation", "test"):
         assert starts(1.0, part) == starts(0.1, part)
     assert len(starts(1e-6, "train")) == 1 and starts(0.1, "train", seed=1) != tenth
@@ -74,6 +76,9 @@ def test_a_condition_of_three_trials_has_one_in_each_part():
 def test_tiny_conditions_are_pooled():
     """Forty conditions of two trials: none could be split by itself."""
     conditions = [f"c{number % 40}" for number in range(80)]
+    settings = [SplitSettings(seed=seed) for seed in range(3)]
+    several = [make_split([_session(_trials(conditions))], TRIALS, each, "c").part("made", "test") for each in settings]
+    assert len({frozenset(test["condition"]) for test in several}) == 3, "which are tested hangs on the seed"
     split = make_split([_session(_trials(conditions))], TRIALS, SplitSettings(), "c")
     assert split.samples["split"].value_counts().to_dict() == {"train": 56, "test": 16, "validation": 8}
 
@@ -137,17 +142,33 @@ def test_held_out_units_are_spread_over_populations(trains):
         cortex = (trains.units["population"].to_numpy()[rows] == "cortex").sum()
         assert abs(cortex - number * 8 / 20) < 1
     assert make_split([trains], TRIALS, SplitSettings(), "c").heldout["s1"].tolist() == []
+    assert len(make_split([trains], TRIALS, SplitSettings(heldout_units=0.02), "c").heldout["s1"]) == 1  # not none
     with pytest.raises(InputError, match="20 units"):
         make_split([trains], TRIALS, SplitSettings(heldout_units=20), "c")
 
 
-def test_every_unit_is_held_out_under_some_seed(trains):
-    seen = {
-        row
-        for seed in range(60)
-        for row in make_split([trains], TRIALS, SplitSettings(heldout_units=3, seed=seed), "c").heldout["s1"].tolist()
-    }
-    assert seen == set(range(20))
+def test_held_out_units_are_drawn(trains):
+    """Every unit, neighbours together, too, and no population more often than it has units: 8 of 20 are cortex."""
+    drawn = np.stack([_heldout_units(trains, SplitSettings(heldout_units=3, seed=seed)) for seed in range(100)])
+    assert set(drawn.ravel()) == set(range(20))
+    assert (np.diff(drawn, axis=1) == 1).any()
+    cortex = trains.units["population"].to_numpy()[drawn] == "cortex"
+    assert abs(cortex.mean() - 8 / 20) < 0.08
+    everyone = replace(trains, tables={"units": trains.units.assign(out=True), "trials": trains.trials})
+    with pytest.raises(InputError, match="out: found True for every unit"):
+        make_split([everyone], TRIALS, SplitSettings(heldout_units="out"), "c")
+
+
+def test_blocks_are_drawn_from_what_was_recorded():
+    """Twenty blocks of ten windows and a pause of 950 s: no window is lost, and the pause takes no part's share."""
+    session = _session(_trials([]), duration=1050.0)
+    session.observed = np.array([[0, 50], [1000, 1050]]) * 100_000
+    windows, drawn = replace(CONTINUOUS, history=0.0), set()
+    for seed in range(4):
+        samples = make_split([session], windows, SplitSettings(block=5.0, seed=seed), "c").samples
+        assert samples["split"].value_counts().to_dict() == {"train": 140, "test": 40, "validation": 20}
+        drawn.add(tuple(samples["split"]))
+    assert len(drawn) == 4
 
 
 @pytest.mark.parametrize("gap", [None, 0.2, 1.5])
@@ -211,6 +232,22 @@ def test_the_users_own_times(trains, tmp_path):
     assert split.part("s1", "test")["start_tick"].min() >= 6_000_000
 
 
+def test_the_sources_own_column():
+    """Trials of another name are in no part, and neither are windows of no trial."""
+    session = _session(_trials(["a"] * 4).assign(split=["test", "validation", "unused", "train"]))
+    samples = make_split([session], TRIALS, SplitSettings(scheme="column"), "c").samples
+    assert dict(zip(samples["trial"], samples["split"], strict=True)) == {0: "test", 1: "validation", 3: "train"}
+    with pytest.raises(InputError, match="no window in the split part train"):
+        make_split([session], replace(CONTINUOUS, history=0.0), SplitSettings(scheme="column"), "c")
+
+
+def test_a_file_names_all_parts_whatever_the_fractions(trains, tmp_path):
+    pd.DataFrame({"trial": [0, 1], "split": ["train", "test"]}).to_csv(tmp_path / "mine.csv", index=False)
+    settings = SplitSettings(scheme="file", file=str(tmp_path / "mine.csv"), fractions=(0.8, 0.0, 0.2))
+    with pytest.raises(InputError, match="no trial in the split part validation"):
+        make_split([trains], TRIALS, settings, "c")
+
+
 def test_a_session_whose_name_is_a_number(tmp_path):
     session = _session(_trials(["a"] * 3))
     session.session = "715093703"
@@ -234,6 +271,10 @@ def test_a_session_whose_name_is_a_number(tmp_path):
         ({"trial": [1, 2, 62], "split": list(PARTS)}, "trial: found 62; accepted: rows of the trials .* 0 to 61"),
         ({"trial": [0, 1.5, 2], "split": list(PARTS)}, "trial: found 1.5"),
         ({"start": [0.0, 50.0, 60.0], "stop": [40.0, 41.0, 70.0], "split": list(PARTS)}, "stop, row 1: found 41.0"),
+        (
+            {"start": [0.0, 40.0, 39.0], "stop": [40.0, 50.0, 42.0], "split": list(PARTS)},
+            "a window of train that is of test, too",
+        ),
         ({"start": [0.0, 40.0, None], "stop": [40.0, 50.0, 60.0], "split": list(PARTS)}, "start, row 2: found nan"),
         ({"start": [0.0, 40.0, 50.0], "stop": [40.0, "x", 60.0], "split": list(PARTS)}, "stop, row 1: found x"),
     ],

@@ -1,5 +1,6 @@
 """The store: what goes in comes out, the same bytes every time, whole or not at all, and damage has a name."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -102,6 +103,15 @@ def test_reading_between_two_ticks(tmp_path):
         np.testing.assert_array_equal(got_unit, unit[inside])
 
 
+def test_the_last_part_of_a_second(tmp_path):
+    """The index ends with the number of events although the session does not end with a second."""
+    write_store(tmp_path, "s", [np.array([0.5, 2.1, 2.4])], 2.5, bin_sizes=(100.0,))
+    root = zarr.open_group(str(tmp_path / "trains.zarr"), mode="r")
+    assert root["events/index"][:].tolist() == [0, 1, 1, 3]
+    assert events_between(root["events"], 200_000, 250_000)[0].tolist() == [210_000, 240_000]
+    assert root["counts/100ms"][:].sum() == 3
+
+
 def test_same_bytes_in_any_order_and_by_any_route(recording, tmp_path):
     """Any order of the spikes, in memory or from the recording's file in pieces."""
     random = np.random.default_rng(0)
@@ -164,9 +174,10 @@ def test_a_tick_shared_by_two_pieces_of_the_stream(tmp_path):
 def test_spikes_that_break_the_contract(times, units, field, tmp_path):
     frame = pd.DataFrame({"time": times, "unit": np.array(units, np.int32)})
     frame.to_parquet(tmp_path / "spikes.parquet")
-    with pytest.raises(InputError) as error:
-        list(keys_of_parquet(tmp_path / "spikes.parquet", 2, 1.0, 1000))
-    assert field in error.value.field
+    for rows in (1000, 1):  # in one batch, and on both sides of its end
+        with pytest.raises(InputError) as error:
+            list(keys_of_parquet(tmp_path / "spikes.parquet", 2, 1.0, rows))
+        assert field in error.value.field
 
 
 @pytest.mark.parametrize("bad", [np.nan, -0.1, 10.1, np.inf])
@@ -281,6 +292,19 @@ def test_plain_zarr_sees_a_flipped_bit_too(converted):
     _damage(file, file.read_bytes(), "truncated")
     with pytest.raises(Exception):  # noqa: B017  whatever zarr raises, but not zeros
         zarr.open_group(str(converted / "trains.zarr"), mode="r")["events/unit"][:]
+
+
+@pytest.mark.parametrize("name", ["session", "spikes", "units", "duration_ticks", "content_hash", "files"])
+def test_a_manifest_that_is_not_the_one_that_was_written(converted, name):
+    manifest = converted / "manifest.json"
+    content = json.loads(manifest.read_text())
+    for damaged in ({key: content[key] for key in content if key != name}, content | {name: None}):
+        manifest.write_text(json.dumps(damaged))
+        with pytest.raises(InputError, match=rf"manifest\.json: {name}"):
+            Trains.open(converted)
+    manifest.write_text("[]")
+    with pytest.raises(InputError, match=r"manifest\.json"):
+        Trains.open(converted)
 
 
 def test_a_store_of_another_version(converted):
