@@ -107,5 +107,6 @@ status: setup  ## the running fits: step, loss, time left
 doctor: setup  ## is this machine fit for a run? what to do about what is not
 	@$(BIN)/python -m pipeline_lib doctor --config $(CONFIG)
 
+# What Snakemake knows of results in other folders stays: without it no change of settings would make them anew.
 clean:  ## remove what was made (not the downloads)
-	rm -rf results/* .snakemake data/simulated
+	rm -rf results/* data/simulated

@@ -1,12 +1,33 @@
 """Arguments that several verbs of the command line take."""
 
 import argparse
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
+
+from pipeline_lib.files import write_json
+
+LONGEST = 100_000
+"""Bytes of one argument: Linux refuses a command with one of 131,072."""
+
+
+def as_argument(content: dict[str, Any]) -> str:
+    """What `read_mapping` reads as `content`: JSON, or, where that is too long, a file that holds it."""
+    text = json.dumps(content)
+    if len(text) <= LONGEST:
+        return text
+    file = Path(".snakemake") / f"trainyard_config_{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
+    if not file.is_file():
+        write_json(file, content)
+    return f"@{file}"
 
 
 def read_mapping(text: str) -> dict[str, Any]:
     """A mapping given on the command line: JSON or YAML, inline or as @FILE.
+
+    JSON, which the rules write, is not read as YAML: YAML takes 1e-05 for text, and a sign beyond the first 65,536 of
+    Unicode for two.
 
     Raises
     ------
@@ -14,10 +35,17 @@ def read_mapping(text: str) -> dict[str, Any]:
     """
     import yaml
 
+    from pipeline_lib.yaml_text import parse_yaml
+
     try:
-        content = yaml.safe_load(Path(text[1:]).read_text() if text.startswith("@") else text) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        text = Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text
+        try:
+            content = json.loads(text)
+        except ValueError:
+            content = parse_yaml(text)
+    except (OSError, yaml.YAMLError, RecursionError, ValueError) as error:
+        raise argparse.ArgumentTypeError(" ".join(str(error).split())) from None
+    content = content or {}
     if not isinstance(content, dict):
         raise argparse.ArgumentTypeError(f"{text!r} is not a mapping")
     return content

@@ -19,8 +19,10 @@ def overview(plan: Plan) -> str:
             [session.session, session.source, *(DONE if Path(path).exists() else MISSING for path in stages)]
         )
     unfinished: dict[tuple[str, str], set[str]] = {}
+    seeds = set(map(str, plan.config.seeds))
     for fit in statuses(plan.config.results):
-        unfinished.setdefault((fit.cohort, fit.model), set()).add(fit.state)
+        if seeds & set(fit.seed.split(", ")):  # several where they are trained as one
+            unfinished.setdefault((fit.cohort, fit.model), set()).add(fit.state)
     models = list(dict.fromkeys(model for _, model, _ in plan.fits))
     cohorts = [["cohort", "sessions", *models]]
     for name, cohort in plan.cohorts.items():

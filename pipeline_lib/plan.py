@@ -4,7 +4,7 @@ The Snakefile and the command line work from the plan alone. Nothing heavy is im
 """
 
 import csv
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,6 +122,7 @@ def resolve(content: Any, where: str = "config") -> Plan:
     in_range = all(0 <= seed <= LARGEST_SEED for seed in config.seeds)
     if not config.seeds or len(set(config.seeds)) < len(config.seeds) or not in_range:
         raise InputError(where, "seeds", config.seeds, f"at least one seed, from 0 to {LARGEST_SEED}, each once")
+    _each_once(config.evaluation.few_shot, where, "evaluation.few_shot")
     for name, folder in (("results", config.results), ("data", config.data)):
         if Path(folder).exists() and not Path(folder).is_dir():
             raise InputError(where, name, f"the file {folder}", "a folder")
@@ -154,8 +155,7 @@ def _cohort(
         if session not in sessions:
             found = repr(session) if entry.sessions else f"none, and no session is called {session!r}"
             raise InputError(where, "sessions", found, suggest(session, sessions))
-        if members.count(session) > 1:
-            raise InputError(where, "sessions", f"{session!r} twice", "every session once")
+    _each_once(members, where, "sessions")
     for key, names in (("models", entry.models or []), ("model_settings", entry.model_settings)):
         for model in names:
             if model not in models:
@@ -169,6 +169,12 @@ def _cohort(
     _check_milliseconds(windows.bin_size, f"{where}: windows", "bin_size")
     splits = _override(SplitSettings, config.splits, entry.splits, f"{where}: splits")
     return Cohort(name, members, windows, splits, chosen)
+
+
+def _each_once(listed: Sequence[Any], where: str, field: str) -> None:
+    for each in listed:
+        if listed.count(each) > 1:
+            raise InputError(where, field, f"{each!r} twice", "each once")
 
 
 def _check_milliseconds(bin_size: float, where: str, field: str) -> None:
@@ -263,9 +269,12 @@ def _locate(
         if source not in (readers := READERS.get(remote.scheme, (source,))):
             raise InputError(place, "source", repr(source), f"{' or '.join(readers)} for {remote.scheme}: locations")
         return str(remote.location(config.data)), None, remote
-    path = Path(config.data, Path(location).expanduser())
+    accepted = f"a path, relative to the config's `data`, or {REMOTE_LOCATIONS}"
+    try:
+        path = Path(config.data, Path(location).expanduser())
+    except RuntimeError:
+        raise InputError(place, "location", f"no home folder {Path(location).parts[0]}", accepted) from None
     if not location or not path.exists():
-        accepted = f"a path, relative to the config's `data`, or {REMOTE_LOCATIONS}"
         raise InputError(place, "location", f"no file or folder {path}" if location else "nothing", accepted)
     return str(path), None, None
 
@@ -318,6 +327,7 @@ def _read_searches(config: Config, cohorts: dict[str, Cohort], where: str) -> "d
         for cohort in chosen:
             if cohort not in cohorts:
                 raise InputError(where, f"searches.{name}", repr(cohort), suggest(cohort, cohorts))
+        _each_once(chosen, where, f"searches.{name}")
         searches[name] = SearchSettings.read(path)
     return searches
 

@@ -7,7 +7,7 @@ was found right is remembered by size and time of its files: a second run pays n
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from pipeline_lib.paths import Paths
 from pipeline_lib.plan import Cohort, Plan, Session
 from pipeline_lib.sources import session_files
 
-REMEMBERED = Path(".snakemake") / "trainyard_checked.json"
 ABILITIES = ("uses_gpu", "random")
 """Attributes of models that planning asks for; remembered, because importing the models costs seconds."""
 LARGE = 1_000_000_000
@@ -41,7 +40,8 @@ def preflight(plan: Plan, where: str) -> dict[str, set[str]]:
     for figure in plan.config.figures or []:
         if figure not in FIGURES:
             raise InputError(where, "figures", repr(figure), suggest(figure, FIGURES))
-    before = _remembered()
+    memory = _memory(where)
+    before = _remembered(memory)
     checked = _check_models(plan, before, where)
     _check_initial(plan, where)
     able = {
@@ -49,7 +49,8 @@ def preflight(plan: Plan, where: str) -> dict[str, set[str]]:
     }
     checked |= {key for cohort in plan.cohorts.values() if (key := _check_cohort(plan, cohort, before, where))}
     if not checked <= before:
-        write_json(REMEMBERED, sorted(checked))
+        with suppress(OSError):  # where nothing may be written: it is only looked at once more
+            write_json(memory, sorted(checked))
     return able
 
 
@@ -59,23 +60,24 @@ def _check_models(plan: Plan, before: set[str], where: str) -> set[str]:
     from pipeline_lib.training.code_id import code_id
 
     models = {
-        _text([name, model.implementation, model.settings, model.ensemble]): (name, model)
+        _text([name, model.implementation, model.settings, model.ensemble]): (cohort.cohort, name, model)
         for cohort in plan.cohorts.values()
         for name, model in cohort.models.items()
     }
     sources = {}
-    for name, model in models.values():
-        with _blamed(plan, name, where):
+    for cohort, name, model in models.values():
+        with _blamed(plan, cohort, name, where):
             sources[model.implementation] = model_source(model.implementation)
     sources |= {each.model: model_source(each.model) for each in plan.searches.values()}
-    key = _key("models", sorted(models), code_id(sources[name] for name in sorted(sources)))
+    # By name, too: the code of one model may hold that of another.
+    key = _key("models", sorted(models), sorted(sources), code_id(sources[name] for name in sorted(sources)))
     if key in before:
         return {key} | {each for each in before if each.split(": ")[0] in ABILITIES}
     from pipeline_lib.models.registry import check_config, load_model
     from pipeline_lib.training.fit_ensemble import check_ensemble
 
-    for name, model in models.values():
-        with _blamed(plan, name, where):
+    for cohort, name, model in models.values():
+        with _blamed(plan, cohort, name, where):
             check_config(model.implementation, model.settings)
         if model.ensemble:
             check_ensemble(model.implementation, f"{where}: models.{name}")
@@ -84,8 +86,8 @@ def _check_models(plan: Plan, before: set[str], where: str) -> set[str]:
 
 
 @contextmanager
-def _blamed(plan: Plan, name: str, where: str) -> Iterator[None]:
-    """A mistake in the settings of a model is told with the place that says them: a cohort, the models, or its file.
+def _blamed(plan: Plan, cohort: str, name: str, where: str) -> Iterator[None]:
+    """A mistake in a cohort's settings of a model is told with the place that says them: it, the models, or their file.
 
     One in the Python file of a model is told as it is, with that file.
     """
@@ -98,9 +100,8 @@ def _blamed(plan: Plan, name: str, where: str) -> Iterator[None]:
         place = f"{plan.config.model_directory}/{name}.yaml"
         if isinstance(models, dict) and key in models[name]:
             place = f"{where}: models.{name}"
-        for cohort, entry in plan.config.cohorts.items():
-            if key in entry.model_settings.get(name, {}):
-                place = f"{where}: cohorts.{cohort}.model_settings.{name}"
+        if cohort in plan.config.cohorts and key in plan.config.cohorts[cohort].model_settings.get(name, {}):
+            place = f"{where}: cohorts.{cohort}.model_settings.{name}"
         raise InputError(place, error.field, error.found, error.accepted) from None
 
 
@@ -113,7 +114,7 @@ def _check_initial(plan: Plan, where: str) -> None:
     made = {Path(paths.fit(*fit)).with_name("model.safetensors"): fit for fit in plan.fits}
     before = {fit: made[Path(weights)] for fit, weights in initial.items() if weights and Path(weights) in made}
     for fit, weights in initial.items():
-        with _blamed(plan, fit[1], where):
+        with _blamed(plan, *fit[:2], where):
             if weights and fit not in before and not Path(weights).is_file():
                 raise InputError("", "initial", f"no file {weights}", "weights that are there, or of a fit to be made")
             line = [fit]
@@ -170,6 +171,8 @@ def _describe_split(cohort: Cohort, where: str) -> tuple[str, int, int]:
 
 
 def _describe(file: Path) -> tuple[str, int, int]:
+    if "{" in str(file) or "}" in str(file):
+        raise InputError(file, "path", "a brace", "a path without braces: Snakemake takes them for a wildcard")
     status = file.stat()
     return str(file), status.st_size, status.st_mtime_ns
 
@@ -183,8 +186,13 @@ def _text(content: Any) -> str:
     return json.dumps(content, sort_keys=True, default=str)
 
 
-def _remembered() -> set[str]:
+def _memory(where: str) -> Path:
+    """A file for each configuration: of two that run in turn, or at a time, each would else forget the other's."""
+    return Path(".snakemake") / f"trainyard_checked_{_key(str(Path(where).absolute()))[:12]}.json"
+
+
+def _remembered(memory: Path) -> set[str]:
     try:
-        return set(json.loads(REMEMBERED.read_text()))
+        return set(json.loads(memory.read_text()))
     except (OSError, ValueError):
         return set()

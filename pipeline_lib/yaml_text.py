@@ -1,4 +1,4 @@
-"""YAML as a person writes it: plain data, each key once, and one clear line where it cannot be read."""
+"""YAML as a person writes it: plain data, each key text and once, and one clear line where it cannot be read."""
 
 from pathlib import Path
 from typing import Any
@@ -7,22 +7,26 @@ import yaml
 
 from pipeline_lib.errors import InputError
 
+MERGE, TEXT = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:str"
 
-class _EachKeyOnce(yaml.SafeLoader):
-    """YAML lets a key stand twice, and the first is lost without a word."""
+
+class _PlainKeys(yaml.SafeLoader):
+    """YAML lets a key stand twice, and the first is lost without a word; and of `no` and `1` it makes no text."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen: set[str] = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+            if key.tag not in (MERGE, TEXT):
+                raise yaml.MarkedYAMLError(problem="a key that is no text without quotes", problem_mark=key.start_mark)
+            if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} a second time", problem_mark=key.start_mark)
-            seen.add(str(key.value))
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
 def parse_yaml(text: str) -> Any:
     """What a text says. Raises yaml.YAMLError, RecursionError or ValueError."""
-    loader = _EachKeyOnce(text)
+    loader = _PlainKeys(text)
     try:
         return loader.get_single_data()
     finally:
@@ -32,7 +36,7 @@ def parse_yaml(text: str) -> Any:
 def read_yaml(path: Path | str) -> Any:
     """What a file says; InputError where there is none, or it cannot be read."""
     try:
-        return parse_yaml(Path(path).read_text())
+        return parse_yaml(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(path, "file", "no such file", "a configuration file, such as config/config.yaml") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:

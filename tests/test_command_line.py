@@ -1,5 +1,6 @@
 """The command line: complete help, one line for wrong input, exit codes that a scheduler understands."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import pandas as pd
 import pytest
 
 from pipeline_lib.__main__ import main
+from pipeline_lib.arguments import as_argument, folder, read_mapping
+from pipeline_lib.errors import Failure
 
 VERBS = [
     "simulate", "record", "convert", "split", "fit", "copy", "predict", "search", "evaluate", "collect",
@@ -49,6 +52,32 @@ def test_the_python_of_another_environment_is_one_line(
     assert complaint.count("\n") == 1 and "no module psutil" in complaint and "activate" in complaint
 
 
+def test_a_module_that_this_package_lacks_is_no_matter_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).resolve().parents[1])
+    monkeypatch.setitem(sys.modules, "pipeline_lib.doctor", None)
+    with pytest.raises(ModuleNotFoundError):
+        main(["doctor"])
+
+
+def test_a_failure_says_how_it_ended(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    class Stopped(Failure):
+        exit_code = 143
+
+    def stop(*_: object, **__: object) -> None:
+        raise Stopped("checkpointed at step 3")
+
+    monkeypatch.setattr("pipeline_lib.training.status.watch", stop)
+    assert main(["status"]) == 143
+    assert capsys.readouterr().err == "error: checkpointed at step 3\n"
+
+
+def test_a_folder_may_be_given_by_the_file_that_completes_it() -> None:
+    parser = argparse.ArgumentParser()
+    folder(parser, "--out", "folders", nargs="+")
+    given = parser.parse_args(["--out", "trains/a/manifest.json", "trains/b"]).out
+    assert given == [Path("trains/a"), Path("trains/b")]
+
+
 def test_no_scores_are_a_mistake_unless_what_is_available_was_asked_for(tmp_path: Path) -> None:
     out = tmp_path / "all.parquet"
     assert main(["collect", "--out", str(out)]) == 2 and not out.exists()
@@ -74,6 +103,24 @@ def test_a_mapping_may_be_json_yaml_or_a_file(tmp_path: Path) -> None:
         assert main(arguments) == 0
         made.append((out / "simulation.json").read_bytes())
     assert made[0] == made[1] == made[2]
+
+
+def test_what_a_rule_writes_is_what_a_verb_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON read as YAML makes text of 1e-05 and two halves of a sign; and an argument has a longest length."""
+    monkeypatch.chdir(tmp_path)
+    settings = {"strength": 1e-05, "data": "mäuse/𝒳", "none": None, "lag": [1, 0.5]}
+    cohorts = {f"cohort{k}": {"windows": settings} for k in range(2000)}
+    for content in (settings, cohorts):
+        assert read_mapping(as_argument(content)) == content
+    assert max(len(as_argument(content)) for content in (settings, cohorts)) < 131_072
+    assert as_argument(cohorts) != as_argument(cohorts | {"one": 1}), "what a run was told does not change under it"
+
+
+@pytest.mark.parametrize("text", ["[1]", "{a: 1, a: 2}", "{no: 1}", "{a: ", "@nowhere.yaml", "a: " + "[" * 5000])
+def test_no_mapping_is_one_line(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError) as caught:
+        read_mapping(text)
+    assert "\n" not in str(caught.value)
 
 
 def test_import_of_the_package_costs_less_than_a_third_of_a_second() -> None:

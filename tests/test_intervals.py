@@ -1,5 +1,5 @@
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline_lib.intervals import complement, merged, overlap_any
@@ -28,10 +28,13 @@ def test_intervals_that_touch_overlap_or_nest_become_one_and_stay_whole_ticks():
 
 
 @given(SPANS)
+@example([(22, 25)])
+@example([(-5, -1)])
 def test_complement_covers_exactly_the_rest(spans):
     intervals = np.array(spans, dtype=float).reshape(-1, 2)
     result = complement(intervals, 0.0, 20.0)
     assert (np.diff(result.ravel()) > 0).all()
+    assert ((result >= 0) & (result <= 20)).all()
     np.testing.assert_array_equal(covered(result), ~covered(intervals))
 
 

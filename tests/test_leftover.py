@@ -53,7 +53,9 @@ def test_a_model_that_failed_does_not_take_the_scores_of_the_others(results: Pat
     assert leftover(results, tmp_path / "c") == {("mean_rate", 0), ("mean_rate", 1), ("psth", 0)}
 
 
-def test_scores_of_fits_that_have_failed_since_are_not_taken(results: Path, tmp_path: Path) -> None:
+def test_scores_of_fits_that_have_failed_since_are_not_taken(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     """The last run had them all; this one made a fit anew and failed, or made it and could not score it."""
     scores, log = results / "scores/small/metrics.parquet", results / "logs/fit/small/psth/seed1.log"
     for file in (scores, log):
@@ -66,13 +68,20 @@ def test_scores_of_fits_that_have_failed_since_are_not_taken(results: Path, tmp_
 
     assert taken("a") and leftover(results, tmp_path / "whole") == set()
     made = results / "fits/small/psth/seed1/manifest.json"
+    os.utime(made, ns=(0, scores.stat().st_mtime_ns))
+    assert taken("as old"), "file systems count in whole seconds, too"
+    split = (results / "splits/small.parquet").rename(tmp_path / "split")
+    assert not taken("without a split")
+    split.rename(results / "splits/small.parquet")
     os.utime(made, ns=(0, scores.stat().st_mtime_ns + 1))
     assert not taken("b")
     made.unlink()
     assert not taken("c")
     assert leftover(results, tmp_path / "d") == {("mean_rate", 0), ("mean_rate", 1), ("psth", 0)}
     (results / "splits/small.parquet").unlink()
+    capsys.readouterr()
     assert leftover(results, tmp_path / "e") == set(), "of another split"
+    assert capsys.readouterr().err == "", "nor was it tried"
 
 
 def test_predictions_that_cannot_be_scored_are_said_and_the_rest_is(
@@ -99,3 +108,6 @@ def test_no_more_time_than_asked_for_and_what_was_scored_alone_is_taken(
     log.write_text("error")
     assert leftover(results, tmp_path / "a", patience=-1.0) == {("mean_rate", 1)}
     assert "3 finished fits are not scored yet: snakemake --cores all scores" in capsys.readouterr().err
+    made = results / "fits/small/mean_rate/seed1/manifest.json"
+    os.utime(made, ns=(0, alone.stat().st_mtime_ns + 1))
+    assert leftover(results, tmp_path / "b", patience=-1.0) == set(), "made again since"

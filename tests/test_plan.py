@@ -59,6 +59,66 @@ def test_a_cohort_changes_only_what_it_names(folder: Path) -> None:
     assert cohort.models["glm"].settings["strength"] == 0.5
 
 
+def test_settings_of_a_cohort_go_before_those_of_all_and_those_before_the_file(folder: Path) -> None:
+    (folder / "models").mkdir()
+    (folder / "models/mine.yaml").write_text("{implementation: glm, history: 1, folds: 2, strength: 3}")
+    (folder / "models/psth.yaml").write_text("")
+    plan = resolve(
+        {
+            "sessions": "sheet.tsv",
+            "data": "data",
+            "model_directory": "models",
+            "models": {"mine": {"history": 10, "folds": 20}, "psth": {}},
+            "splits": {"block": 7.0, "heldout_units": 3},
+            "sources": {"tables": {"sort": False, "min_rate": 0.5}},
+            "cohorts": {
+                "a": {"model_settings": {"mine": {"history": 100}}, "splits": {"heldout_units": 5}},
+                "none": {"sessions": ["b"], "models": []},
+                "one": {"sessions": ["b"], "models": ["psth"], "model_settings": {"mine": {"history": 100}}},
+            },
+        }
+    )
+    assert plan.cohorts["a"].models["mine"].settings == {"history": 100, "folds": 20, "strength": 3}
+    assert plan.cohorts["b"].models["mine"].settings == {"history": 10, "folds": 20, "strength": 3}
+    assert plan.cohorts["a"].models["mine"].implementation == "glm"
+    assert (plan.cohorts["a"].splits.block, plan.cohorts["a"].splits.heldout_units) == (7.0, 5)
+    assert plan.cohorts["none"].models == {} and list(plan.cohorts["one"].models) == ["psth"]
+    assert plan.scored == ["a", "b", "one"]
+    assert plan.sessions["a"].options == {"sort": False, "min_rate": 0.5}
+    assert plan.sessions["b"].options == {"sort": True, "min_rate": 0.5}, "the sheet goes before"
+
+
+def test_which_fits_are_copied_and_which_are_made_together(folder: Path) -> None:
+    """By what their implementations draw, whatever they are called; of one seed there is nothing to copy."""
+    (folder / "models").mkdir()
+    for name, implementation in {"ndt": "psth", "mine": "ndt", "ours": "ndt"}.items():
+        (folder / f"models/{name}.yaml").write_text(f"implementation: {implementation}")
+    models = {"ndt": {}, "mine": {"ensemble": True}, "ours": {}}
+    two, one = (resolve(_config(model_directory="models", models=models, seeds=seeds)) for seeds in ([1, 0], [1]))
+    assert (two.copied({"ndt"}), two.ensembles) == (["ndt"], ["mine"])
+    assert (one.copied({"ndt"}), one.ensembles) == ([], [])
+    assert "ensemble" not in two.cohorts["a"].models["mine"].settings
+
+
+def test_the_largest_seed_is_one(folder: Path) -> None:
+    assert resolve(_config(seeds=[2**32 - 1])).config.seeds == [2**32 - 1]
+
+
+def test_what_is_not_here_lies_in_the_data(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    (folder / "home").mkdir()
+    (folder / "home/c.npz").touch()
+    rows = ["# a comment", "", "s\ttables\tsimulated:sim", "r\tallen\tallen:757216464", " h \ttables\t~/c.npz"]
+    (folder / "sheet.tsv").write_text("\n".join(["session\tsource\tlocation", *rows]))
+    simulations = {"sim": {"simulator": "glm"}}
+    sessions = resolve(_config(data="cache", simulations=simulations, models=[])).sessions
+    assert sessions["s"].location == "cache/simulated/sim" and sessions["s"].simulation == "sim"
+    assert sessions["r"].location.startswith("cache/allen/") and sessions["r"].remote
+    assert sessions["h"].location == str(folder / "home/c.npz")
+    without = _config(data="cache", simulations=simulations, models=[], model_directory="nowhere")
+    assert resolve(without).fits == [], "no model, no folder of models"
+
+
 @pytest.mark.parametrize(
     ("content", "parts"),
     [
@@ -88,6 +148,7 @@ def test_a_cohort_changes_only_what_it_names(folder: Path) -> None:
         ({"models": {"glm": {"implementation": 3}}}, ["models.glm.implementation", "3"]),
         ({"model_directory": "none"}, ["model_directory", "no folder none"]),
         ({"windows": 3}, ["windows: found 3", "a mapping"]),
+        ({"seeds": "x", "windows": {"bin_sise": 5}}, ["seeds: found 'x'"]),
         ({"windows": {"bin_size": -1}}, ["windows.bin_size", "-1"]),
         ({"windows": {"bin_size": 0.01}}, ["windows: bin_size: found 0.01", "milliseconds", "of 0.01 s is 10"]),
         ({"cohorts": {"a": {"windows": {"bin_size": 0.1}}}}, ["cohorts.a: windows: bin_size: found 0.1"]),
@@ -95,6 +156,13 @@ def test_a_cohort_changes_only_what_it_names(folder: Path) -> None:
         ({"results": ""}, ["results: found ''"]),
         ({"results": "made {here}"}, ["results: found 'made {here}'", "braces"]),
         ({"results": "sheet.tsv"}, ["results: found the file sheet.tsv"]),
+        ({"data": "sheet.tsv"}, ["data: found the file sheet.tsv"]),
+        ({"results": "made}"}, ["results: found 'made}'", "braces"]),
+        ({"per_session": False}, ["cohorts: found none", "per_session"]),
+        ({"cohorts": {"a": {"model_settings": {"gml": {}}}}}, ["cohorts.a: model_settings: found 'gml'", "'glm'"]),
+        ({"models": ["../glm"]}, ["'../glm'", "letters"]),
+        ({"searches": {"../ndt": ["a"]}}, ["'../ndt'", "letters"]),
+        ({"simulations": {"../s": {"simulator": "glm"}}}, ["'../s'", "letters"]),
         ({"sources": {"table": {"sort": True}}}, ["sources: found 'table'", "'tables'"]),
         ({"cohorts": {"x": {}}}, ["cohorts.x", "no session is called 'x'"]),
         ({"simulations": {"s": {"simulator": "glm", "settings": {"units": "a\nb"}}}}, ["simulations.s.units", "a b"]),
@@ -102,6 +170,7 @@ def test_a_cohort_changes_only_what_it_names(folder: Path) -> None:
         ({"evaluation": {"decoding": {"w": {"signal": "w", "lag": float("inf")}}}}, ["decoding.w.lag", "inf"]),
         ({"evaluation": {"few_shot": [0]}}, ["evaluation.few_shot.0: found 0"]),
         ({"evaluation": {"decoding": {"wheel": {}}}}, ["evaluation.decoding.wheel: found nothing"]),
+        ({"evaluation": {"few_shot": [4, 9, 4]}}, ["evaluation.few_shot: found 4 twice"]),
     ],
 )
 def test_a_mistake_in_the_config_is_one_line(folder: Path, content: dict, parts: list[str]) -> None:
@@ -116,14 +185,18 @@ def test_a_mistake_in_the_config_is_one_line(folder: Path, content: dict, parts:
         ("session\tsource\tlocation\na\ttables\tc.npz\n", ["row 1", "c.npz"]),
         ("session\tsource\tlocation\na\ttable\ta.npz\n", ["row 1", "'tables'"]),
         ("session\tsource\tlocation\n../a\ttables\ta.npz\n", ["row 1", "letters"]),
+        ("session\tsource\tlocation\na b\ttables\ta.npz\n", ["row 1", "'a b'", "letters"]),
         ("session\tsource\tlocation\na\ttables\tsimulated:x\n", ["row 1 (a)", "there is none", "simulations"]),
         ("session\tsource\tlocation\na\ttables\tallen:757216464\n", ["row 1 (a)", "'tables'", "allen or nwb"]),
         ("session\tsource\tlocation\na\ttables\t\n", ["row 1 (a)", "location: found nothing"]),
+        ("session\tsource\tlocation\na\ttables\t~nobody_here/a.npz\n", ["row 1 (a)", "home folder ~nobody_here"]),
         ("session  source  location\na  tables  a.npz\n", ["columns", "tabs between"]),
         ("session\tsource\tlocation\na  tables  a.npz\n", ["row 1", "'a  tables  a.npz'", "a tab between"]),
         ("session\tsource\tlocation\tlocation\na\ttables\ta.npz\tb.npz\n", ["'location' twice"]),
         (f"session\tsource\tlocation\n{'a' * 200}\ttables\ta.npz\n", ["row 1", "up to 150"]),
         ("session\tsource\tlocation\toptions\na\ttables\ta.npz\tsort: true, sort: false\n", ["row 1", "once"]),
+        ("session\tsource\tlocation\toptions\na\ttables\ta.npz\tno: true, sort: false\n", ["row 1", "found 'no: true"]),
+        ("session\tsource\tlocation\toptions\na\ttables\ta.npz\nb\ttables\tb.npz\tsrot: 1\n", ["row 2 (b)"]),
         ("session\tsource\tplace\na\ttables\ta.npz\n", ["'place'"]),
         ("session\tsource\na\ttables\n", ["location"]),
         ("session\tsource\tlocation\n", ["no session"]),
@@ -155,6 +228,21 @@ def test_a_key_stands_once(folder: Path) -> None:
     (folder / "config.yaml").write_text("sessions: sheet.tsv\ncohorts:\n  a: {}\n  b: {}\n  a: {}\n")
     with pytest.raises(InputError, match=r"'a' a second time.*line 5"):
         load_config(folder / "config.yaml")
+
+
+@pytest.mark.parametrize("key", ["1", "no", "2024-01-02", "~", "[a]"])
+def test_a_key_is_text(folder: Path, key: str) -> None:
+    """Of these YAML makes a number, `false`, a date, nothing and a list: not what stands there."""
+    (folder / "models").mkdir()
+    (folder / "models/glm.yaml").write_text(f"history: {{a: 1, ? {key} : 2}}\n")
+    with pytest.raises(InputError, match=r"models/glm.yaml: YAML: found a key that is no text.*line 1, column 19"):
+        resolve(_config(model_directory="models", models=["glm"]))
+
+
+def test_keys_may_be_merged(folder: Path) -> None:
+    text = "sessions: sheet.tsv\nmodels: []\ncohorts:\n  a: &a {windows: {bin_size: 8}}\n  b: {<<: *a}\n"
+    (folder / "config.yaml").write_text(text)
+    assert load_config(folder / "config.yaml").cohorts["b"].windows.bin_size == 8
 
 
 def test_folders_are_spelt_in_one_way(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,6 +286,7 @@ def test_searches_belong_to_cohorts_and_are_read_before_any_job(folder: Path) ->
     assert plan.searched == [("offset", "a")] and plan.searches["offset"].rounds == 1
     assert resolve(_config(**searched)).searched == []
     assert "'a'" in _error(_config(searches={"offset": ["aa"]}, **searched))
+    assert "'a' twice" in _error(_config(searches={"offset": ["a", "a"]}, **searched))
     assert "did you mean 'offset'?" in _error(_config(searches={"ofset": ["a"]}, **searched))
     (folder / "searches/offset.yaml").write_text(text.replace("log_offset", "log_ofset"))
     assert "did you mean 'log_offset'?" in _error(_config(searches={"offset": ["a"]}, **searched))

@@ -1,14 +1,20 @@
 """What a run finds wrong before any job: the place named is the one to edit."""
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 
+from pipeline_lib import preflight as preflight_module
 from pipeline_lib.errors import InputError
-from pipeline_lib.plan import load_config
+from pipeline_lib.models import registry
+from pipeline_lib.plan import Cohort, load_config
 from pipeline_lib.preflight import preflight
+from pipeline_lib.training import code_id
 
 OWN = "results/fits/{}/ndt/seed0/model.safetensors"
 
@@ -29,11 +35,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _check(folder: Path, **more: object) -> None:
+def _check(folder: Path, name: str = "mine.yaml", **more: Any) -> dict[str, set[str]]:
     windows = {"mode": "continuous", "bin_size": 20}
     config = {"sessions": "sheet.tsv", "data": ".", "model_directory": "models", "models": ["glm"], "windows": windows}
-    (folder / "mine.yaml").write_text(yaml.safe_dump(config | more))
-    preflight(load_config("mine.yaml"), "mine.yaml")
+    (folder / name).write_text(yaml.safe_dump(config | more))
+    return preflight(load_config(name), name)
 
 
 def _complaint(folder: Path, **more: object) -> str:
@@ -47,10 +53,16 @@ def test_a_mistake_in_settings_is_told_where_they_stand(folder: Path) -> None:
     assert _complaint(folder, models={"glm": {"histroy": 1}}).startswith("mine.yaml: models.glm: histroy:")
     cohorts = {"a": {"model_settings": {"glm": {"histroy": 1}}}}
     assert _complaint(folder, cohorts=cohorts).startswith("mine.yaml: cohorts.a.model_settings.glm: histroy:")
+    cohorts = {
+        "a": {"model_settings": {"glm": {"history": "long"}}},
+        "b": {"model_settings": {"glm": {"history": 0.1}}},
+    }
+    assert _complaint(folder, cohorts=cohorts).startswith("mine.yaml: cohorts.a.model_settings.glm: history:")
     (folder / "models/glm.yaml").write_text("implementation: glmm\n")
     assert _complaint(folder).startswith("models/glm.yaml: implementation: found 'glmm'")
     (folder / "models/glm.yaml").write_text("history: long\n")
     assert _complaint(folder).startswith("models/glm.yaml: history: found 'long'")
+    assert _complaint(folder, models={"glm": {"folds": 3}}).startswith("models/glm.yaml: history: found 'long'")
 
 
 def test_a_mistake_in_the_file_of_a_model_is_told_with_that_file(folder: Path) -> None:
@@ -76,7 +88,121 @@ def test_weights_to_start_from_are_there_or_made_before(folder: Path) -> None:
     models = {"ndt": {}}
     tuned = {"a": {"model_settings": {"ndt": {"initial": OWN.format("b")}}}}
     _check(folder, models=models, cohorts=tuned)
+    (folder / "weights.safetensors").touch()
+    _check(folder, models={"ndt": {"initial": "weights.safetensors"}})
+    chain = {"a": "b", "b": "c", "c": "b"}
+    sessions = "\n".join(f"{session}\ttables\ta.npz\t" for session in chain)
+    (folder / "sheet.tsv").write_text(f"session\tsource\tlocation\toptions\n{sessions}\n")
+    round_b = {each: {"model_settings": {"ndt": {"initial": OWN.format(before)}}} for each, before in chain.items()}
+    assert "would start from itself" in _complaint(folder, models=models, cohorts=round_b)
     back = tuned | {"b": {"model_settings": {"ndt": {"initial": OWN.format("a")}}}}
     assert "would start from itself" in _complaint(folder, models=models, cohorts=back)
+    lost = tuned | {"b": {"model_settings": {"ndt": {"initial": "lab/b"}}}}
+    assert "cohorts.b.model_settings.ndt: initial: found no file lab/b" in _complaint(
+        folder, models=models, cohorts=lost
+    )
     assert "models.ndt: initial: found no file lab" in _complaint(folder, models={"ndt": {"initial": "lab/a"}})
     assert "models.ndt: initial: found 3" in _complaint(folder, models={"ndt": {"initial": 3}})
+
+
+def test_the_model_of_a_search_is_looked_at_although_its_code_is_part_of_anothers(folder: Path) -> None:
+    """LFADS imports modules of the NDT: searching that as well adds no code."""
+    (folder / "models/lfads.yaml").write_text("")
+    (folder / "searches").mkdir()
+    (folder / "searches/layers.yaml").write_text("{model: ndt, space: {layers: {choice: [1, 2]}}}")
+    assert _check(folder, models=["lfads"])["uses_gpu"] == {"lfads"}
+    searched = {"search_directory": "searches", "searches": {"layers": ["a"]}}
+    assert _check(folder, models=["lfads"], **searched)["uses_gpu"] == {"lfads", "ndt"}
+
+
+def test_a_file_that_snakemake_cannot_name_is_refused(folder: Path) -> None:
+    (folder / "a.npz").rename(folder / "a{1}.npz")
+    (folder / "sheet.tsv").write_text("session\tsource\tlocation\na\ttables\ta{1}.npz\n")
+    assert _complaint(folder).startswith("a{1}.npz: path: found a brace")
+
+
+def test_where_nothing_may_be_written_is_looked_at_all_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("pipeline_lib.preflight.write_json", refuse)
+    monkeypatch.setattr("pipeline_lib.training.code_id.write_json", refuse)
+    assert "histroy" in _complaint(folder, models={"glm": {"histroy": 1}})
+    _check(folder)
+
+
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Cohorts and models as they are looked at."""
+    seen: list[str] = []
+    split, load = preflight_module._split_in_memory, registry.load_model
+
+    def splitting(sessions: list, cohort: Cohort, where: str) -> None:
+        seen.append(cohort.cohort)
+        split(sessions, cohort, where)
+
+    def loading(implementation: str) -> type:
+        seen.append(implementation)
+        return load(implementation)
+
+    monkeypatch.setattr(preflight_module, "_split_in_memory", splitting)
+    monkeypatch.setattr(registry, "load_model", loading)
+    return seen
+
+
+def test_what_was_found_right_is_looked_at_again_when_it_changes(folder: Path, looked_at: list[str]) -> None:
+    (folder / "own.py").write_text("from pipeline_lib.models.mean_rate import MODEL\n")
+    (folder / "models/own.yaml").write_text("implementation: own.py\n")
+    (folder / "parts.csv").write_text("split,start,stop\ntrain,0,40\nvalidation,40,50\ntest,50,60\n")
+    parts = {"a": {"splits": {"scheme": "file", "file": "parts.csv"}}}
+
+    def seen(**more: Any) -> set[str]:
+        looked_at.clear()
+        for cached in (code_id._code_id, code_id._file_content, code_id._tree):
+            cached.cache_clear()  # as in a new process
+        able = _check(folder, **({"models": ["own", "ndt"], "cohorts": parts} | more))
+        assert able == {"uses_gpu": {"ndt"}, "random": {"ndt"}}
+        return set(looked_at)
+
+    def touch(name: str) -> None:
+        status = (folder / name).stat()
+        os.utime(folder / name, ns=(0, status.st_mtime_ns + 1))
+
+    assert seen() == {"a", "b", "ndt", "own.py"}
+    assert seen() == set()
+    touch("b.npz")
+    assert seen() == {"b"}
+    touch("parts.csv")
+    assert seen() == {"a"}
+    (folder / "own.py").write_text("from pipeline_lib.models.mean_rate import MODEL\n\nNUMBER = 1\n")
+    assert seen() == {"ndt", "own.py"}
+    assert seen(models={"own": {}, "ndt": {"layers": 1}}) == {"ndt", "own.py"}
+    assert seen(windows={"mode": "continuous", "bin_size": 10}) == {"a", "b", "ndt", "own.py"}
+    assert seen(windows={"mode": "continuous", "bin_size": 10}, splits={"block": 5.0}) == {"a", "b"}
+    assert seen(name="other.yaml") == {"a", "b", "ndt", "own.py"}
+    assert seen(windows={"mode": "continuous", "bin_size": 10}, splits={"block": 5.0}) == set(), "not forgotten"
+    for memory in folder.glob(".snakemake/trainyard_checked*"):
+        memory.write_text("[")
+    assert seen() == {"a", "b", "ndt", "own.py"}
+
+
+def test_what_is_not_here_yet_or_large_is_left_to_its_job(
+    folder: Path, looked_at: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "sheet.tsv").write_text("session\tsource\tlocation\na\ttables\ta.npz\ns\ttables\tsimulated:sim\n")
+    simulated = {"simulations": {"sim": {"simulator": "glm"}}, "cohorts": {"both": {"sessions": ["a", "s"]}}}
+    _check(folder, **simulated)
+    assert [name for name in looked_at if name != "glm"] == ["a"]
+    monkeypatch.setattr(preflight_module, "LARGE", 1)
+    looked_at.clear()
+    _check(folder, **simulated, splits={"block": 5.0})
+    assert looked_at == []
+
+
+def test_a_recording_that_contradicts_itself_is_told(folder: Path) -> None:
+    (folder / "sheet.tsv").write_text("session\tsource\tlocation\toptions\na\ttables\ta.npz\tduration: 30\n")
+    assert "30" in _complaint(folder)
+
+
+def test_seeds_that_cannot_train_together_are_refused(folder: Path) -> None:
+    assert _complaint(folder, models={"glm": {"ensemble": True}}).startswith("mine.yaml: models.glm: model: found glm")

@@ -68,7 +68,6 @@ class Figure:
     of: str
     png: Path
     spec: FigureSpec
-    caption: str
     nothing: str
 
     @property
@@ -79,7 +78,7 @@ class Figure:
     @property
     def alt(self) -> str:
         """What a reader who cannot see it is told."""
-        return f"{self.spec.title}{f' of {self.of}' if self.of else ''}. {self.caption.split('. ')[0]}."
+        return f"{self.spec.title}{f' of {self.of}' if self.of else ''}. {self.spec.caption.split('. ')[0]}."
 
 
 @dataclass(frozen=True)
@@ -202,8 +201,7 @@ def _figures(directory: Path, found: list[Path]) -> list[Figure]:
     for file in sorted(found, key=lambda file: (file.parent != directory, str(file.parent), order[file.stem])):
         spec = FIGURES[file.stem]
         of = "" if file.parent == directory else file.parent.relative_to(directory).as_posix()
-        caption = spec.caption
-        figures.append(Figure(len(figures) + 1, file.stem, of, file, spec, caption, _nothing(file.with_suffix(".csv"))))
+        figures.append(Figure(len(figures) + 1, file.stem, of, file, spec, _nothing(file.with_suffix(".csv"))))
     return figures
 
 

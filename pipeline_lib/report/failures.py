@@ -7,6 +7,8 @@ from itertools import product, starmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline_lib.figures import FIGURES
+
 if TYPE_CHECKING:
     from pipeline_lib.figures.subjects import FigureFiles
 
@@ -14,8 +16,6 @@ SHOWN_LINES = 12
 NOT_BEGUN = "not begun (something before it is missing)"
 ERRORS = ("error: ", "Traceback ")
 """How the lines begin by which a job says that it failed; one that was killed says nothing."""
-ASIDE = ("search", "figure")
-"""Stages that nothing else waits for, and of which there may be hundreds."""
 
 
 @dataclass(frozen=True)
@@ -29,41 +29,45 @@ class Failure:
 
 
 def find_failures(figures: "FigureFiles") -> list[Failure]:
-    """Every result up to the scores that a plan expects and is missing: first where a log says why, last what was not
-    begun. Of searches and figures only what was begun.
+    """Every result up to the scores that a plan needs and is missing: first where a log says why, last what was not
+    begun. Of searches, of figures, and of what is in the plan but not needed, only what was begun.
     """
     # Once each: two sessions may be read from one download.
     missing = dict.fromkeys(filter(None, starmap(_missing, _stages(figures))))
     return sorted(missing, key=lambda each: (each.state == NOT_BEGUN, not each.log))
 
 
-def _stages(figures: "FigureFiles") -> Iterator[tuple[str, str, str, list[str]]]:
-    """Every result of a plan: the stage that makes it, of what, its file, and the logs that may say why it is missing.
+def _stages(figures: "FigureFiles") -> Iterator[tuple[str, str, str, list[str], bool]]:
+    """Every result of a plan: the stage that makes it, of what, its file, the logs that may say why it is missing, and
+    whether something waits for it. (Of searches and figures there may be hundreds; nothing waits for them.)
 
     Downloads and simulations are needed only until their session is recorded.
     """
     plan, paths = figures.plan, figures.paths
+    split = {*plan.scored, *(cohort for _, cohort in plan.searched)}
+    converted = {session for cohort in split for session in plan.cohorts[cohort].sessions} | _drawn(figures, "trains")
+    needed = converted | _drawn(figures, "recording")
     for session, source in plan.sessions.items():
-        recorded = Path(paths.recording(session)).exists()
+        recorded, wanted = Path(paths.recording(session)).exists(), session in needed
         if source.simulation and not recorded:
             made = paths.simulation(source.simulation)
-            yield "simulation", source.simulation, made, [paths.log("simulate", source.simulation)]
+            yield "simulation", source.simulation, made, [paths.log("simulate", source.simulation)], wanted
         if source.remote and not recorded:
             folder = str(source.remote.folder(""))
-            yield "download", source.remote.text, paths.fetched(folder), [paths.log("fetch", folder)]
-        yield "recording", session, paths.recording(session), [paths.log("record", session)]
-        yield "trains", session, paths.trains(session), [paths.log("convert", session)]
+            yield "download", source.remote.text, paths.fetched(folder), [paths.log("fetch", folder)], wanted
+        yield "recording", session, paths.recording(session), [paths.log("record", session)], wanted
+        yield "trains", session, paths.trains(session), [paths.log("convert", session)], session in converted
     for cohort in plan.cohorts:
-        yield "split", cohort, paths.split(cohort), [paths.log("split", cohort)]
+        yield "split", cohort, paths.split(cohort), [paths.log("split", cohort)], cohort in split
     for cohort, model, seed in plan.fits:
         of = f"{cohort}, {model}, seed {seed}"
         logs = [paths.log("fit", cohort, model, name) for name in (f"seed{seed}", "copies", "ensemble")]
-        yield "fit", of, paths.fit(cohort, model, seed), logs
+        yield "fit", of, paths.fit(cohort, model, seed), logs, True
         if plan.config.evaluation.decoding and not Path(paths.scores(cohort)).exists():
             log = paths.log("predict", cohort, model, f"seed{seed}")
-            yield "predictions", of, paths.predictions(cohort, model, seed), [log]
+            yield "predictions", of, paths.predictions(cohort, model, seed), [log], True
     for cohort in plan.scored:
-        yield "scores", cohort, paths.scores(cohort), [paths.log("evaluate", cohort)]
+        yield "scores", cohort, paths.scores(cohort), [paths.log("evaluate", cohort)], True
     for search, cohort in plan.searched:
         logs = [paths.log("search", search, cohort, "search")]
         trials = product(range(plan.searches[search].rounds), range(plan.searches[search].members))
@@ -73,18 +77,32 @@ def _stages(figures: "FigureFiles") -> Iterator[tuple[str, str, str, list[str]]]
             for generation, member in names
             if not Path(paths.trial(search, cohort, generation, member)).exists()
         ]
-        yield "search", f"{cohort}, {search}", paths.search(search, cohort), logs
+        yield "search", f"{cohort}, {search}", paths.search(search, cohort), logs, False
     for name in figures.of_all:
-        yield "figure", name, f"{paths.figure(name)}.png", [paths.log("figures", name)]
+        yield "figure", name, f"{paths.figure(name)}.png", [paths.log("figures", name)], False
     for each in figures.sets:
         for of, name in product(each.subjects, each.names):
-            yield "figure", f"{of}, {name}", f"{paths.figure(name, of)}.png", [paths.log("figures", of, each.rule)]
+            yield (
+                "figure",
+                f"{of}, {name}",
+                f"{paths.figure(name, of)}.png",
+                [paths.log("figures", of, each.rule)],
+                False,
+            )
 
 
-def _missing(stage: str, of: str, path: str, logs: list[str]) -> Failure | None:
+def _drawn(figures: "FigureFiles", need: str) -> set[str]:
+    """Sessions of whose own figures one needs this."""
+    of_sessions = (each for each in figures.sets if FIGURES[each.names[0]].scope == "session")
+    return {
+        of for each in of_sessions if any(need in FIGURES[name].needs for name in each.names) for of in each.subjects
+    }
+
+
+def _missing(stage: str, of: str, path: str, logs: list[str], wanted: bool) -> Failure | None:
     """A result that is not there, with the first of its logs that is; None where it is there or not looked for."""
     log = next((log for log in map(Path, logs) if log.is_file()), None)
-    if Path(path).exists() or (log is None and stage in ASIDE):
+    if Path(path).exists() or (log is None and not wanted):
         return None
     return Failure(stage, of, _state(Path(path), log), _tail(log))
 

@@ -8,6 +8,7 @@ import ast
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,7 +70,8 @@ def _code_id(modules: tuple[str | Path, ...]) -> str:
     for name, path in sorted(files.items()):
         digest.update(f"{name} {_file_content(path, name).meaning}\n".encode())
     if len(_READ) > read and REMEMBERED.parent.is_dir():
-        write_json(REMEMBERED, known | _READ)
+        with suppress(OSError):
+            write_json(REMEMBERED, known | _READ)
     return digest.hexdigest()
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import yaml
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.registry import check_config
 from pipeline_lib.parsing import parse
 from pipeline_lib.training.run import FitError
+from pipeline_lib.yaml_text import read_yaml
 
 KINDS = ("uniform", "log_uniform", "integers", "choice")
 
@@ -107,11 +107,7 @@ class SearchSettings:
     @classmethod
     def read(cls, path: Path | str) -> SearchSettings:
         """Read from a YAML file; InputError names what is wrong in it."""
-        try:
-            content = yaml.safe_load(Path(path).read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(path, "YAML", " ".join(str(error).split()), "readable YAML") from None
-        settings: SearchSettings = parse(cls, content, str(path))
+        settings: SearchSettings = parse(cls, read_yaml(path), str(path))
         return settings
 
     def _draw(self, member: int) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from pipeline_lib.figures.subjects import FigureFiles
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import resolve
 from pipeline_lib.report import PAGE_BYTES, build_report, formats, images
+from pipeline_lib.report.contents import collect
 from pipeline_lib.report.failures import find_failures
 from pipeline_lib.trains.splits import Split
 from tests.report.conftest import DRAWN, Folder
@@ -171,7 +172,10 @@ def test_a_page_without_scores_begins_with_what_failed(tmp_path: Path, folder: F
     assert text.count("Simulation of made: failed") == 1, "both sessions are read from it"
 
 
-@pytest.mark.parametrize(("said", "state"), [("", "not finished"), ("line\nerror: no minimum\n", "failed")])
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [("", "not finished"), ("line\nerror: no minimum\n", "failed"), ("Traceback (most recent call last):\n", "failed")],
+)
 def test_a_fit_that_failed_on_its_way_does_not_go_on(tmp_path: Path, folder: Folder, said: str, state: str) -> None:
     fit, log = tmp_path / "fits/demo/glm/seed0/.resume", tmp_path / "logs/fit/demo/glm/seed0.log"
     fit.mkdir(parents=True)
@@ -181,6 +185,23 @@ def test_a_fit_that_failed_on_its_way_does_not_go_on(tmp_path: Path, folder: Fol
     found = find_failures(FigureFiles(resolve(folder.config), Paths(str(tmp_path))))
     told = next(each.state for each in found if each.of == "demo, glm, seed 0")
     assert told.startswith(f"{state}: last seen at step 12 of 50") and ("goes on" in told) == (state != "failed")
+
+
+def test_what_is_counted_is_what_is_there_and_a_wrong_configuration_is_told(folder: Folder) -> None:
+    metrics = folder.results / "metrics.parquet"
+    for session in collect(folder.results, {}, metrics).sessions:
+        tables = [folder.results / f"recordings/{session.session}/{t}.parquet" for t in ("units", "spikes", "trials")]
+        assert [session.units, session.spikes, session.trials] == [len(pd.read_parquet(table)) for table in tables]
+    (failure,) = collect(folder.results, folder.config | {"models": ["gml"]}, metrics).failures
+    assert failure.stage == "configuration" and "'gml'" in failure.state
+
+
+def test_the_log_of_copies_is_that_of_each_copy(tmp_path: Path, folder: Folder) -> None:
+    log = tmp_path / "logs/fit/demo/glm/copies.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("error: no room\n")
+    found = find_failures(FigureFiles(resolve(folder.config), Paths(str(tmp_path))))
+    assert next(each for each in found if each.of == "demo, glm, seed 0").log == "error: no room"
 
 
 def test_without_a_configuration_nothing_is_missing(folder: Folder) -> None:
@@ -199,6 +220,30 @@ def test_what_the_configuration_no_longer_asks_for_is_not_shown(folder: Folder, 
     text = " ".join("".join(page.text).split())
     assert "1 session with" in text and "1 of 1 fits finished" in text
     assert [figure["id"] for figure in page.of("figure")] == ["figure-demo-raster_rates"]
+
+
+def test_what_nothing_waits_for_is_not_missing(folder: Folder, tmp_path: Path) -> None:
+    """Without a model nothing is split, and without a figure of it nothing read; a job that was begun is told."""
+
+    def missing(**change: object) -> set[tuple[str, str]]:
+        found = find_failures(FigureFiles(resolve(folder.config | change), Paths(str(tmp_path))))
+        return {(each.stage, each.of) for each in found}
+
+    drawn = {(stage, session) for stage in ("recording", "trains") for session in ("demo", "other_session")}
+    assert missing(models=[], figures=[]) == set()
+    assert missing(models=[], figures=["session_overview"]) == {each for each in drawn if each[0] == "recording"}
+    assert missing(models=[], figures=["trains_check"]) == drawn
+    one = {"cohorts": {"other_session": {"sessions": ["demo"]}}, "per_session": False, "seeds": [0], "models": ["glm"]}
+    of_demo = {each for each in drawn if each[1] == "demo"} | {("split", "other_session"), ("scores", "other_session")}
+    assert missing(**one, figures=["raster_rates"]) == of_demo | {("fit", "other_session, glm, seed 0")}
+    (tmp_path / "layers.yaml").write_text("{model: ndt, space: {layers: {choice: [1, 2]}}}")
+    searched = {"search_directory": str(tmp_path), "searches": {"layers": ["demo"]}}
+    of_demo = {(stage, "demo") for stage in ("recording", "trains", "split")}
+    assert missing(models=[], figures=[], **searched) == of_demo
+    log = tmp_path / "logs/convert/other_session.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("error: no room\n")
+    assert missing(models=[], figures=[]) == {("trains", "other_session")}
 
 
 def test_the_same_results_give_the_same_bytes(folder: Folder, html: str, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pipeline_lib.report import build_report
-from pipeline_lib.report.scores import read_scores
+from pipeline_lib.report.scores import ScoreTable, read_scores
 from tests.figures.made_up_results import made_up_metrics
 from tests.report.conftest import Folder
 
@@ -90,3 +90,38 @@ def test_intervals_over_few_windows_are_not_taken_for_what_they_are_not(
 def test_the_page_says_whose_fits_the_figures_of_a_session_show(folder: Folder) -> None:
     build_report(folder.results, folder.results / "seeds.html")
     assert "the fits of the first seed" in (folder.results / "seeds.html").read_text()
+
+
+def _by_hand(folder: Path, *scores: tuple[str, int, float, float, float]) -> ScoreTable:
+    """Of one session: model, seed, value and interval; without an interval the score is over two windows."""
+    row = made_up_metrics("a", 0).iloc[0].to_dict()
+    names = ("model", "seed", "value", "ci_low", "ci_high")
+    rows = [row | dict(zip(names, score, strict=True)) | {"n": 2 if np.isnan(score[3]) else 18} for score in scores]
+    pd.DataFrame(rows).to_parquet(folder / "metrics.parquet")
+    return read_scores(folder / "metrics.parquet")
+
+
+def test_intervals_are_drawn_on_the_scale_of_their_column(tmp_path: Path) -> None:
+    """From as far below 0 as the best lies above; the interval of a model spans those of its seeds."""
+    seeds = ("glm", 0, 1.0, 0.8, 1.1), ("glm", 1, 2.0, 1.5, 3.0)
+    found = _by_hand(tmp_path, *seeds, ("psth", 0, -10.0, -12.0, -9.0), ("mean_rate", 0, 0.0, np.nan, np.nan))
+    cells = {row.model: row.cells[0] for row in found.rows}
+    assert (cells["glm"].value, cells["glm"].low, cells["glm"].high) == (1.5, 0.8, 3.0)
+    assert cells["glm"].places == (63.3, 75.0, 100.0, 50.0)
+    assert cells["psth"].places == (0.0, 0.0, 0.0, 50.0)
+    assert cells["mean_rate"].places == (0.0, 50.0, 0.0, 50.0)
+    assert found.fewest == 18, "not of a score without an interval"
+    assert {row.model: row.wins for row in found.standings} == {
+        "glm": [(1, 1)],
+        "psth": [(0, 1)],
+        "mean_rate": [(0, 1)],
+    }
+    (only,) = _by_hand(tmp_path, ("psth", 0, -2.0, -3.0, -1.0)).rows
+    assert only.cells[0].places == (0.0, 0.0, 0.0, 50.0), "where nothing is above 0"
+
+
+def test_what_does_not_fit_on_the_page_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline_lib.report.scores.SHOWN_ROWS", 2)
+    found = _by_hand(tmp_path, *((model, seed, 0.1, 0.0, 0.2) for model in ("glm", "psth", "ndt") for seed in (0, 1)))
+    assert (len(found.rows), found.rows_left_out) == (2, 1)
+    assert (len(found.everything), found.left_out) == (2, 4)

@@ -84,8 +84,9 @@ CASES: dict[str, tuple[Callable[[Project], None], list[str]]] = {
 
 
 def _complaint(result: subprocess.CompletedProcess) -> str:
-    """The one line that a refused run says."""
-    said = [line for line in result.stderr.splitlines() if line.strip() and "workflow specific profile" not in line]
+    """The one line that a refused run says, beside what Snakemake says of profiles and files."""
+    own = ("Using workflow specific profile", "Config file")
+    said = [line for line in result.stderr.splitlines() if line.strip() and not line.startswith(own)]
     assert result.returncode == 2
     assert len(said) == 1, result.stderr
     assert said[0].startswith("error: ")
@@ -113,3 +114,9 @@ def test_snakemake_says_the_same_before_any_job(project: Project, case: str) -> 
 def test_the_same_data_put_right_passes(project: Project) -> None:
     _own(project)
     assert project.verb("check").returncode == 0
+
+
+def test_a_mistake_on_the_command_line_is_not_told_of_the_file_alone(project: Project) -> None:
+    _own(project)
+    complaint = _complaint(project.snakemake("--config", "windows={bin_sise: 20}"))
+    assert "config.yaml, --config: windows.bin_sise" in complaint

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import yaml
+
 from tests.workflow.project import SHEET, SMALL, Project
 
 DOWNSTREAM = {"collect", "report_page", "figure", "figures_of_session", "figures_of_cohort", "all"}
@@ -32,6 +34,14 @@ def test_a_comment_reruns_nothing(copy_of_finished: Project) -> None:
         path.write_text(path.read_text() + "\n# a comment\n")
     _edit(library / "models/mean_rate.py", '"""Every bin of a unit', '"""Each bin of a unit')
     assert copy_of_finished.planned() == {}
+
+
+def test_the_order_of_settings_reruns_nothing_but_the_report(copy_of_finished: Project) -> None:
+    pair = SMALL["simulations"]["pair"]
+    turned = {"pair": pair | {"settings": dict(sorted(pair["settings"].items(), reverse=True))}}
+    config = yaml.safe_dump(SMALL | {"simulations": turned}, sort_keys=False)
+    (copy_of_finished.folder / "config/config.yaml").write_text(config)
+    assert copy_of_finished.planned().keys() <= {"report_page", "all"}
 
 
 def test_the_block_of_one_model_reruns_its_fits_only(copy_of_finished: Project) -> None:

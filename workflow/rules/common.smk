@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pipeline_lib.report
 import pipeline_lib.resources
+from pipeline_lib.arguments import as_argument
 from pipeline_lib.config import NAME
 from pipeline_lib.errors import InputError, suggest
 from pipeline_lib.figures import FIGURES as FIGURE_SPECS
@@ -26,7 +27,7 @@ from pipeline_lib.sources import session_files
 from pipeline_lib.training.code_id import code_id
 from pipeline_lib.yaml_text import read_yaml
 
-CONFIG_NAME = ", ".join(str(path) for path in workflow.configfiles) or "config"
+CONFIG_NAME = ", ".join([*map(str, workflow.configfiles), *["--config"] * bool(workflow.config_settings.config)])
 try:
     # Snakemake has read them, but takes the last of two keys of one name.
     for file in workflow.configfiles:
@@ -71,7 +72,7 @@ ONERROR = PATHS.log("onerror")
 UNFINISHED = PATHS.unfinished
 REPORT = PATHS.report
 REPORT_TEMPLATES = sorted(Path(pipeline_lib.report.__file__).parent.glob("*.html"))
-CONFIG = shlex.quote(json.dumps(PLAN.config.model_dump(mode="json")))
+CONFIG = shlex.quote(as_argument(PLAN.config.model_dump(mode="json")))
 FIGURE_FILES = FigureFiles(PLAN, PATHS)
 FIGURES = [f"{stem}.png" for stem in FIGURE_FILES.stems]
 OF_REPORT = [*map(PATHS.trains, PLAN.sessions), *map(PATHS.recording, PLAN.sessions), *FITS]

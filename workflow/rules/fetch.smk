@@ -15,7 +15,7 @@ rule simulate:
         mem_mb=megabytes(2000),
         runtime=30,
     params:
-        simulation=lambda wildcards: simulation_of(wildcards).model_dump(),
+        simulation=lambda wildcards: simulation_of(wildcards).model_dump(exclude={"settings"}),
         settings=lambda wildcards: told(simulation_of(wildcards).settings),
         code=lambda wildcards: code_id(
             [
