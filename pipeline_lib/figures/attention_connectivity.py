@@ -102,5 +102,5 @@ def draw(table: pd.DataFrame) -> Figure:
         if place % columns == 0:
             axes.set_ylabel("Receiver")
         named = (label for start, label in SCALES.items() if source.startswith(start))
-        colour_bar(image, axes, next(named, STRENGTH), shrink=0.7, aspect=30, location="bottom")
+        colour_bar(image, axes, next(named, STRENGTH), shrink=0.7, aspect=30, location="bottom", extend="both")
     return figure

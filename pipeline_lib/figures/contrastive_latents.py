@@ -125,7 +125,8 @@ def draw(table: pd.DataFrame) -> Figure:
     grid = figure.subplots(1, len(features), squeeze=False)[0]
     for letter, feature, axes in zip("abc", features, grid, strict=False):
         rows = table[table["feature"] == feature]
-        dots = axes.scatter(rows["x"], rows["y"], c=rows["value"], cmap=rate_map(), s=3, lw=0.1, edgecolors=QUIET)
+        look: dict[str, Any] = {"cmap": rate_map(), "s": 3, "lw": 0.1, "edgecolors": QUIET, "plotnonfinite": True}
+        dots = axes.scatter(rows["x"], rows["y"], c=rows["value"], **look)
         share, r2 = 100 * rows["share"].iloc[0], rows["r2"].iloc[0]
         told = f", R² {r2:.2f}".replace("-", "\N{MINUS SIGN}") if np.isfinite(r2) else ""
         panel_title(axes, letter, f"{feature.capitalize()} ({share:.0f} % of variance{told})")

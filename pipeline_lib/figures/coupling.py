@@ -62,7 +62,7 @@ def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
 
     Raises
     ------
-    NothingToDrawError : no model of these fits has couplings.
+    NothingToDrawError : no model of these fits has couplings, or there is no pair of units.
     """
     session = str(read_description(recording)["session"])
     found = {model: fit.coupling(session) for model, fit in first_seeds(fits).items()}
@@ -72,6 +72,8 @@ def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     regions = pd.read_parquet(Path(recording) / "units.parquet", columns=["region"])["region"].astype(str).to_numpy()
     first = next(iter(fitted.values()))
     strengths = {model: off_diagonal(coupling.strength) for model, coupling in fitted.items()}
+    if not any(np.isfinite(matrix).any() for matrix in strengths.values()):
+        raise NothingToDrawError(f"No pair of units of {session} was fitted: nothing couples.")
     filters = {model: (coupling.filters, coupling.bin_size) for model, coupling in fitted.items()}
     truth = truth_of(recording, TRUTHS)
     if "coupling_filters" in truth.arrays:
@@ -88,7 +90,9 @@ def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     tables = [pd.DataFrame({"kind": "unit", "receiver": shown, "region": regions[shown]})]
     for source, matrix in strengths.items():
         tables.append(_matrix_table(source, matrix, shown))
-    pairs = strongest_pairs(strengths.get("truth", strengths[next(iter(fitted))]), strengths[next(iter(fitted))])
+    fit = strengths[next(iter(fitted))]
+    # Where truth couples nothing, filters of the fit that should be flat.
+    pairs = strongest_pairs(strengths.get("truth", fit), fit) or strongest_pairs(fit, fit)
     for source, (values, bin_size) in filters.items():
         tables += [_filter_table(source, pair, values[pair], bin_size) for pair in pairs]
     if "truth" in strengths:
@@ -98,7 +102,7 @@ def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     table = pd.concat(tables, ignore_index=True)
     for column in ("sender", "receiver"):
         table[column] = table[column].astype("Int64")
-    return table[["kind", "source", "sender", "receiver", "region", "lag", "value"]]
+    return table.reindex(columns=["kind", "source", "sender", "receiver", "region", "lag", "value"])
 
 
 def off_diagonal(strength: np.ndarray) -> np.ndarray:

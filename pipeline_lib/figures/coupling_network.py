@@ -25,7 +25,7 @@ from pipeline_lib.figures.style import (
 from pipeline_lib.figures.units import shortened
 
 CAPTION = (
-    "Couplings between regions. A circle is a region, its area the number of units; an arrow is as wide as the share "
+    "Couplings between regions. A circle is a region, larger where it has more units; an arrow is as wide as the share "
     "of pairs of units that are coupled from one region to another (found at a false-discovery rate of 5 %; without "
     "tests, among the tenth of all pairs with the strongest couplings), orange where more of them excite, blue where "
     "more inhibit. The ring around a circle, and the number below it, are the share within the region. Look for arrows "

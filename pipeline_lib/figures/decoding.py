@@ -11,11 +11,11 @@ from pipeline_lib.figures.points import scored_points, word_rows
 from pipeline_lib.figures.style import QUIET, model_colours, model_name, model_order, new_figure, panel_grid, styled
 
 CAPTION = (
-    "How well behaviour is decoded from each model's rates on the test part, by a readout fitted to the training part: "
-    "R\u00b2 of a ridge regression for signals, balanced accuracy of a logistic regression for choices, and for timing "
-    "the correlation with the speed of the rates. Grey line: chance, or 0 (several, where sessions have different "
-    "numbers of classes). Points are seeds of a session, bars 95 % bootstrap intervals over test windows. A model that "
-    "saw the trial's condition may owe its accuracy to that."
+    "How well behaviour is decoded from each model's rates on the test part, by a readout fitted to the training "
+    "part: R\u00b2 of a ridge regression for signals, balanced accuracy of a logistic regression for choices, and for "
+    "timing the correlation with the speed of the rates. Grey line: chance, or 0 (several, where sessions have "
+    "different numbers of classes). Points are seeds of a session, bars 95 % bootstrap intervals over test windows "
+    "(of up to twelve points a row). A model that saw the trial's condition may owe its accuracy to that."
 )
 
 PREFIX = "decoding_"

@@ -42,7 +42,7 @@ def describe_units(trains: "Trains", split: "Split") -> tuple[np.ndarray, np.nda
 def true_rates(recording: Path | str, start: int, bins: int, bin_ticks: int) -> np.ndarray | None:
     """True rates [bins, unit] of the window from the tick `start` on, spikes/s; None where the recording has none.
 
-    NaN outside of the trials that were simulated. Of the truth, one trial is read.
+    NaN outside of the trials that were simulated. Of the truth, the trials that the window meets are read.
     """
     import zarr
 
@@ -55,8 +55,10 @@ def true_rates(recording: Path | str, start: int, bins: int, bin_ticks: int) -> 
     rates, about = group["rates"], dict(group.attrs)
     assert isinstance(rates, zarr.Array)
     trial_starts = np.asarray(about["trial_start"], dtype=np.float64)
-    trial = max(int(np.searchsorted(to_ticks(trial_starts), start, side="right")) - 1, 0)
-    own = Truth({"rates": np.asarray(rates[trial : trial + 1])}, about | {"trial_start": trial_starts[[trial]]})
+    first, last = np.searchsorted(to_ticks(trial_starts), [start, start + bins * bin_ticks], side="right")
+    # The one that goes on at `start`, and those that begin later.
+    met = slice(max(int(first) - 1, 0), max(int(last), 1))
+    own = Truth({"rates": np.asarray(rates[met])}, about | {"trial_start": trial_starts[met]})
     means = window_means(own, "rates", np.array([start]), bins, bin_ticks)[0]
     return means if np.isfinite(means).any() else None
 

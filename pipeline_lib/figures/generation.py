@@ -24,12 +24,12 @@ from pipeline_lib.figures.style import (
 
 CAPTION = (
     "Spikes that the model wrote in the place of test windows, each from its history on and then from what it had "
-    "written itself. (a) Recorded and (b) generated spikes of the same windows. (c) Rate of every unit, recorded and "
-    "generated. (d) Intervals between spikes of a unit inside a window. (e) Correlation of pairs of units in bins of "
-    "about 50 ms. (f) Where windows are trials, how well the mean responses of each unit (50 ms bins) agree with those "
-    "recorded in the test windows, of recorded training windows and of generated ones. Points on the diagonal, and "
-    "curves that cover each other, say that the model has learned how these units fire; a window need not look like "
-    "the one recorded."
+    "written itself. (a) Recorded and (b) generated spikes of the same windows, without units that were held out. (c) "
+    "Rate of every unit, recorded and generated. (d) Intervals between spikes of a unit inside a window. (e) "
+    "Correlation of pairs of units in bins of about 50 ms. (f) Where windows are trials, how well the mean responses "
+    "of each unit (50 ms bins) agree with those recorded in the test windows, of recorded training windows and of "
+    "generated ones. Points on the diagonal, and curves that cover each other, say that the model has learned how "
+    "these units fire; a window need not look like the one recorded."
 )
 
 SHOWN_SECONDS, SHOWN_UNITS = 8.0, 60
@@ -38,9 +38,10 @@ SHOWN_SECONDS, SHOWN_UNITS = 8.0, 60
 def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     """Rasters and statistics of the first model that has generated anything.
 
-    Rows by `kind`: "spike" (source "recorded" or "generated", x = time in s, y = unit), and those of the fit's table
-    `statistics`: "rate" and "correlation" (x recorded, y generated), "interval" (source, x = ms, y = share of the
-    intervals that are not longer) and "psth" (a unit: x of the training windows, y of those generated).
+    Rows by `kind`: "spike" (source "recorded" or "generated", x = time in s, y = row of the session's units), and those
+    of the fit's table `statistics`: "rate" and "correlation" (x recorded, y generated), "interval" (source, x = ms,
+    y = share of the intervals that are not longer) and "psth" (a unit: x of the training windows, y of those
+    generated).
 
     Raises
     ------
@@ -62,18 +63,13 @@ def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> p
     true = bin_windows(recorded, shown["start_tick"].to_numpy(), bins, parts.bin_ticks)[:, :, heldin]
     true = true * (np.arange(bins) < shown["bins"].to_numpy()[:, None])[:, :, None]
     spikes = spikes[spikes["sample"].isin(shown.index)]
-    rasters = {
-        "recorded": np.nonzero(true),
-        "generated": (
-            shown.index.get_indexer(pd.Index(spikes["sample"])),
-            spikes["bin"],
-            np.searchsorted(heldin, spikes["unit"]),
-        ),
-    }
+    window, bin_, unit = np.nonzero(true)
+    written = shown.index.get_indexer(pd.Index(spikes["sample"])) * bins + spikes["bin"].to_numpy()
+    rasters = {"recorded": (window * bins + bin_, heldin[unit]), "generated": (written, spikes["unit"].to_numpy())}
     tables = [statistics]
-    for source, (window, bin_, unit) in rasters.items():
-        spike = pd.DataFrame({"kind": "spike", "source": source, "x": (window * bins + bin_) * seconds, "y": unit})
-        tables.append(spike[spike["y"] < SHOWN_UNITS])
+    for source, (at, units) in rasters.items():
+        spike = pd.DataFrame({"kind": "spike", "source": source, "x": at * seconds, "y": units})
+        tables.append(spike[spike["y"].isin(heldin[:SHOWN_UNITS])])
     return pd.concat(tables, ignore_index=True).assign(model=fit.model)[["model", "kind", "source", "x", "y"]]
 
 
@@ -116,7 +112,8 @@ def _against(axes: Axes, points: pd.DataFrame, colour: str, unit: str) -> None:
     """Generated against recorded, and how well they agree."""
     _points(axes, points, colour, f"Recorded ({unit})", f"Generated ({unit})")
     r = points["x"].corr(points["y"]) if len(points) > 2 else np.nan
-    axes.text(0.05, 0.95, f"r = {r:.2f}", transform=axes.transAxes, va="top", color=QUIET)
+    if np.isfinite(r):
+        axes.text(0.05, 0.95, f"r = {r:.2f}", transform=axes.transAxes, va="top", color=QUIET)
 
 
 def _points(axes: Axes, points: pd.DataFrame, colour: str, x: str, y: str) -> None:

@@ -11,9 +11,9 @@ from pipeline_lib.figures.score_table import primary_rows
 from pipeline_lib.figures.style import FAINT, MODEL_COLOURS, QUIET, new_figure, styled
 
 CAPTION = (
-    "Bits per spike on the same test trials, of the GLM-Transformer with one part changed (a row), above the mean of "
-    "the whole model (full, 0). Every row was fitted anew, a dot a seed, a bar their mean. What lies within the "
-    "spread of the whole model itself (grey) made no difference here. The CSV holds the scores."
+    "Bits per spike on the same test trials, of the GLM-Transformer with one part changed (a row), less the mean of "
+    "the full model (0). Every row was fitted anew, a dot a seed, a bar their mean. What lies within the spread of the "
+    "full model itself (grey) made no difference here. The CSV holds the scores."
 )
 
 MODEL, REFERENCE = "glm_transformer", "full"
@@ -46,8 +46,8 @@ def draw(table: pd.DataFrame) -> Figure:
     cohorts = table["cohort"].drop_duplicates().tolist()
     figure = new_figure("single", 14 + 5 * len(cohorts))
     axes = figure.subplots()
-    whole = table.loc[table["cohort"] == REFERENCE, "difference"]
-    axes.axvspan(whole.min(), whole.max(), color=FAINT, linewidth=0, zorder=0)
+    full = table.loc[table["cohort"] == REFERENCE, "difference"]
+    axes.axvspan(full.min(), full.max(), color=FAINT, linewidth=0, zorder=0)
     axes.axvline(0, color=QUIET, lw=0.6, zorder=1)
     colour = MODEL_COLOURS[MODEL]
     for row, cohort in enumerate(cohorts):
@@ -55,7 +55,7 @@ def draw(table: pd.DataFrame) -> Figure:
         axes.scatter(values, np.full(len(values), row), s=9, color=colour, alpha=0.7, linewidths=0, zorder=3)
         axes.plot([values.mean()] * 2, [row - 0.32, row + 0.32], color=colour, lw=1.6, zorder=2)
     axes.set_yticks(range(len(cohorts)), [cohort.replace("_", " ") for cohort in cohorts])
-    axes.set(ylim=(len(cohorts) - 0.4, -0.6), xlabel="Bits per spike, test trials, above the whole model")
+    axes.set(ylim=(len(cohorts) - 0.4, -0.6), xlabel="Bits per spike, test trials, less those of the full model")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     return figure

@@ -24,6 +24,7 @@ from pipeline_lib.figures.style import (
     styled,
 )
 from pipeline_lib.recording import read_description
+from pipeline_lib.trains.signals import unmeasured
 
 CAPTION = (
     "What populations pass on to each other, beside what trials differ in. (a) Coupling filters from each population "
@@ -31,7 +32,8 @@ CAPTION = (
     "spikes are timed to the senders' within milliseconds, beyond what common input explains (q < 0.05 over all "
     "pairs); grey: not. A flat line is a coupling of nothing, an empty panel one that the fit dropped or never had. "
     "(b) Test trials by the first two principal components of their latents, coloured by running speed where it was "
-    "recorded, else by their order in time: a gradient means that the background follows the animal's state."
+    "recorded (grey: not in this trial), else by their order in time: a gradient means that the background follows the "
+    "animal's state."
 )
 
 MOST = 7
@@ -69,7 +71,8 @@ def data(recording: Path | str, split: Path | str, fits: Sequence[Path | str]) -
 
 
 def _state(recording: Path, starts: np.ndarray, ticks: int) -> tuple[str, np.ndarray]:
-    """Mean running speed of each window, or where none was recorded the second it began; and which of them it is."""
+    """Mean running speed of each window (NaN where it was not measured throughout), or where a session has none the
+    second that the window began; and which of them it is."""
     path = recording / "signals" / "running.parquet"
     if not path.is_file():
         return "Time (s)", to_seconds(starts)
@@ -78,7 +81,9 @@ def _state(recording: Path, starts: np.ndarray, ticks: int) -> tuple[str, np.nda
     time, speed = signal["time"].to_numpy(), signal[column].to_numpy()
     total = np.concatenate([[0.0], np.cumsum((speed[1:] + speed[:-1]) / 2 * np.diff(time))])
     first, last = to_seconds(starts), to_seconds(starts + ticks)
-    return "Running speed (cm/s)", (np.interp(last, time, total) - np.interp(first, time, total)) / (last - first)
+    mean = (np.interp(last, time, total) - np.interp(first, time, total)) / (last - first)
+    unknown = unmeasured(first, time) | unmeasured(last, time)
+    return "Running speed (cm/s)", np.where(unknown, np.nan, mean)
 
 
 @styled
@@ -92,7 +97,14 @@ def draw(table: pd.DataFrame) -> Figure:
     axes = right.subplots()
     if len(trials):
         dots = axes.scatter(
-            trials["x"], trials["y"], c=trials["value"], s=8, cmap=rate_map(), edgecolors=QUIET, linewidths=0.3
+            trials["x"],
+            trials["y"],
+            c=trials["value"],
+            s=8,
+            cmap=rate_map(),
+            edgecolors=QUIET,
+            linewidths=0.3,
+            plotnonfinite=True,
         )
         colour_bar(dots, axes, str(trials["sender"].iloc[0]), location="bottom", shrink=0.8, aspect=25)
     axes.set(xlabel="Component 1", ylabel="Component 2")

@@ -43,7 +43,9 @@ def draw(table: pd.DataFrame) -> Figure:
     models = model_order(table["model"].unique())
     cohorts, ticks, what = _axis(table["cohort"].unique())
     colours, step = model_colours(models), 0.8 / len(models)
-    figure = new_figure("single" if len(cohorts) * len(models) <= 18 else "double", 55)
+    columns = min(len(models), 3)
+    height = 50 + 2.6 * -(-len(models) // columns)
+    figure = new_figure("single" if len(cohorts) * len(models) <= 18 else "double", height)
     axes = figure.subplots()
     for place, cohort in enumerate(cohorts):
         for number, model in enumerate(models):
@@ -57,7 +59,7 @@ def draw(table: pd.DataFrame) -> Figure:
     axes.set_xticks(range(len(cohorts)), ticks, rotation=30 if tilted else 0, ha="right" if tilted else "center")
     axes.axhline(0, color="black", lw=0.4)
     handles = model_key(models, marker="o", linestyle="", ms=3)
-    figure.legend(handles=handles, loc="outside upper right", ncols=min(len(models), 3))
+    figure.legend(handles=handles, loc="outside upper right", ncols=columns)
     return figure
 
 

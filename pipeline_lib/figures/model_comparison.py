@@ -17,6 +17,7 @@ from pipeline_lib.figures.style import (
     INK,
     QUIET,
     SMALL_SIZE,
+    colour_bar,
     diverging_map,
     model_colours,
     model_name,
@@ -36,6 +37,8 @@ CAPTION = (
     "hold the truth."
 )
 
+NUMBERED = 10
+"""With more models than these, the matrix has a scale of colours, having no room for numbers; names stand upright."""
 FAR = 1.5
 """Scores further below 0 than this many times the best lies above it are drawn at the edge."""
 COLUMNS = ["kind", "units", "session", "model", "other", "value", "ci_low", "ci_high", "n", "p", "p_holm"]
@@ -103,6 +106,12 @@ def draw(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def _tilt(models: list[str]) -> dict[str, Any]:
+    """How names of models stand below an axis."""
+    upright = {"rotation": 90, "va": "center"} if len(models) > NUMBERED else {"rotation": 30}
+    return {"ha": "right", "rotation_mode": "anchor", **upright}
+
+
 def _sessions(axes: Axes, scores: pd.DataFrame, models: list[str]) -> None:
     """A line a session over the models; what lies far below 0 is drawn at the edge as an arrow."""
     colours = model_colours(models)
@@ -121,7 +130,7 @@ def _sessions(axes: Axes, scores: pd.DataFrame, models: list[str]) -> None:
             mean = max(float(values.mean()), floor)
             axes.hlines(mean, place - 0.22, place + 0.22, color=colours[model], lw=2.4, alpha=0.55, zorder=1)
     axes.axhline(0, color=FAINT, lw=0.6, zorder=0)
-    axes.set_xticks(places, [model_name(model) for model in models], rotation=30, ha="right", rotation_mode="anchor")
+    axes.set_xticks(places, [model_name(model) for model in models], **_tilt(models))
     axes.set(xlim=(-0.5, len(models) - 0.5), ylabel="Bits per spike")
 
 
@@ -134,13 +143,17 @@ def _matrix(axes: Axes, differences: pd.DataFrame, models: list[str], limit: flo
     for place, (value, _) in zip(places, found, strict=True):
         values[place] = value
     masked = np.ma.masked_invalid(values)
-    axes.imshow(masked, cmap=diverging_map().with_extremes(bad="white"), vmin=-limit, vmax=limit, aspect="auto")
+    colours = diverging_map().with_extremes(bad="white")
+    image = axes.imshow(masked, cmap=colours, vmin=-limit, vmax=limit, aspect="auto")
+    if len(models) > NUMBERED:
+        colour_bar(image, axes, "Bits per spike", aspect=25, pad=0.02)
     for (down, across), (value, p) in zip(places, found, strict=True):
-        text = f"{value:+.2f}{'*' if p < 0.05 else ''}".replace("-", "\u2212")
+        number = f"{value:+.2f}".replace("-", "\u2212") if len(models) <= NUMBERED else ""
+        text = number + ("*" if p < 0.05 else "")
         colour = "white" if abs(value) > 0.6 * limit else INK
         axes.annotate(text, (across, down), ha="center", va="center", fontsize=SMALL_SIZE, color=colour)
     names = [model_name(model) for model in models]
-    axes.set_xticks(range(len(models) - 1), names[:-1], rotation=30, ha="right", rotation_mode="anchor")
+    axes.set_xticks(range(len(models) - 1), names[:-1], **_tilt(models))
     axes.set_yticks(range(1, len(models)), names[1:])
     axes.set(xlim=(-0.5, len(models) - 1.5), ylim=(len(models) - 0.5, 0.5))
     axes.tick_params(length=0)

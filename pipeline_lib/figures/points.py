@@ -1,6 +1,6 @@
 """Points in rows: scores and costs of models or stages, each row named by words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,16 +23,18 @@ Row = tuple[str, str, float]
 """Block, model ("" for the heading of the block), place on the axis."""
 
 
-def rows_in_blocks(blocks: Sequence[str], models: Sequence[str]) -> list[Row]:
-    """A row a model in each block, below the heading of the block where it has a name.
+def rows_in_blocks(blocks: Mapping[str, Sequence[str]]) -> list[Row]:
+    """A row a model of each of `blocks`, below the heading of the block where it has a name.
 
-    >>> rows_in_blocks(["day1"], ["glm", "ndt"])
-    [('day1', '', 0.0), ('day1', 'glm', 1.0), ('day1', 'ndt', 2.0)]
+    >>> rows_in_blocks({"day1": ["glm", "ndt"], "day2": ["glm"]})
+    [('day1', '', 0.0), ('day1', 'glm', 1.0), ('day1', 'ndt', 2.0), ('day2', '', 3.5), ('day2', 'glm', 4.5)]
     """
     rows: list[Row] = []
-    for number, block in enumerate(blocks):
+    first = 0.0
+    for block, models in blocks.items():
         names = ["", *models] if block else models
-        rows += [(block, model, number * (len(models) + 1.5) + k) for k, model in enumerate(names)]
+        rows += [(block, model, first + k) for k, model in enumerate(names)]
+        first += len(names) + 0.5
     return rows
 
 
@@ -53,6 +55,10 @@ def word_rows(axes: Axes) -> None:
     axes.tick_params(axis="y", length=0)
 
 
+MOST_BARS = 12
+"""Points of a row beyond which their intervals would be one block, and are left out."""
+
+
 def scored_points(
     axes: Axes, scores: pd.DataFrame, heights: np.ndarray, colour: str, floor: float, hollow: bool = False
 ) -> None:
@@ -64,7 +70,8 @@ def scored_points(
     values = scores["value"].to_numpy()
     inside = values >= floor
     low, high = (scores[end].fillna(scores["value"]).clip(lower=floor).to_numpy() for end in ("ci_low", "ci_high"))
-    axes.hlines(heights[inside], low[inside], high[inside], color=colour, lw=1.0)
+    if len(scores) <= MOST_BARS:
+        axes.hlines(heights[inside], low[inside], high[inside], color=colour, lw=1.0)
     look: dict[str, Any] = {"mfc": "white", "mec": colour} if hollow else {"mec": "white", "mew": 0.3}
     axes.plot(values[inside], heights[inside], "o", ms=3.0, color=colour, **look)
     axes.plot(np.full((~inside).sum(), floor), heights[~inside], "<", ms=3.5, color=colour)

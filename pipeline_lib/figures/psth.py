@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from pipeline_lib.clock import TICKS_PER_SECOND
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.excerpts import coarsen_trials, describe_units, example_units, time_label
+from pipeline_lib.figures.excerpts import coarsen_trials, describe_units, example_units, tested_windows, time_label
 from pipeline_lib.figures.fits import first_seeds
 from pipeline_lib.figures.style import INK, QUIET, model_colours, model_key, model_line, model_order, new_figure, styled
 from pipeline_lib.figures.units import shortened, unit_title
@@ -35,14 +35,14 @@ def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> p
 
     Raises
     ------
-    NothingToDrawError : windows come from continuous time, or no trial is in the test part.
+    NothingToDrawError : windows come from continuous time, or none is in the test part.
     """
     from pipeline_lib.trains.binning import bin_windows, observed_windows
     from pipeline_lib.trains.splits import Split
     from pipeline_lib.trains.store import Trains
 
     store, parts = Trains.open(Path(trains)), Split.read(Path(split))
-    test = parts.part(store.session, "test")
+    test = tested_windows(parts, store.session)
     test = test[test["trial"] >= 0]
     if len(test) == 0:
         raise NothingToDrawError(f"The test windows of {store.session} follow no trials: nothing to average.")

@@ -154,7 +154,7 @@ def _rates_table(
 def draw(table: pd.DataFrame) -> Figure:
     """Raster and one map of rates a model above; single units below."""
     kinds = {str(kind): rows for kind, rows in table.groupby("kind")}
-    window, spikes = kinds["window"].iloc[0], kinds["spike"]
+    window, spikes = kinds["window"].iloc[0], kinds.get("spike", table.iloc[:0])
     first, last = float(window["time"]), float(window["time"] + window["value"])
     label = time_label(window["event"])
     rates = kinds.get("rate", table.iloc[:0])

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,7 @@ CAPTION = (
     "with most of the other are shown): scaling curves. Look for models that go on rising where others have levelled "
     "off. Where fewer units are inputs, others are scored, so compare models at a point before points of a model. "
     "Points of different sessions differ in more than size (region, rate, task): a trend over them is a hint and no "
-    "proof."
+    "proof. Arrows are scores below the axis."
 )
 
 SAME = 0.05
@@ -103,12 +104,14 @@ def _points(axes: Axes, table: pd.DataFrame, size: str, models: list[str]) -> No
     table = table[table[other] > (1 - SAME) * most]  # of one session, cohorts that differ in `size` alone
     log_axis(axes.xaxis, table[size])
     for model, of_model in table.groupby("model"):
-        values = of_model["value"].clip(lower=floor)
-        axes.plot(of_model[size], values, "o", ms=3, mec="white", mew=0.3, color=colours[str(model)], alpha=0.85)
+        look: dict[str, Any] = {"mec": "white", "mew": 0.3, "color": colours[str(model)], "alpha": 0.85}
+        inside = of_model["value"] >= floor
+        axes.plot(of_model.loc[inside, size], of_model.loc[inside, "value"], "o", ms=3, **look)
+        axes.plot(of_model.loc[~inside, size], np.full((~inside).sum(), floor), "v", ms=4, **look)
         for _, curve in of_model.groupby("session"):
             line = curve.groupby(size)["value"].mean().clip(lower=floor)
             if len(line) > 1:
                 axes.plot(line.index, line, **{**model_line(str(model), colours[str(model)]), "lw": 0.6}, zorder=1)
     axes.axhline(0, color=FAINT, lw=0.6, zorder=0)
-    if np.isclose(values.min(), floor):
+    if (table["value"] < floor).any():
         axes.set_ylim(bottom=1.05 * floor)

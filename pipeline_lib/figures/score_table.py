@@ -32,6 +32,8 @@ NULL_NAME = "each unit's mean in the test part"
 PANELS = {"heldin": "Held-in units", "heldout": "Held-out units (co-smoothing)"}
 MOST_COHORTS = 8
 """With more cohorts than these, a row is a model and a point a cohort."""
+LABEL = 140
+"""Letters in a line of the legend."""
 COLUMNS = ["cohort", "session", "model", "seed", "units", "metric", "value", "ci_low", "ci_high", "n", "null", "sees"]
 
 
@@ -65,7 +67,7 @@ def draw(table: pd.DataFrame) -> Figure:
     """A panel for held-in units, one for held-out; rows are models within each session, points are seeds."""
     models = model_order(table["model"].unique())
     colours = model_colours(models)
-    sees = table.drop_duplicates("model").set_index("model")["sees"]
+    sees = table.groupby("model")["sees"].unique().map("; or ".join)  # settings of a cohort may let a model see more
     written = table["metric"] == TOKENS
     table = table.assign(model=table["model"].where(~written, table["model"] + LIKELIHOOD))
     shown = [row for model in models for row in (model, model + LIKELIHOOD) if (table["model"] == row).any()]
@@ -75,8 +77,11 @@ def draw(table: pd.DataFrame) -> Figure:
     if headings.nunique() <= MOST_COHORTS:
         table = table.assign(session=headings)
     sessions = table["session"].astype(str).drop_duplicates().tolist()
-    rows = rows_in_blocks(sessions if len(sessions) <= MOST_COHORTS else [""], shown)
-    legend_rows = -(-len(models) // 2)
+    scored = dict(iter(table.groupby(table["session"].astype(str))["model"])) if len(sessions) <= MOST_COHORTS else {}
+    rows = rows_in_blocks({each: [row for row in shown if row in set(scored[each])] for each in scored} or {"": shown})
+    labels = {model: _cut(f"{model_name(model)}: sees {sees[model]}") for model in models}
+    columns = 2 if max(map(len, labels.values())) <= LABEL // 2 else 1
+    legend_rows = -(-len(models) // columns)
     figure = new_figure("double", rows[-1][2] * 3.7 + 16 + legend_rows * 3.2)
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for place, (axes, units) in enumerate(zip(grid, panels, strict=True)):
@@ -91,10 +96,13 @@ def draw(table: pd.DataFrame) -> Figure:
         word_rows(axes)
     name_rows(grid[0], rows, [_row_name(session, model) for session, model, _ in rows])
     point: dict[str, Any] = {"marker": "o", "ms": 3.5, "ls": ""}
-    labels = {model: f"{model_name(model)}: sees {sees[model]}" for model in models}
     handles = [Line2D([], [], color=colours[model], label=label, **point) for model, label in labels.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
     return figure
+
+
+def _cut(label: str) -> str:
+    return label if len(label) <= LABEL else f"{label[: LABEL - 1]}\u2026"
 
 
 def _headings(table: pd.DataFrame) -> pd.Series:
@@ -119,17 +127,25 @@ def _row_name(session: str, model: str) -> str:
 def _seed_points(axes: Axes, table: pd.DataFrame, rows: list[Row], colours: dict[str, str]) -> None:
     """A point a seed, with its interval; a score far below the null is an arrow at the edge, with its value."""
     places = {(session, model): place for session, model, place in rows}
-    floor = -1.5 * max(float(table["value"].max()), 0.2)
+    floor = _floor(table)
     for (session, model), seeds in table.groupby(["session", "model"]):
         heights = places[str(session), str(model)] + np.linspace(-0.18, 0.18, len(seeds)) * (len(seeds) > 1)
         scored_points(axes, seeds, heights, colours[str(model)], floor, hollow=str(model).endswith(LIKELIHOOD))
 
 
 def _session_points(axes: Axes, table: pd.DataFrame, rows: list[Row], colours: dict[str, str]) -> None:
-    """A light point a session (mean over seeds), the median as a bar."""
-    places = {model: place for _, model, place in rows}
+    """A light point a session (mean over seeds), the median as a bar; far below the null an arrow at the edge."""
+    places, floor = {model: place for _, model, place in rows}, _floor(table)
     for model, scores in table.groupby("model"):
         values = scores.groupby("session")["value"].mean().to_numpy()
         place, colour = places[str(model)], colours[str(model)]
-        axes.plot(values, place + 0.5 * side_by_side(len(values)), "o", ms=2.2, color=colour, alpha=0.45, mew=0)
-        axes.vlines(np.median(values), place - 0.38, place + 0.38, color=colour, lw=2.0)
+        heights, inside = place + 0.5 * side_by_side(len(values)), values >= floor
+        look: dict[str, Any] = {"color": colour, "alpha": 0.45, "mew": 0, "ls": ""}
+        axes.plot(values[inside], heights[inside], "o", ms=2.2, **look)
+        axes.plot(np.full((~inside).sum(), floor), heights[~inside], "<", ms=3.5, **look)
+        axes.vlines(max(float(np.median(values)), floor), place - 0.38, place + 0.38, color=colour, lw=2.0)
+
+
+def _floor(table: pd.DataFrame) -> float:
+    """Where the axis ends: a score far below the null would hide the differences between all others."""
+    return -1.5 * max(float(table["value"].max()), 0.2)

@@ -39,7 +39,7 @@ def data(searches: Sequence[Path | str]) -> pd.DataFrame:
         trials["trial"], trials["best"] = np.arange(len(trials)), trials["score"].cummin()
         for setting in [name for name in trials.columns if name not in (*KNOWN, "search", "cohort", "trial", "best")]:
             values, label = trials[setting], np.full(len(trials), "")
-            if not pd.api.types.is_numeric_dtype(values):
+            if pd.api.types.is_bool_dtype(values) or not pd.api.types.is_numeric_dtype(values):
                 label = values.to_numpy(dtype=str)
                 values = pd.Series(np.unique(label, return_inverse=True)[1])
             done = np.isfinite(trials["score"])

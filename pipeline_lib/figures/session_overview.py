@@ -29,8 +29,8 @@ from pipeline_lib.sources.candidates import EXCERPT, excerpt
 from pipeline_lib.sources.presence import presence, while_present
 
 CAPTION = (
-    "The session as the models see it. (a) Spikes of a few seconds from the middle of the session, units grouped by "
-    "region; grey rows are units that the selection left out. (b) Mean rate of every unit; the bar is the region's "
+    "The session as the models see it. (a) Spikes of at most ten seconds in the middle of it, units grouped by region; "
+    "grey rows are units that the selection left out. (b) Mean rate of every unit; the bar is the region's "
     "median. Silent or absurdly fast units point to a selection that is too loose. (c) Mean rate over units through "
     "the session, trials as ticks above; grey where nothing was recorded: look for drifts and drop-outs. (d) What the "
     "selection kept. (e-g) Where it left units out, the quality of all units of the regions shown, kept ones in blue, "
@@ -165,10 +165,11 @@ def draw(table: pd.DataFrame) -> Figure:
     figure = new_figure("double", 102 + 36 * bool(qualities))
     parts = stacked(figure, (102, 36)) if qualities else [figure]
     grid = parts[0].subplots(2, 2, width_ratios=(2.3, 1), height_ratios=(2.2, 1))
-    _raster(grid[0, 0], panels["raster"], panels["rate"], panels.get("left out", table.iloc[:0]))
-    draw_hidden(grid[0, 0], panels.get("hidden", table.iloc[:0]))
+    none = table.iloc[:0]
+    _raster(grid[0, 0], panels.get("raster", none), panels["rate"], panels.get("left out", none))
+    draw_hidden(grid[0, 0], panels.get("hidden", none))
     _rates(grid[0, 1], panels["rate"], sorted(largest), regions)
-    _draw_course(grid[1, 0], panels["course"], panels.get("trial", table.iloc[:0]))
+    _draw_course(grid[1, 0], panels["course"], panels.get("trial", none))
     _draw_counts(grid[1, 1], panels["count"])
     if qualities:
         row = parts[1].subplots(1, len(qualities), sharey=True, squeeze=False)[0]

@@ -5,6 +5,7 @@ is written. The same data gives the same bytes in every format.
 """
 
 import functools
+import itertools
 import string
 import textwrap
 import zlib
@@ -21,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
-from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
@@ -39,8 +40,8 @@ COLUMN_WIDTHS = {"single": 85.0, "wide": 120.0, "double": 178.0}
 PRINT_DPI = 300
 FONT_SIZE, SMALL_SIZE, LETTER_SIZE = 7.0, 6.0, 9.0
 """Points: of text, of numbers and notes, of the letters of panels."""
-LETTERS = string.ascii_lowercase
-"""Of panels, in their order."""
+LETTERS = (*string.ascii_lowercase, *map("".join, itertools.product(string.ascii_lowercase, repeat=2)))
+"""Of panels, in their order: a to z, then aa and so on."""
 LETTER_ROOM = 10.0
 """Points from a panel's letter to its title."""
 NOTICE_LETTERS = 58
@@ -107,8 +108,7 @@ SETTINGS: dict[str, Any] = {
     "figure.dpi": 150.0,
     "figure.constrained_layout.h_pad": 0.03,
     "figure.constrained_layout.w_pad": 0.03,
-    "mathtext.fontset": "custom",
-    "mathtext.cal": "sans",  # its default, "cursive", is seldom installed and warns in every log
+    "text.parse_math": False,  # a condition named "$5 or $10" is no formula
     "pdf.fonttype": 42,  # TrueType, embedded: journals refuse Type 3
     "ps.fonttype": 42,
     "svg.fonttype": "none",
@@ -129,7 +129,8 @@ def rate_map() -> Colormap:
 
 
 def model_colours(models: Iterable[str]) -> dict[str, str]:
-    """A colour for each model: its own, whatever the others are; a user's model takes a spare one by its name.
+    """A colour for each model: its own, whatever the others are; a user's model takes a spare one by its name, or a
+    lighter or darker shade of one where there are more of them than spare colours.
 
     >>> model_colours(["glm", "psth"])
     {'glm': '#0072B2', 'psth': '#CC79A7'}
@@ -141,9 +142,15 @@ def model_colours(models: Iterable[str]) -> dict[str, str]:
             continue
         first = zlib.crc32(model.encode()) % len(SPARE_COLOURS)
         order = SPARE_COLOURS[first:] + SPARE_COLOURS[:first]
-        free = [colour for colour in order if colour not in colours.values()]
-        colours[model] = (free or list(order))[0]
+        shades = [*order, *(_mixed(colour, white) for white in (1.0, 0.0) for colour in order)]
+        colours[model] = next((shade for shade in shades if shade not in colours.values()), shades[0])
     return colours
+
+
+def _mixed(colour: str, white: float) -> str:
+    """Half of the colour, half of white (1) or black (0)."""
+    red, green, blue = ((part + white) / 2 for part in to_rgb(colour))
+    return str(to_hex((red, green, blue)))
 
 
 def model_line(model: str, colour: str) -> dict[str, Any]:
@@ -309,8 +316,15 @@ def save(figure: Figure, data: pd.DataFrame, stem: Path | str, svg: bool = False
         for suffix, options in formats.items():
             with atomic_file(f"{stem}{suffix}") as part:
                 figure.savefig(part, dpi=PRINT_DPI, facecolor="white", **options)
+    if "time" in data:
+        data = data.assign(time=data["time"].map(_clock, na_action="ignore"))
     with atomic_file(f"{stem}.csv") as part:
         data.to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def _clock(time: float) -> str:
+    """A time as text, to the tick of 10 us: six digits, as other numbers have, would be 10 ms after three hours."""
+    return f"{time:.6g}" if abs(time) < 10 else f"{round(time, 5):.15g}"
 
 
 def _settings() -> AbstractContextManager[None]:

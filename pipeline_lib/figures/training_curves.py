@@ -114,7 +114,7 @@ def _name_cohorts(axes: Axes, curves: pd.DataFrame) -> None:
     low, high = axes.get_ylim()
     if not 1 < len(ends) <= NAMED_COHORTS or ends["loss"].diff().min() < LEAST_GAP * (high - low):
         return
+    look: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "fontsize": SMALL_SIZE}
+    look["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.4, "alpha": 0.8}  # curves may pass behind
     for end in ends.itertuples():
-        axes.annotate(
-            str(end.cohort), (end.step, end.loss), (0, 3), textcoords="offset points", ha="right", fontsize=SMALL_SIZE
-        )
+        axes.annotate(str(end.cohort), (end.step, end.loss), (0, 3), **look)

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline_lib.clock import TICKS_PER_SECOND, bin_ticks, to_ticks
+from pipeline_lib.clock import TICKS_PER_SECOND, bin_ticks, to_seconds, to_ticks
 from pipeline_lib.figures.style import (
     EXCITATION,
     FAINT,
@@ -25,6 +25,7 @@ from pipeline_lib.figures.style import (
     styled,
 )
 from pipeline_lib.figures.units import name_regions, region_blocks, shortened, unit_order
+from pipeline_lib.sources.presence import presence, while_present
 
 if TYPE_CHECKING:
     from pipeline_lib.trains.store import Trains
@@ -66,12 +67,13 @@ def data(recording: Path | str, trains: Path | str) -> pd.DataFrame:
     regions = store.units["region"].astype(str).to_numpy()
     recorded = pd.read_parquet(Path(recording) / "spikes.parquet", columns=["unit"])["unit"].to_numpy()
     expected = np.bincount(recorded, minlength=store.n_units)
-    spikes = np.bincount(store.unit, minlength=store.n_units)
+    stored = np.bincount(store.unit, minlength=store.n_units)
     units = np.arange(store.n_units)
-    sums = pd.DataFrame({"panel": "sum", "name": "recording", "unit": units, "of": expected, "value": spikes})
+    sums = pd.DataFrame({"panel": "sum", "name": "recording", "unit": units, "of": expected, "value": stored})
     present = _present(store)
-    seconds = np.array([np.diff(intervals).sum() for intervals in present]) / TICKS_PER_SECOND
-    rates = spikes / np.where(seconds > 0, seconds, np.nan)
+    seen = while_present(to_seconds(store.ticks), store.unit, present)
+    seconds = np.array([np.diff(intervals).sum() for intervals in present])
+    rates = np.bincount(store.unit[seen], minlength=store.n_units) / np.where(seconds > 0, seconds, np.nan)
     shown = unit_order(regions, rates, SHOWN_UNITS)
     violations, intervals = _intervals(store.ticks, store.unit, store.n_units, regions)
     tables = [
@@ -79,7 +81,7 @@ def data(recording: Path | str, trains: Path | str) -> pd.DataFrame:
         *_bins(store),
         pd.DataFrame({"panel": "violation", "unit": units, "region": regions, "of": rates, "value": violations}),
         *intervals,
-        _course(store, present, shown, regions),
+        _course(store, seen, present, shown, regions),
     ]
     table = pd.concat(tables, ignore_index=True)
     return table[["panel", "name", "unit", "row", "region", "time", "of", "value"]]
@@ -132,28 +134,32 @@ def _bins(store: "Trains") -> list[pd.DataFrame]:
 
 
 def _present(store: "Trains") -> list[np.ndarray]:
-    """When each unit was observed, (intervals, 2) ticks: its own intervals, or the session's where it has none."""
+    """When each unit was observed, (intervals, 2) s."""
     if store.unit_intervals is None:
-        return [store.observed] * store.n_units
-    own = [store.unit_intervals[store.unit_intervals[:, 0] == unit, 1:] for unit in range(store.n_units)]
-    return [intervals if len(intervals) else store.observed for intervals in own]
+        return presence(to_seconds(store.observed), None, store.n_units)
+    unit, start, stop = store.unit_intervals.T
+    own = pd.DataFrame({"unit": unit, "start": to_seconds(start), "stop": to_seconds(stop)})
+    return presence(to_seconds(store.observed), own, store.n_units)
 
 
-def _course(store: "Trains", present: list[np.ndarray], shown: np.ndarray, regions: np.ndarray) -> pd.DataFrame:
-    edges = np.linspace(store.observed.min(), store.observed.max(), COURSE_BINS + 1)
+def _course(
+    store: "Trains", seen: np.ndarray, present: list[np.ndarray], shown: np.ndarray, regions: np.ndarray
+) -> pd.DataFrame:
+    observed = to_seconds(store.observed)
+    edges = np.linspace(observed.min(), observed.max(), COURSE_BINS + 1)
     row = np.full(store.n_units, -1)
     row[shown] = np.arange(len(shown))
-    inside = row[store.unit] >= 0
-    place = np.clip(np.searchsorted(edges, store.ticks[inside], side="right") - 1, 0, COURSE_BINS - 1)
+    inside = seen & (row[store.unit] >= 0)
+    times = to_seconds(store.ticks[inside])
+    place = np.clip(np.searchsorted(edges, times, side="right") - 1, 0, COURSE_BINS - 1)
     counts = np.zeros((len(shown), COURSE_BINS))
     np.add.at(counts, (row[store.unit[inside]], place), 1)
-    clipped = [np.clip(edges[:, None], *present[unit].T).sum(axis=1) for unit in shown]
-    seconds = np.diff(clipped) / TICKS_PER_SECOND
-    rates = counts / np.where(seconds > 0.2 * np.diff(edges) / TICKS_PER_SECOND, seconds, np.nan)
+    seconds = np.diff([np.clip(edges[:, None], *present[unit].T).sum(axis=1) for unit in shown])
+    rates = counts / np.where(seconds > 0.2 * np.diff(edges), seconds, np.nan)
     with np.errstate(invalid="ignore"):  # of a unit that was never observed
         mean = counts.sum(axis=1, keepdims=True) / seconds.sum(axis=1, keepdims=True)
     value = np.log2(np.maximum(rates, mean / 16) / np.where(mean > 0, mean, np.nan))
-    centres = (edges[1:] + edges[:-1]) / 2 / TICKS_PER_SECOND
+    centres = (edges[1:] + edges[:-1]) / 2
     columns = {"unit": shown, "row": np.arange(len(shown)), "region": regions[shown]}
     repeated = {name: np.repeat(values, COURSE_BINS) for name, values in columns.items()}
     return pd.DataFrame({"panel": "course", **repeated, "time": np.tile(centres, len(shown)), "value": value.ravel()})

@@ -15,9 +15,9 @@ CAPTION = (
     "Where a simulation knows the truth: which share of its variance (R\u00b2) each model explains, in the windows of "
     "the test part. Rates are compared as they are, unit by unit, and averaged over units; held-out units were hidden "
     "from the models. Latents are compared after the affine map that fits one half of the windows best, on the other "
-    "half; a model without latents has no point. Points are seeds (with more than six sessions, those of all), bars 95 "
-    "% bootstrap intervals. 1 is the truth, 0 as good as its mean: look for models that know more of single trials "
-    "than smoothing shows."
+    "half; a model without latents has no point. Points are seeds (with more than six sessions, those of all), bars "
+    "95 % bootstrap intervals (of up to twelve points a row). 1 is the truth, 0 as good as its mean: look for models "
+    "that know more of single trials than smoothing shows."
 )
 
 PANELS = {
@@ -54,8 +54,9 @@ def draw(table: pd.DataFrame) -> Figure:
     """A panel for rates of held-in units, of held-out units, and for latents; a row a session and model."""
     models = model_order(table["model"].unique())
     sessions = table["session"].drop_duplicates().tolist()
-    blocks = sessions if len(sessions) <= MOST_SESSIONS else [""]
-    rows = rows_in_blocks(blocks, models)
+    found = {session: set(table.loc[table["session"] == session, "model"]) for session in sessions}
+    blocks = {session: [model for model in models if model in found[session]] for session in sessions}
+    rows = rows_in_blocks(blocks if len(sessions) <= MOST_SESSIONS else {"": models})
     panels = [kind for kind in PANELS if ((table["metric"] == kind[0]) & (table["units"] == kind[1])).any()]
     figure = new_figure("double" if len(panels) > 1 else "wide", 3.7 * rows[-1][2] + 18)
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]

@@ -100,7 +100,7 @@ def name_regions(axes: Axes, blocks: list[Block], length: float, axis: str = "y"
         axes.plot(x, y, transform=along, color=colours[block.region], lw=BAR, clip_on=False)
         if block.start:
             draw_line(block.start - 0.5, color=QUIET, lw=0.4)
-        needed = SMALL_SIZE * POINT * (1.1 if vertical else 0.62 * len(block.region) + 0.5)
+        needed = SMALL_SIZE * POINT * (1.1 if vertical else 0.62 * len(shortened(block.region)) + 0.5)
         if (block.stop - block.start) / blocks[-1].stop * length >= needed:
             named.append(block)
     set_ticks = axes.set_yticks if vertical else axes.set_xticks

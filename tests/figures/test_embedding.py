@@ -38,3 +38,10 @@ def test_groups_stay_apart_and_neighbours_together() -> None:
     centres = np.stack([placed[group == k].mean(axis=0) for k in range(3)])
     nearest = np.linalg.norm(placed[:, None] - centres, axis=2).argmin(axis=1)
     assert (nearest == group).mean() > 0.98
+
+
+def test_the_largest_loading_of_a_component_is_positive() -> None:
+    values = np.random.default_rng(2).normal(size=(60, 4)) * [4, 3, 2, 1] @ np.linalg.qr(np.ones((4, 4)) - np.eye(4))[0]
+    scores, _ = principal_components(values, 3)
+    loadings = np.linalg.lstsq(scores, values - values.mean(axis=0), rcond=None)[0]
+    assert all(row[np.abs(row).argmax()] > 0 for row in loadings)

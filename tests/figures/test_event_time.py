@@ -1,12 +1,16 @@
 """Time 0 of a figure is the event that windows are aligned to, not where they begin."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from pipeline_lib.figures import latents, psth, raster_rates
 from pipeline_lib.figures.excerpts import time_label
 from pipeline_lib.recording import Recording
 from pipeline_lib.trains.splits import Split
+from pipeline_lib.trains.store import convert
 from tests.figures.made_up_results import Results
 
 
@@ -55,6 +59,22 @@ def test_the_spikes_of_a_window_stand_at_their_distance_from_the_event(around_ev
     assert np.allclose(np.sort(spikes["time"] + clock), inside, atol=1.1e-5)
     rates = table[table["kind"] == "rate"]
     assert rates["time"].min() > -0.2 and rates["time"].min() < -0.18
+
+
+def test_units_are_hidden_in_their_rows_and_at_their_time_from_the_event(around_event: Results, tmp_path: Path) -> None:
+    paths = around_event.trains, around_event.split, around_event.fits
+    table = raster_rates.data(*paths)
+    clock = table.loc[table["kind"] == "clock", "value"].item()
+    recording = Recording.read(around_event.recording)
+    seen = [(7, 0.0, clock + 0.3), (7, clock + 0.6, recording.duration), (2, clock - 0.1, recording.duration)]
+    recording.unit_intervals = pd.DataFrame(seen, columns=["unit", "start", "stop"]).sort_values("unit")
+    recording.write(tmp_path / "recording")
+    convert(tmp_path / "recording", tmp_path / "trains")
+    found = raster_rates.data(tmp_path / "trains", *paths[1:])
+    hidden = found[found["kind"] == "hidden"].set_index("unit")[["time", "value"]]
+    assert hidden.loc[7].tolist() == pytest.approx([0.3, 0.3]) and hidden.loc[2].tolist() == pytest.approx([-0.2, 0.1])
+    rows = found[found["kind"].isin(["hidden", "rate"])].groupby("unit")["row"].unique()
+    assert len(hidden) == 2 and all(len(row) == 1 for row in rows), "a unit has one row"
 
 
 def test_the_axis_names_the_event(around_event: Results) -> None:

@@ -24,6 +24,7 @@ from pipeline_lib.figures.excerpts import coarsen, example_units
 from pipeline_lib.figures.units import hidden_runs, unit_order
 from pipeline_lib.recording import Recording
 from pipeline_lib.trains.splits import Split
+from pipeline_lib.trains.store import convert
 from tests.figures.made_up_results import Results, write_results
 
 
@@ -155,6 +156,42 @@ def test_psth_is_the_mean_over_test_trials_of_a_condition(trials: Results) -> No
         assert np.allclose(smoothed["value"], chosen / 0.005, rtol=1e-5)
 
 
+def test_psth_leaves_out_what_is_beyond_a_window_or_was_not_observed(trials: Results, tmp_path: Path) -> None:
+    whole = psth.data(trials.trains, trials.split, trials.fits)
+    condition, unit = str(whole["condition"].iloc[0]), int(whole["unit"].iloc[0])
+    split = Split.read(trials.split)
+    own = split.part(trials.session, "test").query("condition == @condition")
+    split.samples.loc[own.index[:2], "bins"] = 100  # two trials end after half a second
+    split.write(tmp_path / "split.parquet")
+    recording = Recording.read(trials.recording)
+    third = own["start_tick"].iloc[2] / 1e5  # of the third, the unit was not observed from 0.2 s on
+    seen = {"unit": [unit] * 2, "start": [0.0, third + 1], "stop": [third + 0.2, recording.duration]}
+    recording.unit_intervals = pd.DataFrame(seen)
+    recording.write(tmp_path / "recording")
+    convert(tmp_path / "recording", tmp_path / "trains")
+    table = psth.data(tmp_path / "trains", tmp_path / "split.parquet", trials.fits)
+    rates, sample = predictions(trials, "glm")
+    spikes = recording.spike_times[recording.spike_units == unit]
+    for time, left in ((0.1, own), (0.42, own.drop(own.index[2])), (0.86, own.drop(own.index[:3]))):
+        line = table[(table["condition"] == condition) & (table["unit"] == unit)]
+        line = line[np.isclose(line["time"], time)].set_index("source")["value"]
+        start = np.round(left["start_tick"].to_numpy() / 1e5 + time - 0.02, 5)
+        counted = [((spikes >= begin - 1e-6) & (spikes < begin + 0.04 - 1e-6)).sum() for begin in start]
+        assert line["measured"] == pytest.approx(np.mean(counted) / 0.04)
+        bins = slice(round((time - 0.02) / 0.005), round((time + 0.02) / 0.005))
+        expected = rates[np.isin(sample, left.index), bins, unit].mean() / 0.005
+        assert line["glm"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_psth_shows_the_commonest_conditions(trials: Results, tmp_path: Path) -> None:
+    split = Split.read(trials.split)
+    test = split.part(trials.session, "test").index
+    split.samples.loc[test, "condition"] = ["a", "b", "c", "c", "d", "d", "e", "e", "e", *"f" * (len(test) - 9)]
+    split.write(tmp_path / "split.parquet")
+    table = psth.data(trials.trains, tmp_path / "split.parquet", trials.fits)
+    assert set(table["condition"]) == {"c", "d", "e", "f"}
+
+
 def test_psth_of_continuous_windows_has_nothing_to_draw(continuous: Results) -> None:
     with pytest.raises(NothingToDrawError, match="no trials"):
         psth.data(continuous.trains, continuous.split, continuous.fits)
@@ -179,6 +216,19 @@ def test_coupling_matches_fit_truth_and_auc(trials: Results) -> None:
     pairs = ~np.eye(len(strength), dtype=bool) & np.isfinite(strength)
     auc = table.loc[table["kind"] == "auc"].set_index("source")["value"]["glm"]
     assert auc == pytest.approx(roc_auc_score(truth["coupling"][pairs] != 0, np.abs(strength[pairs])))
+
+
+def test_connections_are_the_synapses_where_a_simulator_names_them(trials: Results, tmp_path: Path) -> None:
+    recording = Recording.read(trials.recording)
+    synapse = np.random.default_rng(5).random((40, 40)) < 0.1
+    recording.truth.arrays["synapse"] = synapse.astype(np.float32)
+    recording.write(tmp_path / "recording")
+    table = coupling.data(tmp_path / "recording", trials.fits)
+    fit = next(fit for fit in trials.fits if fit.parent.name == "glm" and fit.name == "seed0")
+    strength = zarr.open_group(str(fit / "predictions.zarr"), mode="r")[f"{trials.session}/couplings/strength"][:]
+    pairs = ~np.eye(40, dtype=bool) & np.isfinite(strength)
+    found = table.loc[table["kind"] == "auc", "value"].item()
+    assert found == pytest.approx(roc_auc_score(synapse[pairs], np.abs(strength[pairs]))) and found < 0.7
 
 
 def test_coupling_filters_are_those_of_the_strongest_true_pairs(trials: Results) -> None:
@@ -217,12 +267,14 @@ def test_coupling_of_many_units_stays_a_small_table(tmp_path: Path, trials: Resu
     fit = tmp_path / "fits" / "demo" / "glm" / "seed0"
     root = zarr.create_group(str(fit / "predictions.zarr"), attributes={"bin_size": 5.0})
     strength = np.random.default_rng(0).normal(0, 0.1, (n, n)).astype(np.float32)
-    strength[17] *= 50
+    senders, receivers = [17, 101, 333], [23, 404, 555]
+    strength[senders] *= 50
+    strength[:, receivers] *= 50
     group = root.create_group("demo").create_group("couplings", attributes={"bin_size": 5.0})
     group.create_array("strength", data=strength)
     group.create_array("filters", data=strength[..., None] * np.ones(10, np.float32) / 10)
     table = coupling.data(tmp_path / "recording", [fit])
-    assert 17 in set(table["sender"].dropna()), "the strongest units are shown"
+    assert {*senders, *receivers} <= set(table["receiver"].dropna()), "the strongest units are shown"
     assert len(table.to_csv(index=False, float_format="%.6g")) < 2_000_000
 
 
@@ -248,6 +300,13 @@ def test_score_table_takes_pooled_bits_per_spike_of_the_test_part(trials: Result
     assert row["value"] == chosen["value"].item() and row["ci_low"] == chosen["ci_low"].item()
 
 
+def test_scores_of_the_validation_part_rank_nothing(trials: Results, tmp_path: Path) -> None:
+    table = pd.read_parquet(trials.metrics)
+    other = table.assign(split="validation", value=5.0)
+    pd.concat([table, other, table.assign(units="all")]).to_parquet(tmp_path / "metrics.parquet")
+    pd.testing.assert_frame_equal(score_table.data(tmp_path / "metrics.parquet"), score_table.data(trials.metrics))
+
+
 def test_score_table_of_silent_units_has_nothing_to_draw(trials: Results, tmp_path: Path) -> None:
     pd.read_parquet(trials.metrics).assign(value=np.nan).to_parquet(tmp_path / "metrics.parquet")
     with pytest.raises(NothingToDrawError):
@@ -263,6 +322,18 @@ def test_training_curves_keep_ends_and_skip_fits_without_a_curve(trials: Results
     assert np.allclose(curve["loss"], history.set_index("step")["validation_loss"][curve["step"]])
     with pytest.raises(NothingToDrawError):
         training_curves.data([fit for fit in trials.fits if fit.parent.name == "psth"])
+
+
+def test_long_training_curves_are_thinned_and_end_where_they_ended(tmp_path: Path) -> None:
+    fits = []
+    for seed in range(2):
+        fit = tmp_path / "demo" / "glm" / f"seed{seed}"
+        fit.mkdir(parents=True)
+        pd.DataFrame({"step": np.arange(5002), "loss": 1.0}).to_csv(fit / "history.csv", index=False)
+        fits.append(fit)
+    steps = training_curves.data(fits).groupby("seed")["step"]
+    assert steps.min().tolist() == [0, 0] and steps.max().tolist() == [5001, 5001]
+    assert (steps.size() <= training_curves.SHOWN_STEPS + 1).all() and (steps.size() > 300).all()
 
 
 def test_predictions_of_another_split_are_refused(trials: Results, tmp_path: Path) -> None:
@@ -284,4 +355,4 @@ def test_the_recording_may_be_of_another_selection_of_columns(tmp_path: Path) ->
     description.write_text(json.dumps(about))
     counts = session_overview.data(results.recording)
     counts = counts[counts["panel"] == "count"]
-    assert (counts["value"] == counts["of"]).all()
+    assert len(counts) == 3 and (counts["value"] == counts["of"]).all()

@@ -95,6 +95,57 @@ def test_a_network_of_one_region_is_none(fitted, monkeypatch):
         module.data(**fitted.paths)
 
 
+def made_up_couplings(strong: dict[tuple[int, int], float], regions: str) -> pd.DataFrame:
+    """Couplings of untested units, each next to nothing but those that are `strong`."""
+    pairs = [(sender, receiver) for sender in range(len(regions)) for receiver in range(len(regions))]
+    rows = [
+        {"sender": f"u{sender}", "receiver": f"u{receiver}", "strength": strong.get((sender, receiver), 0.001)}
+        | {"sender_region": regions[sender], "receiver_region": regions[receiver], "q": np.nan, "allowed": sender != 1}
+        for sender, receiver in pairs
+        if sender != receiver
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_without_tests_the_strongest_tenth_of_all_pairs_is_coupled(fitted, monkeypatch):
+    made_up = made_up_couplings({(0, 4): 5.0, (1, 4): -4.0, (4, 0): -3.0}, "AAAABB")
+    module = FIGURES["coupling_network"].load()
+    monkeypatch.setattr(module, "fit_tables", lambda *_: {"glm": made_up})
+    table = module.data(**fitted.paths).set_index(["sender_region", "receiver_region"])
+    assert table["coupled"].to_dict() == {("A", "A"): 0, ("A", "B"): 2, ("B", "A"): 1, ("B", "B"): 0}
+    assert table["share"].tolist() == pytest.approx([0, 2 / 8, 1 / 8, 0])
+    assert table["exciting"].tolist() == pytest.approx([0, 0.5, 0, 0]) and not table["tested"].any()
+    monkeypatch.setattr(module, "fit_tables", lambda *_: {"glm": made_up_couplings({}, "AAABBC")})
+    monkeypatch.setattr(module, "MOST_REGIONS", 2)
+    few = module.data(**fitted.paths)
+    assert set(few["sender_region"]) == set(few["receiver_region"]) == {"A", "B"}
+
+
+def test_a_map_of_many_units_shows_those_that_send_or_receive_most(fitted, monkeypatch):
+    made_up = made_up_couplings({(0, 4): 5.0, (1, 4): -4.0, (2, 3): 0.1}, "AAAABB")
+    module = FIGURES["coupling_map"].load()
+    monkeypatch.setattr(module, "fit_tables", lambda *_: {"glm": made_up})
+    monkeypatch.setattr(module, "MOST_UNITS", 3)
+    table = module.data(**fitted.paths)
+    assert set(table["sender"]) == set(table["receiver"]) == {"u0", "u1", "u4"}
+    assert (table["after"] == (table["sender"] != "u1")).all() and not table["tested"].any()
+
+
+def test_inputs_that_say_nothing_make_room_for_others(fitted, monkeypatch):
+    module = FIGURES["glm_features"].load()
+    inputs = {"u0, 0": [0.0, 1.0], "baseline[a]": [0.0, 0.0], "speed": [-1.0, -2.0], "u1, 0": [0.0, 3.0]}
+    made_up = pd.DataFrame(inputs).rename_axis("time").reset_index().melt("time", var_name="column")
+    monkeypatch.setattr(module, "fit_tables", lambda *_: {"glm": made_up})
+    monkeypatch.setattr(module, "MOST_ROWS", 2)
+    table = module.data(**fitted.paths)
+    assert table[["row", "group", "value"]].to_numpy().tolist() == [
+        [0, "u0", 0.0],
+        [0, "u0", 1.0],
+        [1, "speed", -1.0],
+        [1, "speed", -2.0],
+    ]
+
+
 @pytest.mark.parametrize("regions", [3, 6])
 def test_networks_of_more_regions_are_readable(fitted, monkeypatch, regions):
     table = fitted.tables["couplings"]
@@ -115,6 +166,12 @@ def test_filters_have_intervals_that_cover_the_truth(fitted):
         truth = fitted.network.kernel @ fitted.network.weights[int(sender[1:]), int(receiver[1:])]
         covered.append(((line["low"] <= truth) & (truth <= line["high"])).mean())
     assert np.mean(covered) > 0.75
+    filters, pair = fitted.tables["filters"], ["sender", "receiver"]
+    both = table.merge(filters[[*pair, "lag", "error"]], on=[*pair, "lag"])
+    np.testing.assert_allclose(both["high"] - both["low"], 2 * 1.96 * both["error"], rtol=1e-6)
+    own = filters[filters["sender"] == filters["receiver"]].assign(size=lambda rows: rows["value"].abs())
+    largest = own.groupby("sender")["size"].sum().nlargest(3)
+    assert len(both) == len(table) and set(table.loc[table["own"], "sender"]) == set(largest.index)
     pairs = table[~table["own"]].drop_duplicates("place")
     assert (pairs["q"] < 0.05).all()
     couplings = fitted.tables["couplings"].set_index(["sender", "receiver"])

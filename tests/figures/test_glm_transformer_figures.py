@@ -1,5 +1,6 @@
 """Figures of the GLM-Transformer: a fit that knows the truth is drawn as one, and what is missing is said."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -93,10 +94,22 @@ def test_a_perfect_fit_recovers_everything(factors: Made) -> None:
     assert scores.index.tolist() == ["filter", "loading", "coupling_factor", *["factor"] * 4, "history"]
     assert np.allclose(scores, 1, atol=1e-5)
     assert np.allclose(table.loc[table["source"] == "error", "value"], 0, atol=1e-4)
+    factors_of = table[(table["item"] == "factor") & (table["source"] == "correlation")]["x"]
+    assert factors_of.tolist() == [0, 1, 2, 3], "one of the sending population is shown"
+    assert table.loc[(table["item"] == "factor") & (table["source"] == "fit"), "x"].iloc[0] == 1.0, "bins' centres, ms"
     curves = table[table["source"].isin(["fit", "truth"])]
     fit, truth = (curves[curves["source"] == source].sort_values(["item", "x"]) for source in ("fit", "truth"))
     assert np.allclose(fit["value"], truth["value"], atol=1e-4)
     assert len(glm_transformer_recovery.draw(table).axes) == 5
+
+
+def test_a_filter_is_nothing_beyond_its_end_and_errors_do_not_cancel() -> None:
+    lags = np.array([2.0, 4.0, 6.0, 8.0])
+    short = glm_transformer_recovery._compared("filter", lags[:2], np.array([1.0, 0.5]), lags, np.array([1, 0.5, 0, 0]))
+    scores = {rows["source"].iloc[0]: rows["value"].iloc[0] for rows in short[2:]}
+    assert scores == {"correlation": pytest.approx(1), "error": pytest.approx(0)}
+    off = glm_transformer_recovery._compared("filter", lags, np.array([1.0, 0, 1, 0]), lags, np.array([0.0, 1, 0, 1]))
+    assert off[3]["value"].item() == pytest.approx(1)
 
 
 def test_a_coupling_that_was_dropped_is_said_to_be(factors: Made) -> None:
@@ -125,6 +138,20 @@ def test_every_pair_has_its_panel_and_significance(factors: Made) -> None:
     assert len(lines) == 4 and len({line.get_color() for line in lines}) == 2
 
 
+def test_of_many_populations_the_largest_are_shown(
+    factors: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = Path(shutil.copytree(factors.recording, tmp_path / "recording"))
+    units = pd.read_parquet(recording / "units.parquet")
+    units.loc[units.index[0], "population"] = "area2"  # six units, and four of area1
+    units.to_parquet(recording / "units.parquet")
+    monkeypatch.setattr(glm_transformer_areas, "MOST", 1)
+    table = glm_transformer_areas.data(recording, factors.split, [factors.fit])
+    assert table.loc[table["kind"] == "area", ["sender", "value"]].to_numpy().tolist() == [["area2", 6]]
+    filters = table[table["kind"] == "filter"]
+    assert set(filters["sender"]) == set(filters["receiver"]) == {"area2"}
+
+
 def test_trials_are_coloured_by_running_where_it_was_recorded(factors: Made) -> None:
     path = factors.recording / "signals" / "running.parquet"
     path.parent.mkdir(exist_ok=True)
@@ -136,6 +163,22 @@ def test_trials_are_coloured_by_running_where_it_was_recorded(factors: Made) -> 
         path.unlink()
     middle = factors.samples["start_tick"] / 1e5 + 0.25
     assert table.loc[table["kind"] == "trial", "value"].tolist() == pytest.approx((2 * middle).tolist(), abs=1e-3)
+
+
+def test_a_trial_without_running_is_not_one_at_rest(factors: Made) -> None:
+    path = factors.recording / "signals" / "running.parquet"
+    path.parent.mkdir(exist_ok=True)
+    begin = float(factors.samples["start_tick"].iloc[1]) / 1e5 - 0.01  # of the second test window
+    time = np.arange(begin, 30, 0.01)
+    pd.DataFrame({"time": time, "speed": 5.0}).to_parquet(path)
+    try:
+        table = glm_transformer_areas.data(factors.recording, factors.split, [factors.fit])
+    finally:
+        path.unlink()
+    speed = table.loc[table["kind"] == "trial", "value"].to_numpy()
+    assert np.isnan(speed[0]) and np.allclose(speed[1:], 5.0)
+    dots = glm_transformer_areas.draw(table).subfigs[1].axes[0].collections[0]
+    assert len(dots.get_offsets()) == len(speed) and not np.ma.getmaskarray(dots.get_offsets()).any()
 
 
 def test_parts_on_the_scale_of_the_true_inputs(tmp_path: Path) -> None:
@@ -153,6 +196,14 @@ def test_parts_on_the_scale_of_the_true_inputs(tmp_path: Path) -> None:
     fit, truth = (curves.loc[curves["source"] == source, "value"].to_numpy() for source in ("fit", "truth"))
     assert np.allclose(fit, truth, atol=1e-5) and fit.std() > 0
     assert table.loc[table["kind"] == "trial", "unit"].isin([6, 7, 8]).all()
+    spread = made.true("coupling_input").std(axis=(0, 1))
+    dots = table[(table["kind"] == "correlation") & (table["part"] == "coupling")]["unit"]
+    assert set(dots) == set(np.flatnonzero(spread > 0.1 * spread.max())) and len(dots) < len(spread)
+    for part, name in (("background", "background_input"), ("coupling", "coupling_input")):
+        means = table[(table["kind"] == "mean") & (table["part"] == part)]
+        expected = made.true(name)[..., int(means["unit"].iloc[0])].mean(axis=0)
+        for _, line in means.groupby("source"):
+            assert np.allclose(line["value"], expected, atol=1e-5) and line["time"].iloc[0] == 1.0
     axes = glm_transformer_components.draw(table).axes
     assert len(axes) == 6
     heights = [np.ptp(each.get_ylim()) for each in axes]
@@ -204,13 +255,14 @@ def test_false_coupling_by_cohort_and_model(tmp_path: Path) -> None:
             "session": "s",
             "model": model,
             "seed": seed,
-            "split": "test",
+            "split": split,
             "metric": metric,
-            "value": 0.1,
+            "value": 0.1 if split == "test" else 0.9,
         }
         for cohort in ("r0", "r4")
         for model in ("glm", "glm_transformer")
         for seed in (0, 1)
+        for split in ("test", "validation")
         for metric in ("coupling_share", "bits_per_spike")
     ]
     pd.DataFrame(rows).to_parquet(tmp_path / "metrics.parquet")
@@ -228,11 +280,12 @@ def test_ablations_are_compared_with_the_whole_model_of_their_session(tmp_path: 
     scores |= {("gain", "a"): 0.6, ("elsewhere", "c"): 9.0}
     fixed = {"split": "test", "aggregation": "pooled", "null": "evaluated mean", "metric": "bits_per_spike"}
     rows = [
-        {"cohort": cohort, "session": session, "seed": seed, "model": model, "units": "heldin", **fixed}
-        | {"value": value + 0.01 * seed + (model == "psth")}
+        {"cohort": cohort, "session": session, "seed": seed, "model": model, "units": units, **fixed}
+        | {"value": value + 0.01 * seed + (model == "psth") - 3 * (units == "heldout")}
         for (cohort, session), value in scores.items()
         for seed in (0, 1)
         for model in ("glm_transformer", "psth")
+        for units in ("heldin", "heldout")
     ]
     pd.DataFrame(rows).to_parquet(tmp_path / "metrics.parquet")
     table = glm_transformer_ablation.data(tmp_path / "metrics.parquet")

@@ -1,15 +1,18 @@
 """Latent trajectories: published latents go first, log-rates stand in, single windows where there are no trials."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 import zarr
 
-from pipeline_lib.figures import latents
+from pipeline_lib.figures import NothingToDrawError, latents
 from pipeline_lib.figures.embedding import principal_components
 from pipeline_lib.figures.excerpts import coarsen_trials
+from pipeline_lib.recording import Recording
 from pipeline_lib.trains.splits import Split
-from tests.figures.made_up_results import Results
+from tests.figures.made_up_results import Results, write_fit
 
 
 def test_published_latents_come_first_and_a_constant_rate_never(
@@ -71,3 +74,27 @@ def test_windows_are_set_beside_each_other_where_there_are_enough(
     monkeypatch.setattr(latents, "LEAST_POINTS", enough)
     table = latents.data(continuous.split, continuous.trains, continuous.fits)
     assert len(latents.draw(table).axes) == columns * table["model"].nunique()
+
+
+def test_a_model_that_never_moves_has_no_trajectory(trials: Results) -> None:
+    constant = [fit for fit in trials.fits if fit.parent.name == "mean_rate"]
+    with pytest.raises(NothingToDrawError, match="vary within a window"):
+        latents.data(trials.split, trials.trains, constant)
+
+
+def test_time_counts_from_the_event(around_event: Results) -> None:
+    table = latents.data(around_event.split, around_event.trains, around_event.fits)
+    times = table.loc[table["kind"] == "condition", "time"]
+    assert times.min() == pytest.approx(-0.2 + 1.2 / 48 / 2, abs=0.003) and times.max() == pytest.approx(1.0, abs=0.02)
+
+
+def test_windows_that_end_early_are_means_of_what_there_is_and_no_points(trials: Results, tmp_path: Path) -> None:
+    split = Split.read(trials.split)
+    test = split.part(trials.session, "test").index
+    split.samples.loc[test[:3], "bins"] = 100
+    split.write(tmp_path / "split.parquet")
+    fit = write_fit(tmp_path, Recording.read(trials.recording), split, "glm", 0)
+    table = latents.data(tmp_path / "split.parquet", trials.trains, [fit])
+    assert sorted(table.loc[table["kind"] == "point", "window"]) == list(range(3, len(test)))
+    paths = table[table["kind"] == "condition"]
+    assert np.isfinite(paths[["pc1", "pc2", "pc3", "time"]].to_numpy(dtype=float)).all()

@@ -167,6 +167,40 @@ def test_windows_have_the_colour_of_the_signal_that_was_drawn_together_with_spik
     assert set(table["variable"]) == {"running/speed"}
 
 
+def test_windows_of_unknown_behaviour_are_dots_all_the_same(fitted: Fitted, tmp_path: Path) -> None:
+    fit = Path(shutil.copytree(fitted.paths["fits"][0], tmp_path / "cohort" / "neuroformer" / "seed0"))
+    (fit / "tables" / "decoding.parquet").unlink()
+    table = FIGURES["contrastive_latents"].load().data(fitted.paths["trains"], fitted.paths["split"], [fit])
+    assert table["value"].isna().all()
+    for axes, (_, rows) in zip(
+        FIGURES["contrastive_latents"].load().draw(table).axes, table.groupby("feature", sort=False), strict=True
+    ):
+        offsets = axes.collections[0].get_offsets()
+        assert len(offsets) == len(rows) and not np.ma.getmaskarray(offsets).any()
+
+
+def test_spikes_stand_in_the_rows_of_their_units_where_some_are_held_out(fitted: Fitted, tmp_path: Path) -> None:
+    split = Split.read(fitted.paths["split"])
+    split.heldout["film"] = np.array([3])
+    split.samples.loc[split.part("film", "test").index[0], "bins"] = 20  # of 50: it ends after 0.2 s
+    split.write(tmp_path / "split.parquet")
+    fit = Path(shutil.copytree(fitted.paths["fits"][0], tmp_path / "cohort" / "neuroformer" / "seed0"))
+    written = fitted.tables["generated"].query("unit != 3")
+    pd.concat([written, written.assign(rollout=1)]).to_parquet(fit / "tables" / "generated.parquet")
+    module = FIGURES["generation"].load()
+    table = module.data(fitted.paths["trains"], tmp_path / "split.parquet", [fit])
+    for source in ("recorded", "generated"):
+        spikes = table[(table["kind"] == "spike") & (table["source"] == source)]
+        assert 3 not in set(spikes["y"]) and spikes["y"].max() == 11
+        assert source == "generated" or not spikes["x"].between(0.2, 0.499).any()
+    own = table[(table["kind"] == "spike") & (table["source"] == "generated")]
+    first = split.part("film", "test").index[:16]  # 8 s
+    shown = written[(written["rollout"] == 0) & written["sample"].isin(first)]
+    assert own.groupby("y").size().to_dict() == shown.groupby("unit").size().to_dict()
+    one = table[(table["kind"] != "correlation") & ~((table["kind"] == "rate") & (table["x"] > 0)) | (table.index == 0)]
+    assert not any("nan" in text.get_text() for axes in module.draw(one).axes for text in axes.texts)
+
+
 def test_neighbours_tell_what_parts_and_nothing_else() -> None:
     rng = np.random.default_rng(0)
     table = pd.DataFrame({"x": rng.normal(size=600), "y": rng.normal(size=600), "sample": np.repeat(np.arange(150), 4)})

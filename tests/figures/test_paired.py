@@ -3,10 +3,11 @@
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import permutation_test
 
-from pipeline_lib.figures.paired import bootstrap_interval, holm, sign_flip_p
+from pipeline_lib.figures.paired import bootstrap_interval, by_session, holm, sign_flip_p
 
 
 def test_p_is_that_of_scipys_permutation_of_pairs() -> None:
@@ -48,7 +49,7 @@ def test_interval_holds_the_mean_as_often_as_it_says(sessions: int) -> None:
 
 
 def test_holm_is_the_closed_test_of_bonferroni() -> None:
-    p = np.array([0.004, 0.03, 0.2, 0.011])
+    p = np.array([0.004, 0.03, 0.031, 0.011])  # times 2 and times 1: the order must not turn
 
     def closed(k: int) -> float:
         others = [j for j in range(4) if j != k]
@@ -58,3 +59,17 @@ def test_holm_is_the_closed_test_of_bonferroni() -> None:
     assert np.allclose(holm(p), [closed(k) for k in range(4)])
     with_missing = holm([0.01, np.nan, 0.04])
     assert with_missing[0] == pytest.approx(0.02) and np.isnan(with_missing[1])
+
+
+def test_p_is_never_nothing() -> None:
+    assert sign_flip_p(np.ones(40)) == pytest.approx(1e-4), "the signs that were found count, too"
+
+
+def test_each_session_counts_by_its_own_fullest_cohorts() -> None:
+    rows = pd.MultiIndex.from_tuples(
+        [("a", "a"), ("a", "easy"), ("b", "b"), ("b", "easy")], names=["session", "cohort"]
+    )
+    glm, psth, ndt = [0.1, 0.5, 0.2, 0.8], [0.1, np.nan, 0.3, np.nan], [0.4, np.nan, np.nan, np.nan]
+    found = by_session(pd.DataFrame({"glm": glm, "psth": psth, "ndt": ndt}, rows))
+    assert found["glm"].tolist() == [0.1, 0.2] and found["psth"].tolist() == [0.1, 0.3]
+    assert found.loc["a", "ndt"] == 0.4 and np.isnan(found.loc["b", "ndt"])

@@ -33,6 +33,12 @@ def test_scores_below_the_axis_are_arrows_with_their_values(values: list[float],
     assert [text.get_text() for text in axes.texts] == [said]
 
 
+def test_intervals_of_many_points_would_be_one_block() -> None:
+    for count, bars in ((12, 1), (13, 0)):
+        axes = drawn([0.1] * count, [0.0] * count, [0.2] * count, floor=-1.0)
+        assert len(axes.collections) == bars and len(axes.lines[0].get_xdata()) == count
+
+
 def test_points_of_a_row_stay_apart() -> None:
     places = side_by_side(30)
     assert np.abs(places).max() <= 0.5 and np.diff(np.sort(places)).min() > 0.4 / 30

@@ -91,6 +91,24 @@ def test_scores_stand_at_the_inputs_and_the_training_time(several: Results) -> N
         score_scaling.data(paths["metrics"], paths["trains"], paths["split"][:1])
 
 
+def test_a_session_of_two_cohorts_stands_at_the_time_that_trained_each(several: Results, tmp_path: Path) -> None:
+    paths = several.of("all")
+    whole = Split.read(next(path for path in paths["split"] if path.stem == "small"))
+    half = Split.read(next(path for path in paths["split"] if path.stem == "small"))
+    train = half.samples.index[half.samples["split"] == "train"]
+    half.samples, half.cohort = half.samples.drop(train[::2]), "half"
+    half.write(tmp_path / "half.parquet")
+    table = pd.read_parquet(paths["metrics"])
+    scores = table[table["session"] == "small"].assign(cohort="half")
+    pd.concat([table, scores]).to_parquet(tmp_path / "metrics.parquet")
+    found = score_scaling.data(
+        tmp_path / "metrics.parquet", paths["trains"], [*paths["split"], tmp_path / "half.parquet"]
+    )
+    own = found.query("session == 'small' and model == 'glm' and scored == 'heldin'").set_index("cohort")["minutes"]
+    seconds = {split.cohort: (split.samples["split"] == "train").sum() for split in (whole, half)}
+    assert own.to_dict() == pytest.approx({cohort: windows / 60 for cohort, windows in seconds.items()})
+
+
 def test_cohorts_of_one_session_are_joined_by_a_curve(several: Results) -> None:
     paths = several.of("all")
     table = score_scaling.data(paths["metrics"], paths["trains"], paths["split"])
@@ -135,6 +153,19 @@ def test_cost_is_that_of_the_fits_and_of_what_snakemake_measured(several: Result
     assert set(kept.loc[kept["stage"] != "fit", "job"]) == {"small", "large"}, "the folder keeps what a run once had"
     with pytest.raises(NothingToDrawError):
         speed.data([], several.directory / "nothing")
+
+
+def test_fits_count_once_and_jobs_by_their_last_measurement(several: Results, tmp_path: Path) -> None:
+    paths = several.of("all")
+    folder = Path(shutil.copytree(paths["benchmarks"], tmp_path / "benchmarks"))
+    (folder / "fit" / "small" / "glm").mkdir(parents=True)
+    shutil.copy(folder / "convert" / "small.tsv", folder / "fit" / "small" / "glm" / "seed0.tsv")
+    with (folder / "convert" / "small.tsv").open("a") as file:
+        file.write("40.0\t0:00:40\t99.0\t-\n")  # made again
+    table = speed.data(paths["fits"], folder)
+    assert (table["stage"] == "fit").sum() == 15 and set(table.loc[table["stage"] == "fit", "wall"]) == {12.5}
+    again = table[(table["stage"] == "convert") & (table["job"] == "small")].iloc[0]
+    assert again["wall"] == 40.0 and again["memory"] == 99.0 and np.isnan(again["cpu"])
 
 
 def test_what_a_gpu_did_stands_beside_time_and_memory(several: Results, tmp_path: Path) -> None:

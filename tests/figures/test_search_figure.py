@@ -54,6 +54,15 @@ def test_the_table_has_a_row_a_trial_and_setting(searches: list[Path]) -> None:
     assert set(zip(activation["value"], activation["label"], strict=True)) == {(0, "gelu"), (1, "relu")}
 
 
+def test_settings_that_are_on_or_off_are_named_so(searches: list[Path]) -> None:
+    trials = pd.read_csv(searches[0])
+    trials.assign(controller=trials["member"] % 2 == 0).to_csv(searches[0], index=False)
+    table = data(searches[:1])
+    own = table[table["setting"] == "controller"]
+    assert set(zip(own["value"], own["label"], strict=True)) == {(0, "False"), (1, "True")}
+    assert pd.api.types.is_numeric_dtype(table["value"])
+
+
 def test_the_settings_that_matter_are_drawn_first(searches: list[Path]) -> None:
     figure = draw(data(searches))
     assert len(figure.axes) == 8

@@ -133,3 +133,36 @@ def test_what_a_session_has_outside_its_observed_time_counts_nowhere(trials: Res
     course = table[table["panel"] == "course"].set_index("time")["value"]
     usual = len(recording.spike_times) / recording.duration / len(recording.units)
     assert course.loc[31:49].isna().all() and course.max() < 3 * usual
+
+
+def test_a_bin_that_was_hardly_observed_has_no_rate_and_a_unit_only_rows_where_it_is_hidden(
+    trials: Results, tmp_path: Path
+) -> None:
+    recording = Recording.read(trials.recording)
+    width = recording.duration / session_overview.COURSE_BINS
+    recording.observed = np.array([[0.0, 45.2 * width], [75.2 * width, recording.duration]])
+    end = recording.duration
+    recording.unit_intervals = pd.DataFrame({"unit": [3, 4, 6], "start": [0.0, 44.0, 49.8], "stop": [44.0, end, end]})
+    recording.write(tmp_path / "recording")
+    table = session_overview.data(tmp_path / "recording")
+    known = table.loc[table["panel"] == "course", "value"].notna().to_numpy()
+    assert known[44] and not known[45] and not known[74] and known[75], "a fifth of a bin is too little, four are not"
+
+    recording.observed = np.array([[0.0, recording.duration]])
+    recording.write(tmp_path / "whole")
+    table = session_overview.data(tmp_path / "whole")
+    middle = table.loc[table["panel"] == "raster", "time"]
+    hidden = table[table["panel"] == "hidden"].set_index("unit")
+    ends = hidden["time"] + hidden["value"]
+    assert hidden.loc[3, "time"] == 44.0 and ends[3] == pytest.approx(middle.max(), abs=0.05)
+    assert hidden.loc[4, "time"] == pytest.approx(middle.min(), abs=0.05) and ends[4] == pytest.approx(44.0)
+    assert ends[6] == pytest.approx(middle.max(), abs=0.05), "not beyond what is shown"
+
+
+def test_a_session_without_trials_counts_none(continuous: Results, tmp_path: Path) -> None:
+    recording = Recording.read(continuous.recording)
+    recording.trials, recording.truth = recording.trials.iloc[:0], None
+    recording.provenance.counts.pop("trials_before")
+    recording.write(tmp_path / "recording")
+    counts = session_overview.data(tmp_path / "recording").query("panel == 'count'")
+    assert counts["region"].tolist() == ["units", "spikes"]
