@@ -362,38 +362,6 @@ def test_nothing_is_observed_after_the_end_of_the_session(tmp_path):
         read_source("tables", "s", tmp_path, {"duration": 2.0})
 
 
-def test_cells_of_a_new_matlab_file_are_no_conditions(tmp_path):
-    """Version 7.3 keeps in a cell array where each text is; that text of a reference is the same for every trial."""
-    write_spikes(tmp_path / "spikes.csv")
-    with h5py.File(tmp_path / "trials.mat", "w") as file:
-        file["start"], file["stop"] = np.array([[0.0, 1.0]]), np.array([[0.5, 1.5]])
-        cells = [file.create_dataset(f"#refs#/{side}", data=[[ord(letter) for letter in side]]) for side in "ab"]
-        file["condition"] = np.array([[cell.ref for cell in cells]], dtype=h5py.ref_dtype)
-    assert read_source("tables", "s", tmp_path).trials["condition"].tolist() == ["all", "all"]
-    with refuses("trials.mat", "no column 'condition'"):
-        read_source("tables", "s", tmp_path, {"condition": "condition"})
-
-
-def test_what_a_new_matlab_file_stores_as_numbers(tmp_path):
-    """Version 7.3: characters are their codes, an empty array is its shape, an object is the number of its store."""
-    write_spikes(tmp_path / "spikes.csv")
-    sides = np.array([[ord(letter) for letter in side] for side in ("left ", "right")], dtype=np.uint16)
-    with h5py.File(tmp_path / "trials.mat", "w") as file:
-        file["start"], file["stop"], file["condition"] = [[0.0, 1.0]], [[0.5, 1.5]], sides.T
-        file["condition"].attrs["MATLAB_class"] = np.bytes_("char")
-        file["note"] = np.zeros((1, 6), np.uint32)
-        file["note"].attrs["MATLAB_object_decode"] = np.int32(3)
-    trials = read_source("tables", "s", tmp_path).trials
-    assert trials["condition"].tolist() == ["left", "right"]
-    assert list(trials) == ["start", "stop", "condition"]
-    with h5py.File(tmp_path / "none.mat", "w") as file:
-        for name in ("time", "unit"):
-            file[name] = np.zeros(2, np.uint64)
-            file[name].attrs["MATLAB_empty"] = np.uint8(1)
-    with refuses("none.mat", "an empty recording"):
-        read_source("tables", "s", tmp_path / "none.mat")
-
-
 def test_spaces_after_commas_are_no_part_of_names_and_ids(tmp_path):
     (tmp_path / "day.csv").write_text("time, unit\n0.5, a\n0.75, b\n")
     assert list(read_source("tables", "s", tmp_path / "day.csv").units["unit_id"]) == ["a", "b"]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pipeline_lib.recording import Provenance, Recording
-from pipeline_lib.trains.store import Trains, write_store
+from pipeline_lib.trains.store import Trains, convert, write_store
 
 
 @pytest.fixture
@@ -26,6 +26,14 @@ def store(tmp_path: Path) -> Callable[..., Trains]:
 def recording() -> Recording:
     """100 s with a gap, 20 units in two populations, one of which comes and goes, 62 trials of two conditions."""
     return make_recording("s1")
+
+
+@pytest.fixture
+def converted(recording: Recording, tmp_path: Path) -> Path:
+    """It as a store, with counts of two bin sizes."""
+    recording.write(tmp_path / "recording")
+    convert(tmp_path / "recording", tmp_path / "trains", bin_sizes=(5, 20))
+    return tmp_path / "trains"
 
 
 def make_recording(session: str, seed: int = 0) -> Recording:
