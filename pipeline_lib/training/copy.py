@@ -8,10 +8,10 @@ from pathlib import Path
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import LOCK, exclusive, sha256_tree, whole_directory, write_json
 from pipeline_lib.training.provenance import Stopwatch
-from pipeline_lib.training.publication import IDENTITY, TABLES, key_of, read_manifest
+from pipeline_lib.training.publication import IDENTITY, KEPT, MANIFEST, TABLES, key_of, read_manifest
 
-PREDICTIONS, RUN, MANIFEST = "predictions.zarr", "run.json", "manifest.json"
-NOT_COPIED = {MANIFEST, LOCK}
+PREDICTIONS, RUN = "predictions.zarr", "run.json"
+NOT_COPIED = {MANIFEST, KEPT, LOCK}
 
 
 def copy_fit(fit_dir: Path | str, seeds: Sequence[int], out_dirs: Sequence[Path | str]) -> None:
@@ -33,7 +33,7 @@ def copy_fit(fit_dir: Path | str, seeds: Sequence[int], out_dirs: Sequence[Path 
     if len(seeds) != len(out_dirs):
         raise InputError("copy", "seeds", list(seeds), f"as many as folders ({len(out_dirs)} given)")
     for seed, out in zip(seeds, map(Path, out_dirs), strict=True):
-        with exclusive(out / LOCK), whole_directory(out, optional=[TABLES]) as writing:
+        with exclusive(out / LOCK), whole_directory(out, optional=[TABLES, KEPT]) as writing:
             _copy(fit_dir, manifest, seed, writing)
 
 

@@ -46,7 +46,7 @@ def fit(
 
     One process at a time works in `out_dir`; others wait, and find the work done. A fit that was killed goes on from
     its last checkpoint in `out_dir`/.resume and gives the bytes of an undisturbed one. If `out_dir` already holds this
-    fit (same settings, data, split, code and seed), nothing is done.
+    fit (same settings, data, split, code and seed), nothing is done, also where Snakemake took its manifest away.
 
     Parameters
     ----------

@@ -28,6 +28,9 @@ IDENTITY = ("format_version", "implementation", "config", "seed", "trains", "spl
 """Keys of a manifest that say what the fit depends on."""
 TABLES = "tables"
 """Folder of what only some models write."""
+MANIFEST, KEPT = "manifest.json", ".made.json"
+"""What declares a fit complete; and the same once more: Snakemake takes the first away before it asks for a fit, be it
+for the very fit that is there."""
 
 
 def identity(
@@ -57,9 +60,25 @@ def key_of(made: dict[str, Any]) -> str:
 
 
 def is_made(out_dir: Path, made: dict[str, Any]) -> bool:
-    """Whether the folder holds the fit of this identity."""
+    """Whether the folder holds the fit of this identity; its manifest is put back if it was taken away."""
     manifest = read_manifest(out_dir)
-    return manifest is not None and manifest.get("key") == made["key"]
+    if manifest is None:
+        return _put_back(out_dir, made["key"])
+    return bool(manifest.get("key") == made["key"])
+
+
+def _put_back(out_dir: Path, key: str) -> bool:
+    """Restore the manifest of the fit `key`, if every file is still what it says; whether that is so."""
+    kept = read_manifest(out_dir, KEPT)
+    if kept is None or kept.get("key") != key:
+        return False
+    for name, digest in kept["sha256"].items():
+        path = out_dir / name
+        if not path.exists() or (sha256_tree if path.is_dir() else sha256_file)(path) != digest:
+            return False
+    write_json(out_dir / MANIFEST, kept)
+    print(f"{out_dir} holds this very fit: nothing to do (remove the folder to have it made anew)", file=sys.stderr)
+    return True
 
 
 def publish(
@@ -80,7 +99,7 @@ def publish(
     """
     state = model.state()
     require_finite(state, f"model {run.labels['model']}")
-    with whole_directory(out_dir, optional=[TABLES]) as writing:
+    with whole_directory(out_dir, optional=[TABLES, KEPT]) as writing:
         weights, predictions = writing / "model.safetensors", writing / "predictions.zarr"
         write_arrays(weights, state)
         # Predict with what was written, not with the model in memory: the weights are all that others will have.
@@ -107,7 +126,8 @@ def publish(
         hashes = {"model.safetensors": sha256_file(weights), "predictions.zarr": sha256_tree(predictions)}
         hashes |= {f"{TABLES}/{name}.parquet": sha256_file(writing / TABLES / f"{name}.parquet") for name in tables}
         manifest = made | run.labels | {"sees": model.sees, "sha256": hashes}
-        write_json(writing / "manifest.json", manifest)
+        write_json(writing / MANIFEST, manifest)
+    write_json(out_dir / KEPT, manifest)
 
 
 def new_model(implementation: str, settings: Any, seed: int, device: str) -> Model:
@@ -170,12 +190,12 @@ def content_hashes(trains_dirs: Sequence[Path | str]) -> dict[str, str]:
     for directory in trains_dirs:
         manifest = read_manifest(Path(directory))
         if manifest is None:
-            raise InputError(directory, "manifest.json", "no such file", "the folder of a spike-train store")
+            raise InputError(directory, MANIFEST, "no such file", "the folder of a spike-train store")
         hashes[manifest["session"]] = manifest["content_hash"]
     return hashes
 
 
-def read_manifest(directory: Path) -> dict[str, Any] | None:
+def read_manifest(directory: Path, name: str = MANIFEST) -> dict[str, Any] | None:
     """The manifest of a finished result; None where there is none."""
-    path = directory / "manifest.json"
+    path = directory / name
     return json.loads(path.read_text()) if path.is_file() else None

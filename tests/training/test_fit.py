@@ -65,7 +65,7 @@ def contents(out: Path) -> dict[str, str]:
 
 def test_everything_is_published_and_nothing_else(cohort: Cohort, tmp_path: Path) -> None:
     walk(cohort, tmp_path, seed=3)
-    assert {entry.name for entry in tmp_path.iterdir()} == PUBLISHED | {".lock"}
+    assert {entry.name for entry in tmp_path.iterdir()} == PUBLISHED | {".lock", ".made.json"}
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["sha256"] == {
         "model.safetensors": sha256_file(tmp_path / "model.safetensors"),
@@ -140,6 +140,28 @@ def test_nothing_is_done_twice(cohort: Cohort, tmp_path: Path, monkeypatch: pyte
         walk(cohort, out, **change)
         assert len(notes.read_text().splitlines()) == number
     assert load_fit(out, WALKER).seed == 0
+
+
+def test_a_fit_whose_manifest_snakemake_took_away_is_not_made_again(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it does where something upstream was made anew, to the same bytes."""
+    notes, out = tmp_path / "notes", tmp_path / "out"
+    monkeypatch.setenv("WALKER_NOTES", str(notes))
+    walk(cohort, out)
+    whole, run = contents(out), (out / "run.json").read_bytes()
+    (out / "manifest.json").unlink()
+    walk(cohort, out)
+    assert contents(out) == whole and (out / "run.json").read_bytes() == run
+    assert "nothing to do (remove the folder" in capsys.readouterr().err
+    for number, damaged in enumerate(("model.safetensors", "predictions.zarr/zarr.json"), start=2):
+        (out / "manifest.json").unlink()
+        (out / damaged).write_bytes(b"damaged")
+        walk(cohort, out)
+        assert contents(out) == whole and len(notes.read_text().splitlines()) == number
+    (out / "manifest.json").unlink()
+    walk(cohort, out, seed=1)  # another one is made
+    assert len(notes.read_text().splitlines()) == 4 and load_fit(out, WALKER).seed == 1
 
 
 # What may happen to a process

@@ -63,6 +63,19 @@ def test_the_code_of_one_model_reruns_its_fits_only(copy_of_finished: Project) -
     assert "model=glm" not in listed.stdout + listed.stderr
 
 
+def test_a_fit_below_what_is_made_anew_is_not(copy_of_finished: Project) -> None:
+    """Counts beside the events are in the store, which is written again: the fits read the events, and are the same."""
+    fits = copy_of_finished.folder / "results/fits/pair"
+    before = {path: path.read_bytes() for path in fits.rglob("run.json")}  # it says when
+    assert len(before) == 2
+    copy_of_finished.write_config(SMALL | {"counts": [20]})
+    result = copy_of_finished.snakemake("fits")
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "rule convert" in result.stderr and "rule fit" in result.stderr
+    assert {path: path.read_bytes() for path in fits.rglob("run.json")} == before
+    assert all(path.with_name("manifest.json").is_file() for path in before)
+
+
 def test_a_new_seed_and_a_new_session_make_only_new_cells(copy_of_finished: Project) -> None:
     copy_of_finished.write_config(SMALL | {"seeds": [0, 1]})
     jobs = copy_of_finished.planned()
