@@ -143,6 +143,7 @@ def test_when_every_trial_fails_nothing_is_called_best(
         ("{model: ndt, space: {weight_decay: {uniform: [0, .inf]}}}", r"space.uniform: found \[0.0, inf\]"),
         ("{model: ndt, space: {batch: {choice: [0, 8, 8, 8, 8]}}, members: 30}", "batch: found 0"),
         ("{model: glm, space: {n_basis: {integers: [4, 8]}}, kind: population}", "keep"),
+        ("{model: ndt, members: 3, members: 5, space: {dropout: {uniform: [0, 0.3]}}}", "'members' a second time"),
     ],
 )
 def test_a_space_that_makes_no_sense_is_refused(tmp_path: Path, text: str, message: str) -> None:
