@@ -116,8 +116,26 @@ def whole_directory(path: Path | str, final: str = "manifest.json", optional: It
         for entry in entries:
             _remove(path / entry.name)
             os.replace(entry, path / entry.name)
+    except BaseException:
+        _let_zarr_end()
+        raise
     finally:
         shutil.rmtree(writing, ignore_errors=True)
+
+
+def _let_zarr_end() -> None:
+    """Wait for zarr's other threads: they write on after one of them has failed, into folders that they make again."""
+    if "zarr" not in sys.modules:
+        return
+    import asyncio
+
+    from zarr.core import sync
+
+    async def end() -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*others, return_exceptions=True)
+
+    sync.sync(end())
 
 
 def _remove(path: Path) -> None:

@@ -10,7 +10,7 @@ import string
 import textwrap
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -300,7 +300,7 @@ def notice(text: str) -> Figure:
 def save(figure: Figure, data: pd.DataFrame, stem: Path | str, svg: bool = False) -> None:
     """Write {stem}.pdf, {stem}.png (300 dpi), the data behind them as {stem}.csv and, if asked, {stem}.svg.
 
-    Each file appears whole or not at all; the same figure and data give the same bytes.
+    All appear, each whole, once the last is written, or none; the same figure and data give the same bytes.
 
     >>> save(new_figure("single", 40), pd.DataFrame({"time": [0.0, 1 / 3]}), "empty")
     >>> Path("empty.csv").read_text().split()
@@ -312,14 +312,14 @@ def save(figure: Figure, data: pd.DataFrame, stem: Path | str, svg: bool = False
     }
     if svg:
         formats[".svg"] = {"metadata": {"Date": None, "Creator": "Trainyard"}}
-    with _settings():
-        for suffix, options in formats.items():
-            with atomic_file(f"{stem}{suffix}") as part:
-                figure.savefig(part, dpi=PRINT_DPI, facecolor="white", **options)
     if "time" in data:
         data = data.assign(time=data["time"].map(_clock, na_action="ignore"))
-    with atomic_file(f"{stem}.csv") as part:
-        data.to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
+    with _settings(), ExitStack() as files:
+        for suffix, options in formats.items():
+            part = files.enter_context(atomic_file(f"{stem}{suffix}"))
+            figure.savefig(part, dpi=PRINT_DPI, facecolor="white", **options)
+        table = files.enter_context(atomic_file(f"{stem}.csv"))
+        data.to_csv(table, index=False, float_format="%.6g", lineterminator="\n")
 
 
 def _clock(time: float) -> str:

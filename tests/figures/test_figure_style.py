@@ -81,6 +81,18 @@ def test_figures_have_column_widths_and_readable_sizes() -> None:
     assert mpl.rcParams["font.size"] != style.FONT_SIZE, "drawing leaves the global settings alone"
 
 
+def test_files_of_a_figure_appear_together_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the disk fills at the last of them."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", full)
+    with pytest.raises(OSError, match="No space left"):
+        style.save(style.new_figure("single", 40), pd.DataFrame({"time": [0.0]}), tmp_path / "empty", svg=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_saved_bytes_do_not_depend_on_time_or_hash_seed(tmp_path: Path) -> None:
     data = pd.DataFrame({"time": [0.0, 1 / 3], "unit": [1, 2]})
     code = (
