@@ -54,6 +54,8 @@ ON_GPU = {
     "float32": {},
     "float32, graph": {"cuda_graphs": True},
     "float32, compiled": {"compile": True},
+    "TF32, graph": {"cuda_graphs": True},
+    "TF32, compiled, graph": {"compile": True, "cuda_graphs": True},
     "bfloat16": {"precision": "bfloat16"},
     "bfloat16, graph": {"precision": "bfloat16", "cuda_graphs": True},
     "bfloat16, compiled, graph": {"precision": "bfloat16", "compile": True, "cuda_graphs": True},
@@ -129,6 +131,16 @@ def our_step(
     return step, infer
 
 
+def multiplying(what: str, made: Callable) -> Callable:
+    """`made` with products of float32 numbers in TF32 where its name asks for that, else in full."""
+
+    def run() -> None:
+        torch.set_float32_matmul_precision("high" if what.startswith("TF32") else "highest")
+        made()
+
+    return run
+
+
 def step_times(repeats: int, device: str, sizes: dict[str, dict]) -> None:
     """Print a table of step times and latencies of every size."""
     variants = (
@@ -143,7 +155,7 @@ def step_times(repeats: int, device: str, sizes: dict[str, dict]) -> None:
                 variant: our_step(device, settings, Path(folder) / variant, **size)
                 for variant, settings in variants.items()
             }
-            steps, trials = ({what: each[k] for what, each in made.items()} for k in (0, 1))
+            steps, trials = ({what: multiplying(what, each[k]) for what, each in made.items()} for k in (0, 1))
             spent, quick = timed_in_turns(steps, repeats, device), timed_in_turns(trials, 4 * repeats, device)
         for what in made:
             step, trial = (f"{1000 * each[what]:.2f} ms | {each['plain'] / each[what]:.2f}" for each in (spent, quick))
