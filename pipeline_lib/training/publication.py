@@ -69,8 +69,11 @@ def is_made(out_dir: Path, made: dict[str, Any]) -> bool:
 
 def _put_back(out_dir: Path, key: str) -> bool:
     """Restore the manifest of the fit `key`, if every file is still what it says; whether that is so."""
-    kept = read_manifest(out_dir, KEPT)
-    if kept is None or kept.get("key") != key:
+    try:
+        kept = read_manifest(out_dir, KEPT)
+    except ValueError:  # no JSON
+        return False
+    if not isinstance(kept, dict) or kept.get("key") != key or not isinstance(kept.get("sha256"), dict):
         return False
     for name, digest in kept["sha256"].items():
         path = out_dir / name
@@ -127,7 +130,11 @@ def publish(
         hashes |= {f"{TABLES}/{name}.parquet": sha256_file(writing / TABLES / f"{name}.parquet") for name in tables}
         manifest = made | run.labels | {"sees": model.sees, "sha256": hashes}
         write_json(writing / MANIFEST, manifest)
-    write_json(out_dir / KEPT, manifest)
+    try:
+        write_json(out_dir / KEPT, manifest)
+    except OSError as error:  # the fit is whole without it
+        problem = f"{out_dir / KEPT} was not written: {error.strerror}"
+        print(f"{problem}; the fit is whole, but asked for once more it is made again", file=sys.stderr)
 
 
 def new_model(implementation: str, settings: Any, seed: int, device: str) -> Model:

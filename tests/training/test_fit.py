@@ -1,5 +1,6 @@
 """A fit as a whole: what it publishes, and what it is after everything that can happen to a process."""
 
+import errno
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import yaml
 import zarr
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.files import sha256_file, sha256_tree
+from pipeline_lib.files import sha256_file, sha256_tree, write_json
 from pipeline_lib.training import publication as module
 from pipeline_lib.training.fit import fit, load_fit
 from pipeline_lib.training.run import FitError, read_arrays
@@ -162,6 +163,37 @@ def test_a_fit_whose_manifest_snakemake_took_away_is_not_made_again(
     (out / "manifest.json").unlink()
     walk(cohort, out, seed=1)  # another one is made
     assert len(notes.read_text().splitlines()) == 4 and load_fit(out, WALKER).seed == 1
+
+
+@pytest.mark.parametrize("damage", [b'{"key": "ab', b"\xff\xfe", b"[]", b'"key"', b"{}", "no sha256", "no mapping"])
+def test_what_is_kept_of_a_manifest_may_be_damaged(cohort: Cohort, tmp_path: Path, damage: bytes | str) -> None:
+    """Then there is no such fit, and it is made."""
+    walk(cohort, tmp_path, steps=2)
+    whole, kept = contents(tmp_path), json.loads((tmp_path / ".made.json").read_text())
+    if damage == "no sha256":
+        del kept["sha256"]
+    elif damage == "no mapping":
+        kept["sha256"] = list(kept["sha256"])
+    (tmp_path / ".made.json").write_bytes(damage if isinstance(damage, bytes) else json.dumps(kept).encode())
+    (tmp_path / "manifest.json").unlink()
+    walk(cohort, tmp_path, steps=2)
+    assert contents(tmp_path) == whole
+    assert (tmp_path / ".made.json").read_bytes() == (tmp_path / "manifest.json").read_bytes()
+
+
+def test_a_disk_that_fills_behind_the_manifest_fails_no_fit(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full_disk(path: Path, content: object) -> None:
+        if path.name == ".made.json":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write_json(path, content)
+
+    monkeypatch.setattr(module, "write_json", full_disk)
+    walk(cohort, tmp_path, steps=2)
+    assert ".made.json was not written: No space left on device; the fit is whole" in capsys.readouterr().err
+    assert contents(tmp_path).keys() == PUBLISHED - {"run.json"} and not (tmp_path / ".made.json").exists()
+    assert not (tmp_path / ".resume").exists() and load_fit(tmp_path, WALKER).seed == 0
 
 
 # What may happen to a process
