@@ -77,6 +77,17 @@ def test_posterior_and_likelihood_are_those_of_the_whole_gaussian(parameters, ob
         assert posterior.log_likelihood == pytest.approx(sum(value for _, value in expected), rel=1e-10)
 
 
+def test_windows_are_grouped_by_what_was_observed_in_the_order_of_its_bits() -> None:
+    """So that sums over groups come to the same bytes whichever window is first."""
+    bits = np.random.default_rng(0).random((3, 4, 5)) < 0.5
+    bits[:, 0, 0] = True, False, True  # the first byte is above and below 128
+    mask = bits[[2, 0, 1, 0, 2, 1, 1]]
+    found = list(groups(mask))
+    assert [group.mask.ravel().tolist() for group in found] == sorted(pattern.ravel().tolist() for pattern in bits)
+    assert all((mask[group.rows] == group.mask).all() for group in found)
+    assert sorted(tuple(group.rows) for group in found) == [(0, 4), (1, 3), (2, 5, 6)]
+
+
 def test_posterior_covariance_is_that_of_the_whole_gaussian(parameters) -> None:
     _, whole, cross = joint(parameters, BINS)
     prior = np.zeros((LATENTS * BINS,) * 2)

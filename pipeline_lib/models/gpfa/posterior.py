@@ -38,14 +38,16 @@ class Group:
 
 
 def groups(mask: np.ndarray) -> Iterator[Group]:
-    """The windows of `mask` [S, L, N], by pattern."""
+    """The windows of `mask` [S, L, N], by pattern; patterns are in the order of their bits."""
     if mask.all():
         yield Group(np.arange(len(mask)), mask[0])
         return
-    packed = np.packbits(mask.reshape(len(mask), -1), axis=1)
-    _, first, member = np.unique(packed, axis=0, return_index=True, return_inverse=True)
-    for pattern, row in enumerate(first):
-        yield Group(np.flatnonzero(member.ravel() == pattern), mask[row])
+    alike: dict[bytes, list[int]] = {}
+    for row, packed in enumerate(np.packbits(mask.reshape(len(mask), -1), axis=1)):
+        alike.setdefault(packed.tobytes(), []).append(row)
+    for pattern in sorted(alike):
+        rows = np.array(alike[pattern])
+        yield Group(rows, mask[rows[0]])
 
 
 def known(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
