@@ -14,6 +14,8 @@ from pipeline_lib.errors import InputError
 
 RATE_FLOOR = 1e-9
 """Stands for a rate of exactly 0, as in the Neural Latents Benchmark."""
+CONSTANT = 1e-9
+"""Of the mean. A truth that varies less (standard deviation) is a constant, whose rounding is no signal."""
 BLOCK = 2**21
 """Values handled at once, so that float64 copies stay small whatever the size of the session."""
 
@@ -58,16 +60,14 @@ class PoissonSums(Sums):
 
 @dataclasses.dataclass(frozen=True)
 class SquareSums(Sums):
-    """Over the valid bins of a sample and unit, with true value x (its mean over everything taken off) and estimate."""
+    """Over the valid bins of a sample and unit, with true value x, its mean m over all samples, and an estimate."""
 
     bins: np.ndarray
     """Number of valid bins."""
     error: np.ndarray
     """Sum of (x - estimate)^2."""
-    value: np.ndarray
-    """Sum of x."""
     square: np.ndarray
-    """Sum of x^2."""
+    """Sum of (x - m)^2; 0 where x is constant."""
 
 
 def poisson_sums(counts: np.ndarray, rates: np.ndarray, mask: np.ndarray | None = None) -> PoissonSums:
@@ -121,8 +121,10 @@ def square_sums(true: np.ndarray, estimate: np.ndarray, mask: np.ndarray | None 
             raise InputError(
                 "predictions", "rates", error[~np.isfinite(error)][0], "finite wherever the truth is known"
             )
-        parts.append([values.sum(axis=1, dtype=np.float64) for values in (known, error**2, x, x**2)])
-    return SquareSums(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        parts.append([values.sum(axis=1, dtype=np.float64) for values in (known, error**2, x**2)])
+    bins, errors, squares = (np.concatenate(column) for column in zip(*parts, strict=True))
+    squares[:, squares.sum(axis=0) <= (CONSTANT * centre) ** 2 * counted] = 0
+    return SquareSums(bins, errors, squares)
 
 
 def observed(values: np.ndarray, mask: np.ndarray | None) -> np.ndarray:

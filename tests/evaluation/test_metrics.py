@@ -12,6 +12,7 @@ from sklearn.metrics import d2_tweedie_score, r2_score
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation import sums as sums_module
+from pipeline_lib.evaluation.bootstrap import interval, resampling_weights
 from pipeline_lib.evaluation.metrics import (
     bits_per_spike,
     given_psth_r2,
@@ -197,8 +198,18 @@ def test_weights_count_samples_as_repeating_them_does(data) -> None:
     weights = np.bincount(drawn, minlength=9)[None].astype(float)
     by_weight = bits_per_spike(poisson_sums(counts, estimate).weighted(weights))
     assert by_weight == pytest.approx(bits_per_spike(poisson_sums(counts[drawn], estimate[drawn]).total()))
-    by_weight = r2(square_sums(rates, estimate).weighted(weights))
-    assert by_weight == pytest.approx(r2(square_sums(rates[drawn], estimate[drawn]).total()))
+    squared = [((rates - other)[drawn] ** 2).sum(axis=(0, 1)) for other in (estimate, rates.mean(axis=(0, 1)))]
+    assert r2(square_sums(rates, estimate).weighted(weights)) == pytest.approx(np.mean(1 - squared[0] / squared[1]))
+
+
+def test_r2_of_a_mean_lies_in_its_own_interval() -> None:
+    """Compared with the mean of each resample it would be below 0 in nearly all of them."""
+    random = np.random.default_rng(0)
+    rates = random.normal(5, 1, (40, 10, 20)) + random.normal(0, 1, (40, 1, 20))
+    estimate = np.broadcast_to(rates.mean(axis=(0, 1)) + 0.01, rates.shape)
+    values = r2(square_sums(rates, estimate).weighted(resampling_weights(40, 500, seed=0)))
+    low, high = interval(values[1:], 40)
+    assert low < values[0] < high
 
 
 def test_r2_is_scikit_learns(data) -> None:
@@ -207,6 +218,14 @@ def test_r2_is_scikit_learns(data) -> None:
     rates[:, :, 3] = estimate[:, :, 3] = 0.2
     found = r2(square_sums(rates, estimate).total())
     assert found == pytest.approx(r2_score(rates.reshape(-1, 6), estimate.reshape(-1, 6)), abs=1e-10)
+
+
+def test_what_rounding_makes_of_a_constant_truth_is_no_signal() -> None:
+    """As where means over bins are differences of sums."""
+    constant = 0.3 + np.random.default_rng(0).uniform(-1e-15, 1e-15, (9, 14, 1))
+    assert r2(square_sums(constant, np.full_like(constant, 0.31)).total()).tolist() == [0.0]
+    slow = 1e6 + np.arange(126.0).reshape(9, 14, 1)
+    assert r2(square_sums(slow, slow + 1).total()) == pytest.approx(1 - 12 / (126**2 - 1))
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
