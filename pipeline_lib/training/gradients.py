@@ -30,7 +30,8 @@ class Gradients:
 
     Where memory runs out, the windows of a batch are taken in twice as many pieces from then on, and the step is made
     again: the gradient is then a mean over the pieces, by their windows. That is the gradient of the whole batch where
-    its loss is a mean over windows, and about that where it is one over bins that were observed or masked.
+    its loss is a mean over windows, and about that where it is one over bins that were observed or masked. (Each term
+    of a loss has its own number of those, and pieces draw other noise than the batch: it could not be the same.)
 
     Parameters
     ----------
