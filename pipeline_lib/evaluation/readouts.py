@@ -162,12 +162,14 @@ def few_shot_rows(
         part.observed[:, :, heldout] & window_bins(part, split.forward_bins)[0][:, :, None]
         for part in (validation, test)
     )
+    usable = np.flatnonzero(shown.any(axis=(1, 2)))
+    if not len(usable):
+        return
     features, unseen = (_features(part, heldin) for part in (validation, test))
-    inside = window_bins(validation, split.forward_bins)[0]
+    inside = _recorded(validation, split.forward_bins)
     centre, scale = features[inside].mean(axis=0), np.maximum(features[inside].std(axis=0), 1e-6)
     weights = resampling_weights(len(test.samples), resamples, seed=0)
     random = np.random.default_rng(0)
-    usable = np.flatnonzero(shown.any(axis=(1, 2)))
     for count in sorted({number for number in windows if number <= len(usable)}):
         draws: list[list[Row]] = []
         for _ in range(DRAWS):

@@ -130,11 +130,13 @@ class _Regression:
         ]
         self.config, self.units, self.heldin = config, counts.shape[2], data.heldin(session)
         self.usual = np.log(max(float(counts.sum(dtype=np.int64)), 0.5) / observed.sum())
-        self.inputs, counts = self.zones[0].inputs, self.zones[0].counts
+        self.inputs, counts, observed = self.zones[0].inputs, self.zones[0].counts, self.zones[0].observed
         mean = self.inputs.mean(axis=0, dtype=np.float64)
         # Divided by its root mean, a Poisson count has variance 1: no unit counts for more because it fires more.
-        scale = np.sqrt(np.maximum(counts.mean(axis=0, dtype=np.float64), 1e-6))
+        usual = counts.sum(axis=0, dtype=np.float64) / np.maximum(observed.sum(axis=0), 1)
+        scale = np.sqrt(np.maximum(usual, 1e-6))
         targets = (counts / scale).astype(np.float32)
+        np.copyto(targets, (usual / scale).astype(np.float32), where=~observed)
         self.gram = self.inputs.T @ self.inputs - len(self.inputs) * np.outer(mean, mean)
         self.cross = self.inputs.T @ targets - len(self.inputs) * np.outer(mean, targets.mean(axis=0, dtype=np.float64))
 

@@ -213,6 +213,26 @@ def test_where_latents_have_their_origin_does_not_matter_to_few_windows_of_any_l
     assert values[0] == pytest.approx(values[1], abs=1e-4)
 
 
+def test_what_latents_are_where_nothing_was_recorded_does_not_matter_to_few_windows(tmp_path: Path) -> None:
+    made = recording(trials=40)
+    starts = np.arange(0, 40, 2) * 1.5
+    made.observed = np.stack([np.r_[0.0, starts + 1.0], np.r_[starts + 0.5, made.duration]], axis=1)
+    (directory,), split_path = write_cohort(tmp_path, WINDOWS, replace(SPLITS, forward=0.0), [made])
+    trains, split = Trains.open(directory), Split.read(split_path)
+    samples = split.samples[split.samples["split"] != "train"]
+    nothing = (samples["trial"].to_numpy() % 2 == 0)[:, None] & (np.arange(50) >= 25)
+    rng = np.random.default_rng(1)
+    rates, latents = rng.random((*nothing.shape, UNITS)), rng.standard_normal((*nothing.shape, 2))
+    values = [
+        [row["value"] for row in few_shot_rows([3], trains, split, fitted, {"evaluated mean": None}, 0)]
+        for fitted in (
+            Fitted(rates, samples.index.to_numpy(), np.where(nothing[..., None], filler, latents), None, {})
+            for filler in (0, 10)
+        )
+    ]
+    assert len(values[0]) == 3 and values[0] == values[1]
+
+
 def test_few_windows_are_taken_from_those_in_which_heldout_units_were_observed(scored: Scored, tmp_path: Path) -> None:
     made = recording()
     starts = np.sort(scored.split.part("small0", "validation")["start_tick"].to_numpy()) / 1e5

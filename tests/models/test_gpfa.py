@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import multivariate_normal
 
@@ -222,6 +223,24 @@ def test_steps_end_when_they_raise_little_and_latents_are_fewer_than_units(tmp_p
         assert least <= len(taken) <= most
         assert model.parameters["small0"].loadings.shape == (5, 4)
         taken.clear()
+
+
+def test_training_windows_in_which_nobody_was_observed_change_nothing(tmp_path: Path) -> None:
+    """Latents are 0 there: they say nothing of how far those of the others spread."""
+    made = recording(trials=30)
+    starts = made.trials["start"].to_numpy()[1::2]
+    spans = np.concatenate([[0.0], np.stack([starts - 0.2, starts + 1.2], axis=1).ravel(), [made.duration]])
+    each = pd.DataFrame({"start": spans[::2], "stop": spans[1::2]})
+    made.unit_intervals = pd.concat([each.assign(unit=unit) for unit in range(len(made.units))], ignore_index=True)
+    data = open_cohort(*write_cohort(tmp_path, made=[made]), fitting=True)
+    seen = data.split.samples["trial"] % 2 == 0
+    without = replace(data, split=replace(data.split, samples=data.split.samples[seen]))
+    assert 0 < len(without.samples("small0", "train")) < len(data.samples("small0", "train"))
+    fits = [Gpfa(Config(latents=(2,), ridge=(100.0,), iterations=5), 0) for _ in range(2)]
+    for model, each in zip(fits, (data, without), strict=True):
+        model.fit(each, Run(tmp_path / "run"))
+    for one, other in zip(*(model.state().values() for model in fits), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
 def test_readout_is_poisson_regression() -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pipeline_lib.errors import InputError
@@ -46,6 +47,18 @@ def test_directions_are_those_of_the_best_fit_of_low_rank(data: FitData) -> None
     rivals = [loss(found + 0.03 * np.abs(found).mean() * rng.standard_normal(found.shape)) for _ in range(20)]
     assert best < min(rivals)
     np.testing.assert_allclose((x @ found).std(axis=0), 1, rtol=1e-3)
+
+
+def test_bins_in_which_a_unit_was_not_observed_are_none_in_which_it_was_silent(tmp_path: Path) -> None:
+    made = recording(trials=30)
+    made.unit_intervals = pd.DataFrame({"unit": [4, 4], "start": [0.0, 30.2], "stop": [10.1, made.duration]})
+    regression = _Regression(CONFIG, open_cohort(*write_cohort(tmp_path, made=[made]), fitting=True), "small0")
+    inputs, counts, seen = (getattr(regression.zones[0], name) for name in ("inputs", "counts", "observed"))
+    assert seen[:, :4].all() and not seen[:, 4].all()
+    x, y, mean = inputs - inputs.mean(axis=0, dtype=np.float64), counts[seen[:, 4], 4], counts[seen[:, 4], 4].mean()
+    expected = x[seen[:, 4]].T @ (y - mean) / np.sqrt(mean)
+    np.testing.assert_allclose(regression.cross[:, 4], expected, atol=1e-3)
+    assert np.abs(expected).max() > 1
 
 
 def test_weights_have_the_rank_and_spare_the_own_group(data: FitData, model: ReducedRank) -> None:

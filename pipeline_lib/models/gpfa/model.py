@@ -89,7 +89,9 @@ class Gpfa(Model):
         # What a unit keeps that was never observed: the mean of all.
         usual = max(float(known[0].sum(dtype=np.int64)), 0.5) / known[1].sum()
         bias = np.full((len(self.config.ridge), len(zones), units), np.log(usual))
-        losses, scale = np.zeros(len(self.config.ridge)), np.maximum(train.whole.std(axis=(0, 1)), 1e-9)
+        losses = np.zeros(len(self.config.ridge))
+        # Where nothing was observed, as past the end of a shorter window, latents fall back to 0.
+        scale = np.maximum(train.whole[known[1].any(axis=2)].std(axis=0), 1e-9)
         order = np.argsort(self.config.ridge)[::-1]  # from the strongest to the weakest: each starts near its solution
         for unit in range(units):
             run.stop_if_asked()
