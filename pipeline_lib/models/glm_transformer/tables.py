@@ -37,16 +37,13 @@ def coupling_tables(model: GLMTransformerModel, data: FitData) -> dict[str, pd.D
     `area_filters`, a row a lag (ms) of these filters; `history_filters`, a row a unit and lag: log-rate per spike.
     `unit_scores`, a row a held-in unit: see `unit_scores.unit_scores`.
     `couplings`, a row a pair of units: as `coupling_table` of the GLM, p and q of "no coupling" there.
-    `scores`, `coupling_share` of the test windows: see `coupling_share`.
+    `scores`, `coupling_share` of the sessions with test windows: see `coupling_share`.
     """
-    sessions = {session: _session_tables(model, data, session) for session in data.sessions}
-    names = next(iter(sessions.values()))
-    return {
-        name: pd.concat(
-            [tables[name].assign(session=session) for session, tables in sessions.items()], ignore_index=True
-        ).pipe(lambda table: table[["session", *table.columns.drop("session")]])
-        for name in names
-    }
+    found: dict[str, list[pd.DataFrame]] = {}
+    for session in data.sessions:
+        for name, table in _session_tables(model, data, session).items():
+            found.setdefault(name, []).append(table.assign(session=session)[["session", *table.columns]])
+    return {name: pd.concat(tables, ignore_index=True) for name, tables in found.items()}
 
 
 def _session_tables(model: GLMTransformerModel, data: FitData, session: str) -> dict[str, pd.DataFrame]:
@@ -71,7 +68,7 @@ def _session_tables(model: GLMTransformerModel, data: FitData, session: str) -> 
         "area_couplings": _area_table(model, data, session),
         "area_filters": _filter_table(model, session),
         "couplings": _unit_table(model, data, session, weights, errors),
-        "scores": _scores(model, data, session),
+        **_scores(model, data, session),
     }
 
 
@@ -95,11 +92,14 @@ def _filter_table(model: GLMTransformerModel, session: str) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True) if rows else empty
 
 
-def _scores(model: GLMTransformerModel, data: FitData, session: str) -> pd.DataFrame:
+def _scores(model: GLMTransformerModel, data: FitData, session: str) -> dict[str, pd.DataFrame]:
+    """The table of that name; none without test windows."""
     samples = data.samples(session, "test")
-    share = coupling_share(model, data, session, samples) if len(samples) else float("nan")
+    if not len(samples):
+        return {}
+    share = coupling_share(model, data, session, samples)
     row = score_row("coupling_share", np.array([share]), len(samples), aggregation=AGGREGATION)
-    return pd.DataFrame([{"session": session, "split": "test", "units": "coupling", **row}])
+    return {"scores": pd.DataFrame([{"split": "test", "units": "coupling", **row}])}
 
 
 def coupling_share(model: GLMTransformerModel, data: FitData, session: str, samples: pd.DataFrame) -> float:

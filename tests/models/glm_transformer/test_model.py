@@ -212,6 +212,17 @@ def test_sessions_share_the_encoder_and_keep_their_own_weights(tmp_path: Path) -
         absent = model.network.areas.index(missing)
         assert (mean.reshape(len(samples), 3, -1)[:, absent] == 0).all()
         assert (mean != 0).any()
+    # What there is no test window for is left out.
+    rows = data.split.samples
+    data = replace(
+        data, split=replace(data.split, samples=rows[(rows["session"] != "small0") | (rows["split"] != "test")])
+    )
+    tables = model.tables(data)
+    assert tables["scores"]["session"].tolist() == ["small1"] and tables["scores"]["value"].notna().all()
+    assert all(list(table.columns)[0] == "session" for table in tables.values())
+    assert set(tables["couplings"]["session"]) == {"small0", "small1"}
+    without = replace(data.split, samples=data.split.samples[data.split.samples["split"] != "test"])
+    assert "scores" not in model.tables(replace(data, split=without))
 
 
 def test_a_coupling_that_trials_do_not_bear_out_is_dropped(data: FitData, tmp_path: Path) -> None:
