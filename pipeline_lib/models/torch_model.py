@@ -118,6 +118,9 @@ class TorchModel(Model):
         """The data as the fit reads them; as they are unless overridden."""
         return data
 
+    def check_initial(self, given: State, before: Layout) -> None:
+        """Refuse weights of another fit that mean something else under the same names; nothing unless overridden."""
+
     def fit(self, data: FitData, run: Run) -> None:
         """Train on the training part and keep the weights that predict the validation part best."""
         from pipeline_lib.training.batches import InOrder
@@ -235,6 +238,7 @@ class TorchModel(Model):
             if before.heldin[session] != self.layout.heldin[session]:
                 accepted = "a fit with the same ones: weights of inputs go by their order"
                 raise InputError(path, "held-in units", f"others of session {session}", accepted)
+        self.check_initial(given, before)
         for session in data.sessions:
             learned = given.get(f"{session}{TRAINED_ON}", np.empty((0, 2), np.int64))
             begin, end = _times(data, session, "test").T

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import Couplings
 from pipeline_lib.models.glm_transformer import settings
 from pipeline_lib.models.torch_model import PREDICTED, Layout, TorchModel
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline_lib.models.contract import FitData
     from pipeline_lib.models.glm_transformer.network import GLMTransformer
     from pipeline_lib.training.batches import Batch, Batches, Windows
-    from pipeline_lib.training.run import Run
+    from pipeline_lib.training.run import Run, State
 
 
 class GLMTransformerModel(TorchModel):
@@ -49,6 +50,13 @@ class GLMTransformerModel(TorchModel):
         if not self.config.compat:
             for session, each in windows.items():
                 self.network.head(session).start_at(each.mean_counts())
+
+    def check_initial(self, given: State, before: Layout) -> None:
+        """The populations must be the same: weights that sessions share go by their order."""
+        others = sorted({name for names in before.population.values() for name in names})
+        if others != self.network.areas:
+            accepted = f"a fit of {', '.join(self.network.areas)}"
+            raise InputError(self.config.initial, "populations", ", ".join(others), accepted)
 
     def train(self, batches: Batches, validation: Iterable[Batch], run: Run) -> None:
         """Stage after stage, each from the best weights of the one before; then loadings of norm 1."""

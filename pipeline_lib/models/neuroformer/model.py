@@ -80,6 +80,16 @@ class NeuroformerModel(TorchModel):
         for session, each in windows.items() if names else ():
             start_read_outs(self.network, session, each, names)
 
+    def check_initial(self, given: State, before: Layout) -> None:
+        """The classes of each variable must be those that its read-out, taken over, tells apart: they go by place."""
+        known = json.loads(given["about"].tobytes())["classes"] if "about" in given else {}
+        for session, variables in self.classes.items():
+            for name, classes in variables.items():
+                others = known.get(session, {}).get(name, classes)
+                if others != classes:
+                    accepted = f"{classes}, as in its training part"
+                    raise InputError(self.config.initial, f"{session}, classes of {name}", others, accepted)
+
     def learned(self, data: FitData) -> FitData:
         """The data, or a share of their training windows if the settings say so."""
         self._check_data(data)

@@ -21,7 +21,7 @@ from pipeline_lib.models.glm_transformer.unit_scores import unit_scores
 from pipeline_lib.recording import Recording
 from pipeline_lib.training.batches import InOrder
 from pipeline_lib.training.fit import fit, load_fit
-from pipeline_lib.training.run import Run, State, read_arrays
+from pipeline_lib.training.run import Run, State, read_arrays, write_arrays
 from tests import small_cohort
 
 SMALL = Config(
@@ -96,6 +96,21 @@ def test_couplings_that_are_frozen_stay_as_they_start(data: FitData, tmp_path: P
         sizes = [np.linalg.norm(each[area, receiver, 0]) for each in (start, kept, free)]
         assert cosines[0] == pytest.approx(sizes[0] * sizes[1], rel=1e-5)
         assert cosines[1] < 0.999 * sizes[0] * sizes[2]
+
+
+def test_weights_of_other_populations_are_refused(data: FitData, tmp_path: Path) -> None:
+    """As many of them: shapes fit."""
+    path, config = tmp_path / "initial.safetensors", replace(SMALL, steps=1, evaluate_every=1)
+    given = fitted(data, tmp_path / "first", config).state()
+    for name in ("LM", "RL"):
+        layout = given["layout"].tobytes().replace(b'"LM"', f'"{name}"'.encode())
+        write_arrays(path, given | {"layout": np.frombuffer(layout, np.uint8)})
+        tuned = replace(config, initial=str(path))
+        if name == "LM":
+            fitted(data, tmp_path / "same", tuned)
+        else:
+            with pytest.raises(InputError, match="populations: found RL, V1; accepted: a fit of LM, V1"):
+                fitted(data, tmp_path / "other", tuned)
 
 
 def test_history_may_come_last() -> None:
@@ -219,7 +234,7 @@ def test_sessions_share_the_encoder_and_keep_their_own_weights(tmp_path: Path) -
     )
     tables = model.tables(data)
     assert tables["scores"]["session"].tolist() == ["small1"] and tables["scores"]["value"].notna().all()
-    assert all(list(table.columns)[0] == "session" for table in tables.values())
+    assert all(table.columns[0] == "session" for table in tables.values())
     assert set(tables["couplings"]["session"]) == {"small0", "small1"}
     without = replace(data.split, samples=data.split.samples[data.split.samples["split"] != "test"])
     assert "scores" not in model.tables(replace(data, split=without))

@@ -1,5 +1,6 @@
 """Frames, signals and what is read out: aligned, never of the future, and worth something."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from pipeline_lib.clock import to_seconds
+from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.neuroformer.generation import generate
 from pipeline_lib.models.neuroformer.modalities import Contrast
@@ -244,6 +246,24 @@ def test_fine_tuning_starts_from_other_weights_and_leaves_the_frozen_ones(film: 
     assert not any(name.startswith(("state.", "fusion.")) or name.endswith("unit.weight") for name in moved)
     assert any(name.startswith("state_last.") for name in moved)
     assert all("validation_loss" in row for row in run.rows)
+
+
+def test_weights_that_tell_other_classes_apart_are_refused(
+    model: NeuroformerModel, film: FitData, tmp_path: Path
+) -> None:
+    """As many of them: shapes fit."""
+    from pipeline_lib.training.run import write_arrays
+
+    path = tmp_path / "initial.safetensors"
+    given, tuned = model.state(), NeuroformerModel(replace(TASKS, steps=1, initial=str(path)), 0)
+    about = json.loads(given["about"].tobytes())
+    assert about["classes"] == {"film": {"state/moving": [0.0, 1.0]}}
+    about["classes"]["film"]["state/moving"] = [0.0, 2.0]
+    write_arrays(path, given | {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)})
+    with pytest.raises(InputError, match=r"classes of state/moving: found \[0.0, 2.0\]; accepted: \[0.0, 1.0\]"):
+        tuned.fit(replace(film, fitting=True), Run(tmp_path / "run"))
+    write_arrays(path, given)
+    tuned.fit(replace(film, fitting=True), Run(tmp_path / "run"))
 
 
 def test_weights_are_kept_by_the_term_that_is_named(film: FitData, tmp_path: Path) -> None:
