@@ -42,16 +42,23 @@ class Stopwatch:
 
 
 def git_state(directory: Path) -> dict[str, Any] | None:
-    """Commit of the repository that holds `directory`, and whether tracked files differ from it; None outside one."""
-    command = ["git", "-C", str(directory)]
+    """Commit of the repository that holds `directory`, and whether code differs from it; None outside one.
+
+    It does where a tracked file has changed, and where git does not know a Python file: a model of one's own, say.
+    """
     try:
-        commit = subprocess.run([*command, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
-        changes = subprocess.run(
-            [*command, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True, timeout=10
-        )
+        commit = _git(directory, "rev-parse", "HEAD")
+        changes = _git(directory, "status", "--porcelain", "-uno")
+        changes = changes or _git(directory, "ls-files", "--others", "--exclude-standard", "--", ":(top)*.py")
     except (OSError, subprocess.SubprocessError):
         return None
-    return {"commit": commit.stdout.strip(), "dirty": bool(changes.stdout.strip())}
+    return {"commit": commit, "dirty": bool(changes)}
+
+
+def _git(directory: Path, *arguments: str) -> str:
+    """What git prints, run in `directory`."""
+    command = ["git", "-C", str(directory), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
 
 def _peak_memory_mb() -> float:
