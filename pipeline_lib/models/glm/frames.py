@@ -54,7 +54,12 @@ class Frames:
 
 
 def lay_frames(data: FitData, samples: pd.DataFrame, lead: int, merge: bool) -> Frames:
-    """The frames of `samples`; `merge` joins windows that follow each other without a gap: no history is read twice."""
+    """The frames of `samples`; `merge` joins windows that follow each other without a gap: no history is read twice.
+
+    Of samples of one part that is no leak: what a stretch reads are their own bins and the history of its first window,
+    in which no other part is scored (`trains.leakage`). Filters longer than the history that windows give see more of
+    the past in a stretch than in a prediction, which joins nothing and has silence there.
+    """
     numbered = samples.assign(number=np.arange(len(samples))).sort_values("start_tick", kind="stable")
     start, bins = numbered["start_tick"].to_numpy(np.int64), numbered["bins"].to_numpy(np.int64)
     per_bin = data.split.bin_ticks

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.glm import MODEL
-from pipeline_lib.models.glm.frames import lay_frames, read_frames
+from pipeline_lib.models.glm.frames import lay_frames, read_blocks, read_frames
 from pipeline_lib.models.glm.settings import Config
 from pipeline_lib.models.registry import check_config, load_model
 from pipeline_lib.training.run import Run
@@ -66,6 +66,27 @@ def test_merging_windows_changes_nothing_but_speed(tmp_path, continuous):
     np.testing.assert_array_equal(position[window >= 0], np.tile(np.arange(100), len(train)))
     ticks = frames.ticks(np.flatnonzero(window >= 0))
     np.testing.assert_array_equal(ticks[::100], np.sort(train["start_tick"]))
+
+
+def test_what_training_reads_is_scored_in_no_other_part(tmp_path, network_counts):
+    """Also by filters that reach over the gap between parts, from windows that touch."""
+    windows, splits = replace(CONTINUOUS, history=0.1), replace(BLOCKS, block=3.0)
+    data, _ = cohort(tmp_path / "recorded", network_counts[:6000], windows, splits)
+    counts = network_counts[:6000].copy()
+    others = data.split.samples.query("split != 'train'")
+    for start, bins in zip(others["start_tick"] // 1000, others["bins"], strict=True):
+        counts[start : start + bins] += 1
+    changed, _ = cohort(tmp_path / "changed", counts, windows, splits)
+    train, lead = data.samples("net", "train"), 150
+    frames = lay_frames(data, train, lead, merge=True)
+    assert len(others) > 5 and 2 < len(frames.segments) < len(train)
+    for one, other in zip(read_frames(data, "net", frames), read_frames(changed, "net", frames), strict=True):
+        np.testing.assert_array_equal(one, other)
+    places = frames.segments[:, 0] - lead, lead + 100
+    for one, other in zip(
+        read_blocks(data, "net", frames, *places), read_blocks(changed, "net", frames, *places), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_windows_that_overlap_are_kept_apart(tmp_path, network_counts):
