@@ -18,18 +18,23 @@ PARQUET = (".parquet", ".pqt")
 SUFFIXES = (*PARQUET, *TEXT_TABLES, ".npz", ".mat")
 
 
-def load_columns(path: Path, text: tuple[str, ...] = ()) -> Any:
+def load_columns(path: Path, text: tuple[str, ...] = (), used: tuple[str, ...] = ()) -> Any:
     """The columns or variables of a file by name, as arrays; those named in `text` are read as text from CSV and TSV.
 
     Raises
     ------
-    InputError : an unknown ending, or a file that is broken.
+    InputError : an unknown ending, a file that is broken, or a CSV or TSV in which a column named in `text` or `used`
+        stands twice.
     """
     import pandas as pd
 
     with reading(path, "file"):
         if path.suffix in TEXT_TABLES:
             kinds, between = dict.fromkeys(text, "str"), TEXT_TABLES[path.suffix]
+            header = pd.read_csv(path, sep=between, dtype="str", skipinitialspace=True, header=None, nrows=1).iloc[0]
+            for name in header[header.duplicated()]:  # the second of two would be called `name.1`
+                if name in {*text, *used}:
+                    raise InputError(path, "header", f"{name!r} twice", "once each column that is used")
             table = pd.read_csv(path, sep=between, dtype=kinds, skipinitialspace=True)
             if not isinstance(table.index, pd.RangeIndex):  # pandas took the first column for names of the rows
                 accepted = f"a name for every value of a row, {between!r} between them and . before the decimals"

@@ -199,7 +199,7 @@ def _units(location: Path, ids: np.ndarray, options: Options) -> "tuple[pd.DataF
 
     known = pd.DataFrame(index=pd.Index(ids))
     for file in _cluster_tables(location):
-        own = table_of(file, load_columns(file))
+        own = table_of(file, load_columns(file, used=("cluster_id", "id", "region", *LABELS)))
         key = "id" if "id" in own and "cluster_id" not in own else "cluster_id"  # older cluster_info.tsv
         clusters = pd.Index(column(file, own, key))
         if clusters.has_duplicates:

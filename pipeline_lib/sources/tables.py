@@ -219,7 +219,7 @@ def read_spikes(path: Path, options: Options) -> tuple[np.ndarray, np.ndarray, l
     ------
     InputError : no such column, no spike, not an id a time, or a time that is no number, negative or out of order.
     """
-    columns = load_columns(path, text=(str(options.unit),))
+    columns = load_columns(path, text=(str(options.unit),), used=(str(options.time),))
     if options.array is not None:
         matrix = column(path, columns, options.array)
         last = max(int(options.time), int(options.unit))
@@ -282,7 +282,8 @@ def read_trials(path: Path | None, options: Options) -> "tuple[pd.DataFrame, dic
     if path is None:
         return no_trials(), {}
     names = as_tuple(options.condition)
-    table = table_of(path, load_columns(path, text=names or ("condition",)))
+    used = (options.start, options.stop, *as_tuple(options.events))
+    table = table_of(path, load_columns(path, text=names or ("condition",), used=used))
     start, stop = (_times(path, table, name, options) for name in (options.start, options.stop))
     for name in as_tuple(options.events):
         table[name] = _times(path, table, name, options)
@@ -295,7 +296,7 @@ def read_observed(path: Path | None, options: Options) -> np.ndarray:
     """The observed intervals (intervals, 2) in s; none without a file."""
     if path is None:
         return np.empty((0, 2))
-    table = table_of(path, load_columns(path))
+    table = table_of(path, load_columns(path, used=("start", "stop")))
     return np.stack([_times(path, table, name, options) for name in ("start", "stop")], axis=1)
 
 
@@ -306,7 +307,7 @@ def read_signal(name: str, path: Path, options: Options) -> "tuple[pd.DataFrame,
     ------
     InputError : no column beside `time`, one that is not of numbers, or times out of order.
     """
-    table = table_of(path, load_columns(path))
+    table = table_of(path, load_columns(path, used=("time",)))
     time = _times(path, table, "time", options)
     dimensions = [str(column) for column in table if column != "time"]
     if not dimensions:
