@@ -91,9 +91,10 @@ class FigureFiles:
         ]
 
     def _chosen(self, scope: str) -> list[str]:
+        """In the order of the registry: in another, Snakemake would take them for other figures and draw all anew."""
         asked = self.plan.config.figures
-        chosen = {name: figure_spec(name) for name in (FIGURES if asked is None else asked)}
-        return [name for name, spec in chosen.items() if spec.scope == scope]
+        chosen = {figure_spec(name) for name in (FIGURES if asked is None else asked)}
+        return [name for name, spec in FIGURES.items() if spec.scope == scope and spec in chosen]
 
     def subjects(self, scope: str) -> list[str]:
         """The subjects of figures of a `scope`, "session", "cohort" (one a session of each cohort) or "all"."""

@@ -82,6 +82,7 @@ def test_no_figures_are_drawn_where_none_are_asked_for(files: FigureFiles) -> No
 
     assert asked([]) == [] and asked(["speed"]) == ["out/figures/speed"]
     assert asked(None) == files.stems
+    assert asked([*reversed(FIGURES), "speed"]) == files.stems, "their order, and one named twice, change nothing"
 
 
 def test_one_job_draws_the_figures_of_a_subject(files: FigureFiles) -> None:
