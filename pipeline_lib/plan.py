@@ -92,6 +92,18 @@ class Plan:
         return sorted({name for name, model in plans if model.implementation not in random and several})
 
     @property
+    def without_effect(self) -> list[str]:
+        """Keys of the configuration about models that are not fitted there: shared defaults, or a slip."""
+        fitted = {model for cohort in self.cohorts.values() for model in cohort.models}
+        keys = [f"models.{model}" for model in self.config.models if model not in fitted]
+        return keys + [
+            f"cohorts.{name}.model_settings.{model}"
+            for name, entry in self.config.cohorts.items()
+            for model in entry.model_settings
+            if model not in self.cohorts[name].models
+        ]
+
+    @property
     def scored(self) -> list[str]:
         """Cohorts with a model."""
         return [name for name, cohort in self.cohorts.items() if cohort.models]

@@ -6,6 +6,7 @@ was found right is remembered by size and time of its files: a second run pays n
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -25,7 +26,7 @@ LARGE = 1_000_000_000
 
 
 def preflight(plan: Plan, where: str) -> dict[str, set[str]]:
-    """Check models, figures and local recordings of a plan.
+    """Check models, figures and local recordings of a plan; note on stderr which of its settings have no effect.
 
     Returns
     -------
@@ -40,6 +41,9 @@ def preflight(plan: Plan, where: str) -> dict[str, set[str]]:
     for figure in plan.config.figures or []:
         if figure not in FIGURES:
             raise InputError(where, "figures", repr(figure), suggest(figure, FIGURES))
+    if plan.without_effect:
+        keys = ", ".join(plan.without_effect)
+        print(f"note: {where}: without effect, because the model is not fitted there: {keys}", file=sys.stderr)
     memory = _memory(where)
     before = _remembered(memory)
     checked = _check_models(plan, before, where)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_lib.config import Config, json_schemas
+from pipeline_lib.config import CohortConfig, Config, json_schemas
 from pipeline_lib.errors import InputError
 from pipeline_lib.parsing import parse
 from pipeline_lib.plan import load_config, resolve
@@ -84,6 +84,9 @@ def test_settings_of_a_cohort_go_before_those_of_all_and_those_before_the_file(f
     assert (plan.cohorts["a"].splits.block, plan.cohorts["a"].splits.heldout_units) == (7.0, 5)
     assert plan.cohorts["none"].models == {} and list(plan.cohorts["one"].models) == ["psth"]
     assert plan.scored == ["a", "b", "one"]
+    assert plan.without_effect == ["cohorts.one.model_settings.mine"], "which a person is told"
+    alone = plan.config.model_copy(update={"cohorts": {"a": CohortConfig(models=[])}, "per_session": False})
+    assert resolve(alone.model_dump()).without_effect == ["models.mine", "models.psth"]
     assert plan.sessions["a"].options == {"sort": False, "min_rate": 0.5}
     assert plan.sessions["b"].options == {"sort": True, "min_rate": 0.5}, "the sheet goes before"
 

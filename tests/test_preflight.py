@@ -65,6 +65,17 @@ def test_a_mistake_in_settings_is_told_where_they_stand(folder: Path) -> None:
     assert _complaint(folder, models={"glm": {"folds": 3}}).startswith("models/glm.yaml: history: found 'long'")
 
 
+def test_settings_of_a_model_that_is_not_fitted_are_noted(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    """Defaults that cohorts share are no mistake; a slip is seen before hours of fitting."""
+    both = {"models": {"glm": {}, "ndt": {}}}
+    _check(folder, **both, cohorts={"a": {"model_settings": {"ndt": {"dropout": 0.1}}}})
+    assert capsys.readouterr().err == ""
+    _check(folder, **both, cohorts={"a": {"models": ["glm"], "model_settings": {"ndt": {"dropout": 0.1}}}})
+    assert capsys.readouterr().err.splitlines() == [
+        "note: mine.yaml: without effect, because the model is not fitted there: cohorts.a.model_settings.ndt"
+    ]
+
+
 def test_a_mistake_in_the_file_of_a_model_is_told_with_that_file(folder: Path) -> None:
     (folder / "own.py").write_text("MODELL = int\n")
     (folder / "models/glm.yaml").write_text("implementation: own.py\n")
