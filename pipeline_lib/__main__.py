@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import select
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from pipeline_lib.model_verbs import add_model_verbs
 
 DESCRIPTION = """Trainyard: from public neural recordings to trained, compared and drawn models of spike trains.
 The workflow (`snakemake --cores all`) calls these verbs in order; each also serves alone."""
+STDOUT = 1
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,7 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     verb: Callable[[argparse.Namespace], int | None] = options.verb
     try:
-        return verb(options) or 0
+        code = verb(options) or 0
+        sys.stdout.flush()  # what is still to be written, while there is somebody to say that it could not be
+        return code
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -30,6 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+            return 0
         # A full disk, a missing file, a folder that may not be written: the system's own words are the clear ones.
         print(f"error: {error.filename or 'output'}: {error.strerror or error}; nothing was published", file=sys.stderr)
         return 1
@@ -42,6 +49,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _nobody_reads() -> bool:
+    """Whether the pipe that this process writes to was closed, as `| head` does when it has read enough."""
+    poll = select.poll()
+    poll.register(STDOUT, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
 
 
 def _simulate(options: argparse.Namespace) -> None:

@@ -1,7 +1,9 @@
 """The command line: complete help, one line for wrong input, exit codes that a scheduler understands."""
 
 import argparse
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -160,3 +162,26 @@ def test_watching_ends_where_nobody_watches(
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     with pytest.raises(AssertionError, match="a second table"):
         main(["status", "--watch", "--results", str(tmp_path)])
+
+
+@pytest.mark.parametrize("when", ["at once", "at the end"])
+def test_who_has_read_enough_hears_no_more(when: str) -> None:
+    """`make list | head`: the pipe is closed before all is written."""
+    read, write = os.pipe()
+    os.close(read)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    environment = buffered | ({"PYTHONUNBUFFERED": "1"} if when == "at once" else {})
+    command, folder = [sys.executable, "-m", "pipeline_lib", "list"], Path(__file__).resolve().parents[1]
+    ended = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, cwd=folder, env=environment)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_a_pipe_of_somebody_else_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that hangs up must not look like a fetch that is done."""
+
+    def hang_up(_: Path) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("pipeline_lib.plan.load_config", hang_up)
+    assert main(["list"]) == 1
