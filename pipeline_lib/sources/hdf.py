@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, refuse_rows
 from pipeline_lib.sources.location import reading
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MAX_LINKS = 16
+LABELS = "_elements"
+"""What the labels of an enumeration are called after the name of its column."""
 
 
 class HdfFile:
@@ -145,12 +147,13 @@ class HdfFile:
     def table(self, path: str, required: Iterable[str] = ()) -> "pd.DataFrame":
         """The columns of the DynamicTable at `path` that hold one value a row, in the order the file names them.
 
-        Columns of several values a row (ragged, or of more dimensions) and of references are not in it, nor is what
-        the file does not name as a column and is of another length (the labels of an enumeration, for example).
+        An enumeration (hdmf's EnumData) holds its labels. Columns of several values a row (ragged, or of more
+        dimensions) and of references are not in it, nor is what the file does not name as a column and is of another
+        length.
 
         Raises
         ------
-        InputError : a `required` column is missing, or two columns differ in length.
+        InputError : a `required` column is missing, two columns differ in length, or a value has no label.
         """
         import h5py
         import pandas as pd
@@ -164,9 +167,10 @@ class HdfFile:
         columns: dict[str, np.ndarray] = {}
         for name in dict.fromkeys(["id", *listed, *present]):
             ragged = f"{name}_index" in present or (name.endswith("_index") and name.removesuffix("_index") in present)
-            if ragged or not self._one_value_a_row(f"{path}/{name}"):
+            labels = name.endswith(LABELS) and self._labels(f"{path}/{name.removesuffix(LABELS)}") is not None
+            if ragged or labels or not self._one_value_a_row(f"{path}/{name}"):
                 continue
-            values = self.values(f"{path}/{name}")
+            values = self._labelled(f"{path}/{name}")
             first = next(iter(columns), name)
             rows = len(columns.get(first, values))
             if len(values) == rows:
@@ -178,6 +182,25 @@ class HdfFile:
                 accepted = f"a table with one value a row in {name}"
                 raise InputError(self.path, f"{path}/{name}", "no such column", accepted)
         return pd.DataFrame(columns)
+
+    def _labels(self, path: str) -> np.ndarray | None:
+        """The labels of the enumeration at `path`, None where there is none."""
+        import h5py
+
+        elements = self.attribute(path, "elements") if self.find(path) is not None else None
+        if not isinstance(elements, h5py.Reference):
+            return None
+        with reading(self.path, f"{path}.elements"):
+            return self.values(self._file[elements].name)
+
+    def _labelled(self, path: str) -> np.ndarray:
+        """The column at `path`; of an enumeration, what its numbers stand for."""
+        values, labels = self.values(path), self._labels(path)
+        if labels is None or values.dtype.kind not in "iu":
+            return values
+        bad = (values < 0) | (values >= len(labels))
+        refuse_rows(bad, self.path, path, values, f"one of {len(labels)} labels, from 0 on")
+        return labels[values]
 
     def _one_value_a_row(self, path: str) -> bool:
         """Whether at `path` is a vector of numbers or texts, not of references, arrays or records."""

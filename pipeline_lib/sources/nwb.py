@@ -18,6 +18,7 @@ from pipeline_lib.sources.hdf import HdfFile
 from pipeline_lib.sources.location import checksums, single_file
 from pipeline_lib.sources.options import Names, as_tuple, check_names
 from pipeline_lib.sources.presence import unit_intervals
+from pipeline_lib.sources.seconds import check_seconds, check_together
 from pipeline_lib.sources.selection import UnitSelection, select
 from pipeline_lib.sources.signals import signal_table
 from pipeline_lib.sources.spikes import check_spike_times
@@ -57,6 +58,8 @@ class Options(UnitSelection):
     analysis; false keeps them."""
     sort: bool = False
     """Accept units whose spike times are out of order, and sort them."""
+    time_unit: Literal["s"] | None = None
+    """`s`: the times are the seconds that NWB asks for, although they do not look it (`sources.seconds`)."""
     only_selected: bool = False
     """Of a remote file, fetch only the chosen units and the small tables, by ranges."""
     time_offset: float = 0.0
@@ -103,13 +106,22 @@ def read(session: str, location: Path, options: Options) -> "Recording":
             files=checksums([path], path),
             counts=counts,
         )
-    duration = max(0.0, times.max(initial=0), trials["stop"].max() if len(trials) else 0)
-    if intervals is not None and len(intervals):
-        duration = max(duration, intervals["stop"].max())
+    rows = np.repeat(np.arange(len(ends), dtype=np.int32), np.diff(ends, prepend=0))
+    last = {
+        f"{UNITS}/spike_times": times.max(initial=0),
+        f"intervals/{options.trials_table}/stop_time": trials["stop"].max() if len(trials) else 0.0,
+        f"{UNITS}/obs_intervals": 0.0 if intervals is None else intervals["stop"].max(),
+    }
+    if options.time_unit is None and len(times):
+        measured = {options.signals[name]: signal["time"].max() for name, signal in signals.items()}
+        check_seconds(times, rows, path, f"{UNITS}/spike_times", "seconds (with the option time_unit: s, these are)")
+        for name, end in (last | measured).items():
+            check_together(end, times.max(), path, name)
+    duration = max(0.0, *last.values())
     recording = Recording(
         session=session,
         spike_times=times,
-        spike_units=np.repeat(np.arange(len(ends), dtype=np.int32), np.diff(ends, prepend=0)),
+        spike_units=rows,
         units=units,
         trials=trials,
         duration=float(duration),

@@ -23,7 +23,10 @@ APART = 100.0
 """How many times later than the last spike the last trial would have to end, for their units to differ."""
 
 
-def check_seconds(times: np.ndarray, unit: np.ndarray, where: Path, field: str) -> None:
+TIME_UNITS = "seconds, or the option time_unit (ms, samples; s if these are seconds)"
+
+
+def check_seconds(times: np.ndarray, unit: np.ndarray, where: Path, field: str, accepted: str = TIME_UNITS) -> None:
     """Raise InputError where the spike `times` (spikes,) of units `unit` (spikes,), in any order, cannot be seconds."""
     if np.ptp(times) <= LONG:
         return
@@ -34,7 +37,7 @@ def check_seconds(times: np.ndarray, unit: np.ndarray, where: Path, field: str) 
         found = (
             f"{np.ptp(times) / 3600:.1f} hours, in which {share:.1%} of spikes follow another of their unit in 0.5 s"
         )
-        raise InputError(where, field, found, "seconds, or the option time_unit (ms, samples; s if these are seconds)")
+        raise InputError(where, field, found, accepted)
 
 
 def check_together(last: float, spikes: float, where: Path | None, field: str) -> None:

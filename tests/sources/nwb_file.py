@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,3 +47,11 @@ def write_session(path: Path) -> None:
     behavior.add(pynwb.TimeSeries(name="gaze", data=np.arange(6.0).reshape(3, 2), unit="deg", timestamps=stamps))
     with pynwb.NWBHDF5IO(path, "w") as io:
         io.write(nwb)
+
+
+def replace(file: Any, name: str, data: np.ndarray) -> None:
+    """Put other data in a dataset's place, with its attributes."""
+    attributes = dict(file[name].attrs)
+    del file[name]
+    file[name] = data
+    file[name].attrs.update(attributes)

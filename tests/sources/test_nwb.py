@@ -11,7 +11,7 @@ from pipeline_lib.sources.nwb import region_name
 from pipeline_lib.trains.binning import observed_windows
 from pipeline_lib.trains.store import Trains
 from tests.sources.conftest import refuses
-from tests.sources.nwb_file import SPIKES, write_session
+from tests.sources.nwb_file import SPIKES, replace, write_session
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +25,6 @@ def pristine(tmp_path_factory):
 def path(pristine, tmp_path):
     """A copy to damage."""
     return shutil.copy(pristine, tmp_path / "session.nwb")
-
-
-def replace(file, name, data):
-    """Put other data in a dataset's place, with its attributes."""
-    attributes = dict(file[name].attrs)
-    del file[name]
-    file[name] = data
-    file[name].attrs.update(attributes)
 
 
 def test_spikes_units_and_presence(path):
