@@ -23,6 +23,7 @@ from pipeline_lib.sources.simulate import simulate
 from pipeline_lib.trains.splits import Split, SplitSettings, make_split
 from pipeline_lib.trains.store import Trains, convert
 from pipeline_lib.trains.windows import WindowSettings
+from pipeline_lib.yaml_text import read_yaml
 
 WINDOWS = WindowSettings(bin_size=2.0, align="stimulus_onset", after=0.5, history=0.1)
 
@@ -246,6 +247,16 @@ def test_numbered_cohorts_make_an_axis(name: str, label: str) -> None:
     assert axes.get_xlabel() == label
     assert [label.get_text() for label in axes.get_xticklabels()] == ["5", "20", "100"]
     assert [bar.get_height() for bar in axes.patches] == pytest.approx([5, 20, 100])
+
+
+def test_the_axis_of_the_papers_figure_is_what_its_simulations_share() -> None:
+    """It said "correlation", which is the root of that share."""
+    config = read_yaml(Path(__file__).parents[2] / "config/runs/glm_transformer_false_coupling.yaml")
+    cohorts, ticks, label = glm_transformer_false_coupling._axis(config["cohorts"])
+    assert label == "Shared background (%)"
+    for cohort, tick in zip(cohorts, ticks, strict=True):
+        made = [config["simulations"][name]["settings"] for name in config["cohorts"][cohort]["sessions"]]
+        assert {settings["shared_background"] for settings in made} == {int(tick) / 100}
 
 
 def test_false_coupling_by_cohort_and_model(tmp_path: Path) -> None:
