@@ -8,9 +8,10 @@ import functools
 import itertools
 import string
 import textwrap
+import warnings
 import zlib
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -40,6 +41,13 @@ COLUMN_WIDTHS = {"single": 85.0, "wide": 120.0, "double": 178.0}
 PRINT_DPI = 300
 FONT_SIZE, SMALL_SIZE, LETTER_SIZE = 7.0, 6.0, 9.0
 """Points: of text, of numbers and notes, of the letters of panels."""
+JOURNAL_FACES = ("Helvetica", "Arial", "Liberation Sans", "Nimbus Sans")
+OTHER_SCRIPTS = (
+    "Noto Sans CJK JP", "Noto Sans CJK SC", "Droid Sans Fallback", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei",
+    "Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic",
+    "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS",
+)  # fmt: skip
+"""Faces of Linux, macOS and Windows for names that Latin, Greek, Cyrillic, Hebrew and Arabic letters do not write."""
 LETTERS = (*string.ascii_lowercase, *map("".join, itertools.product(string.ascii_lowercase, repeat=2)))
 """Of panels, in their order: a to z, then aa and so on."""
 LETTER_ROOM = 10.0
@@ -71,7 +79,6 @@ REGION_COLOURS = ("#332288", "#CC6677", "#117733", "#DDAA33", "#4C9CCF", "#88225
 EXCITATION, INHIBITION = "#C2410C", "#075E9C"
 
 SETTINGS: dict[str, Any] = {
-    "font.family": "sans-serif",
     "font.size": FONT_SIZE,
     "axes.titlesize": FONT_SIZE,
     "axes.titlelocation": "left",
@@ -327,15 +334,23 @@ def _clock(time: float) -> str:
     return f"{time:.6g}" if abs(time) < 10 else f"{round(time, 5):.15g}"
 
 
-def _settings() -> AbstractContextManager[None]:
+@contextmanager
+def _settings() -> Iterator[None]:
     """The module's settings, for as long as the block runs."""
-    settings: dict[Any, Any] = {**SETTINGS, "font.sans-serif": _fonts()}
-    return mpl.rc_context(settings)
+    # Of a family, only its first face is asked for letters; the family itself is for who opens an SVG elsewhere.
+    settings: dict[Any, Any] = {**SETTINGS, "font.family": [*_fonts(), "sans-serif"], "font.sans-serif": _fonts()}
+    with mpl.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # it would say so of each letter: boxes are seen
+        yield
 
 
 @functools.cache
 def _fonts() -> list[str]:
-    """The first journal face that this machine has; matplotlib's own for glyphs that it lacks, or for everything."""
+    """The first journal face that this machine has; matplotlib's own for glyphs that it lacks, or for everything; then
+    what it has for the scripts that both lack."""
     installed = {font.name for font in font_manager.fontManager.ttflist}
-    faces = [face for face in ("Helvetica", "Arial", "Liberation Sans", "Nimbus Sans") if face in installed]
-    return [*faces[:1], "DejaVu Sans"]
+    return [
+        *[face for face in JOURNAL_FACES if face in installed][:1],
+        "DejaVu Sans",
+        *[face for face in OTHER_SCRIPTS if face in installed],
+    ]

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import matplotlib as mpl
@@ -116,6 +117,20 @@ def test_fonts_are_embedded_as_truetype(tmp_path: Path) -> None:
     pdf = (tmp_path / "figure.pdf").read_bytes()
     assert re.search(rb"/FontFile2", pdf) and not re.search(rb"/Type3", pdf)
     assert b"CreationDate" not in pdf
+
+
+def test_letters_that_a_face_lacks_are_taken_from_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And of what no face has, which is drawn as boxes, nobody is warned letter by letter."""
+    monkeypatch.setattr(style, "JOURNAL_FACES", ("cmtt10",))
+    monkeypatch.setattr(style, "OTHER_SCRIPTS", ("No face of this name", "STIXGeneral"))
+    monkeypatch.setattr(style, "_fonts", style._fonts.__wrapped__)
+    figure = an_example()
+    figure.axes[0].set_title("left \u043b\u0435\u0432\u043e \u2a57 \u5de6")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        style.save(figure, pd.DataFrame(), tmp_path / "figure")
+    faces = set(re.findall(rb"BaseFont /[A-Z]*\+?([\w-]+)", (tmp_path / "figure.pdf").read_bytes()))
+    assert {b"Cmtt10", b"DejaVuSans", b"STIXGeneral-Regular"} <= faces, faces
 
 
 def test_a_notice_wraps_its_text_inside_the_figure() -> None:
