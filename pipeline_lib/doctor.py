@@ -16,6 +16,7 @@ from typing import Literal
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import lock
+from pipeline_lib.resources import BASE_MEGABYTES
 
 FREE_GIGABYTES = 20
 MEMORY_GIGABYTES = 8
@@ -101,11 +102,14 @@ def _packages() -> list[Finding]:
     return findings or [Finding("packages", "good", ", ".join(sorted(versions)))]
 
 
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _processors() -> list[Finding]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if os.environ.get("OMP_WAIT_POLICY", "").lower() == "active":
         return [Finding("cores", "bad", "OMP_WAIT_POLICY=ACTIVE", "unset it: spinning threads slow fits fifty-fold")]
-    return [Finding("cores", "good", str(cores))]
+    return [Finding("cores", "good", str(_cores()))]
 
 
 def _memory() -> list[Finding]:
@@ -115,6 +119,9 @@ def _memory() -> list[Finding]:
     if gigabytes < MEMORY_GIGABYTES:
         remedy = "fit one model at a time: --cores 1"
         return [Finding("memory", "note", f"{gigabytes:.0f} GB, {MEMORY_GIGABYTES} GB are comfortable", remedy)]
+    if gigabytes * 1000 < BASE_MEGABYTES * _cores():
+        found = f"{gigabytes:.0f} GB for {_cores()} cores: that many jobs at a time may need more"
+        return [Finding("memory", "note", found, f"--resources mem_mb={gigabytes * 1000:.0f} downloads=2")]
     return [Finding("memory", "good", f"{gigabytes:.0f} GB")]
 
 

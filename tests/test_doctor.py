@@ -45,6 +45,16 @@ def test_this_machine_can_run_the_workflow(tmp_path: Path) -> None:
     assert "pandas" in about(findings, "packages")[0].found
 
 
+def test_more_cores_than_memory_for_their_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: namedtuple("Memory", "total")(64e9))
+    for cores, level in ((32, "good"), (64, "note")):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        (memory,) = about(examine(), "memory")
+        assert memory.level == level
+    assert memory.found.startswith("64 GB for 64 cores")
+    assert memory.remedy == "--resources mem_mb=64000 downloads=2"
+
+
 def test_without_slurm_runs_are_local(programs: Path) -> None:
     assert [(f.level, f.found) for f in about(examine(), "slurm")] == [("note", "none here; runs are local")]
 
