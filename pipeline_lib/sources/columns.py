@@ -36,9 +36,12 @@ def load_columns(path: Path, text: tuple[str, ...] = (), used: tuple[str, ...] =
                 if name in {*text, *used}:
                     raise InputError(path, "header", f"{name!r} twice", "once each column that is used")
             table = pd.read_csv(path, sep=between, dtype=kinds, skipinitialspace=True)
-            if not isinstance(table.index, pd.RangeIndex):  # pandas took the first column for names of the rows
+            longer = not isinstance(table.index, pd.RangeIndex)  # pandas took the first column for names of the rows
+            whole = len(header) == 1 and any(sign in str(header[0]) for sign in ";\t|")
+            if longer or whole:
                 accepted = f"a name for every value of a row, {between!r} between them and . before the decimals"
-                raise InputError(path, "header", f"{len(table.columns)} names", accepted)
+                found = f"{len(header)} names ({between.join(map(str, header))[:60]!r})"
+                raise InputError(path, "header", found, accepted)
             return {str(name): table[name].to_numpy() for name in table}
         if path.suffix in PARQUET:
             table = pd.read_parquet(path)
@@ -119,3 +122,15 @@ def vector(path: Path, columns: Any, name: str) -> np.ndarray:
     if values.ndim != 1:
         raise InputError(path, f"column {name}", f"shape {values.shape}", "one value a row")
     return values
+
+
+def numbers(path: Path, name: str, values: np.ndarray) -> np.ndarray:
+    """The column `values` (rows,), as it is; InputError, with the first row that holds no number, where one does."""
+    import pandas as pd
+
+    if values.dtype.kind in "iuf" or len(values) == 0:
+        return values
+    none = pd.to_numeric(pd.Series(values), errors="coerce").isna() & pd.notna(values)
+    row = int(np.argmax(none)) if values.dtype.kind in "OU" else 0
+    found = " ".join(repr(values[row]).split())[:60]
+    raise InputError(path, f"column {name}, row {row}", f"{found} ({values.dtype})", "numbers")

@@ -44,5 +44,5 @@ def reading(path: Path | str, field: str) -> Iterator[None]:
         raise
     except Exception as error:
         text = " ".join(str(error).split())[:200]
-        accepted = "a whole, readable file"
+        accepted = "text in UTF-8" if isinstance(error, UnicodeDecodeError) else "a whole, readable file"
         raise InputError(path, field, f"{type(error).__name__} ({text})", accepted) from error

@@ -8,6 +8,7 @@ In a folder, files named spikes, units, trials and observed (with any known endi
 without being named.
 """
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,7 +17,7 @@ import numpy as np
 from annotated_types import Gt
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.sources.columns import SUFFIXES, column, load_columns, table_of, vector
+from pipeline_lib.sources.columns import SUFFIXES, column, load_columns, numbers, table_of, vector
 from pipeline_lib.sources.location import checksums
 from pipeline_lib.sources.options import Names, as_tuple, check_names
 from pipeline_lib.sources.seconds import check_seconds, check_together
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pipeline_lib.recording import Recording
 
 UNKNOWN = "unknown"
+WHOLE = re.compile(r"^(-?\d+)\.0+$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,10 +235,7 @@ def read_spikes(path: Path, options: Options) -> tuple[np.ndarray, np.ndarray, l
         raise InputError(path, f"column {options.unit}", f"{len(units)} ids, {len(times)} times", "as many of both")
     if len(times) == 0:
         raise InputError(path, "spikes", "an empty recording", "at least one spike")
-    if times.dtype.kind not in "iuf":
-        found = " ".join(repr(times[0]).split())[:60]
-        raise InputError(path, f"column {options.time}", f"{times.dtype} ({found})", "numbers")
-    times = options.seconds(times)
+    times = options.seconds(numbers(path, str(options.time), times))
     check_spike_times(times, path, f"column {options.time}", None, options.sort)
     return times, *unit_ids(units, path, f"column {options.unit}")
 
@@ -244,7 +243,7 @@ def read_spikes(path: Path, options: Options) -> tuple[np.ndarray, np.ndarray, l
 def unit_ids(values: np.ndarray, path: Path, field: str) -> tuple[np.ndarray, list[str]]:
     """The row in the ids of every value (values,), and the ids as text in natural order.
 
-    Whole numbers are written without a fraction. Raises InputError for a value that is missing.
+    Whole numbers are written without a fraction, in text (3.0) too. Raises InputError for a value that is missing.
     """
     import pandas as pd
 
@@ -254,7 +253,9 @@ def unit_ids(values: np.ndarray, path: Path, field: str) -> tuple[np.ndarray, li
         raise InputError(path, field, f"{type(values[0]).__name__}", "one number or text a row") from None
     if (codes < 0).any():
         raise InputError(path, f"{field}, row {np.argmax(codes < 0)}", "no id", "an id in every row")
-    ids = column_text(pd.Series(known), missing="")
+    texts = [WHOLE.sub(r"\1", text) for text in column_text(pd.Series(known), missing="")]
+    ids = list(dict.fromkeys(texts))
+    codes = pd.Index(ids).get_indexer(pd.Index(texts))[codes]
     order = sorted(range(len(ids)), key=lambda row: (len(ids[row]) if ids[row].isdecimal() else np.inf, ids[row]))
     return np.argsort(order)[codes], [ids[row] for row in order]
 
@@ -320,8 +321,4 @@ def read_signal(name: str, path: Path, options: Options) -> "tuple[pd.DataFrame,
 
 def _times(path: Path, columns: Any, name: str, options: Options) -> np.ndarray:
     """A column of times, in s."""
-    values = vector(path, columns, name)
-    if len(values) and values.dtype.kind not in "iuf":
-        found = " ".join(repr(values[0]).split())[:60]
-        raise InputError(path, f"column {name}", f"{values.dtype} ({found})", "numbers")
-    return options.seconds(values)
+    return options.seconds(numbers(path, name, vector(path, columns, name)))

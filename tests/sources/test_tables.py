@@ -371,22 +371,3 @@ def test_another_format_of_numbers_is_named(tmp_path):
     (tmp_path / "day.csv").write_text("time;unit\n0,5;7\n")
     with refuses("day.csv", "header", "',' between them", ". before the decimals"):
         read_source("tables", "s", tmp_path / "day.csv")
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "column"),
-    [
-        ("spikes.csv", "time,unit,time\n0.1,1,0.2\n", "time"),
-        ("spikes.csv", "time,unit, unit\n0.1,1,2\n", "unit"),
-        ("units.csv", "unit_id,region,region\n1,A,B\n", "region"),
-        ("trials.csv", "start,stop,stop\n0,1,2\n", "stop"),
-        ("trials.csv", "condition,start,stop,condition\na,0,1,b\n", "condition"),
-        ("observed.csv", "start,stop,start\n0,1,2\n", "start"),
-    ],
-)
-def test_a_column_that_is_used_stands_once(tmp_path, name, text, column):
-    (tmp_path / "spikes.csv").write_text("time,unit,note,note\n0.1,1,x,y\n")
-    assert len(read_source("tables", "s", tmp_path).spike_times) == 1, "what is not used may stand twice"
-    (tmp_path / name).write_text(text)
-    with refuses(f"{name}: header: found '{column}' twice"):
-        read_source("tables", "s", tmp_path)
