@@ -88,7 +88,8 @@ class SearchSettings:
     """Of a population; a generation trains for the model's `steps`."""
     score: str = "validation_loss"
     """Column of history.csv that decides, the lower the better: what the model itself keeps its best weights by. For
-    LFADS that is validation_nll, since the search may weigh other terms of the loss."""
+    LFADS that is validation_nll, since the search may weigh other terms of the loss. What is searched must not change
+    what is judged: LFADS has `evaluated_dropout` for that, the NDT `evaluated_ratio`."""
     width: float = 0.2
     """By how much a population changes settings, as a share."""
     seed: int = 0

@@ -12,11 +12,15 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+import torch
 import yaml
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import sha256_tree
+from pipeline_lib.models.registry import check_config, load_model
+from pipeline_lib.models.torch_model import Layout
 from pipeline_lib.training import search as module
+from pipeline_lib.training.batches import Batch
 from pipeline_lib.training.run import FitError, read_arrays
 from pipeline_lib.training.search import Range, SearchSettings, Trial, place, run_trial, search
 from tests.small_cohort import Cohort, recording, write_cohort
@@ -156,6 +160,25 @@ def test_the_shipped_space_is_one() -> None:
     settings = SearchSettings.read(Path(__file__).parents[2] / "config" / "searches" / "ndt.yaml")
     searched = [trial.searched for trial in settings.first()]
     assert len(searched) == 20 and {values["mask_span"] for values in searched} == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("name", ["lfads", "ndt"])
+def test_a_shipped_search_judges_all_trials_by_one_task(name: str) -> None:
+    """Else it finds the setting that makes the task of its own validation easy: the least share to hide."""
+    settings = SearchSettings.read(Path(__file__).parents[2] / "config" / "searches" / f"{name}.yaml")
+    layout = Layout(20.0, 10, 0, 0, 3, {"s": 5}, {"s": [0, 1, 2, 3, 4]}, {"s": ["a"] * 5})
+    counts = torch.poisson(torch.full((30, 10, 5), 1.0), torch.Generator().manual_seed(0)).to(torch.uint8)
+    everything = torch.ones_like(counts, dtype=torch.bool)
+    batch = Batch("s", counts, everything, everything, torch.full((30,), 10), 0)
+    losses, hidden = set(), ("coordinated_dropout", "mask_ratio", "mask_token_ratio", "mask_random_ratio", "mask_span")
+    for trial in settings.first()[:5]:
+        shares = {key: trial.searched[key] for key in hidden if key in trial.searched}
+        config = check_config(name, settings.fixed | shares)
+        torch.manual_seed(0)
+        network = load_model(name)(config, 0).build(layout).eval()
+        torch.manual_seed(1)
+        losses.add(network(batch)[{"lfads": "nll", "ndt": "masked_nll"}[name]].item())
+    assert shares and len(losses) == 1
 
 
 def test_another_score_is_read_of_the_fits_that_are_there(

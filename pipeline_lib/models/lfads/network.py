@@ -125,8 +125,8 @@ class LFADS(Network):
         """The terms of the loss, nats a window.
 
         `nll`: negative log-likelihood of a window's observed counts, estimated from those that coordinated dropout
-        did not show. `kl_initial`, `kl_inputs`, `l2`: weighted, ramped; in an evaluation at their full weights and at
-        the means of the posteriors.
+        did not show (`evaluated_dropout` in an evaluation). `kl_initial`, `kl_inputs`, `l2`: weighted, ramped; in an
+        evaluation at their full weights and at the means of the posteriors.
         """
         device = batch.counts.device.type
         half = torch.is_autocast_enabled(device)
@@ -136,6 +136,8 @@ class LFADS(Network):
     def _loss(self, batch: Batch, ramps: Tensor | None, half: bool) -> dict[str, Tensor]:
         config, head, windows = self.config, self.head(batch.session), len(batch.counts)
         kl_ramp, l2_ramp = (1.0, 1.0) if ramps is None else ramps[0].unbind()
+        if ramps is None and config.evaluated_dropout is not None:
+            config = replace(config, coordinated_dropout=config.evaluated_dropout, pass_rate=0.0)
         alone = head.read_in is None
         dtype = torch.bfloat16 if half and alone else torch.float32
         shown = conceal(batch, config, head.inputs, head.mean, self.layout.forward, self.segment, True, dtype, alone)

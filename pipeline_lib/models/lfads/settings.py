@@ -51,6 +51,10 @@ class Config(TrainingSettings):
     the reconstruction learns from: the task of co-smoothing."""
     pass_rate: float = 0.0
     """Share of the counts shown that the reconstruction learns from nevertheless."""
+    evaluated_dropout: float | None = None
+    """Share of counts that evaluations do not show and are scored on; null: what training does. A search over
+    `coordinated_dropout` names one: the fewer counts are not shown the easier they are to tell, so that losses of fits
+    that each hide a share of their own do not compare."""
     sample_validation: float = 0.0
     """Share of the training counts that are never shown nor learned from; their likelihood is logged."""
     kl_initial: float = 1.0
@@ -90,6 +94,8 @@ class Config(TrainingSettings):
         for name in ("dropout", "coordinated_dropout", "hide_units", "sample_validation"):
             self.require(0 <= getattr(self, name) < 1, name, "from 0 to below 1")
         self.require(0 <= self.pass_rate <= 1, "pass_rate", "from 0 to 1")
+        evaluated = self.evaluated_dropout
+        self.require(evaluated is None or 0 < evaluated < 1, "evaluated_dropout", "null, or above 0 and below 1")
         for name in ("kl_initial", "kl_inputs", "l2_generator", "l2_controller", "l2_encoders"):
             self.require(getattr(self, name) >= 0, name, "not below 0")
         for name in ("prior_variance", "prior_time_constant", "prior_noise"):

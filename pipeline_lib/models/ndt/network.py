@@ -128,11 +128,13 @@ class Transformer(Network):
 
         Training draws one mode a step; an evaluation takes them all.
         """
-        modes = self.config.masking
+        config, modes = self.config, self.config.masking
         if step is not None and len(modes) > 1:
             modes = (modes[int(torch.randint(len(modes), ()))],)
+        if step is None and config.evaluated_ratio is not None:
+            config = replace(config, mask_ratio=config.evaluated_ratio, mask_token_ratio=1.0)
         region = self.head(batch.session).region
-        shown, scored = zip(*(mask_batch(batch, mode, self.config, step, region) for mode in modes), strict=True)
+        shown, scored = zip(*(mask_batch(batch, mode, config, step, region) for mode in modes), strict=True)
         return replace(batch, inputs={"shown": torch.stack(shown, 1), "scored": torch.stack(scored, 1)})
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:

@@ -56,6 +56,10 @@ class Config(TrainingSettings):
     """Share of the hidden counts that become 0 (modes timestep and element)."""
     mask_random_ratio: float = 0.5
     """Share of the other hidden counts that become a random count; the rest is shown as it is, and scored."""
+    evaluated_ratio: float | None = None
+    """Share that evaluations hide and score, all of it shown as 0; null: what training does. A search over `mask_ratio`
+    or the shares above names one: fewer hidden counts are easier to tell, and those that are shown easier still, so
+    that losses of fits that each mask in their own way do not compare."""
     mask_span: int = 1
     """Longest run of bins in a mask."""
     span_ramp: tuple[int, int] = (0, 0)
@@ -77,7 +81,9 @@ class Config(TrainingSettings):
             self.require(0 <= getattr(self, name) < 1, name, "from 0 to below 1")
         for name in ("mask_token_ratio", "mask_random_ratio"):
             self.require(0 <= getattr(self, name) <= 1, name, "from 0 to 1")
-        self.require(0 < self.mask_ratio <= 1, "mask_ratio", "above 0, at most 1")
+        for name in ("mask_ratio", "evaluated_ratio"):
+            share = getattr(self, name)
+            self.require(share is None or 0 < share <= 1, name, "above 0, at most 1")
         for name in ("context_backward", "context_forward"):
             seconds = getattr(self, name)
             self.require(seconds is None or seconds >= 0, name, "null or seconds, not negative")
