@@ -27,6 +27,7 @@ from pipeline_lib.trains.store import Trains
 
 NOT_DEFINED = np.array([np.nan])
 OVER_DIMENSIONS, OVER_CLASSES, OVER_GROUPS = "mean over dimensions", "mean over classes", "mean over groups"
+OVER_BOTH = "mean over dimensions and groups"
 DRAWS = 5
 """Random choices of the windows that a few-shot readout learns from; its score is their mean."""
 FEW_SHOT_RIDGE = 10.0
@@ -70,9 +71,10 @@ def _signal_row(
     inputs: Pair,
     weights: np.ndarray,
 ) -> Row:
-    metric = f"decoding_{name}_r2"
+    """A readout for each group of trials that `within` makes; not defined if too few bins train one of them."""
+    metric, over = f"decoding_{name}_r2", OVER_BOTH if target.within else OVER_DIMENSIONS
     if target.signal not in trains.signals:
-        return score_row(metric, NOT_DEFINED, 0, aggregation=OVER_DIMENSIONS)
+        return score_row(metric, NOT_DEFINED, 0, aggregation=over)
     signal = trains.signals[target.signal]
     time, columns = signal["time"].to_numpy(), signal.drop(columns="time").to_numpy(dtype=np.float64)
     true = [
@@ -85,14 +87,23 @@ def _signal_row(
         _recorded(part, split.forward_bins) & np.isfinite(values).all(axis=2)
         for part, values in zip(parts, true, strict=True)
     ]
-    if known[0].sum() < FOLDS or not known[1].any():
-        return score_row(metric, NOT_DEFINED, 0, aggregation=OVER_DIMENSIONS)
-    readout = fit_ridge(inputs[0][known[0]], true[0][known[0]])
-    estimate = np.full(true[1].shape, np.nan)
-    estimate[known[1]] = readout.predict(inputs[1][known[1]].astype(np.float64))
-    sums = square_sums(true[1], estimate, np.broadcast_to(known[1][:, :, None], true[1].shape))
-    dimensions, windows = true[1].shape[2], int(known[1].any(axis=1).sum())
-    return score_row(metric, r2(sums.weighted(weights)), dimensions, aggregation=OVER_DIMENSIONS, windows=windows)
+    groups = [_groups(trains, part, target.within) for part in parts]
+    scores, windows = [], 0
+    for group in np.unique(groups[1]):
+        train, test = (seen & (own == group)[:, None] for seen, own in zip(known, groups, strict=True))
+        if group == "" or not test.any():
+            continue
+        if train.sum() < FOLDS:
+            return score_row(metric, NOT_DEFINED, 0, aggregation=over)
+        readout = fit_ridge(inputs[0][train], true[0][train])
+        estimate = np.full(true[1].shape, np.nan)
+        estimate[test] = readout.predict(inputs[1][test].astype(np.float64))
+        sums = square_sums(true[1], estimate, np.broadcast_to(test[:, :, None], true[1].shape))
+        scores.append(r2(sums.weighted(weights)))
+        windows += int(test.any(axis=1).sum())
+    if not scores:
+        return score_row(metric, NOT_DEFINED, 0, aggregation=over)
+    return score_row(metric, np.mean(scores, axis=0), true[1].shape[2], aggregation=over, windows=windows)
 
 
 def _choice_row(
@@ -116,15 +127,15 @@ def _choice_row(
 def _timing_row(name: str, target: Target, trains: Trains, split: Split, test: Part, inputs: np.ndarray) -> Row:
     metric = f"decoding_{name}_speed_correlation"
     times = _of_trials(trains, test, str(target.timing))
-    groups = [_of_trials(trains, test, column) for column in target.within]
-    if not (times != "").any() or any(not (group != "").any() for group in groups):
+    group = _groups(trains, test, target.within)
+    times[group == ""] = ""
+    if not (times != "").any():
         return score_row(metric, NOT_DEFINED, 0, aggregation=OVER_GROUPS)
     timing = pd.to_numeric(pd.Series(times), errors="coerce").to_numpy(dtype=np.float64)
     wrong = np.isnan(timing) & (times != "")
     if wrong.any():
         accepted = f"a time in every trial that has one, in the column {target.timing} of {trains.session}"
         raise InputError("evaluation", f"decoding.{name}.timing", repr(str(times[wrong][0])), accepted)
-    group = np.array(["|".join(values) for values in zip(*groups, strict=True)] if groups else [""] * len(timing))
     known = _recorded(test, split.forward_bins)
     value = np.array([speed_correlation(inputs, known, timing, group)])
     return score_row(metric, value, int(np.isfinite(timing).sum()), aggregation=OVER_GROUPS)
@@ -133,6 +144,13 @@ def _timing_row(name: str, target: Target, trains: Trains, split: Split, test: P
 def _recorded(part: Part, forward: int) -> np.ndarray:
     """Bins of each window (samples, bins) in which any unit was observed; elsewhere rates are of nothing."""
     return window_bins(part, forward)[0] & part.observed.any(axis=2)
+
+
+def _groups(trains: Trains, part: Part, columns: Sequence[str]) -> np.ndarray:
+    """The values of some columns of the trials table at the samples of a part, as one text; "" where one is missing."""
+    values = [_of_trials(trains, part, column) for column in columns]
+    rows = zip(*values, strict=True) if values else [("all",)] * len(part.samples)
+    return np.array(["|".join(row) if all(row) else "" for row in rows], dtype=str)
 
 
 def _of_trials(trains: Trains, part: Part, column: str) -> np.ndarray:

@@ -26,7 +26,8 @@ class Target:
     lag: float = 0.0
     """Seconds after the bin at which the signal is read: movement follows the spikes that cause it."""
     within: tuple[str, ...] = ()
-    """Columns of the trials: the correlation with `timing` is taken in each combination of these, and averaged."""
+    """Columns of the trials: in each combination of these the correlation with `timing` is taken, or a regression of
+    its own fitted to `signal`, and averaged. A trial without a value is left out."""
 
     def __post_init__(self) -> None:
         given = [name for name in ("signal", "choice", "timing") if getattr(self, name) is not None]
@@ -34,5 +35,7 @@ class Target:
             raise InputError(
                 "evaluation", "decoding", " and ".join(given) or "nothing", "one of signal, choice, timing"
             )
+        if self.within and self.choice is not None:
+            raise InputError("evaluation", "within", list(self.within), "nothing, of a choice")
         if not math.isfinite(self.lag):
             raise InputError("evaluation", "lag", self.lag, "a finite number of seconds")

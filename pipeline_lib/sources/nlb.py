@@ -8,12 +8,14 @@ The location is an HDF5 file or a folder of them. Their datasets are known by na
 
     {train,eval}_spikes_{heldin,heldout}            counts [trial, bin, unit]
     {train,eval}_spikes_{heldin,heldout}_forward    the bins after these
-    {train,eval}_behavior                           movement [trial, bin, dimension], a signal named behavior
+    {train,eval}_behavior                           movement [trial, bin, dimension], a signal named behavior; or
+                                                    values of trials [trial, value], the columns behavior_0, ...
+    {train,eval}_decode_mask                        groups of trials [trial, group], each with a decoder of its own
 
 NaN is what was not recorded, as is everything of a unit that only other trials have (held-out units of eval trials
 without their targets). Trials are laid one after another with a pause between them. The table of trials gets a column
-`split`: eval trials are "test", and every so-many-th train trial "validation"; the table of units a column `heldout`.
-The windows and splits that keep to the benchmark are::
+`split`: eval trials are "test", and every so-many-th train trial "validation"; with masks also `decoder`, the number of
+the group; the table of units a column `heldout`. The windows and splits that keep to the benchmark are::
 
     windows: {bin_size: 5, after: 0.7}         # as long as the trials, forward bins included
     splits: {scheme: column, heldout_units: heldout, forward: 0.2}
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".h5", ".hdf5")
 PARTS = {"train": "train", "eval": "test"}
 GROUPS = ("heldin", "heldout")
-BEHAVIOUR = "behavior"
+BEHAVIOUR, MASK = "behavior", "decode_mask"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +92,7 @@ def read(session: str, location: Path, options: Options) -> "Recording":
     own = [_intervals(known[:, :, unit], start, seconds) for unit in partly]
     whose = np.repeat(partly, [len(intervals) for intervals in own])
     table, left_out = trial_table(
-        start, start + bins * seconds, [ALL] * trials, pd.DataFrame({"split": _split(parts, options)})
+        start, start + bins * seconds, [ALL] * trials, pd.DataFrame(_columns(location, arrays, parts, options))
     )
     names = [f"{group}-{number}" for group, size in groups.items() for number in range(size)]
     recording = Recording(
@@ -129,7 +131,7 @@ def _read(files: list[Path]) -> dict[str, np.ndarray]:
     import h5py
 
     wanted = {f"{part}_spikes_{group}{time}" for part in PARTS for group in GROUPS for time in ("", "_forward")}
-    wanted |= {f"{part}_{BEHAVIOUR}" for part in PARTS}
+    wanted |= {f"{part}_{name}" for part in PARTS for name in (BEHAVIOUR, MASK)}
     arrays: dict[str, np.ndarray] = {}
     for file in files:
         with reading(file, "HDF5"), h5py.File(file) as opened:
@@ -193,6 +195,39 @@ def _intervals(known: np.ndarray, start: np.ndarray, seconds: float) -> np.ndarr
     return np.stack([start[trial] + first * seconds, start[trial] + last * seconds], axis=1)
 
 
+def _columns(
+    location: Path, arrays: dict[str, np.ndarray], parts: np.ndarray, options: Options
+) -> dict[str, np.ndarray]:
+    """Columns of the table of trials; NaN or "" where the files say nothing of a trial."""
+    columns = {"split": _split(parts, options)}
+    values, groups = (_of_trials(location, arrays, parts, name) for name in (BEHAVIOUR, MASK))
+    if values is not None:
+        columns |= {f"{BEHAVIOUR}_{number}": column for number, column in enumerate(values.T)}
+    if groups is not None:
+        member = groups == 1
+        if (member.sum(axis=1) > 1).any():
+            raise InputError(location, MASK, "a trial in two groups", "each trial in one group at most")
+        columns["decoder"] = np.where(member.any(axis=1), member.argmax(axis=1).astype(str), "").astype(object)
+    return columns
+
+
+def _of_trials(location: Path, arrays: dict[str, np.ndarray], parts: np.ndarray, name: str) -> np.ndarray | None:
+    """The values [trial, K] that the files give for whole trials under a name; None where there are none."""
+    given = {part: arrays[f"{part}_{name}"] for part in PARTS if f"{part}_{name}" in arrays}
+    if name == BEHAVIOUR:
+        given = {part: own for part, own in given.items() if own.ndim != 3}  # else movement
+    if not given:
+        return None
+    width = next(iter(given.values())).shape[-1]
+    values = np.full((len(parts), width), np.nan)
+    for part, own in given.items():
+        expected = int((parts == part).sum()), width
+        if own.shape != expected:
+            raise InputError(location, f"{part}_{name}", f"shape {own.shape}", f"{expected}: trials, as many values")
+        values[parts == part] = own
+    return values
+
+
 def _split(parts: np.ndarray, options: Options) -> np.ndarray:
     """The part of each trial; validation trials are dealt evenly among the train trials."""
     names = np.array([PARTS[part] for part in parts], dtype=object)
@@ -212,13 +247,12 @@ def _signals(
     tables = []
     for part in PARTS:
         values = arrays.get(f"{part}_{BEHAVIOUR}")
-        if values is None:
+        if values is None or values.ndim != 3:  # values of trials
             continue
         own = start[parts == part]
-        if values.ndim not in (2, 3) or len(values) != len(own):
+        if len(values) != len(own):
             accepted = f"movement [trial, bin, dimension] of {len(own)} trials"
             raise InputError(location, f"{part}_{BEHAVIOUR}", f"shape {values.shape}", accepted)
-        values = values if values.ndim == 3 else values[:, :, None]
         trials, bins, dimensions = values.shape
         padded = np.concatenate([values, np.full((trials, 1, dimensions), np.nan)], axis=1).reshape(-1, dimensions)
         time = own[:, None] + (np.arange(bins + 1) + 0.5) * seconds

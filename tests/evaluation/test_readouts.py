@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.evaluate import evaluate
@@ -92,6 +94,31 @@ def test_behaviour_that_follows_from_rates_is_decoded(table: pd.DataFrame, score
     assert choice["value"] == 1 and choice["null"] == "chance 1/3"
     assert choice["n"] == len(scored.split.part("small0", "test"))
     assert abs(table.loc["decoding_pace_speed_correlation", "value"]) <= 1
+
+
+def test_each_group_of_trials_has_a_readout_of_its_own(scored: Scored) -> None:
+    """As in the benchmark's area 2, where passive movement is decoded apart from active: the mean of their R2."""
+    fit, train = scored.write("fit", ["validation", "test"]), scored.write("train", ["train"])
+    targets = {"hand": Target(signal="hand", lag=0.3, within=("condition",))}
+    (row,) = scored.table(fit, train, decoding=targets).query("metric == 'decoding_hand_r2'").to_dict("records")
+    assert row["aggregation"] == "mean over dimensions and groups" and row["ci_low"] <= row["value"] <= row["ci_high"]
+    time = (np.arange(45) + 0.5) / 50 + 0.3  # without the bins to forecast
+
+    def of(fit: Path, part: str, group: int) -> tuple[np.ndarray, np.ndarray]:
+        predicted = zarr.open_group(str(fit / "predictions.zarr"))["small0"]
+        samples = scored.split.samples.loc[predicted["sample"][:]]
+        mine = (samples["split"] == part).to_numpy() & (scored.condition[samples["trial"]] == group)
+        phase = np.tile(2 * np.pi * time + 2.1 * group, mine.sum())
+        hand = np.stack([np.sin(phase), 3 + np.cos(phase)], axis=1)
+        return predicted["rates"][:][mine, :45].reshape(-1, UNITS).astype(np.float64), hand
+
+    scores = []
+    for group in range(3):
+        readout = GridSearchCV(Ridge(), {"alpha": np.logspace(-4, 0, 9)}).fit(*of(train, "train", group))
+        scores.append(readout.score(*of(fit, "test", group)))
+    assert row["value"] == pytest.approx(np.mean(scores), abs=1e-8)
+    with pytest.raises(InputError, match="within"):
+        Target(choice="condition", within=("pace",))
 
 
 def test_what_a_session_does_not_have_is_not_a_number(table: pd.DataFrame) -> None:

@@ -100,6 +100,23 @@ def test_movement_is_a_signal_at_the_middle_of_bins(dataset: Path) -> None:
     assert np.isnan(found[:, BINS:]).all() and np.isnan(found[TRAIN:]).all()
 
 
+def test_values_and_groups_of_trials_are_columns_of_theirs(tmp_path: Path) -> None:
+    """The benchmark's interval task has a table of times, and its area 2 a decoder for each kind of trial."""
+    made, rng = arrays(), np.random.default_rng(2)
+    made["train_behavior"], made["eval_behavior"] = rng.random((TRAIN, 5)), rng.random((EVAL, 5))
+    made["eval_behavior"][2] = np.nan
+    made["train_decode_mask"] = rng.permutation(np.repeat(np.eye(2, dtype=bool), TRAIN // 2, axis=0))
+    made["eval_decode_mask"] = np.eye(2, dtype=bool)[rng.integers(2, size=EVAL)]
+    made["train_decode_mask"][4] = False
+    recording = read_source("nlb", "rsg", write(tmp_path / "rsg", made))
+    assert not recording.signals
+    values = recording.trials[[f"behavior_{number}" for number in range(5)]].to_numpy()
+    np.testing.assert_array_equal(values, np.concatenate([made["train_behavior"], made["eval_behavior"]]))
+    member = np.concatenate([made["train_decode_mask"], made["eval_decode_mask"]])
+    expected = ["" if row == 4 else str(int(own[1])) for row, own in enumerate(member)]
+    assert recording.trials["decoder"].tolist() == expected
+
+
 def test_targets_in_another_file_and_group_are_taken_along(dataset: Path) -> None:
     rng = np.random.default_rng(1)
     shapes = {"heldout": (BINS, HELDOUT), "heldin_forward": (FORWARD, HELDIN), "heldout_forward": (FORWARD, HELDOUT)}
@@ -135,6 +152,9 @@ def test_what_is_exported_can_be_read_again(dataset: Path, tmp_path: Path) -> No
         ({"eval_spikes_heldin": np.full((EVAL, BINS, HELDIN), 0.5)}, "whole counts"),
         ({"train_behavior": np.zeros((TRAIN - 1, BINS, 2))}, "train_behavior: found shape .* trials"),
         ({"train_behavior": np.zeros(TRAIN)}, "train_behavior: found shape"),
+        ({"train_behavior": np.zeros((TRAIN - 1, 5))}, r"train_behavior: found shape \(29, 5\)"),
+        ({"eval_decode_mask": np.zeros((EVAL, 2, 1))}, "eval_decode_mask: found shape"),
+        ({"eval_decode_mask": np.ones((EVAL, 2))}, "decode_mask: found a trial in two groups"),
         ({"eval_spikes_heldin": np.full((EVAL, BINS, HELDIN), -1.0)}, "whole counts"),
     ],
 )
