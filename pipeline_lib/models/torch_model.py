@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -194,25 +194,37 @@ class TorchModel(Model):
         names = self.network.state_dict()
         self.network.load_state_dict({name: torch.as_tensor(state[public(name)]) for name in names})
 
+    def batches(self, data: FitData, session: str, samples: pd.DataFrame | str) -> Iterator[Batch]:
+        """The windows of a session or of a part of it, in order, `PREDICTED` at a time, for a network that predicts."""
+        rows = data.samples(session, samples) if isinstance(samples, str) else samples
+        self._check(session, rows)
+        self.network.eval()
+        for start in range(0, len(rows), PREDICTED):
+            yield self._windows(data, session, rows.iloc[start : start + PREDICTED]).batch(slice(None))
+
     def _windows(self, data: FitData, session: str, samples: pd.DataFrame) -> Windows:
         from pipeline_lib.training.batches import Windows
 
         return Windows(data, session, samples, self.device, self.inputs(data, session, samples))
 
     def _apply(
-        self, function: Callable[[Batch], Tensor], data: FitData, session: str, samples: pd.DataFrame
+        self,
+        function: Callable[[Batch], Tensor],
+        data: FitData,
+        session: str,
+        samples: pd.DataFrame,
+        beyond: float = 0.0,
     ) -> np.ndarray:
-        """What `function` makes of the windows [S, T, ...], float32; 0 past the end of a shorter one."""
+        """What `function` makes of the windows [S, T, ...], float32; `beyond` past the end of a shorter one."""
         import torch
 
-        self._check(session, samples)
-        self.network.eval()
-        pieces = []
-        for start in range(0, len(samples), PREDICTED):
-            batch = self._windows(data, session, samples.iloc[start : start + PREDICTED]).batch(slice(None))
-            with torch.inference_mode():
-                pieces.append(function(batch)[:, batch.history :].float().cpu().numpy())
-        result = np.zeros((len(samples), int(samples["bins"].max()), *pieces[0].shape[2:]), np.float32)
+        with torch.inference_mode():
+            pieces = [
+                function(batch)[:, batch.history :].float().cpu().numpy()
+                for batch in self.batches(data, session, samples)
+            ]
+        shape = len(samples), int(samples["bins"].max()), *pieces[0].shape[2:]
+        result = np.full(shape, beyond, np.float32)
         for number, piece in enumerate(pieces):
             result[number * PREDICTED : (number + 1) * PREDICTED, : piece.shape[1]] = piece
         return result

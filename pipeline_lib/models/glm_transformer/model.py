@@ -163,15 +163,12 @@ class GLMTransformerModel(TorchModel):
         """Mean and standard deviation of the latents of each window, float32 [S, dimensions]."""
         import torch
 
-        self._check(session, samples)
-        self.network.eval()
         means, deviations = [], []
-        for start in range(0, len(samples), PREDICTED):
-            batch = self._windows(data, session, samples.iloc[start : start + PREDICTED]).batch(slice(None))
-            with torch.inference_mode():
+        with torch.inference_mode():
+            for batch in self.batches(data, session, samples):
                 mean, log_variance = self.network.encode(batch)
-            means.append(mean.flatten(1).cpu().numpy())
-            deviations.append((log_variance / 2).exp().flatten(1).cpu().numpy())
+                means.append(mean.flatten(1).cpu().numpy())
+                deviations.append((log_variance / 2).exp().flatten(1).cpu().numpy())
         return np.concatenate(means), np.concatenate(deviations)
 
     def tables(self, data: FitData) -> dict[str, pd.DataFrame]:

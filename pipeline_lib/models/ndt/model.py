@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline_lib.models.ndt import settings
-from pipeline_lib.models.torch_model import PREDICTED, Layout, TorchModel
+from pipeline_lib.models.torch_model import Layout, TorchModel
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
     from pipeline_lib.models.contract import FitData
     from pipeline_lib.models.ndt.network import Transformer
-    from pipeline_lib.training.batches import Windows
+    from pipeline_lib.training.batches import Batch, Windows
 
 
 MASKINGS: dict[str, settings.Mode] = {
@@ -76,18 +77,13 @@ class NDT(TorchModel):
 
         from pipeline_lib.models.ndt.masking import hidden_in_turn
 
-        self._check(session, samples)
-        shape = (len(samples), int(samples["bins"].max()), self.layout.units[session])
-        rates = np.full(shape, np.nan, np.float32)
-        population, heldin = np.array(self.layout.population[session]), self.layout.heldin[session]
-        self.network.eval()
-        for start in range(0, len(samples), PREDICTED):
-            batch = self._windows(data, session, samples.iloc[start : start + PREDICTED]).batch(slice(None))
-            target = rates[start : start + PREDICTED, : batch.counts.shape[1] - batch.history]
+        def masked(batch: Batch) -> Tensor:
+            rates = torch.full(batch.counts.shape, torch.nan, device=batch.counts.device)
+            population, heldin = np.array(self.layout.population[session]), self.layout.heldin[session]
             for hidden, scored in hidden_in_turn(batch, mode, population, heldin, bins):
                 shown = (batch.counts * batch.visible).masked_fill(hidden, 0)
-                with torch.inference_mode():
-                    given = self.network.rates_given(batch, shown)[:, batch.history :].float().cpu()
-                chosen = scored.expand(batch.counts.shape)[:, batch.history :].cpu()
-                target[chosen.numpy()] = given[chosen].numpy()
-        return rates
+                given = self.network.rates_given(batch, shown).float()
+                rates = torch.where(scored, given, rates)
+            return rates
+
+        return self._apply(masked, data, session, samples, beyond=np.nan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import Couplings
 from pipeline_lib.models.neuroformer import settings
 from pipeline_lib.models.neuroformer.signals import as_classes, bin_times, classes_of, read_frames, read_signals
-from pipeline_lib.models.torch_model import PREDICTED, Layout, TorchModel, public
+from pipeline_lib.models.torch_model import Layout, TorchModel, public
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,12 +171,15 @@ class NeuroformerModel(TorchModel):
         """Contrastive features of every window of the samples, `feature_{name}` [S, windows, width]."""
         if not self.config.contrastive:
             return {}
+        import torch
+
         found: dict[str, list[np.ndarray]] = {}
-        for batch in self.batches(data, session, samples):
-            reading = self.network.read(batch, self.network.windows(batch))
-            for name, values in self.network.contrast.features(reading.features).items():
-                shaped = values.view(len(batch.counts), -1, values.shape[1])
-                found.setdefault(f"feature_{name}", []).append(shaped.float().cpu().numpy())
+        with torch.inference_mode():
+            for batch in self.batches(data, session, samples):
+                reading = self.network.read(batch, self.network.windows(batch))
+                for name, values in self.network.contrast.features(reading.features).items():
+                    shaped = values.view(len(batch.counts), -1, values.shape[1])
+                    found.setdefault(f"feature_{name}", []).append(shaped.float().cpu().numpy())
         longest = max(each.shape[1] for each in found[next(iter(found))])
         return {name: np.concatenate([_longer(each, longest) for each in values]) for name, values in found.items()}
 
@@ -188,17 +191,6 @@ class NeuroformerModel(TorchModel):
 
         filters = probed_couplings(self.network, session, self.config.probes, self.seed)
         return Couplings(filters, self.layout.bin_size, filters.sum(2))
-
-    def batches(self, data: FitData, session: str, samples: pd.DataFrame | str) -> Iterator[Batch]:
-        """All windows of a session or part in order, in evaluation mode and without gradients."""
-        import torch
-
-        rows = data.samples(session, samples) if isinstance(samples, str) else samples
-        self._check(session, rows)
-        self.network.eval()
-        with torch.inference_mode():
-            for start in range(0, len(rows), PREDICTED):
-                yield self._windows(data, session, rows.iloc[start : start + PREDICTED]).batch(slice(None))
 
     def state(self) -> State:
         """The weights, the layout, the sizes of what is read and read out; `{weight}@{term}` of the `objectives`."""

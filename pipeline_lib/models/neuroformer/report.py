@@ -55,6 +55,7 @@ def token_tables(model: NeuroformerModel, data: FitData, parts: Sequence[str]) -
     return pd.DataFrame(scores, columns=list(SCORES)), pd.DataFrame(counts)
 
 
+@torch.inference_mode()
 def decoding_table(model: NeuroformerModel, data: FitData, parts: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What was read out of every window, and its scores.
 
