@@ -42,12 +42,8 @@ class Inference:
     q: np.ndarray
 
 
-def infer(problem: Problem, solution: Solution, strength: float | Tensor, every: int = 1) -> Inference:
-    """Standard errors and Wald tests of a fit at its `strength`.
-
-    Costs bins x columns^2 x units operations, so use `every` > 1 to take the information of every so-many-th block
-    only, scaled up: its relative error is about (2 / bins used)^1/2.
-    """
+def infer(problem: Problem, solution: Solution, strength: float | Tensor) -> Inference:
+    """Standard errors and Wald tests of a fit at its `strength`; costs bins x columns^2 x units operations."""
     design = problem.design
     strengths = torch.as_tensor(strength, dtype=torch.float64, device=design.device).expand(design.n_receivers)
     pairs = (design.n_senders, design.n_receivers)
@@ -57,7 +53,7 @@ def infer(problem: Problem, solution: Solution, strength: float | Tensor, every:
     freedom = fitted.reshape(pairs[1], pairs[0], design.n_basis).sum(axis=2).T
     variance = _variance(problem, solution)
     for units in torch.arange(design.n_receivers, device=design.device).split(UNITS_AT_ONCE):
-        information = _information(problem, solution.coefficients, units, every)
+        information = _information(problem, solution.coefficients, units)
         for row, unit in enumerate(units.tolist()):
             if problem.fitted[unit]:
                 kept = torch.nn.functional.pad(problem.allowed[unit], (1, 0), value=True)
@@ -186,17 +182,13 @@ def _variance(problem: Problem, solution: Solution) -> Tensor:
     return (squares.to(problem.total) / left.clamp(min=1.0)).clamp(min=1e-12)
 
 
-def _information(problem: Problem, coefficients: Tensor, units: Tensor, every: int) -> Tensor:
+def _information(problem: Problem, coefficients: Tensor, units: Tensor) -> Tensor:
     """Information matrices (units, columns, columns), float64, of all scored bins."""
     design = problem.design
     shape = (len(units), design.columns, design.columns)
     total = torch.zeros(shape, dtype=torch.float64, device=design.device)
     step = max(1, ROWS_BYTES // (design.blocks.scored * design.columns * design.dtype.itemsize))
-    used = 0
-    if every > 1:
-        # Short runs of blocks from all over the recording, not one long one.
-        step = min(step, max(1, len(design.blocks) // (8 * every)))
-    for first in range(0, len(design.blocks), step * every):
+    for first in range(0, len(design.blocks), step):
         last = min(first + step, len(design.blocks))
         matrix = design.matrix(first, last)
         eta = matrix @ coefficients[units].T.to(design.dtype)
@@ -206,12 +198,11 @@ def _information(problem: Problem, coefficients: Tensor, units: Tensor, every: i
         weight = problem.observation.of(units).curvature(eta.transpose(1, 2)).transpose(1, 2)
         if weights is not None:
             weight = torch.where(weights.transpose(1, 2) > 0, weight * weights.transpose(1, 2), 0.0)
-        used += int(design.blocks.valid[first:last].sum())
         rows = matrix.reshape(-1, design.columns)
         for row, root in enumerate(weight.sqrt().reshape(-1, len(units)).T):
             weighted = rows * root[:, None]
             total[row] += (weighted.T @ weighted).to(torch.float64)
-    return total * (design.frames / used)
+    return total
 
 
 def _sandwich(information: Tensor, kept: Tensor, penalty: Tensor) -> Tensor:

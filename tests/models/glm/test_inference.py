@@ -88,14 +88,6 @@ def test_a_gaussians_errors_and_tests_know_how_variable_its_counts_are(network):
     np.testing.assert_allclose(ratio[1], found[1].wald, rtol=1e-4)  # without a ridge they are one
 
 
-def test_a_share_of_the_blocks_gives_nearly_the_same_errors(network):
-    segments = np.stack([np.arange(30, 11_900, 100), np.arange(130, 12_000, 100)], axis=1)
-    solution, problem = fit(data_of(network.counts, network.kernel, segments=segments), PoissonExp(), 1e-3)
-    whole, part = infer(problem, solution, 1e-3), infer(problem, solution, 1e-3, every=3)
-    np.testing.assert_allclose(part.standard_errors, whole.standard_errors, rtol=0.35)
-    assert not np.array_equal(part.standard_errors, whole.standard_errors)
-
-
 def test_no_more_false_discoveries_than_promised_where_nothing_is_coupled():
     random = np.random.default_rng(1)
     kernel = simulate_network(2, 50, 0).kernel
