@@ -19,6 +19,7 @@ import numpy as np
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import atomic_file
 from pipeline_lib.submission.predictions import rates_of, sessions
+from pipeline_lib.trains.export import nlb_parts, write_nlb
 from pipeline_lib.trains.splits import Split
 
 
@@ -67,10 +68,7 @@ def write(
             for dataset, arrays in datasets.items():
                 if dataset in file:
                     del file[dataset]
-                for key, array in arrays.items():
-                    file.create_dataset(
-                        f"{dataset}/{key}", data=array, compression="gzip", shuffle=True, track_times=False
-                    )
+                write_nlb(file, arrays, dataset)
 
 
 def _arrays(split: Split, session: str, rates: np.ndarray, prefix: str) -> dict[str, np.ndarray]:
@@ -78,9 +76,4 @@ def _arrays(split: Split, session: str, rates: np.ndarray, prefix: str) -> dict[
     if not np.isfinite(rates).all():
         accepted = "windows of one length: the benchmark has no other"
         raise InputError(f"split of cohort {split.cohort}", "bins", "windows of different length", accepted)
-    shown = rates.shape[1] - split.forward_bins
-    heldout = np.sort(split.heldout[session])
-    units = {"heldin": np.setdiff1d(np.arange(rates.shape[2]), heldout), "heldout": heldout}
-    time = {"": slice(None, shown), "_forward": slice(shown, None)}
-    arrays = {f"{prefix}_rates_{u}{t}": rates[:, time[t]][:, :, units[u]] for t in time for u in units}
-    return {key: np.ascontiguousarray(array, dtype=np.float32) for key, array in arrays.items() if array.size}
+    return nlb_parts(rates, split, session, f"{prefix}_rates")

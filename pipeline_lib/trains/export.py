@@ -13,6 +13,7 @@ from pipeline_lib.trains.splits import Split
 from pipeline_lib.trains.store import Trains
 
 if TYPE_CHECKING:
+    import h5py
     import pynapple
     import pynwb
 
@@ -107,10 +108,14 @@ def to_nlb(trains: Trains, split: Split, inputs: Path | str, targets: Path | str
     ...     {name: file[name].shape for name in file}
     {'eval_spikes_heldin': (4, 50, 24), 'train_spikes_heldin': (14, 50, 24), 'train_spikes_heldout': (14, 50, 5)}
     """
+    import h5py
+
     arrays = _nlb_arrays(trains, split, "train", "train") | _nlb_arrays(trains, split, part, "eval")
     seen = {name: array for name, array in arrays.items() if name.startswith("train") or name == "eval_spikes_heldin"}
-    _write_hdf5(inputs, seen, "")
-    _write_hdf5(targets, {name: array for name, array in arrays.items() if name not in seen}, f"{trains.session}/")
+    hidden = {name: array for name, array in arrays.items() if name not in seen}
+    for path, parts, group in ((inputs, seen, ""), (targets, hidden, trains.session)):
+        with atomic_file(path) as written, h5py.File(written, "w", track_order=False) as file:
+            write_nlb(file, parts, group)
 
 
 def _nlb_arrays(trains: Trains, split: Split, part: str, prefix: str) -> dict[str, np.ndarray]:
@@ -125,17 +130,20 @@ def _nlb_arrays(trains: Trains, split: Split, part: str, prefix: str) -> dict[st
     counts = bin_windows(trains, starts, longest, split.bin_ticks).astype(np.float32)
     counts[~observed_windows(trains, starts, longest, split.bin_ticks)] = np.nan
     counts[np.arange(longest) >= bins[:, None]] = np.nan
-    heldout = split.heldout[trains.session]
-    units = {"heldin": np.setdiff1d(np.arange(trains.n_units), heldout), "heldout": heldout}
-    shown = longest - split.forward_bins
+    return nlb_parts(counts, split, trains.session, f"{prefix}_spikes")
+
+
+def nlb_parts(values: np.ndarray, split: Split, session: str, name: str) -> dict[str, np.ndarray]:
+    """`values` [S, T, N] by what the benchmark calls their units and bins (`{name}_heldin`, `{name}_heldout_forward`,
+    ...), float32; without those that have no unit or no bin."""
+    shown, heldout = values.shape[1] - split.forward_bins, np.sort(split.heldout[session])
+    units = {"heldin": np.setdiff1d(np.arange(values.shape[2]), heldout), "heldout": heldout}
     time = {"": slice(None, shown), "_forward": slice(shown, None)}
-    arrays = {f"{prefix}_spikes_{u}{t}": counts[:, time[t]][:, :, units[u]] for t in time for u in units}
-    return {name: array for name, array in arrays.items() if array.size}
+    parts = {f"{name}_{u}{t}": values[:, time[t]][:, :, units[u]] for t in time for u in units}
+    return {key: np.ascontiguousarray(part, dtype=np.float32) for key, part in parts.items() if part.size}
 
 
-def _write_hdf5(path: Path | str, arrays: dict[str, np.ndarray], group: str) -> None:
-    import h5py
-
-    with atomic_file(path) as written, h5py.File(written, "w", track_order=False) as file:
-        for name, array in arrays.items():
-            file.create_dataset(group + name, data=array, compression="gzip", shuffle=True, track_times=False)
+def write_nlb(file: "h5py.File", parts: dict[str, np.ndarray], group: str = "") -> None:
+    """Add arrays to a file of the benchmark; the same arrays give the same bytes."""
+    for name, part in parts.items():
+        file.create_dataset(f"{group}/{name}", data=part, compression="gzip", shuffle=True, track_times=False)
