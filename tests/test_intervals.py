@@ -46,3 +46,12 @@ def test_overlap_any_is_the_pairwise_test(spans, queries):
     whole = intervals[intervals[:, 1] > intervals[:, 0]]
     expected = ((starts[:, None] < whole[:, 1]) & (stops[:, None] > whole[:, 0])).any(axis=1)
     np.testing.assert_array_equal(overlap_any(starts, stops, intervals), expected)
+
+
+def test_what_overlaps_an_interval_against_a_loop():
+    begin, stop = (edge.ravel() for edge in np.mgrid[0:10, 0:10])
+    intervals = np.array([[1, 3], [3, 4], [6, 8]])
+    expected = [any(a < last and first < b for first, last in intervals) for a, b in zip(begin, stop, strict=True)]
+    later = begin < stop
+    np.testing.assert_array_equal(overlap_any(begin, stop, intervals)[later], np.array(expected)[later])
+    assert not overlap_any(begin, stop, intervals[:0]).any()

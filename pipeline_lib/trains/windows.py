@@ -7,6 +7,7 @@ import pandas as pd
 
 from pipeline_lib import clock
 from pipeline_lib.errors import InputError
+from pipeline_lib.intervals import overlap_any
 from pipeline_lib.trains.settings import WindowSettings
 
 __all__ = ["COLUMNS", "WindowSettings", "windows"]
@@ -76,16 +77,8 @@ def _trial_windows(trains: "Trains", settings: WindowSettings) -> pd.DataFrame:
         bins = np.full(
             len(row), clock.duration_bins(settings.before + settings.after, settings.bin_size, "windows.after")
         )
-    kept = (bins > 0) & _touches(starts, starts + bins * settings.bin_ticks, trains.observed)
+    kept = (bins > 0) & overlap_any(starts, starts + bins * settings.bin_ticks, trains.observed)
     return _frame(trains.session, starts[kept], bins[kept], row[kept], condition.to_numpy()[row[kept]])
-
-
-def _touches(begin: np.ndarray, stop: np.ndarray, intervals: np.ndarray) -> np.ndarray:
-    """Whether each [begin, stop) overlaps one of the sorted, disjoint `intervals`."""
-    if not len(intervals):
-        return np.zeros(len(begin), bool)
-    at = np.searchsorted(intervals[:, 1], begin, side="right").clip(max=len(intervals) - 1)
-    return (intervals[at, 0] < stop) & (intervals[at, 1] > begin)
 
 
 def _frame(

@@ -7,7 +7,7 @@ import pytest
 from pipeline_lib.errors import InputError
 from pipeline_lib.trains.binning import observed_windows
 from pipeline_lib.trains.store import Trains
-from pipeline_lib.trains.windows import COLUMNS, WindowSettings, _touches, windows
+from pipeline_lib.trains.windows import COLUMNS, WindowSettings, windows
 
 
 @pytest.fixture
@@ -47,15 +47,6 @@ def test_a_trial_nobody_recorded_is_left_out(trains):
         wholly_in_gap = np.flatnonzero((start >= 80) & (start + after <= 85))
         assert len(wholly_in_gap) == (4 if after == 0.5 else 3)
         assert set(frame["trial"]) == set(range(len(start))) - set(wholly_in_gap)
-
-
-def test_what_overlaps_an_observation_interval_against_a_loop():
-    begin, stop = (edge.ravel() for edge in np.mgrid[0:10, 0:10])
-    intervals = np.array([[1, 3], [3, 4], [6, 8]])
-    expected = [any(a < last and first < b for first, last in intervals) for a, b in zip(begin, stop, strict=True)]
-    later = begin < stop
-    np.testing.assert_array_equal(_touches(begin, stop, intervals)[later], np.array(expected)[later])
-    assert not _touches(begin, stop, intervals[:0]).any()
 
 
 def test_a_trial_without_a_whole_bin_is_left_out(trains):
