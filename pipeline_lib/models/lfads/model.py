@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
+    from pipeline_lib.evaluation.rows import Row
     from pipeline_lib.models.contract import FitData
     from pipeline_lib.models.lfads.alignment import Responses
     from pipeline_lib.models.lfads.network import LFADS as Network
@@ -159,9 +160,10 @@ class LFADS(TorchModel):
         rows = [self._sample_validation(data, session) for session in data.sessions]
         return {"scores": pd.DataFrame(rows)}
 
-    def _sample_validation(self, data: FitData, session: str) -> dict[str, object]:
+    def _sample_validation(self, data: FitData, session: str) -> Row:
         """Bits a spike of the kept counts, when the encoders are not shown them."""
         from pipeline_lib.evaluation.metrics import bits_per_spike
+        from pipeline_lib.evaluation.rows import score_row
         from pipeline_lib.evaluation.sums import poisson_sums
 
         samples, history = data.samples(session, "train"), data.split.history_bins
@@ -169,19 +171,10 @@ class LFADS(TorchModel):
         rates = self._apply(self.network.rates, concealing, session, samples)
         counts, mask = data.counts(session, samples)[:, history:], data.mask(session, samples)[:, history:]
         kept = mask & self._kept(data, session, samples)[:, history:]
-        value = float(bits_per_spike(poisson_sums(counts, np.maximum(rates, 1e-9), kept).total())[0])
-        return {
-            "session": session,
-            "split": "train",
-            "units": "heldin",
-            "metric": "sample_validation_bits_per_spike",
-            "value": value,
-            "ci_low": np.nan,
-            "ci_high": np.nan,
-            "n": len(samples),
-            "null": "mean of the kept counts of each unit",
-            "aggregation": "pooled over windows, bins and units",
-        }
+        value = bits_per_spike(poisson_sums(counts, np.maximum(rates, 1e-9), kept).total())
+        how = "mean of the kept counts of each unit", "pooled over windows, bins and units"
+        row = score_row("sample_validation_bits_per_spike", value, len(samples), *how)
+        return {"session": session, "split": "train", "units": "heldin", **row}
 
     def extras(self, data: FitData, session: str, samples: pd.DataFrame) -> dict[str, np.ndarray]:
         """`initial_conditions` [S, I]; with a controller `inferred_inputs` [S, T, U], NaN past a window's end; and
