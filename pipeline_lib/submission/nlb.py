@@ -19,7 +19,7 @@ import numpy as np
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import atomic_file
 from pipeline_lib.submission.predictions import rates_of, sessions
-from pipeline_lib.trains.export import nlb_parts, write_nlb
+from pipeline_lib.trains.nlb_arrays import nlb_parts, write_nlb
 from pipeline_lib.trains.splits import Split
 
 

@@ -9,11 +9,11 @@ from pipeline_lib.clock import to_seconds
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import atomic_file
 from pipeline_lib.trains.binning import bin_windows, observed_windows
+from pipeline_lib.trains.nlb_arrays import nlb_parts, write_nlb
 from pipeline_lib.trains.splits import Split
 from pipeline_lib.trains.store import Trains
 
 if TYPE_CHECKING:
-    import h5py
     import pynapple
     import pynwb
 
@@ -131,19 +131,3 @@ def _nlb_arrays(trains: Trains, split: Split, part: str, prefix: str) -> dict[st
     counts[~observed_windows(trains, starts, longest, split.bin_ticks)] = np.nan
     counts[np.arange(longest) >= bins[:, None]] = np.nan
     return nlb_parts(counts, split, trains.session, f"{prefix}_spikes")
-
-
-def nlb_parts(values: np.ndarray, split: Split, session: str, name: str) -> dict[str, np.ndarray]:
-    """`values` [S, T, N] by what the benchmark calls their units and bins (`{name}_heldin`, `{name}_heldout_forward`,
-    ...), float32; without those that have no unit or no bin."""
-    shown, heldout = values.shape[1] - split.forward_bins, np.sort(split.heldout[session])
-    units = {"heldin": np.setdiff1d(np.arange(values.shape[2]), heldout), "heldout": heldout}
-    time = {"": slice(None, shown), "_forward": slice(shown, None)}
-    parts = {f"{name}_{u}{t}": values[:, time[t]][:, :, units[u]] for t in time for u in units}
-    return {key: np.ascontiguousarray(part, dtype=np.float32) for key, part in parts.items() if part.size}
-
-
-def write_nlb(file: "h5py.File", parts: dict[str, np.ndarray], group: str = "") -> None:
-    """Add arrays to a file of the benchmark; the same arrays give the same bytes."""
-    for name, part in parts.items():
-        file.create_dataset(f"{group}/{name}", data=part, compression="gzip", shuffle=True, track_times=False)

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -56,8 +57,7 @@ class FileServer:
         self._faults: dict[str, list[Fault]] = defaultdict(list)
         self._lock = threading.Lock()
         handler = type("BoundHandler", (Handler,), {"files": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
+        self._server = Server(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
@@ -87,6 +87,16 @@ class FileServer:
     def sent(self) -> int:
         """Bytes of all bodies."""
         return sum(request.sent for request in self.requests)
+
+
+class Server(ThreadingHTTPServer):
+    """Says nothing of clients that hang up, as those do that a test kills."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):
