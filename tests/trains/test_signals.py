@@ -1,11 +1,13 @@
 """What a signal says between its samples, asked by every part that reads one."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.decoding import signal_in_bins
 from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.glm.inputs import signal_values
@@ -61,7 +63,27 @@ def test_between_samples_a_signal_is_the_line_and_elsewhere_unknown() -> None:
                 expected = np.array([np.interp(x, time[left : right + 1], each) for each in values[left : right + 1].T])
         np.testing.assert_allclose(found[place], expected, rtol=1e-12, atol=1e-15)
     assert np.isnan(found[..., 0]).any() and np.isnan(found[..., 1]).sum() > np.isnan(found[..., 0]).sum()
-    assert np.isnan(interpolated(at, np.empty(0), np.empty((0, 2)))).all()
+    nothing = interpolated(at, np.empty(0), np.empty((0, 2)))
+    assert nothing.shape == (*at.shape, 2) and np.isnan(nothing).all()
+
+
+def test_a_label_is_that_of_the_last_sample_and_a_number_lies_between_two() -> None:
+    label = pd.DataFrame({"time": [1.0, 0.0, 0.5, 0.75], "x": [3.0, 1.0, 2.0, np.nan]})
+    trains = SimpleNamespace(session="one", signals={"state": label, "silent": label[:0]})
+    at = np.array([[-0.1, 0.0, 0.4, 0.5], [0.9, 0.99, 1.0, 1.1]])
+    found = read_signals(trains, ["state/x", "state/x", "silent/x", "silent/x"], at, [True, False] * 2)
+    assert found.dtype == np.float32 and found.shape == (2, 4, 4) and np.isnan(found[..., 2:]).all()
+    np.testing.assert_array_equal(found[..., 0], [[np.nan, 1, 1, 2], [2, 2, 3, np.nan]])
+    np.testing.assert_allclose(found[..., 1], [[np.nan, 1, 1.8, 2], [2.8, 2.98, 3, np.nan]], rtol=1e-6)
+
+
+def test_a_signal_that_is_not_there_is_named_beside_those_that_are() -> None:
+    trains = SimpleNamespace(session="one", signals={"state": pd.DataFrame({"time": [0.0], "moving": [1.0]})})
+    for missing in ("state/moves", "state/time"):
+        with pytest.raises(InputError, match=f"{missing}: found no such signal; accepted: .*state/moving"):
+            read_signals(trains, [missing], np.zeros(1), [False])
+    with pytest.raises(InputError, match="accepted: a session with signals"):
+        read_signals(SimpleNamespace(session="one", signals={}), ["state/moving"], np.zeros(1), [False])
 
 
 @pytest.fixture(scope="module")

@@ -62,3 +62,16 @@ def test_a_limit_cuts_and_counts(trains: Trains) -> None:
 def test_windows_without_a_spike_have_no_token() -> None:
     tokens = tokens_of_counts(torch.zeros(3, 5, 4, dtype=torch.uint8))
     assert tokens.unit.shape == (3, 1) and not tokens.real.any() and tokens.count.tolist() == [0, 0, 0]
+
+
+def test_after_each_token_comes_the_next_or_the_end() -> None:
+    """Of the longest row, too, and after the start of a silent one."""
+    counts = torch.zeros(3, 4, 3, dtype=torch.uint8)
+    counts[0, 1, 2], counts[0, 3, 0], counts[2, 2, 1] = 2, 1, 1
+    tokens = tokens_of_counts(counts)
+    assert tokens.unit.tolist() == [[2, 2, 0], [0, 0, 0], [1, 0, 0]] and tokens.count.tolist() == [3, 0, 1]
+    assert tokens.bin.tolist() == [[1, 1, 3], [0, 0, 0], [2, 0, 0]]
+    bins, units = tokens.following(no_bin=4, no_unit=9)
+    assert bins.tolist() == [[1, 1, 3, 4], [4, 4, 4, 4], [2, 4, 4, 4]]
+    assert units.tolist() == [[2, 2, 0, 9], [9, 9, 9, 9], [1, 9, 9, 9]]
+    assert tokens.goes_on.tolist() == [[True] * 3 + [False], [False] * 4, [True] + [False] * 3]
