@@ -33,6 +33,24 @@ def as_generated(data: FitData, counts: np.ndarray, rollout: int = 0) -> pd.Data
     return table.assign(session="one", rollout=rollout)
 
 
+def alone(counts: np.ndarray, inside: np.ndarray, **columns: object) -> SimpleNamespace:
+    """A session of these counts [S, T, N], in bins of 10 ms, all of its parts the same."""
+    samples = pd.DataFrame({"trial": -1, "condition": ""} | columns, index=range(len(counts)))
+    return SimpleNamespace(
+        sessions=["one"],
+        samples=lambda *_: samples,
+        heldin=lambda _: np.arange(counts.shape[2]),
+        read=lambda *_: (counts, inside),
+        split=SimpleNamespace(history_bins=0, bin_size=10.0),
+    )
+
+
+def correlations_of(counts: np.ndarray, inside: np.ndarray) -> pd.Series:
+    data = alone(counts, inside)
+    table = generated_statistics(data, as_generated(data, counts), "test")
+    return table.loc[table["kind"] == "correlation", "x"]
+
+
 def scores_of(data: FitData, generated: pd.DataFrame) -> dict[str, float]:
     rows = statistics_scores(generated_statistics(data, generated, "test"), "test")
     return {row["metric"]: row["value"] for row in rows}
@@ -112,17 +130,43 @@ def test_trials_that_end_early_correlate_nobody() -> None:
     inside = np.broadcast_to(np.arange(200)[:, None] < np.linspace(20, 200, 60)[:, None, None], counts.shape).copy()
     inside[..., 3] = False
     counts *= inside
-    data = SimpleNamespace(
-        sessions=["one"],
-        samples=lambda *_: pd.DataFrame({"trial": -1, "condition": ""}, index=range(60)),
-        heldin=lambda _: np.arange(5),
-        read=lambda *_: (counts, inside),
-        split=SimpleNamespace(history_bins=0, bin_size=10.0),
-    )
+    data = alone(counts, inside)
     table = generated_statistics(data, as_generated(data, counts), "test")
     pairs, rates = (table[table["kind"] == kind] for kind in ("correlation", "rate"))
     assert len(pairs) == 6 and np.abs(pairs["x"]).max() < 0.15 and np.allclose(pairs["x"], pairs["y"])
     assert len(rates) == 4 and np.allclose(rates["x"], 20, rtol=0.05)
+
+
+def test_correlations_are_of_bins_in_which_all_units_were_recorded_whole() -> None:
+    """A unit that came late, windows that end within 50 ms; of two such bins there are correlations, of one none."""
+    rng = np.random.default_rng(0)
+    counts, inside = rng.poisson(0.5, (20, 40, 3)), np.ones((20, 40, 3), dtype=bool)
+    inside[:10, :, 2] = inside[15:, 22:] = False
+    counts *= inside
+    whole = counts[10:].reshape(10, 8, 5, 3).sum(2)
+    rows = np.concatenate([whole[:5].reshape(-1, 3), whole[5:, :4].reshape(-1, 3)])
+    pairs = correlations_of(counts, inside)
+    assert np.allclose(pairs, np.corrcoef(rows.T)[np.triu_indices(3, 1)]) and len(pairs) == 3
+    few = np.zeros((1, 10, 2), dtype=int)
+    few[0, [0, 1, 2, 6], [1, 1, 0, 0]] = [1, 2, 1, 5]
+    known = np.ones(few.shape, dtype=bool)
+    assert np.allclose(correlations_of(few, known), [-1])
+    assert not len(correlations_of(few[:, :9], known[:, :9]))
+
+
+def test_a_model_that_writes_nothing_is_silent() -> None:
+    counts = np.zeros((3, 40, 2), dtype=int)
+    counts[:, 10:12] = counts[2, 20] = 1
+    data = alone(counts, np.ones(counts.shape, dtype=bool), trial=[0, 1, 2])
+    table = generated_statistics(data, as_generated(data, 0 * counts), "test")
+    rates, intervals = (table[table["kind"] == kind] for kind in ("rate", "interval"))
+    assert rates["y"].tolist() == [0, 0] and np.allclose(rates["x"], 7 / 1.2)
+    shares = {source: own.set_index("x")["y"] for source, own in intervals.groupby("source")}
+    assert (shares["generated"] == 0).all()
+    assert shares["recorded"][10.0] == 0.75 and shares["recorded"].index.max() == 1000 and shares["recorded"].max() == 1
+    assert scores_of(data, as_generated(data, 0 * counts))["generated_interval_distance"] == 1
+    written = generated_statistics(data, as_generated(data, counts), "test")
+    assert np.allclose(written.loc[written["kind"] == "psth", ["x", "y"]], 1) and (written["kind"] == "psth").sum() == 2
 
 
 def test_the_mean_response_by_hand(cohort: FitData) -> None:
