@@ -34,7 +34,8 @@ def check_leakage(split: "Split") -> None:
                 "leakage",
                 f"sample {one} ({name}) reads {_seconds(read[reader][pair[0]], stop[reader][pair[0]])}, where sample "
                 f"{two} ({part[other][pair[1]]}) is scored on {_seconds(begin[other][pair[1]], stop[other][pair[1]])}",
-                "parts that do not meet: a shorter windows.history, before or after, or splits.scheme: blocks",
+                "parts that do not meet: trials that do not overlap, a shorter windows.history, before or after, or "
+                "splits.scheme: blocks",
             )
 
 
