@@ -31,14 +31,19 @@ def data(metrics: Path | str) -> pd.DataFrame:
     NothingToDrawError where there is none.
     """
     scores = pd.read_parquet(metrics)
-    chosen = scores["metric"].str.startswith(PREFIX) & (scores["units"] == "all") & scores["value"].notna()
-    scores = scores[chosen & (scores["split"] == "test")]
+    decoded = scores["metric"].str.startswith(PREFIX) & scores["metric"].str.endswith(tuple(KINDS))
+    scores = scores[decoded & (scores["units"] == "all") & (scores["split"] == "test")]
     if scores.empty:
         raise NothingToDrawError("Nothing is decoded: the configuration names no target (evaluation.decoding).")
     suffix = scores["metric"].map(lambda metric: next(each for each in KINDS if metric.endswith(each)))
     names = [metric[len(PREFIX) : -len(end)] for metric, end in zip(scores["metric"], suffix, strict=True)]
+    scores = scores.assign(target=names, kind=suffix.map(KINDS))
+    if scores["value"].isna().all():
+        asked = ", ".join(sorted(set(names)))
+        raise NothingToDrawError(f"Nothing is decoded: no session has enough of {asked} (evaluation.decoding).")
+    scores = scores[scores["value"].notna()]
     classes = pd.to_numeric(scores["null"].str.extract(r"chance 1/(\d+)")[0])
-    table = scores.assign(target=names, kind=suffix.map(KINDS), chance=1 / classes)
+    table = scores.assign(chance=1 / classes)
     columns = ["target", "kind", "cohort", "session", "model", "seed", "value", "ci_low", "ci_high", "chance"]
     return table[columns].sort_values(columns[:6], ignore_index=True)
 

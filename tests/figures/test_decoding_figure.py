@@ -72,3 +72,6 @@ def test_nothing_decoded_is_said(metrics: Path, tmp_path: Path) -> None:
     scores[scores["metric"] == "bits_per_spike"].to_parquet(tmp_path / "none.parquet")
     with pytest.raises(NothingToDrawError, match="names no target"):
         data(tmp_path / "none.parquet")
+    scores.assign(value=np.nan).to_parquet(tmp_path / "absent.parquet")  # a slip in a name, most often
+    with pytest.raises(NothingToDrawError, match="no session has enough of choice, pace, wheel"):
+        data(tmp_path / "absent.parquet")
