@@ -30,19 +30,21 @@ def load_columns(path: Path, text: tuple[str, ...] = (), used: tuple[str, ...] =
 
     with reading(path, "file"):
         if path.suffix in TEXT_TABLES:
-            kinds, between = dict.fromkeys(text, "str"), TEXT_TABLES[path.suffix]
+            between = TEXT_TABLES[path.suffix]
             header = pd.read_csv(path, sep=between, dtype="str", skipinitialspace=True, header=None, nrows=1).iloc[0]
-            for name in header[header.duplicated()]:  # the second of two would be called `name.1`
+            bare = header.str.rstrip()
+            for name in bare[bare.duplicated()]:  # the second of two would be called `name.1`
                 if name in {*text, *used}:
                     raise InputError(path, "header", f"{name!r} twice", "once each column that is used")
+            kinds = dict.fromkeys(header[bare.isin(text)], "str")
             table = pd.read_csv(path, sep=between, dtype=kinds, skipinitialspace=True)
             longer = not isinstance(table.index, pd.RangeIndex)  # pandas took the first column for names of the rows
-            whole = len(header) == 1 and any(sign in str(header[0]) for sign in ";\t|")
+            whole = len(header) == 1 and any(sign in str(header[0]) for sign in ",;\t|")
             if longer or whole:
                 accepted = f"a name for every value of a row, {between!r} between them and . before the decimals"
                 found = f"{len(header)} names ({between.join(map(str, header))[:60]!r})"
                 raise InputError(path, "header", found, accepted)
-            return {str(name): table[name].to_numpy() for name in table}
+            return {str(name).rstrip(): _without_spaces(table[name]).to_numpy() for name in table}
         if path.suffix in PARQUET:
             table = pd.read_parquet(path)
             if any(name is not None for name in table.index.names):  # pandas keeps an index apart, often the time
@@ -54,6 +56,11 @@ def load_columns(path: Path, text: tuple[str, ...] = (), used: tuple[str, ...] =
         if path.suffix == ".mat":
             return _load_mat(path)
     raise InputError(path, "file", f"the ending {path.suffix!r}", ", ".join(SUFFIXES))
+
+
+def _without_spaces(column: "pd.Series") -> "pd.Series":
+    """Text without spaces at its end: "good " is no other label than "good"."""
+    return column.str.rstrip() if column.dtype == "str" else column
 
 
 def _load_mat(path: Path) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from annotated_types import Gt
 
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, refuse_rows
 from pipeline_lib.sources import tables
 from pipeline_lib.sources.columns import column, load_columns, table_of
 from pipeline_lib.sources.location import checksums, reading
@@ -158,6 +158,7 @@ def _spikes(location: Path, options: Options) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(location / TIMES, "array", "an empty recording", "at least one spike")
     times = samples / (options.sampling_rate or _sampling_rate(location / PARAMETERS))
     check_spike_times(times, location / TIMES, "samples", None, sort=True)
+    refuse_rows(samples % 1 != 0, location / TIMES, "array", samples, "whole numbers, of samples and not seconds")
     return times, clusters
 
 

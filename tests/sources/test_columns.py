@@ -25,10 +25,13 @@ def test_a_column_that_is_used_stands_once(tmp_path, name, text, column):
         read_source("tables", "s", tmp_path)
 
 
-@pytest.mark.parametrize("between", [";", "\t", "|"])
-def test_another_sign_between_values_is_named(tmp_path, between):
-    (tmp_path / "spikes.csv").write_text(f"time{between}unit\n0.5{between}7\n")
-    with refuses("spikes.csv: header: found 1 names ('time", "',' between them"):
+@pytest.mark.parametrize(
+    ("name", "between", "own"),
+    [("spikes.csv", ";", ","), ("spikes.csv", "\t", ","), ("spikes.csv", "|", ","), ("spikes.tsv", ",", "\t")],
+)
+def test_another_sign_between_values_is_named(tmp_path, name, between, own):
+    (tmp_path / name).write_text(f"time{between}unit\n0.5{between}7\n")
+    with refuses(f"{name}: header: found 1 names ('time", f"{own!r} between them"):
         read_source("tables", "s", tmp_path)
 
 
@@ -58,4 +61,15 @@ def test_ids_that_a_program_wrote_with_a_fraction(tmp_path):
 def test_text_in_another_encoding(tmp_path, encoding):
     (tmp_path / "spikes.csv").write_text("time,unit\n0.5,süß\n", encoding=encoding)
     with refuses("spikes.csv", "UnicodeDecodeError", "text in UTF-8"):
+        read_source("tables", "s", tmp_path)
+
+
+def test_spaces_at_the_end_are_no_part_of_names_and_labels(tmp_path):
+    (tmp_path / "spikes.csv").write_text("time ,unit \n0.5,007 \n0.6,b\n0.7,b \n")
+    (tmp_path / "trials.csv").write_text("start,stop,condition,time \n0,1,left,1 \n1,2,left ,2\n2,3,,3\n")
+    recording = read_source("tables", "s", tmp_path)
+    assert list(recording.units["unit_id"]) == ["007", "b"]
+    assert list(recording.trials["condition"]) == ["left", "left", "none"]
+    (tmp_path / "spikes.csv").write_text("time,unit,unit \n0.5,1,2\n")
+    with refuses("spikes.csv: header: found 'unit' twice"):
         read_source("tables", "s", tmp_path)

@@ -88,6 +88,11 @@ def test_columns_of_clusters_can_choose_units(folder, key):
     assert list(chosen.units["unit_id"]) == ["3"]
 
 
+def test_a_space_after_a_label_loses_no_unit(folder):
+    (folder / "cluster_group.tsv").write_text("cluster_id\tgroup\r\n3\tgood \r\n7\tmua\r\n12\tgood\r\n")
+    assert list(read_source("phy", "s", folder).units["unit_id"]) == ["3", "12"]
+
+
 def test_a_region_for_all(folder):
     units = read_source("phy", "s", folder, {"region": "MOs"}).units
     assert set(units["region"]) == set(units["population"]) == {"MOs"}
@@ -179,6 +184,7 @@ def test_what_is_refused(folder):
         ("spike_times.npy", np.float64(3), ("shape ()",)),
         ("spike_times.npy", np.full(6, np.nan), ("finite",)),
         ("spike_times.npy", SAMPLES.astype(np.int64) - 5_000, ("row 0", "from 0 s")),
+        ("spike_times.npy", SAMPLES / 30_000, ("row 0", "0.1", "of samples and not seconds")),
         ("spike_times.npy", np.array([None] * 6), ("allow_pickle",)),
     ],
 )
