@@ -12,6 +12,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.sources.candidates import candidates
 from pipeline_lib.sources.options import Names, as_tuple
 from pipeline_lib.sources.presence import observed_rates
+from pipeline_lib.sources.trials import column_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 COMPARE = {"<=": np.less_equal, ">=": np.greater_equal, "==": np.equal, "<": np.less, ">": np.greater}
 THRESHOLD = re.compile(r"\s*(<=|>=|==|<|>)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
+WORD = re.compile(r"\s*(==|!=)\s*(\S.*?)\s*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +35,13 @@ class UnitSelection:
     max_units: Annotated[int, Gt(0)] | None = None
     """Keep at most this many units: those with the highest of these rates."""
     query: dict[str, str] = field(default_factory=dict)
-    """Thresholds of numeric columns of the units table, such as `{isi_violations: "<=0.5"}`; NaN never passes."""
+    """Thresholds of numeric columns of the units table, such as `{isi_violations: "<=0.5"}`, and words in columns of
+    text, such as `{quality: "==good"}` or `"!=noise"`; what is missing never passes."""
 
     def __post_init__(self) -> None:
         for column, text in self.query.items():
-            if not THRESHOLD.fullmatch(text):
-                accepted = 'a comparison with a number, such as "<=0.5"'
+            if not THRESHOLD.fullmatch(text) and not WORD.fullmatch(text):
+                accepted = 'a comparison with a number or a word, such as "<=0.5" or "==good"'
                 raise InputError("options", f"option query, {column}", repr(text), accepted)
 
 
@@ -47,19 +50,29 @@ def passes(units: "pd.DataFrame", options: UnitSelection, where: Path) -> np.nda
 
     Raises
     ------
-    InputError : a threshold of no numeric column.
+    InputError : a threshold of no numeric column, a word of no column.
     """
     kept = np.ones(len(units), dtype=bool)
     if options.regions is not None:
         kept &= units["region"].isin(as_tuple(options.regions)).to_numpy()
     for column, text in options.query.items():
-        numeric = units.select_dtypes(["number", "bool"]).columns
-        if column not in numeric:
-            accepted = f"numeric columns of the units: {', '.join(numeric)}"
-            raise InputError(where, "option query", f"no numeric column {column!r}", accepted)
-        comparison, number = THRESHOLD.fullmatch(text).groups()  # type: ignore[union-attr]
-        kept &= COMPARE[comparison](units[column].to_numpy(dtype=np.float64), float(number))
+        kept &= _meets(units, column, text, where)
     return kept
+
+
+def _meets(units: "pd.DataFrame", column: str, text: str, where: Path) -> np.ndarray:
+    """Which rows of `units` meet one condition of a query, as bool (units,)."""
+    threshold, word = THRESHOLD.fullmatch(text), WORD.fullmatch(text)
+    numeric = units.select_dtypes(["number", "bool"]).columns
+    if threshold and column in numeric:
+        return np.asarray(COMPARE[threshold[1]](units[column].to_numpy(dtype=np.float64), float(threshold[2])))
+    if word is None:
+        accepted = f"numeric columns of the units: {', '.join(numeric)}"
+        raise InputError(where, "option query", f"no numeric column {column!r}", accepted)
+    if column not in units:
+        raise InputError(where, "option query", f"no column {column!r}", f"one of {', '.join(map(str, units))}")
+    values = np.array(column_text(units[column], missing=""), dtype=object)
+    return np.asarray((values != "") & ((values == word[2]) == (word[1] == "==")))
 
 
 def require_some(kept: np.ndarray, units: "pd.DataFrame", where: Path) -> None:

@@ -56,6 +56,25 @@ def test_thresholds_and_nan_never_passes(shuffled, text, kept):
     assert len(select(shuffled, UnitSelection(query={"isi_violations": text}), WHERE).units) == kept
 
 
+@pytest.mark.parametrize(
+    ("query", "kept"),
+    [
+        ({"quality": "==good"}, [0, 5]),
+        ({"quality": " != good "}, [1, 4]),
+        ({"quality": "!=good", "isi_violations": "<0.5"}, [4]),
+        ({"layer": "==4"}, [0, 1]),
+        ({"layer": "!=4"}, [2, 3, 4]),
+    ],
+)
+def test_words_of_columns_of_text_and_what_is_missing_never_passes(shuffled, query, kept):
+    quality = ["good", "mua", None, "", "very good", "good"]
+    shuffled.units = shuffled.units.assign(quality=quality, layer=["4", "4", "2/3", "5", "1", None])
+    result = select(shuffled, UnitSelection(query=query), WHERE)
+    assert list(result.units["unit_id"]) == list(shuffled.units["unit_id"][kept])
+    with refuses("file.nwb", "option query", "'qualty'", "isi_violations"):
+        select(shuffled, UnitSelection(query={"qualty": "==good"}), WHERE)
+
+
 def test_rates_are_over_the_time_a_unit_was_observed(shuffled):
     shuffled.observed = np.array([[0.0, 1.5], [2.0, 4.5]])
     seen = (shuffled.spike_times < 1.5) | ((shuffled.spike_times > 2.0) & (shuffled.spike_times < 4.5))
