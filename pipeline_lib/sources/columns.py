@@ -28,9 +28,10 @@ def load_columns(path: Path, text: tuple[str, ...] = (), used: tuple[str, ...] =
     """
     import pandas as pd
 
+    suffix = path.suffix.lower()  # DAY1.CSV, as some programs write it
     with reading(path, "file"):
-        if path.suffix in TEXT_TABLES:
-            between = TEXT_TABLES[path.suffix]
+        if suffix in TEXT_TABLES:
+            between = TEXT_TABLES[suffix]
             header = pd.read_csv(path, sep=between, dtype="str", skipinitialspace=True, header=None, nrows=1).iloc[0]
             bare = header.str.rstrip()
             for name in bare[bare.duplicated()]:  # the second of two would be called `name.1`
@@ -45,15 +46,15 @@ def load_columns(path: Path, text: tuple[str, ...] = (), used: tuple[str, ...] =
                 found = f"{len(header)} names ({between.join(map(str, header))[:60]!r})"
                 raise InputError(path, "header", found, accepted)
             return {str(name).rstrip(): _without_spaces(table[name]).to_numpy() for name in table}
-        if path.suffix in PARQUET:
+        if suffix in PARQUET:
             table = pd.read_parquet(path)
             if any(name is not None for name in table.index.names):  # pandas keeps an index apart, often the time
                 table = table.reset_index()
             return {str(name): table[name].to_numpy() for name in table}
-        if path.suffix == ".npz":
+        if suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in arrays.files}
-        if path.suffix == ".mat":
+        if suffix == ".mat":
             return _load_mat(path)
     raise InputError(path, "file", f"the ending {path.suffix!r}", ", ".join(SUFFIXES))
 

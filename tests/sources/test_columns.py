@@ -73,3 +73,9 @@ def test_spaces_at_the_end_are_no_part_of_names_and_labels(tmp_path):
     (tmp_path / "spikes.csv").write_text("time,unit,unit \n0.5,1,2\n")
     with refuses("spikes.csv: header: found 'unit' twice"):
         read_source("tables", "s", tmp_path)
+
+
+def test_an_ending_in_capitals_is_an_ending(tmp_path):
+    (tmp_path / "DAY1.CSV").write_text("time,unit\n0.5,1\n")
+    (tmp_path / "TRIALS.Tsv").write_text("start\tstop\n0\t1\n")
+    assert len(read_source("tables", "s", tmp_path / "DAY1.CSV", {"trials": "TRIALS.Tsv"}).trials) == 1
