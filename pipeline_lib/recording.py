@@ -341,7 +341,11 @@ def _require_forward(place: str, table: str, frame: pd.DataFrame) -> None:
     start, stop = (frame[column].to_numpy(dtype=float) for column in ("start", "stop"))
     for name, times in (("start", start), ("stop", stop)):
         refuse_rows(~np.isfinite(times), place, f"{table}.{name}", times, FINITE)
-    refuse_rows(stop < start, place, f"{table}.stop", stop, "a stop not before its start", " s")
+    back = stop < start
+    if back.any():
+        row = int(np.argmax(back))  # of this table, which is in order; in the file, the times are to be looked for
+        found = f"{stop[row]} s, with a start at {start[row]} s"
+        raise InputError(place, f"{table}.stop, row {row}", found, "a stop not before its start")
 
 
 def _require_sorted(place: str, column: str, times: np.ndarray) -> None:
