@@ -31,21 +31,7 @@ def load_columns(path: Path, text: tuple[str, ...] = (), used: tuple[str, ...] =
     suffix = path.suffix.lower()  # DAY1.CSV, as some programs write it
     with reading(path, "file"):
         if suffix in TEXT_TABLES:
-            between = TEXT_TABLES[suffix]
-            header = pd.read_csv(path, sep=between, dtype="str", skipinitialspace=True, header=None, nrows=1).iloc[0]
-            bare = header.str.rstrip()
-            for name in bare[bare.duplicated()]:  # the second of two would be called `name.1`
-                if name in {*text, *used}:
-                    raise InputError(path, "header", f"{name!r} twice", "once each column that is used")
-            kinds = dict.fromkeys(header[bare.isin(text)], "str")
-            table = pd.read_csv(path, sep=between, dtype=kinds, skipinitialspace=True)
-            longer = not isinstance(table.index, pd.RangeIndex)  # pandas took the first column for names of the rows
-            whole = len(header) == 1 and any(sign in str(header[0]) for sign in ",;\t|")
-            if longer or whole:
-                accepted = f"a name for every value of a row, {between!r} between them and . before the decimals"
-                found = f"{len(header)} names ({between.join(map(str, header))[:60]!r})"
-                raise InputError(path, "header", found, accepted)
-            return {str(name).rstrip(): _without_spaces(table[name]).to_numpy() for name in table}
+            return _load_text(path, TEXT_TABLES[suffix], text, used)
         if suffix in PARQUET:
             table = pd.read_parquet(path)
             if any(name is not None for name in table.index.names):  # pandas keeps an index apart, often the time
@@ -57,6 +43,26 @@ def load_columns(path: Path, text: tuple[str, ...] = (), used: tuple[str, ...] =
         if suffix == ".mat":
             return _load_mat(path)
     raise InputError(path, "file", f"the ending {path.suffix!r}", ", ".join(SUFFIXES))
+
+
+def _load_text(path: Path, between: str, text: tuple[str, ...], used: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Columns that have a name: of the others the first numbers the rows, where pandas or R wrote it."""
+    import pandas as pd
+
+    look: dict[str, Any] = {"header": None, "nrows": 1, "dtype": "str", "keep_default_na": False}
+    header = pd.read_csv(path, sep=between, skipinitialspace=True, **look).iloc[0]
+    bare = header.str.rstrip()
+    for name in bare[bare.duplicated()]:  # the second of two would be called `name.1`
+        if name in {*text, *used}:
+            raise InputError(path, "header", f"{name!r} twice", "once each column that is used")
+    kinds = dict.fromkeys(header[bare.isin(text)], "str")
+    table = pd.read_csv(path, sep=between, dtype=kinds, skipinitialspace=True)
+    longer = not isinstance(table.index, pd.RangeIndex)  # pandas took the first column for names of the rows
+    whole = len(header) == 1 and any(sign in header[0] for sign in ",;\t|")
+    if longer or whole:
+        accepted = f"a name for every value of a row, {between!r} between them and . before the decimals"
+        raise InputError(path, "header", f"{len(header)} names ({between.join(header)[:60]!r})", accepted)
+    return {str(name).rstrip(): _without_spaces(table[name]).to_numpy() for name in table.columns[bare != ""]}
 
 
 def _without_spaces(column: "pd.Series") -> "pd.Series":

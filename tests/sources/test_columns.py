@@ -79,3 +79,11 @@ def test_an_ending_in_capitals_is_an_ending(tmp_path):
     (tmp_path / "DAY1.CSV").write_text("time,unit\n0.5,1\n")
     (tmp_path / "TRIALS.Tsv").write_text("start\tstop\n0\t1\n")
     assert len(read_source("tables", "s", tmp_path / "DAY1.CSV", {"trials": "TRIALS.Tsv"}).trials) == 1
+
+
+def test_numbers_of_rows_are_no_dimension_of_a_signal(tmp_path):
+    """pandas writes them before the first column, unless it is told not to."""
+    (tmp_path / "spikes.csv").write_text("time,unit,\n0.5,1,\n")
+    (tmp_path / "signals").mkdir()
+    (tmp_path / "signals/running.csv").write_text(",time,speed,NA\n0,0.5,3.0,1\n1,0.6,4.0,1\n")
+    assert list(read_source("tables", "s", tmp_path).signals["running"]) == ["time", "speed", "NA"]
