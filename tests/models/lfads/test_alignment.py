@@ -87,6 +87,26 @@ def test_without_a_common_condition_each_reads_its_own_components() -> None:
     assert np.array_equal(again["b"].read_in, made["b"].read_in)
 
 
+@pytest.mark.parametrize("conditions", [[1, 2, 3], [7, 8]], ids=["shared", "own"])
+def test_heldout_units_have_no_say_in_what_is_read(conditions: list[int]) -> None:
+    """Nor in what other sessions read: latents are the components of held-in units alone."""
+    first, *_ = session(0, 12, [0, 1, 2, 3], heldout=4)
+    second, *_ = session(1, 10, conditions)
+    counts, mask = (each.copy() for each in first.some())
+    counts[..., :4] = np.random.default_rng(2).poisson(9.0, counts[..., :4].shape)
+    spikes = {condition: each.copy() for condition, each in first.spikes.items()}
+    for each in spikes.values():
+        each[:, :4] = np.random.default_rng(3).poisson(200.0, (BINS, 4))
+    other = replace(first, spikes=spikes, some=lambda: (counts, mask))
+    made, again = (align({"a": each, "b": second}, LATENTS, sd=2.0) for each in (first, other))
+    for name in ("a", "b"):
+        assert np.array_equal(made[name].read_in, again[name].read_in)
+        assert np.array_equal(made[name].offset, again[name].offset)
+    assert np.array_equal(made["b"].read_out, again["b"].read_out)
+    assert np.array_equal(made["a"].read_out[:, 4:], again["a"].read_out[:, 4:])
+    assert not np.allclose(made["a"].read_out[:, :4], again["a"].read_out[:, :4])
+
+
 @pytest.mark.parametrize("silent", [False, True])
 def test_more_latents_than_there_are_stay_finite(silent: bool) -> None:
     first, *_ = session(0, 5, [0])

@@ -297,6 +297,21 @@ def test_the_start_is_the_mean_rate_and_factors_have_unit_rows(ragged: FitData, 
     assert torch.allclose(factors, states[0] @ weights.t(), atol=1e-6)
 
 
+def test_priors_and_states_start_as_the_paper_has_them(ragged: FitData, model: LFADS) -> None:
+    network = LFADS(CONTROLLED, 0).build(model.layout)
+    assert torch.allclose(network.prior_log_time_constant.exp(), torch.full((2,), 10.0))  # bins
+    assert torch.allclose(network.prior_log_noise.exp(), torch.full((2,), 0.1))
+    zero = ("initial_encoder_start", "input_encoder_start", "controller_start", "prior_mean")
+    assert not any(getattr(network, name).any() for name in zero)
+    assert {*zero, "prior_log_noise", "prior_log_time_constant"} <= dict(network.named_parameters()).keys()
+    batch = Windows(ragged, "one", "train").batch(slice(0, 4))
+    with torch.no_grad():
+        network.posterior.bias.copy_(torch.tensor([0.0] * 4 + [-100.0] * 2 + [0.0] * 2))
+        network.posterior.weight.zero_()
+    posterior = network.encode(network.head("one"), _shown(network, batch))
+    assert torch.allclose(posterior.log_variance.exp(), torch.tensor([1e-4, 1e-4, 1.0001, 1.0001]).expand(4, -1))
+
+
 def _shown(network: torch.nn.Module, batch: object):
     return conceal(batch, network.config, network.head("one").inputs, network.head("one").mean, 0, 0, drop=False)
 
