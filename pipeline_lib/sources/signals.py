@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     """Signals by name, and by name how many samples were left out."""
 
 
-def signal_table(
+def known_signal(
     name: str, time: np.ndarray, values: np.ndarray, where: Path, field: str, columns: Sequence[str] = ()
-) -> "tuple[pd.DataFrame, dict[str, int]]":
-    """A signal as a table, and how many samples were left out because a value or time is not finite.
+) -> "Signals":
+    """A signal as a table by its name (none where no sample is finite), and how many samples were left out because a
+    value or time is not finite.
 
     Parameters
     ----------
@@ -28,7 +29,7 @@ def signal_table(
 
     Raises
     ------
-    InputError : lengths differ, times are out of order, or no finite sample is left.
+    InputError : lengths differ, or times are out of order.
     """
     import pandas as pd
 
@@ -39,32 +40,25 @@ def signal_table(
     dimensions = matrix.shape[1]
     names = list(columns) or ([name] if dimensions == 1 else [f"{name}_{k}" for k in range(dimensions)])
     whole = np.isfinite(time) & np.isfinite(matrix).all(axis=1)
+    left_out = {f"{name}_samples_left_out": int((~whole).sum())}
     if not whole.any():
-        raise InputError(where, field, "no finite sample", "a signal with at least one")
+        return {}, left_out
     time, matrix = time[whole].astype(np.float64), matrix[whole]
     back = np.diff(time) < 0
     if back.any():
         row = int(np.argmax(back)) + 1
         raise InputError(where, f"{field}, sample {row}", f"{time[row]} s after {time[row - 1]} s", "sorted times")
-    table = pd.DataFrame({"time": time} | dict(zip(names, matrix.T, strict=True)))
-    return table, {f"{name}_samples_left_out": int((~whole).sum())}
+    return {name: pd.DataFrame({"time": time} | dict(zip(names, matrix.T, strict=True)))}, left_out
 
 
-def known_signal(
+def signal_table(
     name: str, time: np.ndarray, values: np.ndarray, where: Path, field: str, columns: Sequence[str] = ()
-) -> "Signals":
-    """The table of `signal_table` by its name; none where no sample is finite.
-
-    Raises
-    ------
-    InputError : lengths differ, or times are out of order.
-    """
-    if values.ndim in (1, 2) and time.shape == values.shape[:1]:
-        finite = np.isfinite(values if values.ndim == 2 else values[:, None]).all(axis=1) & np.isfinite(time)
-        if not finite.any():
-            return {}, {f"{name}_samples_left_out": len(values)}
-    table, left_out = signal_table(name, time, values, where, field, columns)
-    return {name: table}, left_out
+) -> "tuple[pd.DataFrame, dict[str, int]]":
+    """The table of `known_signal` alone, of a signal that was asked for: InputError where no sample is finite."""
+    signals, left_out = known_signal(name, time, values, where, field, columns)
+    if not signals:
+        raise InputError(where, field, "no finite sample", "a signal with at least one")
+    return signals[name], left_out
 
 
 def together(several: "Iterable[Signals]") -> "Signals":
