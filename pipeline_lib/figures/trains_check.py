@@ -25,6 +25,7 @@ from pipeline_lib.figures.style import (
     styled,
 )
 from pipeline_lib.figures.units import name_regions, region_blocks, shortened, unit_order
+from pipeline_lib.sources.candidates import REFRACTORY
 from pipeline_lib.sources.presence import presence, while_present
 
 if TYPE_CHECKING:
@@ -41,8 +42,6 @@ CAPTION = (
 
 BIN_SIZES = (1.0, 5.0, 20.0)
 """ms."""
-REFRACTORY = 1.5e-3
-"""Seconds in which a neuron does not fire twice, as the Allen Institute counts violations."""
 BLOCKS, BLOCK_SECONDS, COURSE_BINS, SHOWN_UNITS, MOST_A_BIN, NAMED_REGIONS = 20, 5.0, 60, 150, 4, 6
 INTERVAL_EDGES = np.geomspace(5e-4, 20, 47)
 """Seconds."""
