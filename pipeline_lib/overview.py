@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import Plan
-from pipeline_lib.training.status import statuses
+from pipeline_lib.training.status import as_table, statuses
 
 DONE, RUNNING, FAILED, STOPPED, MISSING = "done", "running", "failed", "stopped", "-"
 
@@ -34,7 +34,7 @@ def overview(plan: Plan) -> str:
         ]
         cohorts.append([name, str(len(cohort.sessions)), *cells])
     done = sum(Path(paths.fit(*fit)).exists() for fit in plan.fits)
-    return f"{_table(sessions)}\n\n{_table(cohorts)}\n\n{done} of {len(plan.fits)} fits done"
+    return f"{as_table(sessions)}\n\n{as_table(cohorts)}\n\n{done} of {len(plan.fits)} fits done"
 
 
 def _fits(paths: Paths, cohort: str, model: str, seeds: list[int], states: set[str]) -> str:
@@ -47,9 +47,3 @@ def _fits(paths: Paths, cohort: str, model: str, seeds: list[int], states: set[s
     if len(seeds) > 1:
         return f"{done}/{len(seeds)}"
     return DONE if done else MISSING
-
-
-def _table(rows: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(map(str.ljust, row, widths)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)

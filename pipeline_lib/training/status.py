@@ -5,6 +5,7 @@ import json
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,20 +77,24 @@ def format_statuses(fits: list[FitStatus], now: float | None = None) -> str:
             left = f"silent for {duration(now - fit.updated)}"
         # A clock may have been set back since.
         rows.append((fit.cohort, fit.model, fit.seed, step, loss, duration(max(fit.updated - fit.started, 0)), left))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-    return "\n".join(lines)
+    return as_table(rows)
 
 
-def watch(results: Path | str, repeat: bool = False, every: float = 2.0) -> None:
-    """Print the table of the fits that run; with `repeat` again every `every` seconds, until interrupted."""
+def as_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as lines of text, in columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def watch(results: Path | str, repeat: bool = False) -> None:
+    """Print the table of the fits that run; with `repeat` again every two seconds, until interrupted."""
     while True:
         table = format_statuses(statuses(results))
         clear = "\033[2J\033[H" if repeat and sys.stdout.isatty() else ""
         print(f"{clear}{table}", flush=True)
         if not repeat:
             return
-        time.sleep(every)
+        time.sleep(2.0)
 
 
 def duration(seconds: float) -> str:
