@@ -78,12 +78,7 @@ def _fits(plan: Plan, cohort: str) -> list[Fit]:
 
 def _failed(cohort: str, fits: list[Fit], paths: Paths) -> bool:
     """Whether a fit of the cohort, or its scoring, was begun and is not there, rather than never begun."""
-    unmade = [fit for fit in fits if not Path(paths.fit(*fit)).exists()]
-    logs = [
-        paths.log("fit", cohort, model, name)
-        for _, model, seed in unmade
-        for name in (f"seed{seed}", "copies", "ensemble")
-    ]
+    logs = [log for fit in fits if not Path(paths.fit(*fit)).exists() for log in paths.fit_logs(*fit)]
     return any(Path(log).exists() for log in [*logs, paths.log("evaluate", cohort)])
 
 

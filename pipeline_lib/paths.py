@@ -89,6 +89,10 @@ class Paths:
         """The log of a job."""
         return "/".join((self.results, "logs", *parts)) + ".log"
 
+    def fit_logs(self, cohort: str, model: str, seed: int | str) -> list[str]:
+        """The logs that may tell of a fit: its own, and those of the jobs that make the fits of several seeds."""
+        return [self.log("fit", cohort, model, job) for job in (f"seed{seed}", "copies", "ensemble")]
+
     def benchmark(self, *parts: str) -> str:
         """Time and memory of a job, as Snakemake measures them."""
         return "/".join((self.results, "benchmarks", *parts)) + ".tsv"

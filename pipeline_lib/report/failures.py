@@ -61,8 +61,7 @@ def _stages(figures: "FigureFiles") -> Iterator[tuple[str, str, str, list[str], 
         yield "split", cohort, paths.split(cohort), [paths.log("split", cohort)], cohort in split
     for cohort, model, seed in plan.fits:
         of = f"{cohort}, {model}, seed {seed}"
-        logs = [paths.log("fit", cohort, model, name) for name in (f"seed{seed}", "copies", "ensemble")]
-        yield "fit", of, paths.fit(cohort, model, seed), logs, True
+        yield "fit", of, paths.fit(cohort, model, seed), paths.fit_logs(cohort, model, seed), True
         if plan.config.evaluation.decoding and not Path(paths.scores(cohort)).exists():
             log = paths.log("predict", cohort, model, f"seed{seed}")
             yield "predictions", of, paths.predictions(cohort, model, seed), [log], True
