@@ -9,9 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline_lib.training.noise import drawn
-
-DRAWS = 2**16
+from pipeline_lib.training.noise import DRAWS, drawn, short_draws
 
 
 def chosen(shape: Sequence[int], probability: float, beside: Tensor) -> Tensor:
@@ -34,14 +32,10 @@ def _mask(probability: float, target: Tensor, generator: torch.Generator | None)
 
 
 def _choose(probability: float, target: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Make every element of a contiguous tensor 1 (True) with `probability`, else 0; that tensor.
-
-    On a CPU four elements share one random number: drawing is what dropout costs there.
-    """
+    """Make every element of a contiguous tensor 1 (True) with `probability`, else 0; that tensor."""
     if target.device.type != "cpu":
         return target.bernoulli_(probability, generator=generator)
-    words = torch.empty(-(-target.numel() // 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
-    draws = words.view(torch.int16)[: target.numel()].view(target.shape)
+    draws = short_draws(target, generator)
     most = max(round(probability * DRAWS), 1) - DRAWS // 2 - 1  # fits in 16 bits, where a probability of 1 must, too
     # Via bool it would take twice as long.
     return target.copy_(torch.le(draws, most, out=torch.empty_like(draws)))
