@@ -9,15 +9,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pipeline_lib.evaluation.rows import score_row
+from pipeline_lib.evaluation.rows import Row, score_row
 from pipeline_lib.models.contract import TEST
 from pipeline_lib.models.glm.design import Design
 
 if TYPE_CHECKING:
     from pipeline_lib.models.contract import FitData
     from pipeline_lib.models.glm.model import CoupledGLM
-
-AGGREGATION = "variance over windows, bins, units"
 
 
 def share_scores(model: CoupledGLM, data: FitData) -> pd.DataFrame:
@@ -26,10 +24,16 @@ def share_scores(model: CoupledGLM, data: FitData) -> pd.DataFrame:
     for session in data.sessions:
         samples, populations = data.samples(session, TEST), data.trains[session].units["population"].nunique()
         if populations > 1 and len(samples) and len(model.learned[session]["senders"]):
-            value = coupling_share(model, data, session, samples)
-            row = score_row("coupling_share", np.array([value]), len(samples), aggregation=AGGREGATION)
-            rows.append({"session": session, "split": TEST, "units": "coupling", **row})
+            share = coupling_share(model, data, session, samples)
+            rows.append({"session": session, **share_row(share, len(samples))})
     return pd.DataFrame(rows)
+
+
+def share_row(share: float, windows: int) -> Row:
+    """The row of a session's table of scores for the `share` of coupling in its test windows."""
+    how = "variance over windows, bins, units"
+    row = score_row("coupling_share", np.array([share]), windows, aggregation=how)
+    return {"split": TEST, "units": "coupling", **row}
 
 
 def coupling_share(model: CoupledGLM, data: FitData, session: str, samples: pd.DataFrame) -> float:

@@ -9,15 +9,14 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from pipeline_lib.evaluation.rows import score_row
 from pipeline_lib.models.glm.inference import coupling_table, false_discovery_rate
+from pipeline_lib.models.glm.share import share_row
 from pipeline_lib.models.glm_transformer.inference import evidence, permutation_test, weight_errors
 from pipeline_lib.models.glm_transformer.readout import area_filters
 from pipeline_lib.models.glm_transformer.timing import timing_test
 from pipeline_lib.models.glm_transformer.unit_scores import unit_scores
 from pipeline_lib.models.torch_model import PREDICTED
 
-AGGREGATION = "variance over windows, bins, units"
 AREA_COLUMNS = ["sender", "receiver", "factor", "strength", "peak", "delay", "gain", "p", "z", "p_timing"]
 
 if TYPE_CHECKING:
@@ -97,9 +96,7 @@ def _scores(model: GLMTransformerModel, data: FitData, session: str) -> dict[str
     samples = data.samples(session, "test")
     if not len(samples):
         return {}
-    share = coupling_share(model, data, session, samples)
-    row = score_row("coupling_share", np.array([share]), len(samples), aggregation=AGGREGATION)
-    return {"scores": pd.DataFrame([{"split": "test", "units": "coupling", **row}])}
+    return {"scores": pd.DataFrame([share_row(coupling_share(model, data, session, samples), len(samples))])}
 
 
 def coupling_share(model: GLMTransformerModel, data: FitData, session: str, samples: pd.DataFrame) -> float:
