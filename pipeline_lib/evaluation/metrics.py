@@ -100,6 +100,16 @@ def _gain(sums: PoissonSums, null: np.ndarray | None) -> np.ndarray:
     return (rate * sums.bins - sums.spikes * np.log(rate)) - (sums.expected - sums.log_expected)
 
 
+def mean_over_units(each: np.ndarray) -> np.ndarray:
+    """Mean of the scores of units (rows, units), one value a row, over those that have one; NaN where none has.
+
+    >>> mean_over_units(np.array([[1.0, np.nan, 3.0], [np.nan, np.nan, np.nan]]))
+    array([ 2., nan])
+    """
+    counted = np.isfinite(each).sum(axis=1)
+    return np.where(counted > 0, np.nansum(each, axis=1) / np.maximum(counted, 1), np.nan)
+
+
 def r2(sums: SquareSums) -> np.ndarray:
     """Coefficient of determination, uniform average over units; one value a row.
 
@@ -114,8 +124,7 @@ def r2(sums: SquareSums) -> np.ndarray:
     with np.errstate(invalid="ignore", divide="ignore"):
         each = np.where(sums.square > 0, 1 - sums.error / sums.square, np.where(sums.error > 0, 0.0, 1.0))
     each = np.where(sums.bins > 0, each, np.nan)
-    counted = np.isfinite(each).sum(axis=1)
-    return np.where(counted > 0, np.nansum(each, axis=1) / np.maximum(counted, 1), np.nan)
+    return mean_over_units(each)
 
 
 def latent_r2(estimate: np.ndarray, true: np.ndarray, mask: np.ndarray | None = None) -> float:

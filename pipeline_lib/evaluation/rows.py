@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pipeline_lib.evaluation.bootstrap import interval
-from pipeline_lib.evaluation.metrics import bits_per_spike, null_rates, poisson_d2, unit_bits_per_spike
+from pipeline_lib.evaluation.metrics import bits_per_spike, mean_over_units, null_rates, poisson_d2, unit_bits_per_spike
 from pipeline_lib.evaluation.sums import PoissonSums
 
 POOLED, OVER_UNITS = "pooled", "mean over units"
@@ -35,7 +35,6 @@ def poisson_rows(sums: PoissonSums, weights: np.ndarray, nulls: Nulls, members: 
         null = null_rates(sums.total())[0] if rates is None else rates[members]
         yield score_row("bits_per_spike", bits_per_spike(drawn, null), windows, name, windows=windows)
         each = unit_bits_per_spike(drawn, null)
-        defined = np.isfinite(each).sum(axis=1)
-        mean = np.where(defined > 0, np.nansum(each, axis=1) / np.maximum(defined, 1), np.nan)
-        yield score_row("bits_per_spike", mean, int(defined[0]), name, OVER_UNITS, windows)
+        units = int(np.isfinite(each[0]).sum())
+        yield score_row("bits_per_spike", mean_over_units(each), units, name, OVER_UNITS, windows)
         yield score_row("poisson_d2", poisson_d2(drawn, null), windows, name, windows=windows)
