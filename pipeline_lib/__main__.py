@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline_lib import __version__
-from pipeline_lib.arguments import folder, mapping, path, read_mapping
+from pipeline_lib.arguments import Verb, mapping, path
+from pipeline_lib.data_verbs import add_data_verbs
 from pipeline_lib.errors import Failure, InputError
 from pipeline_lib.model_verbs import add_model_verbs
 
@@ -58,87 +59,60 @@ def _nobody_reads() -> bool:
     return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
 
 
-def _simulate(options: argparse.Namespace) -> None:
-    from pipeline_lib.sources.simulate.store import write_simulation
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pipeline_lib", description=DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"trainyard {__version__}")
+    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
 
-    name = options.name or options.out.name
-    write_simulation(options.simulator, options.settings, options.seed, name, options.layout, options.out)
+    def verb(name: str, function: Callable[[argparse.Namespace], int | None], summary: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        added.set_defaults(verb=function)
+        return added
 
-
-def _fetch(options: argparse.Namespace) -> None:
-    from pipeline_lib.sources.fetch import fetch
-    from pipeline_lib.sources.transport import Network
-
-    for reading in options.options or [{}]:
-        fetch(
-            options.location,
-            options.data,
-            source=options.source,
-            options=reading,
-            ledger=options.ledger,
-            accept=options.accept,
-            sdk=options.sdk,
-            network=Network(parallel=options.parallel),
-            cache=options.cache,
-        )
+    add_data_verbs(verb)
+    add_model_verbs(verb)
+    _add_verbs_of_a_run(verb)
+    return parser
 
 
-def _sessions(options: argparse.Namespace) -> None:
-    from pipeline_lib.sources.catalogue import Query, as_sheet, find_sessions
-    from pipeline_lib.sources.download import Downloader
-    from pipeline_lib.sources.ledger import NAME
+def _add_verbs_of_a_run(verb: Verb) -> None:
+    added = verb("figure", _figure, "draw figures: PDF, PNG and the CSV behind each")
+    added.add_argument("names", nargs="+")
+    mapping(added, "--paths", "the paths that they are drawn from; {} says which")
+    mapping(added, "--config", "instead of --paths: the configuration whose results they show")
+    added.add_argument("--of", default="", help="with --config: the session or cohort they show; default: all results")
+    path(added, "--out", "folder to write; with --config: `figures` in the folder of the results")
 
-    names = ("region", "genotype", "stimulus_set", "release", "insertions", "limit")
-    query = Query(**{name: getattr(options, name) for name in names})
-    downloader = Downloader(options.ledger or options.data / NAME)
-    found = find_sessions(options.source, query, options.data, downloader)
-    print(as_sheet(found), end="")
+    added = verb("report", _report, "write the HTML report of everything in a results folder")
+    added.add_argument("--results", type=Path, default=Path("results"))
+    mapping(added, "--config", "the configuration that made the results")
+    added.add_argument("--metrics", type=Path, help="the table of scores; default: metrics.parquet of the results")
+    path(added, "--out", "HTML file to write")
 
+    added = verb("status", _status, "show the running fits: step, loss, time left")
+    added.add_argument("--results", type=Path, default=Path("results"))
+    added.add_argument("--watch", action="store_true", help="in a terminal: again every two seconds, until interrupted")
 
-def _voltage(options: argparse.Namespace) -> None:
-    from pipeline_lib.figures.raw_voltage import data, draw
-    from pipeline_lib.figures.style import save
-    from pipeline_lib.sources.download import Downloader
-    from pipeline_lib.sources.ledger import NAME
-    from pipeline_lib.sources.remote import parse_remote
-    from pipeline_lib.sources.voltage import fetch_voltage
+    for name, function, summary in (
+        ("list", _list, "list sessions and models: what is done, what is missing"),
+        ("check", _check, "check a configuration and its local files, as every run does first"),
+        ("doctor", _doctor, "look at machine, GPUs, scheduler, logins, disk and versions; say what to fix"),
+    ):
+        added = verb(name, function, summary)
+        added.add_argument("--config", type=Path, default=Path("config/config.yaml"))
 
-    remote = parse_remote(options.location, "--location")
-    if remote is None or remote.scheme != "ibl":
-        raise InputError("--location", "location", repr(options.location), "ibl:UUID, a session or insertion of IBL")
-    downloader = Downloader(options.ledger or options.data / NAME)
-    reading = {"probes": options.probe, "band": options.band, "voltage": [options.start, options.length]}
-    snippets = fetch_voltage(remote, remote.folder(options.data), reading, downloader)
-    if not snippets:
-        raise InputError(options.location, options.probe, f"no raw {options.band} voltage", "a probe that has it")
-    table = data(options.recording, snippets[options.probe])
-    save(draw(table), table, options.stem)
+    added = verb("where", _where, "print the path of a result, for use as a target of Snakemake")
+    added.add_argument("what", choices=("report", "scores"))
+    added.add_argument("--config", type=Path, default=Path("config/config.yaml"))
+    added.add_argument("--cohort", default="")
+    added.add_argument("--model", default="")
+    added.add_argument("--seed", type=int, default=0)
 
+    added = verb("verify", _verify, "re-read spike-train stores and compare with the hashes written with them")
+    added.add_argument("trains", type=Path, nargs="+")
 
-def _record(options: argparse.Namespace) -> None:
-    from pipeline_lib.sources import read_source
-    from pipeline_lib.sources.simulate.store import SIMULATION, read_simulation
-
-    read = read_simulation if (options.location / SIMULATION).is_file() else read_source
-    read(options.source, options.session, options.location, options.options).write(options.out)
-
-
-def _convert(options: argparse.Namespace) -> None:
-    from pipeline_lib.trains.store import convert
-
-    convert(options.recording, options.out, bin_sizes=options.counts)
-
-
-def _split(options: argparse.Namespace) -> None:
-    from pipeline_lib.parsing import parse
-    from pipeline_lib.trains.settings import SplitSettings, WindowSettings
-    from pipeline_lib.trains.splits import make_split
-    from pipeline_lib.trains.store import Trains
-
-    windows = parse(WindowSettings, options.windows, "--windows")
-    settings = parse(SplitSettings, options.splits, "--splits")
-    trains = [Trains.open(directory) for directory in options.trains]
-    make_split(trains, windows, settings, options.cohort).write(options.out)
+    added = verb("schemas", _schemas, "write the JSON schemas of the configuration")
+    added.add_argument("--out", type=Path, default=Path("workflow/schemas"))
 
 
 def _figure(options: argparse.Namespace) -> None:
@@ -228,127 +202,6 @@ def _schemas(options: argparse.Namespace) -> None:
 
     for name, schema in json_schemas().items():
         write_json(options.out / name, schema)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipeline_lib", description=DESCRIPTION)
-    parser.add_argument("--version", action="version", version=f"trainyard {__version__}")
-    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
-
-    def verb(name: str, function: Callable[[argparse.Namespace], int | None], summary: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        added.set_defaults(verb=function)
-        return added
-
-    added = verb("simulate", _simulate, "make a session with known truth, in the layout of a real source")
-    added.add_argument("--simulator", required=True, help="such as eif, lorenz, glm or video")
-    added.add_argument("--layout", default="tables", help="allen, ibl or tables")
-    added.add_argument("--name", help="name of the session in the files; default: the folder's")
-    added.add_argument("--seed", type=int, default=0)
-    mapping(added, "--settings", "settings of the simulator")
-    folder(added, "--out", "folder to write")
-
-    def of_cache(added: argparse.ArgumentParser) -> None:
-        added.add_argument("--data", type=Path, default=Path("data"), help="folder of downloads; default: data")
-        added.add_argument("--ledger", type=Path, help="ledger of first fetches; default: ledger.tsv in that folder")
-
-    added = verb("fetch", _fetch, "fetch a session; what is there and verified is not fetched again")
-    added.add_argument("--location", required=True, help="allen:ID, allen-behavior:ID, ibl:UUID, dandi:UUID or address")
-    added.add_argument("--source", default="", help="the source that will read it")
-    added.add_argument(
-        "--options",
-        type=read_mapping,
-        nargs="*",
-        metavar="MAPPING",
-        help="reading options, which decide what is needed; one for every row of the session sheet about it",
-    )
-    of_cache(added)
-    added.add_argument(
-        "--accept", nargs="*", default=[], metavar="SHA256", help="files to take although they are not as published"
-    )
-    added.add_argument("--sdk", action="store_true", help="Allen Visual Coding through AllenSDK, not from the bucket")
-    added.add_argument("--parallel", type=int, default=4, help="files at a time; default: 4")
-    added.add_argument("--cache", type=Path, help="folder of others' downloads, looked into first and never written")
-
-    added = verb("sessions", _sessions, "find sessions; prints rows for the session sheet")
-    added.add_argument("--source", required=True, choices=("allen", "allen-behavior", "ibl"))
-    added.add_argument("--region", help="acronym of a structure, such as VISp")
-    added.add_argument("--genotype", help="Allen: such as Sst-IRES-Cre")
-    added.add_argument("--stimulus-set", help="Allen: such as brain_observatory_1.1 or functional_connectivity")
-    added.add_argument("--release", help="IBL: a tag, such as 2024_Q2_IBL_et_al_BWM_iblsort")
-    added.add_argument("--insertions", action="store_true", help="IBL: a row an insertion instead of a session")
-    added.add_argument("--limit", type=int, default=10, help="rows at most; 0: all; default: 10")
-    of_cache(added)
-
-    added = verb("voltage", _voltage, "fetch a snippet of raw voltage and draw it above the spikes of the same time")
-    added.add_argument("--location", required=True, help="ibl:UUID")
-    added.add_argument("--probe", default="probe00")
-    added.add_argument("--band", choices=("ap", "lf"), default="ap")
-    added.add_argument("--start", type=float, required=True, help="s of the session")
-    added.add_argument("--length", type=float, default=0.5, help="s; default: 0.5")
-    path(added, "--recording", "folder of the session's recording")
-    of_cache(added)
-    path(added, "--stem", "path of the figure without its ending")
-
-    added = verb("record", _record, "read a session from its source and write it as a recording")
-    added.add_argument("--session", required=True)
-    added.add_argument("--source", required=True, help="such as allen, ibl, nwb, phy or tables")
-    path(added, "--location", "file or folder of the session")
-    mapping(added, "--options", "reading options of the source")
-    folder(added, "--out", "folder to write")
-
-    added = verb("convert", _convert, "convert a recording to a spike-train store")
-    folder(added, "--recording", "folder of the recording")
-    added.add_argument("--counts", type=float, nargs="*", default=[], metavar="MS", help="bin sizes of dense counts")
-    folder(added, "--out", "folder to write")
-
-    added = verb("split", _split, "cut sessions into samples and split them for training, selection and test")
-    folder(added, "--trains", "folders of the cohort's trains", nargs="+")
-    added.add_argument("--cohort", required=True)
-    mapping(added, "--windows", "keys of the config's `windows`")
-    mapping(added, "--splits", "keys of the config's `splits`")
-    path(added, "--out", "Parquet file to write")
-
-    add_model_verbs(verb)
-
-    added = verb("figure", _figure, "draw figures: PDF, PNG and the CSV behind each")
-    added.add_argument("names", nargs="+")
-    mapping(added, "--paths", "the paths that they are drawn from; {} says which")
-    mapping(added, "--config", "instead of --paths: the configuration whose results they show")
-    added.add_argument("--of", default="", help="with --config: the session or cohort they show; default: all results")
-    path(added, "--out", "folder to write; with --config: `figures` in the folder of the results")
-
-    added = verb("report", _report, "write the HTML report of everything in a results folder")
-    added.add_argument("--results", type=Path, default=Path("results"))
-    mapping(added, "--config", "the configuration that made the results")
-    added.add_argument("--metrics", type=Path, help="the table of scores; default: metrics.parquet of the results")
-    path(added, "--out", "HTML file to write")
-
-    added = verb("status", _status, "show the running fits: step, loss, time left")
-    added.add_argument("--results", type=Path, default=Path("results"))
-    added.add_argument("--watch", action="store_true", help="in a terminal: again every two seconds, until interrupted")
-
-    for name, function, summary in (
-        ("list", _list, "list sessions and models: what is done, what is missing"),
-        ("check", _check, "check a configuration and its local files, as every run does first"),
-        ("doctor", _doctor, "look at machine, GPUs, scheduler, logins, disk and versions; say what to fix"),
-    ):
-        added = verb(name, function, summary)
-        added.add_argument("--config", type=Path, default=Path("config/config.yaml"))
-
-    added = verb("where", _where, "print the path of a result, for use as a target of Snakemake")
-    added.add_argument("what", choices=("report", "scores"))
-    added.add_argument("--config", type=Path, default=Path("config/config.yaml"))
-    added.add_argument("--cohort", default="")
-    added.add_argument("--model", default="")
-    added.add_argument("--seed", type=int, default=0)
-
-    added = verb("verify", _verify, "re-read spike-train stores and compare with the hashes written with them")
-    added.add_argument("trains", type=Path, nargs="+")
-
-    added = verb("schemas", _schemas, "write the JSON schemas of the configuration")
-    added.add_argument("--out", type=Path, default=Path("workflow/schemas"))
-    return parser
 
 
 if __name__ == "__main__":

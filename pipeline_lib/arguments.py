@@ -3,11 +3,14 @@
 import argparse
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pipeline_lib.files import write_json
 
+Verb = Callable[[str, Callable[[argparse.Namespace], int | None], str], argparse.ArgumentParser]
+"""Adds a verb to the command line: its name, what it calls, and what it does."""
 LONGEST = 100_000
 """Bytes of one argument: Linux refuses a command with one of 131,072."""
 

@@ -2,13 +2,10 @@
 
 import argparse
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
-from pipeline_lib.arguments import folder, mapping, path
+from pipeline_lib.arguments import Verb, folder, mapping, path
 from pipeline_lib.errors import InputError
-
-Verb = Callable[[str, Callable[[argparse.Namespace], int | None], str], argparse.ArgumentParser]
 
 
 def add_model_verbs(verb: Verb) -> None:
