@@ -25,6 +25,8 @@ from pipeline_lib.sources.spikes import spikes_of
 from pipeline_lib.sources.trials import ALL, no_trials, trial_table
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from pipeline_lib.recording import Recording
     from pipeline_lib.stimulus import Stimulus
 
@@ -77,50 +79,72 @@ def from_dictionary(
     for name, values in arrays.items():
         if np.ndim(values) and np.asarray(values).dtype.kind not in "iufb":
             raise InputError(where, name, str(np.asarray(values).dtype), "an array of numbers")
-    trials = {name.partition("/")[2]: counts for name, counts in arrays.items() if name.startswith(f"{SPIKES}/")}
-    tables = trials or ({"": arrays[SPIKES]} if SPIKES in arrays else {})
+    tables = _tables(arrays, where)
+    times, unit, edges = _spikes(list(tables.values()), options.bin_size / 1000, where)
+    names = [name for name in tables if name is not None]
+    trials, counted = trial_table(edges[:-1], edges[1:], names, pd.DataFrame()) if names else (no_trials(), {})
+    duration, rows = float(edges[-1]), range(len(next(iter(tables.values()))))
+    return Recording(
+        session=session,
+        spike_times=times,
+        spike_units=unit,
+        units=pd.DataFrame({"unit_id": list(map(str, rows)), "region": options.region, "population": ALL}),
+        trials=trials,
+        duration=duration,
+        observed=_observed(arrays, options.interval, duration, where),
+        signals=_behaviours(arrays, options.behaviour_rate, where),
+        stimulus=_stimulus(arrays, options, where),
+        provenance=Provenance("neuroformer_dictionary", session, counts=counted),
+    )
+
+
+def _tables(arrays: Mapping[str, np.ndarray], where: Path | str) -> dict[str | None, np.ndarray]:
+    """Counts of units by bins, one table a trial by its name; under None where there are no trials."""
+    tables: dict[str | None, np.ndarray] = {
+        name.partition("/")[2]: counts for name, counts in arrays.items() if name.startswith(f"{SPIKES}/")
+    }
     if not tables:
-        raise InputError(where, SPIKES, f"only {', '.join(arrays) or 'nothing'}", "an array `spikes` of units by bins")
-    seconds = options.bin_size / 1000
+        if SPIKES not in arrays:
+            found = f"only {', '.join(arrays) or 'nothing'}"
+            raise InputError(where, SPIKES, found, "an array `spikes` of units by bins")
+        tables[None] = arrays[SPIKES]
+    return tables
+
+
+def _spikes(tables: list[np.ndarray], seconds: float, where: Path | str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Times (s) and units of the spikes of tables that follow one another in bins of `seconds`, and their edges (s)."""
     times, units = [], []
-    bounds = np.cumsum([0, *(_counts(counts, where).shape[-1] for counts in tables.values())])
-    for first, counts in zip(bounds, tables.values(), strict=False):
-        if len(counts) != len(next(iter(tables.values()))):
+    bounds = np.cumsum([0, *(_counts(counts, where).shape[-1] for counts in tables)])
+    for first, counts in zip(bounds, tables, strict=False):
+        if len(counts) != len(tables[0]):
             raise InputError(where, SPIKES, f"trials of {len(counts)} and other numbers of units", "the same units")
         (column, unit), within = spikes_of(counts.T)
         times.append((first + (column + within)) * seconds)
         units.append(unit)
-    edges = bounds * seconds
-    table, counted = trial_table(edges[:-1], edges[1:], list(trials), pd.DataFrame()) if trials else (no_trials(), {})
-    observed = np.array([[0.0, edges[-1]]])
-    if INTERVALS in arrays:
-        ends = np.sort(np.asarray(arrays[INTERVALS], dtype=float).ravel())
-        refuse_rows(~np.isfinite(ends), where, INTERVALS, ends, "finite ends of windows, s")
-        observed = merged(np.stack([np.maximum(ends - options.interval, 0), np.minimum(ends, edges[-1])], 1))
-    recording = Recording(
-        session=session,
-        spike_times=np.concatenate(times),
-        spike_units=np.concatenate(units).astype(np.int32),
-        units=pd.DataFrame(
-            {
-                "unit_id": [str(row) for row in range(len(next(iter(tables.values()))))],
-                "region": options.region,
-                "population": ALL,
-            }
-        ),
-        trials=table,
-        duration=float(edges[-1]),
-        observed=observed,
-        provenance=Provenance("neuroformer_dictionary", session, counts=counted),
-    )
+    return np.concatenate(times), np.concatenate(units).astype(np.int32), bounds * seconds
+
+
+def _observed(arrays: Mapping[str, np.ndarray], length: float, duration: float, where: Path | str) -> np.ndarray:
+    """The windows that `intervals` names by their ends; everything where there is none."""
+    if INTERVALS not in arrays:
+        return np.array([[0.0, duration]])
+    ends = np.sort(np.asarray(arrays[INTERVALS], dtype=float).ravel())
+    refuse_rows(~np.isfinite(ends), where, INTERVALS, ends, "finite ends of windows, s")
+    return merged(np.stack([np.maximum(ends - length, 0), np.minimum(ends, duration)], 1))
+
+
+def _behaviours(arrays: Mapping[str, np.ndarray], rate: float, where: Path | str) -> "dict[str, pd.DataFrame]":
+    """Every other array of one dimension as a signal, `rate` samples a second from 0 s on."""
+    import pandas as pd
+
+    signals = {}
     for name, values in arrays.items():
         if name != INTERVALS and np.ndim(values) == 1:
             if not NAME.fullmatch(name):
                 raise InputError(where, "behaviour", repr(name), "a name of letters, digits and '_'")
-            time = np.arange(len(values)) / options.behaviour_rate
-            recording.signals[name] = pd.DataFrame({"time": time, "value": np.asarray(values, dtype=float)})
-    recording.stimulus = _stimulus(arrays, options, where)
-    return recording
+            time = np.arange(len(values)) / rate
+            signals[name] = pd.DataFrame({"time": time, "value": np.asarray(values, dtype=float)})
+    return signals
 
 
 def _counts(counts: np.ndarray, where: Path | str) -> np.ndarray:
