@@ -197,26 +197,32 @@ def read_probe(alf: AlfSession, collection: str, options: Options) -> "tuple[np.
 
     InputError where these disagree, or where the file holds good units alone and others are asked for.
     """
-    import pandas as pd
-
-    passing = f"{collection}/{PASSING}"
-    if alf.has(f"{collection}/{TIMES}"):
-        times = alf.array(f"{collection}/{TIMES}")
-        source = alf.path(f"{collection}/spikes.clusters.npy")
-        clusters = alf.array(f"{collection}/spikes.clusters.npy")
-    else:
-        if options.min_label != GOOD:
-            accepted = f"{GOOD:g}: {PASSING} holds good units alone (fetch the session with the option as it is here)"
-            raise InputError(alf.folder, "option min_label", options.min_label, accepted)
-        source = alf.path(passing)
-        table = alf.table(passing, ("times", "clusters"))
-        times, clusters = table["times"].to_numpy(), table["clusters"].to_numpy()
+    times, clusters, source = _read_spikes(alf, collection, options)
     channels = alf.array(f"{collection}/clusters.channels.npy").astype(np.int64)
     if times.shape != clusters.shape or times.ndim != 1:
         raise InputError(source, "clusters", f"shape {clusters.shape}, times {times.shape}", "one cluster a spike")
     refuse_rows(~np.isfinite(times), source, "times", times, "a finite time in s")
     outside = (clusters < 0) | (clusters >= len(channels))
     refuse_rows(outside, source, "clusters", clusters, f"clusters 0 to {len(channels) - 1}")
+    return times.astype(np.float64), clusters.astype(np.int64), _read_clusters(alf, collection, channels, options)
+
+
+def _read_spikes(alf: AlfSession, collection: str, options: Options) -> tuple[np.ndarray, np.ndarray, Path]:
+    """Times and clusters of all spikes, or of those of good units where there are no others, and their file."""
+    passing = f"{collection}/{PASSING}"
+    if alf.has(f"{collection}/{TIMES}"):
+        clusters = f"{collection}/spikes.clusters.npy"
+        return alf.array(f"{collection}/{TIMES}"), alf.array(clusters), alf.path(clusters)
+    if options.min_label != GOOD:
+        accepted = f"{GOOD:g}: {PASSING} holds good units alone (fetch the session with the option as it is here)"
+        raise InputError(alf.folder, "option min_label", options.min_label, accepted)
+    table = alf.table(passing, ("times", "clusters"))
+    return table["times"].to_numpy(), table["clusters"].to_numpy(), alf.path(passing)
+
+
+def _read_clusters(alf: AlfSession, collection: str, channels: np.ndarray, options: Options) -> "pd.DataFrame":
+    """The units table of all clusters, good or not, with the metrics of their quality where there are any."""
+    import pandas as pd
 
     probe = collection.split("/")[1]
     units = pd.DataFrame({"unit_id": cluster_ids(alf, collection, probe, len(channels))})
@@ -233,7 +239,7 @@ def read_probe(alf: AlfSession, collection: str, options: Options) -> "tuple[np.
         metrics = alf.table(name, ("cluster_id", "label")).drop_duplicates("cluster_id").set_index("cluster_id")
         metrics = metrics.reindex(np.arange(len(channels))).drop(columns=list(units), errors="ignore")
         units = pd.concat([units, metrics.reset_index(drop=True)], axis=1)
-    return times.astype(np.float64), clusters.astype(np.int64), units
+    return units
 
 
 def cluster_ids(alf: AlfSession, collection: str, probe: str, count: int) -> list[str]:
