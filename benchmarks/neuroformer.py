@@ -48,6 +48,7 @@ from pipeline_lib.training.run import Run
 from pipeline_lib.trains.splits import SplitSettings, make_split
 from pipeline_lib.trains.store import Trains
 from pipeline_lib.trains.windows import WindowSettings
+from tests.models.neuroformer.small import write_anew
 
 UNITS, SPIKES, WINDOWS = 2023, 40, 4
 FRAME = (30, 100)
@@ -217,7 +218,7 @@ def measure_trained(model: NeuroformerModel, data: FitData, windows: int) -> Non
     greedy = Sampling(temperature=0.0, most=60)
     for row in rows[:2]:
         own, width = context.rows(row), cut.cut.width[row]
-        kept, plain = (write(network, head, own, width, greedy, keep=keep) for keep in (True, False))
+        kept, plain = (made(network, head, own, width, greedy) for made in (write, write_anew))
         print(f"greedy: {int(kept.count)} tokens, same as uncached: {torch.equal(kept.unit, plain.unit)}", flush=True)
 
 

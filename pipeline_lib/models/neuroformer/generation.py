@@ -37,7 +37,6 @@ def write(
     width: Tensor,
     sampling: Sampling,
     generator: torch.Generator | None = None,
-    keep: bool = True,
     ahead: int = AHEAD,
 ) -> Tokens:
     """The tokens of M windows.
@@ -46,13 +45,12 @@ def write(
     ----------
     context : what they attend to, past included; see `Neuroformer.context`.
     width : bins of each window [M].
-    keep : keep keys and values; without, everything is computed anew for each token (for comparison).
     ahead : tokens that are drafted and judged together where few windows are written (see `drafts`); 0: one by one.
     """
     network.eval()
     lay_out_for_few_rows(network)
     windows = len(width)
-    if keep and ahead and windows <= FEW:
+    if ahead and windows <= FEW:
         single = [
             write_window(network, head, context.rows(row), width[row], sampling, generator, ahead)
             for row in torch.arange(windows, device=width.device).split(1)
@@ -62,15 +60,12 @@ def write(
         return pack(torch.arange(windows, device=width.device).repeat_interleave(lengths), bins, units, windows)
     window = torch.arange(windows, device=width.device)
     unit, bin = torch.full_like(width, -1), torch.zeros_like(width)
-    kept, history = Kept(), list[Tensor]()
+    kept = Kept()
     written = [(window[:0], bin[:0], unit[:0])]
     for place in range(sampling.most):
         x = network.embed(head, unit, bin, torch.full_like(unit, place))
-        if not keep:
-            history.append(x)
-            x = torch.stack(history, 1).flatten(0, 1)
-        rows = Rows(len(window), 1 if keep else place + 1)
-        states, _ = network.states(x, rows, context, kept if keep else None)
+        rows = Rows(len(window), 1)
+        states, _ = network.states(x, rows, context, kept)
         states = rows.spread(states)[:, -1]
         last = Last(bin, unit, width, None)
         following = sampling.draw(network.bin_log_probabilities(head, states, last), generator)
@@ -78,20 +73,19 @@ def write(
         going = following < network.bins
         if not bool(going.any()):
             break
-        if keep:
-            pair = kept.add(pair)
-            kept.advance()
+        pair = kept.add(pair)
+        kept.advance()
         pair, bias = context.who_with(pair, None)
-        asked = network.unit_states(states, following.clamp(max=network.bins - 1), Rows(len(window), 1), pair, bias)
+        asked = network.unit_states(states, following.clamp(max=network.bins - 1), rows, pair, bias)
         same = (unit >= 0) & (bin == following)
         # A finished window is asked, too; what it answers is not written.
         chosen = sampling.draw(network.unit_log_probabilities(head, asked, last, same), generator)
         written.append((window[going], following[going], chosen[going]))
         bin, unit = following.clamp(max=network.bins - 1), chosen
-        if int(going.sum()) <= len(window) // 2 or not keep:
+        if int(going.sum()) <= len(window) // 2:
             rest = going.nonzero()[:, 0]
             window, unit, bin, width = window[rest], unit[rest], bin[rest], width[rest]
-            context, kept, history = context.rows(rest), kept.rows(rest), [each[rest] for each in history]
+            context, kept = context.rows(rest), kept.rows(rest)
         elif not bool(going.all()):
             # Until half of them are, finished windows run along: their end stays drawn.
             width = torch.where(going, width, torch.zeros_like(width))
@@ -111,24 +105,22 @@ def generate(network: Neuroformer, batch: Batch, sampling: Sampling, seed: int, 
     generator = torch.Generator(batch.counts.device).manual_seed(seed)
     counts = (batch.counts * batch.visible)[:, :, head.heldin].long()
     cut = cut_batch(batch, network.bins)
-    if true_past:
+
+    def written(windows: Cut, past: Tensor) -> Tokens:
         with torch.inference_mode():
-            others, _ = network.modalities(batch, cut)
-            past = network.past_tokens(slices(counts, cut, network.bins, network.past)[:, : network.past])
-            context = network.context(head, past, others)
-        tokens = write(network, head, context, cut.width, sampling, generator)
-        first = cut.start.repeat(len(counts))
-        return put(clear(counts, batch.history), tokens, first, len(cut.start))
+            others, _ = network.modalities(batch, windows)
+            context = network.context(head, network.past_tokens(past), others)
+        return write(network, head, context, windows.width, sampling, generator)
+
+    if true_past:
+        tokens = written(cut, slices(counts, cut, network.bins, network.past)[:, : network.past])
+        return put(clear(counts, batch.history), tokens, cut.start.repeat(len(counts)), len(cut.start))
     counts = clear(counts, batch.history)
     widths = cut.width.view(len(counts), -1)
     for number, start in enumerate(cut.start.tolist()):
-        one = Cut(cut.start[number : number + 1], widths[:, number])
-        with torch.inference_mode():
-            others, _ = network.modalities(batch, one)
-            past = network.past_tokens(counts[:, start - network.past : start])
-            context = network.context(head, past, others)
-        tokens = write(network, head, context, one.width, sampling, generator)
-        counts = put(counts, tokens, torch.full_like(one.width, start), 1)
+        width = widths[:, number]
+        tokens = written(Cut(cut.start[number : number + 1], width), counts[:, start - network.past : start])
+        counts = put(counts, tokens, torch.full_like(width, start), 1)
     return counts
 
 

@@ -5,8 +5,14 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from pipeline_lib.models.neuroformer.context import Context
+from pipeline_lib.models.neuroformer.layers import Rows
 from pipeline_lib.models.neuroformer.network import Neuroformer, Shapes
+from pipeline_lib.models.neuroformer.reading import Last
+from pipeline_lib.models.neuroformer.sampling import Sampling
+from pipeline_lib.models.neuroformer.session import Head
 from pipeline_lib.models.neuroformer.settings import Config
+from pipeline_lib.models.neuroformer.tokens import Tokens, pack
 from pipeline_lib.models.torch_model import Layout
 from pipeline_lib.training.batches import Batch
 
@@ -48,3 +54,26 @@ def poisson(samples: int = 5, length: int = 32, units: int = 6, rate: float = 0.
 def with_settings(**changes: object) -> Config:
     """The small settings, changed."""
     return replace(SMALL, **changes)  # type: ignore[arg-type]
+
+
+@torch.inference_mode()
+def write_anew(network: Neuroformer, head: Head, context: Context, width: torch.Tensor, sampling: Sampling) -> Tokens:
+    """What `generation.write` gives: a window after the other, everything computed anew for each token."""
+    windows, bins, units = [list[int]() for _ in range(3)]
+    for row in torch.arange(len(width)).split(1):
+        own, unit, bin = context.rows(row), torch.tensor([-1]), torch.tensor([0])
+        while len(unit) <= sampling.most:
+            rows, last = Rows(1, len(unit)), Last(bin[-1:], unit[-1:], width[row], None)
+            x = network.embed(head, unit, bin, torch.arange(len(unit)))
+            states = rows.spread(network.states(x, rows, own, None)[0])[:, -1]
+            following = sampling.draw(network.bin_log_probabilities(head, states, last), None)
+            if int(following) >= network.bins:
+                break
+            pair, bias = own.who_with(network.who.pair(x, rows), None)
+            asked = network.unit_states(states, following, Rows(1, 1), pair, bias)
+            same = (unit[-1:] >= 0) & (bin[-1:] == following)
+            chosen = sampling.draw(network.unit_log_probabilities(head, asked, last, same), None)
+            unit, bin = torch.cat([unit, chosen]), torch.cat([bin, following])
+        windows += [int(row)] * (len(unit) - 1)
+        bins, units = bins + bin[1:].tolist(), units + unit[1:].tolist()
+    return pack(torch.tensor(windows), torch.tensor(bins), torch.tensor(units), len(width))

@@ -5,23 +5,26 @@ import pytest
 import torch
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.models.neuroformer.context import Context
 from pipeline_lib.models.neuroformer.drafts import Draft, judged, left_over
 from pipeline_lib.models.neuroformer.generation import generate, write
 from pipeline_lib.models.neuroformer.network import Neuroformer
 from pipeline_lib.models.neuroformer.sampling import Sampling
+from pipeline_lib.models.neuroformer.session import Head
 from pipeline_lib.models.neuroformer.tokens import Tokens
-from tests.models.neuroformer.small import batch, network, poisson, with_settings
+from tests.models.neuroformer.small import batch, network, poisson, with_settings, write_anew
 
 
-def written(
-    made: Neuroformer, sampling: Sampling, seed: int = 0, keep: bool = True, samples: int = 8
-) -> tuple[Tokens, torch.Tensor]:
-    given = batch(poisson(samples, 35, rate=0.4))
-    windows = made.windows(given)
+def empty(made: Neuroformer, samples: int = 8) -> tuple[Neuroformer, Head, Context, torch.Tensor]:
+    """Windows to be written: network, head, what they attend to and their widths."""
+    windows = made.windows(batch(poisson(samples, 35, rate=0.4)))
     with torch.inference_mode():
-        context = made.context(made.head("one"), windows.past)
-    generator = torch.Generator().manual_seed(seed)
-    return write(made, made.head("one"), context, windows.cut.width, sampling, generator, keep), windows.cut.width
+        return made, made.head("one"), made.context(made.head("one"), windows.past), windows.cut.width
+
+
+def written(made: Neuroformer, sampling: Sampling, seed: int = 0, samples: int = 8) -> tuple[Tokens, torch.Tensor]:
+    windows = empty(made, samples)
+    return write(*windows, sampling, torch.Generator().manual_seed(seed)), windows[-1]
 
 
 def same(one: Tokens, other: Tokens) -> bool:
@@ -33,7 +36,7 @@ def test_kept_keys_change_no_token(layers: int, spread: float) -> None:
     made = network(spread=spread, config=with_settings(layers_state=layers, layers_past=layers))
     greedy = Sampling(temperature=0, most=40)
     kept, _ = written(made, greedy)
-    anew, _ = written(made, greedy, keep=False)
+    anew = write_anew(*empty(made), greedy)
     assert same(kept, anew) and len(set(kept.count.tolist())) > 2 and int(kept.count.max()) > 3
     drawn, redrawn = (written(made, Sampling(), 3)[0] for _ in range(2))
     assert same(drawn, redrawn) and not same(drawn, written(made, Sampling(), 4)[0])
@@ -54,16 +57,12 @@ def test_a_window_written_alone_is_the_one_written_among_others(ahead: int, laye
     """Side by side, one by one, and in drafts that the network judges: the same greedy tokens."""
     made = network(spread=0.2, config=with_settings(layers_state=layers, layers_past=layers))
     greedy = Sampling(temperature=0, most=40)
-    given = batch(poisson(8, 35, rate=0.4))
-    windows = made.windows(given)
-    head = made.head("one")
-    with torch.inference_mode():
-        context = made.context(head, windows.past)
-    together = write(made, head, context, windows.cut.width, greedy, keep=False)
+    made, head, context, width = empty(made)
+    together = write_anew(made, head, context, width, greedy)
     assert len(set(together.count.tolist())) > 1
-    for row in range(len(windows.cut.width)):
+    for row in range(len(width)):
         one = torch.tensor([row])
-        alone = write(made, head, context.rows(one), windows.cut.width[one], greedy, ahead=ahead)
+        alone = write(made, head, context.rows(one), width[one], greedy, ahead=ahead)
         count = int(together.count[row])
         assert int(alone.count) == count and torch.equal(alone.unit[0, :count], together.unit[row, :count])
         assert torch.equal(alone.bin[0, :count], together.bin[row, :count])
