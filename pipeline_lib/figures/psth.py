@@ -64,10 +64,7 @@ def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> p
         of_condition = (conditions == condition).to_numpy()
         for source, values in sources.items():
             trials, centres = coarsen_trials(np.where(seen, values, np.nan)[of_condition], SHOWN_BINS)
-            n = np.isfinite(trials).sum(axis=0)
-            mean = np.nansum(trials, axis=0) / np.where(n, n, np.nan)
-            spread = np.sqrt(np.nansum((trials - mean) ** 2, axis=0) / np.where(n > 1, n - 1, np.nan))
-            error = spread / np.sqrt(np.where(n, n, np.nan)) if source == "measured" else np.full_like(mean, np.nan)
+            mean, error = _average(trials)
             tables.append(
                 pd.DataFrame(
                     {
@@ -80,11 +77,19 @@ def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> p
                         "event": parts.event,
                         "time": np.tile(centres * bin_seconds - parts.before, len(units)),
                         "value": mean.T.ravel() / bin_seconds,
-                        "error": error.T.ravel() / bin_seconds,
+                        "error": error.T.ravel() / bin_seconds if source == "measured" else np.nan,
                     }
                 )
             )
     return pd.concat(tables, ignore_index=True)
+
+
+def _average(trials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over trials [trial, T, unit] and its standard error, NaN where no trial was observed, or only one."""
+    n = np.isfinite(trials).sum(axis=0)
+    mean = np.nansum(trials, axis=0) / np.where(n, n, np.nan)
+    spread = np.sqrt(np.nansum((trials - mean) ** 2, axis=0) / np.where(n > 1, n - 1, np.nan))
+    return mean, spread / np.sqrt(np.where(n, n, np.nan))
 
 
 @styled

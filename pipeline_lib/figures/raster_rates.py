@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -49,6 +49,10 @@ from pipeline_lib.figures.units import (
     unit_title,
 )
 
+if TYPE_CHECKING:
+    from pipeline_lib.trains.splits import Split
+    from pipeline_lib.trains.store import Trains
+
 CAPTION = (
     "Spikes of one window of the test part, the one with the median number of spikes, beside the rates that each model "
     "inferred for it (same units, same time; the fastest units of each region where there are many; the title says "
@@ -89,12 +93,8 @@ def data(
     from pipeline_lib.trains.store import Trains
 
     store, parts = Trains.open(Path(trains)), Split.read(Path(split))
-    test = tested_windows(parts, store.session)
-    starts = test["start_tick"].to_numpy()
-    stops = starts + test["bins"].to_numpy() * parts.bin_ticks
-    spikes = np.searchsorted(store.ticks, stops) - np.searchsorted(store.ticks, starts)
-    chosen = int(np.argsort(spikes, kind="stable")[len(test) // 2])
-    start, stop = int(starts[chosen]), int(stops[chosen])
+    sample, start, bins = _typical_window(store, parts)
+    stop = start + bins * parts.bin_ticks
 
     regions, heldout, rates = describe_units(store, parts)
     shown = unit_order(regions, rates, SHOWN_UNITS)
@@ -111,16 +111,15 @@ def data(
         pd.DataFrame({"kind": ["clock"], "value": [start / TICKS_PER_SECOND + parts.before]}),
         pd.DataFrame({"kind": "spike", "unit": unit[seen], "time": times[seen]}),
     ]
-    bins, bin_seconds = (stop - start) // parts.bin_ticks, parts.bin_ticks / TICKS_PER_SECOND
-    observed = observed_windows(store, starts[[chosen]], bins, parts.bin_ticks)[0][:, shown]
+    bin_seconds = parts.bin_ticks / TICKS_PER_SECOND
+    observed = observed_windows(store, np.array([start]), bins, parts.bin_ticks)[0][:, shown]
     hidden = hidden_runs(observed, shown)
     begin, end = hidden["first"] * bin_seconds, hidden["stop"] * bin_seconds
     spans = {"time": begin - parts.before, "value": end - begin}
     tables.append(pd.DataFrame({"kind": "hidden", "unit": hidden["unit"], **spans}))
     examples = example_units(rates, regions, heldout, shown, EXAMPLES)
-    sample = test.index.to_numpy()[[chosen]]
-    inferred = {model: fit.prediction(store.session).of(sample)[0, :bins] for model, fit in first_seeds(fits).items()}
-    every = {model: rates / bin_seconds for model, rates in inferred.items()}
+    of_fits = {model: fit.prediction(store.session).of(sample) for model, fit in first_seeds(fits).items()}
+    every = {model: rates[0, :bins] / bin_seconds for model, rates in of_fits.items()}
     true = true_rates(recording, start, bins, parts.bin_ticks) if recording is not None else None
     for model, in_window in (every if true is None else {TRUTH: true, **every}).items():
         for kind, units, count in (("rate", shown, SHOWN_BINS), ("trace", examples, TRACE_BINS)):
@@ -133,6 +132,15 @@ def data(
     table.loc[known, "heldout"] = heldout[rows_of_units].astype(float)
     table.loc[known, "row"] = row[rows_of_units]
     return table[["kind", "model", "event", "unit", "region", "heldout", "row", "time", "value"]]
+
+
+def _typical_window(store: "Trains", parts: "Split") -> tuple[np.ndarray, int, int]:
+    """The test window with the median number of spikes: its row in the split [1], first tick and bins."""
+    test = tested_windows(parts, store.session)
+    starts, bins = test["start_tick"].to_numpy(), test["bins"].to_numpy(np.int64)
+    spikes = np.searchsorted(store.ticks, starts + bins * parts.bin_ticks) - np.searchsorted(store.ticks, starts)
+    chosen = np.argsort(spikes, kind="stable")[len(test) // 2]
+    return test.index.to_numpy()[[chosen]], int(starts[chosen]), int(bins[chosen])
 
 
 def _rates_table(
