@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
+    from pipeline_lib.models.masked import Masked
     from pipeline_lib.training.batches import Batch, Batches, Windows
     from pipeline_lib.training.network import Network
     from pipeline_lib.training.run import Run, State
@@ -178,6 +179,36 @@ class TorchModel(Model):
     def latents(self, data: FitData, session: str, samples: pd.DataFrame) -> np.ndarray | None:
         """Latents of the windows [S, T, dimensions], where the network has any."""
         return self._apply(self.network.latents, data, session, samples) if self.network.has_latents else None
+
+    def predict_masked(
+        self, data: FitData, session: str, samples: pd.DataFrame, mode: Masked | Literal["causal"], bins: int = 0
+    ) -> np.ndarray:
+        """Rates of held-in units that the network is not shown: the tests of multi-task NDTs (Zhang et al. 2024).
+
+        Parameters
+        ----------
+        data, session, samples : as for `predict`.
+        mode : `leave_one_out`: each unit from all others. `intra_region`: each from the others of its population.
+            `inter_region`: each from the other populations. `causal`: the last `bins` bins from those before.
+        bins : how many bins to forecast.
+
+        Returns
+        -------
+        float32 [S, T, N], NaN where nothing is predicted so.
+        """
+        import torch
+
+        from pipeline_lib.models.masked import hidden_in_turn
+
+        def masked(batch: Batch) -> Tensor:
+            rates = torch.full(batch.counts.shape, torch.nan, device=batch.counts.device)
+            population, heldin = np.array(self.layout.population[session]), self.layout.heldin[session]
+            for hidden, scored in hidden_in_turn(batch, mode, population, heldin, bins):
+                unseen = replace(batch, visible=batch.visible & ~hidden)
+                rates = torch.where(scored, self.network.rates(unseen).float(), rates)
+            return rates
+
+        return self._apply(masked, data, session, samples, beyond=np.nan)
 
     def state(self) -> State:
         """The weights, `{session}/name` where they are a session's, the layout as JSON, and `{session}/trained_on`."""

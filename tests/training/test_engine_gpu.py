@@ -52,5 +52,5 @@ def test_predictions_are_those_of_the_cpu(data: FitData, tmp_path: Path) -> None
     samples = data.samples("small0", "validation")
     ours, theirs = (each.predict(data, "small0", samples) for each in (model, cpu))
     assert np.allclose(ours, theirs, rtol=1e-4, atol=1e-5)
-    masked = [each.predict_masked(data, "small0", samples, "neuron") for each in (model, cpu)]
+    masked = [each.predict_masked(data, "small0", samples, "leave_one_out") for each in (model, cpu)]
     assert np.allclose(*masked, rtol=1e-4, atol=1e-5, equal_nan=True)

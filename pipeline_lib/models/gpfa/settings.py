@@ -1,9 +1,9 @@
 """Hyper-parameters of Gaussian-process factor analysis."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.models.masked import Masked
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Config:
     tolerance: float = 1e-4
     """The steps end when one raises the log-likelihood by less than this share of what all have raised it by."""
 
-    predict_masked: tuple[Literal["leave_one_out", "intra_region", "inter_region"], ...] = ()
+    predict_masked: tuple[Masked, ...] = ()
     """Also predict held-in units from all others (as the rates do anyway), from the others of their region, or from
     other regions; evaluation scores these rates, too."""
 

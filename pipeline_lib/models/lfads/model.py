@@ -198,39 +198,6 @@ class LFADS(TorchModel):
             found[f"rates_{name}"] = self.predict_masked(data, session, samples, name)
         return found
 
-    def predict_masked(self, data: FitData, session: str, samples: pd.DataFrame, name: settings.Masked) -> np.ndarray:
-        """Rates of held-in units that the network is not shown: it reads their mean counts, as if nothing was observed.
-
-        Parameters
-        ----------
-        data, session, samples : as for `predict`.
-        name : `leave_one_out`: each unit from all others. `intra_region`: each from the others of its population.
-            `inter_region`: each from the other populations.
-
-        Returns
-        -------
-        float32 [S, T, N], NaN where nothing is predicted so.
-        """
-        import torch
-
-        from pipeline_lib.models.ndt.masking import hidden_in_turn
-
-        population, heldin = np.array(self.layout.population[session]), self.layout.heldin[session]
-        mode = "neuron" if name == "leave_one_out" else name
-        rates: np.ndarray | None = None
-        whole = self._windows(data, session, samples.iloc[:1]).batch(slice(None))
-        for hidden, scored in hidden_in_turn(whole, mode, population, heldin, bins=0):
-
-            def unseen(batch: Batch, hidden: Tensor = hidden) -> Tensor:
-                return self.network.rates(replace(batch, visible=batch.visible & ~hidden))
-
-            given = self._apply(unseen, data, session, samples)
-            rates = np.full_like(given, np.nan) if rates is None else rates
-            units = torch.nonzero(scored)[:, 0].cpu().numpy()
-            rates[..., units] = given[..., units]
-        assert rates is not None
-        return rates
-
 
 def longest(samples: pd.DataFrame) -> int:
     """Bins of the longest window; 0 where there is none, as in the validation part of a fit that learns from it."""

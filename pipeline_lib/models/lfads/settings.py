@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from pipeline_lib.models.masked import Masked
 from pipeline_lib.training.settings import TrainingSettings
-
-Masked = Literal["leave_one_out", "intra_region", "inter_region"]
 
 
 @dataclass(frozen=True)

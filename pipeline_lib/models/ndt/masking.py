@@ -7,10 +7,8 @@ Modes: `timestep` hides bins of all units and `element` single counts (Ye & Pand
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -109,32 +107,3 @@ def corrupt(counts: Tensor, hidden: Tensor, config: Config) -> Tensor:
         source = (torch.arange(places, device=counts.device)[:, None] + shift) % places
         other = counts.reshape(places, -1).gather(0, source).view(counts.shape)
     return torch.where(random, other, counts.masked_fill(zero, 0))
-
-
-def hidden_in_turn(
-    batch: Batch, mode: str, population: np.ndarray, heldin: list[int], bins: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """What a mode hides and scores in each pass of an evaluation, so that every target is predicted once.
-
-    Yields pairs of bool tensors that broadcast to [B, L, N], as `choose` gives.
-    """
-    device, units = batch.counts.device, len(population)
-    if mode == "causal":
-        position = torch.arange(batch.counts.shape[1], device=device)
-        last = (position >= batch.bins[:, None] - bins) & (position < batch.bins[:, None])
-        yield last[:, :, None], last[:, :, None]
-        return
-    targets = [[unit] for unit in heldin] if mode in ("neuron", "intra_region") else _members(population, heldin)
-    for target in targets:
-        scored = torch.zeros(units, dtype=torch.bool)
-        scored[target] = True
-        hidden = scored.clone()
-        if mode == "intra_region":
-            hidden |= torch.from_numpy(population != population[target[0]])
-        if mode == "inter_region":
-            hidden |= torch.from_numpy(population == population[target[0]])
-        yield hidden.to(device), scored.to(device)
-
-
-def _members(population: np.ndarray, heldin: list[int]) -> list[list[int]]:
-    return [[unit for unit in heldin if population[unit] == name] for name in np.unique(population[heldin])]

@@ -144,11 +144,7 @@ class Transformer(Network):
 
     def rates(self, batch: Batch) -> Tensor:
         """Expected spikes a bin [B, L, N], every visible count shown."""
-        return self.rates_given(batch, batch.counts * batch.visible)
-
-    def rates_given(self, batch: Batch, inputs: Tensor) -> Tensor:
-        """Expected spikes a bin [B, L, N] where the network is shown `inputs` [B, L, N] of a batch."""
-        output = self.outputs(batch.session, inputs, ends(batch))
+        output = self.outputs(batch.session, batch.counts * batch.visible, ends(batch))
         return output.exp() if self.config.log_rates else output.relu()
 
     def outputs(self, session: str, inputs: Tensor, bins: Tensor | None = None) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from pipeline_lib.models.masked import Masked
 from pipeline_lib.training.settings import TrainingSettings
 
 Mode = Literal["timestep", "element", "neuron", "causal", "intra_region", "inter_region"]
@@ -64,7 +65,7 @@ class Config(TrainingSettings):
     """Longest run of bins in a mask."""
     span_ramp: tuple[int, int] = (0, 0)
     """Steps over which runs longer than a bin become the rule."""
-    predict_masked: tuple[Literal["leave_one_out", "intra_region", "inter_region"], ...] = ()
+    predict_masked: tuple[Masked, ...] = ()
     """Also predict held-in units from all others, from the others of their region, or from other regions, one pass a
     unit or region; evaluation scores these rates, too."""
     compat: bool = False

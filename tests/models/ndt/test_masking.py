@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline_lib.models.ndt.masking import choose, corrupt, draw_width, hidden_in_turn, mask_batch, widen
+from pipeline_lib.models.masked import hidden_in_turn
+from pipeline_lib.models.ndt.masking import choose, corrupt, draw_width, mask_batch, widen
 from pipeline_lib.models.ndt.settings import Config
 from pipeline_lib.training.batches import Batch
 
@@ -144,12 +145,14 @@ def test_modes_hide_what_they_say() -> None:
 def test_in_an_evaluation_every_target_is_predicted_once() -> None:
     batch = windows(3, 20)
     heldin = [0, 1, 3, 4, 5]
-    for mode in ("neuron", "intra_region", "inter_region"):
+    for mode in ("leave_one_out", "intra_region", "inter_region"):
         total = torch.zeros(batch.counts.shape, dtype=torch.int)
         for hidden, scored in hidden_in_turn(batch, mode, POPULATION, heldin, 0):
             total += scored.expand(batch.counts.shape)
             own = REGION[scored][0] == REGION
-            assert torch.equal(hidden, {"neuron": scored, "intra_region": scored | ~own, "inter_region": own}[mode])
+            assert torch.equal(
+                hidden, {"leave_one_out": scored, "intra_region": scored | ~own, "inter_region": own}[mode]
+            )
         assert (total[:, :, heldin] == 1).all() and (total[:, :, 2] == 0).all()
     batch.bins[1] = 15
     ((hidden, scored),) = hidden_in_turn(batch, "causal", POPULATION, heldin, 4)

@@ -154,7 +154,7 @@ def test_masked_predictions_see_what_their_mode_allows(ragged: FitData, model: N
     samples = ragged.samples("two", "test")
     everything = model.predict(ragged, "two", samples)
     heldin, heldout = ragged.heldin("two"), ragged.heldout("two")
-    for mode in ("neuron", "intra_region", "inter_region"):
+    for mode in ("leave_one_out", "intra_region", "inter_region"):
         rates = model.predict_masked(ragged, "two", samples, mode)
         inside = np.arange(rates.shape[1]) < samples["bins"].to_numpy()[:, None]
         assert np.isfinite(rates[:, :, heldin][inside]).all() and np.isnan(rates[:, :, heldout]).all()
@@ -171,8 +171,8 @@ def test_masked_predictions_are_published_where_they_are_asked_for(ragged: FitDa
     asking = NDT(replace(model.config, predict_masked=("leave_one_out", "inter_region")), 0)
     asking.load_state(model.state())
     given = asking.extras(ragged, "two", samples)
-    for name, mode in (("rates_leave_one_out", "neuron"), ("rates_inter_region", "inter_region")):
-        np.testing.assert_array_equal(given.pop(name), model.predict_masked(ragged, "two", samples, mode))
+    for mode in ("leave_one_out", "inter_region"):
+        np.testing.assert_array_equal(given.pop(f"rates_{mode}"), model.predict_masked(ragged, "two", samples, mode))
     assert given == {}
 
 
