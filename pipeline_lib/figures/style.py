@@ -118,8 +118,6 @@ SETTINGS: dict[str, Any] = {
     "text.parse_math": False,  # a condition named "$5 or $10" is no formula
     "pdf.fonttype": 42,  # TrueType, embedded: journals refuse Type 3
     "ps.fonttype": 42,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "trainyard",  # otherwise element ids are random
 }
 
 
@@ -304,8 +302,8 @@ def notice(text: str) -> Figure:
     return figure
 
 
-def save(figure: Figure, data: pd.DataFrame, stem: Path | str, svg: bool = False) -> None:
-    """Write {stem}.pdf, {stem}.png (300 dpi), the data behind them as {stem}.csv and, if asked, {stem}.svg.
+def save(figure: Figure, data: pd.DataFrame, stem: Path | str) -> None:
+    """Write {stem}.pdf, {stem}.png (300 dpi) and the data behind them as {stem}.csv.
 
     All appear, each whole, once the last is written, or none; the same figure and data give the same bytes.
 
@@ -317,8 +315,6 @@ def save(figure: Figure, data: pd.DataFrame, stem: Path | str, svg: bool = False
         ".pdf": {"metadata": {"CreationDate": None, "Creator": "Trainyard", "Producer": None}},
         ".png": {"metadata": {"Software": None}},
     }
-    if svg:
-        formats[".svg"] = {"metadata": {"Date": None, "Creator": "Trainyard"}}
     if "time" in data:
         data = data.assign(time=data["time"].map(_clock, na_action="ignore"))
     with _settings(), ExitStack() as files:

@@ -90,7 +90,7 @@ def test_files_of_a_figure_appear_together_or_not_at_all(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(pd.DataFrame, "to_csv", full)
     with pytest.raises(OSError, match="No space left"):
-        style.save(style.new_figure("single", 40), pd.DataFrame({"time": [0.0]}), tmp_path / "empty", svg=True)
+        style.save(style.new_figure("single", 40), pd.DataFrame({"time": [0.0]}), tmp_path / "empty")
     assert not list(tmp_path.iterdir())
 
 
@@ -100,15 +100,15 @@ def test_saved_bytes_do_not_depend_on_time_or_hash_seed(tmp_path: Path) -> None:
         f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
         "import pandas as pd, tests.figures.test_figure_style as t\n"
         "from pipeline_lib.figures.style import save\n"
-        "save(t.an_example(), pd.DataFrame({'time': [0.0, 1 / 3], 'unit': [1, 2]}), sys.argv[1], svg=True)"
+        "save(t.an_example(), pd.DataFrame({'time': [0.0, 1 / 3], 'unit': [1, 2]}), sys.argv[1])"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "12345", "SOURCE_DATE_EPOCH": "1"}
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "other")], check=True, env=environment)
-    style.save(an_example(), data, tmp_path / "one", svg=True)
-    for suffix in (".pdf", ".png", ".svg", ".csv"):
+    style.save(an_example(), data, tmp_path / "one")
+    for suffix in (".pdf", ".png", ".csv"):
         one, other = (tmp_path / f"{name}{suffix}" for name in ("one", "other"))
         assert one.read_bytes() == other.read_bytes(), suffix
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == sorted([".pdf", ".png", ".svg", ".csv"] * 2)
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == sorted([".pdf", ".png", ".csv"] * 2)
     assert (tmp_path / "one.csv").read_text() == "time,unit\n0,1\n0.333333,2\n"
 
 
