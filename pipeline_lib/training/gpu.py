@@ -25,36 +25,32 @@ _started_on = ""
 """The GPU that CUDA was started on in this process: the only one that it will ever show here."""
 
 
-def candidates(configured: Sequence[int | str] | None = None, devices: Path = Path("/dev")) -> list[str]:
+def candidates(devices: Path = Path("/dev")) -> list[str]:
     """GPUs that this process may use, as CUDA names them.
 
-    CUDA_VISIBLE_DEVICES goes first (SLURM sets it; empty or -1 means none), then `configured` (None: no preference),
-    then every GPU that has a device file. CUDA counts the GPUs it finds from 0, whatever their files are called: a
-    container may hold only nvidia3, which is GPU 0 in it.
+    CUDA_VISIBLE_DEVICES goes first (SLURM sets it; empty or -1 means none), then every GPU that has a device file. CUDA
+    counts the GPUs it finds from 0, whatever their files are called: a container may hold only nvidia3, which is GPU 0
+    in it.
     """
     visible = os.environ.get(VISIBLE)
     if visible is not None:
         return [name.strip() for name in visible.split(",") if name.strip() and name.strip() != "-1"]
-    if configured is not None:
-        return [str(gpu) for gpu in configured]
     files = [file for file in devices.glob("nvidia*") if file.name.removeprefix("nvidia").isdigit()]
     return [str(number) for number in range(len(files))]
 
 
 @contextlib.contextmanager
-def slot(
-    configured: Sequence[int | str] | None = None, jobs_per_gpu: int | None = None, directory: Path | str | None = None
-) -> Iterator[str]:
+def slot(directory: Path | str | None = None) -> Iterator[str]:
     """Hold a GPU, waiting for a free one, and make it the only one that CUDA shows to this process.
+
+    How many jobs may share it, the environment variable `JOBS_PER_GPU` says; by default 1.
 
     Enter before CUDA is initialised; the next slot of a process in which it was is of the same GPU. Jobs of other users
     are not known: the locks are the user's own.
 
     Parameters
     ----------
-    configured : ids to choose from; None: all (see `candidates`).
     directory : as for `slots`.
-    jobs_per_gpu : how many jobs may share a GPU; None: what the environment variable says, by default 1.
 
     Yields
     ------
@@ -65,10 +61,9 @@ def slot(
     InputError : the environment variable is no such number.
     """
     global _started_on
-    shared = _jobs_per_gpu() if jobs_per_gpu is None else jobs_per_gpu
-    names = candidates(configured)
+    names = candidates()
     names = [_started_on] if _started_on in names else names
-    with slots(min(1, len(names)), names, shared, directory) as held:
+    with slots(min(1, len(names)), names, _jobs_per_gpu(), directory) as held:
         if not held:
             yield "cpu"
             return
