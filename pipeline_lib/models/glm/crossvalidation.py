@@ -20,11 +20,6 @@ class CrossValidated:
     strengths: np.ndarray
     scores: np.ndarray
 
-    @property
-    def best(self) -> float:
-        """The strength of the highest score over all units."""
-        return float(self.strengths[int(np.argmax(self.scores.mean(1)))])
-
 
 def cross_validate(
     problem: Problem,

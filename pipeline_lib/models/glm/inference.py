@@ -31,15 +31,13 @@ class Inference:
 
     `standard_errors` (units, columns) float64, of the coefficients as in `Solution` (NaN where nothing was fitted);
     `filter_errors` (senders, units, lags) of the filters; `wald` (senders, units) the statistic of "no coupling",
-    chi-squared with a degree of freedom a fitted basis function; `p` its p-value; `q` the smallest false-discovery rate
-    at which it would count as found. NaN where not fitted.
+    chi-squared with a degree of freedom a fitted basis function; `p` its p-value. NaN where not fitted.
     """
 
     standard_errors: np.ndarray
     filter_errors: np.ndarray
     wald: np.ndarray
     p: np.ndarray
-    q: np.ndarray
 
 
 def infer(problem: Problem, solution: Solution, strength: float | Tensor) -> Inference:
@@ -66,8 +64,7 @@ def infer(problem: Problem, solution: Solution, strength: float | Tensor) -> Inf
                 filter_errors[:, unit] = of_filters.sqrt().cpu().numpy()
                 wald[:, unit] = _wald(solution.coefficients[unit, 1 + design.n_features :], blocks)
     filter_errors[freedom == 0] = wald[freedom == 0] = np.nan
-    p = chdtrc(np.maximum(freedom, 1), wald)
-    return Inference(errors, filter_errors, wald, p, false_discovery_rate(p))
+    return Inference(errors, filter_errors, wald, chdtrc(np.maximum(freedom, 1), wald))
 
 
 def likelihood_ratio(
@@ -127,7 +124,6 @@ def coupling_table(
     bin_size: float,
     units: pd.DataFrame,
     p: np.ndarray | None = None,
-    q: np.ndarray | None = None,
     allowed: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """A row a fitted coupling, a unit's own history left out.
@@ -137,13 +133,14 @@ def coupling_table(
     filters : (sender, receiver, lag), NaN where not fitted; lag k is k + 1 bins.
     bin_size : ms.
     units : the session's table (`unit_id`, `region`).
-    p, q : (sender, receiver) of a test, where there is one.
+    p : (sender, receiver) of a test, where there is one; NaN for what is no part of the family of tests.
     allowed : (sender, receiver) bool, which couplings were fitted and not fixed at zero; None: all.
 
     Returns
     -------
     sender, receiver (unit_id), sender_region, receiver_region, allowed, strength (sum over lags, log rate per spike),
-    peak (value of largest size), peak_lag (ms), p, q.
+    peak (value of largest size), peak_lag (ms), p,
+    q (the smallest false-discovery rate at which a coupling would count as found).
 
     Raises
     ------
@@ -166,9 +163,8 @@ def coupling_table(
         "peak": values[np.arange(len(lag)), lag],
         "peak_lag": (lag + 1) * bin_size,
     }
-    for name, array in (("p", p), ("q", q)):
-        table[name] = np.full(len(lag), np.nan) if array is None else array[sender, receiver]
-    return pd.DataFrame(table)
+    p = np.full(fitted.shape, np.nan) if p is None else p
+    return pd.DataFrame(table | {"p": p[sender, receiver], "q": false_discovery_rate(p)[sender, receiver]})
 
 
 def _variance(problem: Problem, solution: Solution) -> Tensor:

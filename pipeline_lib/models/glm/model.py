@@ -98,18 +98,17 @@ class CoupledGLM(Model):
 
     def coupling_table(self, session: str, units: pd.DataFrame) -> pd.DataFrame:
         """A row a coupling (see `inference.coupling_table`), with p and q if the fit made them; `units`: the table."""
-        from pipeline_lib.models.glm.inference import coupling_table, false_discovery_rate
+        from pipeline_lib.models.glm.inference import coupling_table
 
         learned, found = self.learned[session], self.couplings(session)
         allowed = np.zeros(found.strength.shape, dtype=bool)
         allowed[learned["senders"]] = learned["allowed"]
-        p = q = None
+        p = None
         if "p" in learned:
             p = np.full(found.strength.shape, np.nan)
             p[learned["senders"]] = np.where(learned["allowed"], learned["p"], np.nan)
             np.fill_diagonal(p, np.nan)  # a unit's own history is no coupling, and no part of the family of tests
-            q = false_discovery_rate(p)
-        return coupling_table(found.filters, found.bin_size, units, p, q, allowed)
+        return coupling_table(found.filters, found.bin_size, units, p, allowed)
 
     def tables(self, data: FitData) -> dict[str, pd.DataFrame]:
         """Couplings, filters, basis and an excerpt of the inputs, see `tables.tables_of`."""

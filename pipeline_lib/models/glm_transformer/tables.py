@@ -179,6 +179,4 @@ def _unit_table(
     allowed = head.coupled.cpu().numpy()[np.ix_(area, area)] > 0
     filters = np.where(allowed[:, :, None], couplings.filters, np.nan)
     pair_p = np.where(np.isfinite(filters).all(2) & ~np.eye(len(area), dtype=bool), pair_p, np.nan)
-    return coupling_table(
-        filters, couplings.bin_size, data.trains[session].units, p=pair_p, q=false_discovery_rate(pair_p)
-    )
+    return coupling_table(filters, couplings.bin_size, data.trains[session].units, pair_p)
