@@ -59,3 +59,21 @@ def test_a_fit_that_does_not_end_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(poisson_ridge, "MOST_PASSES", 1)
     with pytest.warns(UserWarning, match="4 of 5 targets not converged in 1 passes"):
         fit_poisson_ridge(problem(), 1.0)
+
+
+@pytest.mark.parametrize(("seed", "most"), [(0, 18), (1, 36)])
+def test_hard_targets_are_solved_too(seed: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heavy tails and large weights, where steps go too far: at the end no weight that is free has a gradient."""
+    rng, passes, evaluate = np.random.default_rng(seed), [], poisson_ridge._evaluate
+    inputs = rng.standard_t(3, (2000, 6)) * np.geomspace(0.3, 3, 6)
+    logs = np.clip(inputs @ rng.standard_normal((6, 4)) - 3, -20, 4)
+    counts, own = rng.poisson(np.exp(logs)).astype(np.uint16), np.array([0, -1, 5, -1])
+    monkeypatch.setattr(poisson_ridge, "_evaluate", lambda *given: passes.append(given) or evaluate(*given))
+    weights, bias = fit_poisson_ridge(Problem(inputs.astype(np.float32), counts, None, own), 1.0)
+    assert len(passes) <= most
+    rates = np.exp(inputs @ weights + bias)
+    np.testing.assert_allclose(rates.sum(axis=0), counts.sum(axis=0), rtol=1e-4)
+    gradient = inputs.T @ (rates - counts) + weights
+    assert weights[0, 0] == weights[5, 2] == 0 and np.abs(gradient[0, 0]) > 0.03 * counts[:, 0].sum()
+    gradient[[0, 5], [0, 2]] = 0
+    assert (np.abs(gradient).max(axis=0) < 0.02 * counts.sum(axis=0)).all()
