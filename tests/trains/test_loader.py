@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pipeline_lib.errors import InputError
@@ -188,6 +189,20 @@ def test_torch_tensors_are_the_same_numbers(cohort):
     for plain, tensors in zip(Loader(trains, split), Loader(trains, split, device="cpu"), strict=True):
         assert isinstance(tensors.counts, torch.Tensor) and tensors.mask.dtype == torch.bool
         _same(plain, tensors)
+
+
+@pytest.mark.parametrize("observed", [[[0.0, 40.0]], [[0.0, 9.75], [10.0, 40.0]]])
+def test_a_mask_that_is_the_same_for_all_units_is_moved_once(store, observed):
+    """All of it, where nothing is missing, or what was not recorded of whichever window."""
+    pytest.importorskip("torch")
+    trains = store([np.arange(0.5, 40, 0.1), np.arange(1.0, 40, 1.0)], 40.0, observed=np.array(observed))
+    samples = pd.DataFrame({"session": "s", "start_tick": np.arange(20) * 100_000 + 50_000, "bins": 50, "trial": -1})
+    samples = samples.assign(condition="", split="train").astype({"session": "str", "split": "str"})
+    split = Split(samples, {"s": np.empty(0, np.int64)}, 0, 10.0, 5, "one")
+    (plain,), (tensors,) = (list(Loader([trains], split, shuffle=False, device=device)) for device in (None, "cpu"))
+    assert tensors.mask.shape == (20, 50, 2) and not tensors.mask.stride()[2]
+    assert bool(tensors.mask.all()) == (len(observed) == 1) and tensors.mask.any()
+    _same(plain, tensors)
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
