@@ -329,7 +329,7 @@ def test_what_is_written_is_read(trains, tmp_path):
 
 def test_trials_too_close_for_their_history():
     trains = _session(_trials(["a"] * 60, period=1.0))
-    with pytest.raises(InputError, match="a shorter windows"):
+    with pytest.raises(InputError, match="trials that do not overlap, a shorter windows"):
         make_split([trains], WindowSettings(after=1.0, history=0.1), SplitSettings(), "c")
     make_split([trains], WindowSettings(after=1.0, history=0.1), SplitSettings(scheme="blocks", block=5.0), "c")
     with pytest.raises(InputError, match="leakage"):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import yaml
 
+from pipeline_lib.figures import FIGURES
 from tests.workflow.project import SHEET, SMALL, Project
 
 DOWNSTREAM = {"collect", "report_page", "figure", "figures_of_session", "figures_of_cohort", "all"}
@@ -39,7 +40,7 @@ def test_a_comment_reruns_nothing(copy_of_finished: Project) -> None:
 def test_the_order_of_settings_reruns_nothing_but_the_report(copy_of_finished: Project) -> None:
     pair = SMALL["simulations"]["pair"]
     turned = {"pair": pair | {"settings": dict(sorted(pair["settings"].items(), reverse=True))}}
-    config = yaml.safe_dump(SMALL | {"simulations": turned}, sort_keys=False)
+    config = yaml.safe_dump(SMALL | {"simulations": turned, "figures": [*reversed(FIGURES)]}, sort_keys=False)
     (copy_of_finished.folder / "config/config.yaml").write_text(config)
     assert copy_of_finished.planned().keys() <= {"report_page", "all"}
 
