@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
+from sklearn.metrics import r2_score
 
 from pipeline_lib.clock import to_ticks
 from pipeline_lib.errors import InputError
@@ -17,6 +18,7 @@ from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.mean_rate import mean_counts
 from pipeline_lib.recording import Recording
 from pipeline_lib.sources.simulate import simulate
+from pipeline_lib.trains.binning import bin_windows
 from pipeline_lib.trains.splits import Split, SplitSettings, make_split
 from pipeline_lib.trains.store import Trains, convert
 from pipeline_lib.trains.windows import WindowSettings
@@ -182,6 +184,31 @@ def test_psth_of_the_condition_is_scored(lorenz: Cohort, oracle: np.ndarray) -> 
     other = {name: np.flatnonzero(conditions != name)[0] for name in np.unique(conditions)}
     wrong = lorenz.made.truth.arrays["rates"][[other[conditions[each]] for each in trial]] * 0.02
     assert right > 0.4 and value(lorenz.score(wrong, "wrong"), "psth_r2", "heldin") < right - 0.3
+
+
+def test_measured_responses_are_those_of_the_scored_trials_and_of_all(lorenz: Cohort, oracle: np.ndarray) -> None:
+    """Smoothed with 20 and with 70 ms, the latter the benchmark's, which takes the training trials along."""
+    trains, samples, window = Trains.open(lorenz.trains), lorenz.split.samples, BINS - FORWARD
+    counts = bin_windows(trains, samples["start_tick"].to_numpy(), BINS, lorenz.split.bin_ticks).astype(float)
+    heldin = np.setdiff1d(np.arange(UNITS), lorenz.split.heldout["attractor"])
+    condition, test = samples["condition"].to_numpy(), (samples["split"] == "test").to_numpy()
+    scored = samples["split"].loc[lorenz.sample].to_numpy() == "test"
+
+    def responses(rows: np.ndarray, bins: int, spread: float) -> np.ndarray:
+        distance = np.abs(np.arange(bins)[:, None] - np.arange(bins))
+        weights = np.where(distance <= 3 * spread, np.exp(-0.5 * (distance / spread) ** 2), 0)
+        means = [counts[rows & (condition == name), :bins].mean(axis=0) for name in np.unique(condition)]
+        return np.concatenate([(weights @ each / weights.sum(1)[:, None])[:window, heldin] for each in means])
+
+    of_test = condition[np.isin(samples.index, lorenz.sample[scored])]
+    predicted = [oracle[scored][of_test == name].mean(axis=0)[:window, heldin] for name in np.unique(condition)]
+    table = lorenz.score(oracle.astype(np.float32), "responses", resamples=0)
+    for metric, true in (
+        ("psth_r2", responses(test, window, 20 / 20)),
+        ("nlb_psth_r2", responses(np.ones(len(samples), bool), BINS, 70 / 20)),
+    ):
+        expected = r2_score(true, np.concatenate(predicted).astype(np.float32))
+        assert value(table, metric, "heldin") == pytest.approx(expected, abs=1e-6)
 
 
 def test_latents_are_scored_when_a_model_gives_them(lorenz: Cohort, oracle: np.ndarray) -> None:
