@@ -56,7 +56,7 @@ def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> p
     test = tested_windows(parts, session).index.to_numpy()
     tables = []
     for name in names[fit]:
-        values = fit.extra(session, name).of(test)
+        values = fit.extra(session, name, test)
         windows = values.shape[1]
         place = pd.DataFrame({"sample": np.repeat(test, windows), "window": np.tile(np.arange(windows), len(test))})
         flat = values.reshape(-1, values.shape[2]).astype(float)

@@ -17,27 +17,6 @@ DISCOVERY = 0.05
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What a fit says of the windows of one session.
-
-    `values` [S, T, N], expected counts a bin of units, or latents (NaN beyond a ragged window's end), or [S, ...] what
-    else the model says; `sample` [S], rows of the split; `bin_size` in ms.
-    """
-
-    values: np.ndarray
-    sample: np.ndarray
-    bin_size: float
-
-    def of(self, samples: np.ndarray) -> np.ndarray:
-        """Values of these rows of the split, [len(samples), ...]; InputError where one was not predicted."""
-        rows = {int(sample): row for row, sample in enumerate(self.sample)}
-        missing = [int(sample) for sample in samples if int(sample) not in rows]
-        if missing:
-            raise InputError("predictions.zarr", "sample", f"no sample {missing[0]}", "predictions of this split")
-        return self.values[[rows[int(sample)] for sample in samples]]
-
-
-@dataclass(frozen=True)
 class Coupling:
     """Fitted couplings of one session.
 
@@ -68,25 +47,25 @@ class Fit:
             raise InputError(directory, "fit", directory.name, "a path that ends in {cohort}/{model}/seed{seed}")
         return cls(directory, directory.parent.parent.name, directory.parent.name, int(seed))
 
-    def prediction(self, session: str) -> Prediction:
-        """Predicted counts of a session; InputError where the fit has none."""
-        found = self._windows(session, "rates")
+    def prediction(self, session: str, samples: np.ndarray) -> np.ndarray:
+        """Expected counts a bin [S, T, N] of windows, rows `samples` of the split; InputError where there are none."""
+        found = self._windows(session, "rates", samples)
         if found is None:
             raise InputError(self.directory / "predictions.zarr", session, "no such group", "a session of the cohort")
         return found
 
-    def latents(self, session: str) -> Prediction | None:
-        """Latent trajectories of a session, or None where the model has none."""
-        return self._windows(session, "latents")
+    def latents(self, session: str, samples: np.ndarray) -> np.ndarray | None:
+        """Latents [S, T, D] of windows, NaN beyond the end of a ragged one; None where the model has none."""
+        return self._windows(session, "latents", samples)
 
     def extras(self, session: str) -> list[str]:
         """Names of what else the model says of each window of a session."""
         group = self._group()
         return sorted(group[f"{session}/extras"].array_keys()) if f"{session}/extras" in group else []
 
-    def extra(self, session: str, name: str) -> Prediction:
-        """One of `extras`, [S, ...]; InputError where the fit has none of this name."""
-        found = self._windows(session, f"extras/{name}")
+    def extra(self, session: str, name: str, samples: np.ndarray) -> np.ndarray:
+        """One of `extras` of windows, [S, ...]; InputError where the fit has none of this name."""
+        found = self._windows(session, f"extras/{name}", samples)
         if found is None:
             accepted = ", ".join(self.extras(session)) or "a model that has extras"
             raise InputError(self.directory / "predictions.zarr", session, f"no {name}", accepted)
@@ -115,12 +94,15 @@ class Fit:
         bin_size = found.attrs.get("bin_size", group.attrs["bin_size"])
         return Coupling(found["strength"][:], found["filters"][:], float(bin_size))
 
-    def _windows(self, session: str, name: str) -> Prediction | None:
+    def _windows(self, session: str, name: str, samples: np.ndarray) -> np.ndarray | None:
         group = self._group()
         if f"{session}/{name}" not in group:
             return None
-        values, sample = group[f"{session}/{name}"][:], group[f"{session}/sample"][:]
-        return Prediction(values, sample, float(group.attrs["bin_size"]))
+        rows = pd.Index(group[f"{session}/sample"][:]).get_indexer(samples)
+        if (rows < 0).any():
+            missing = f"no sample {samples[rows < 0][0]}"
+            raise InputError("predictions.zarr", "sample", missing, "predictions of this split")
+        return np.asarray(group[f"{session}/{name}"][:][rows])
 
     def _group(self) -> Any:
         import zarr

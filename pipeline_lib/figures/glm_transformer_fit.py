@@ -38,10 +38,10 @@ def test_windows(fit: Fit, split: Path | str, session: str, extras: Sequence[str
     parts = Split.read(split)
     samples = tested_windows(parts, session)
     rows, known = samples.index.to_numpy(), set(fit.extras(session))
-    found = {name: fit.extra(session, name).of(rows) for name in extras if name in known}
-    latents = fit.latents(session)
+    found = {name: fit.extra(session, name, rows) for name in extras if name in known}
+    latents = fit.latents(session, rows)
     assert latents is not None, "a fit with couplings of populations has latents"
-    return Windows(samples, parts.bin_ticks, found, latents.of(rows))
+    return Windows(samples, parts.bin_ticks, found, latents)
 
 
 def name_lines(figure: Figure, truth: str) -> None:

@@ -94,11 +94,11 @@ def _named(test: pd.DataFrame) -> pd.DataFrame:
 def _trajectories(fit: Fit, session: str, test: pd.DataFrame) -> tuple[str, np.ndarray] | None:
     """Source and values [S, T, dimensions] of the test windows; None where nothing varies within a window."""
     samples, bins = test.index.to_numpy(), int(test["bins"].max())
-    latents = fit.latents(session)
+    latents = fit.latents(session, samples)
     if latents is not None:
-        source, values = "latents", latents.of(samples)[:, :bins].astype(float)
+        source, values = "latents", latents[:, :bins].astype(float)
     else:
-        rates = fit.prediction(session).of(samples)[:, :bins].astype(float)
+        rates = fit.prediction(session, samples)[:, :bins].astype(float)
         source, values = "log-rates", np.log(np.maximum(rates, 1e-4))
     return (source, values) if np.nanmean(np.nanvar(values, axis=1)) > LEAST_VARIANCE else None
 

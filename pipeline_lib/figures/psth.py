@@ -56,7 +56,7 @@ def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> p
     seen &= (np.arange(bins) < test["bins"].to_numpy()[:, None])[..., None]
     sources = {"measured": counts}
     for model, fit in first_seeds(fits).items():
-        sources[model] = fit.prediction(store.session).of(test.index.to_numpy())[:, :bins][..., units].astype(float)
+        sources[model] = fit.prediction(store.session, test.index.to_numpy())[:, :bins][..., units].astype(float)
 
     conditions = test["condition"].astype(str)
     tables = []

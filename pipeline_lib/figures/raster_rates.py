@@ -118,7 +118,7 @@ def data(
     spans = {"time": begin - parts.before, "value": end - begin}
     tables.append(pd.DataFrame({"kind": "hidden", "unit": hidden["unit"], **spans}))
     examples = example_units(rates, regions, heldout, shown, EXAMPLES)
-    of_fits = {model: fit.prediction(store.session).of(sample) for model, fit in first_seeds(fits).items()}
+    of_fits = {model: fit.prediction(store.session, sample) for model, fit in first_seeds(fits).items()}
     every = {model: rates[0, :bins] / bin_seconds for model, rates in of_fits.items()}
     true = true_rates(recording, start, bins, parts.bin_ticks) if recording is not None else None
     for model, in_window in (every if true is None else {TRUTH: true, **every}).items():

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -31,4 +32,4 @@ def test_extras_are_asked_for_by_name(trials: Results) -> None:
     session = Path(trials.recording).name
     assert fit.extras(session) == []
     with pytest.raises(InputError, match="no gains"):
-        fit.extra(session, "gains")
+        fit.extra(session, "gains", np.arange(1))
