@@ -38,14 +38,11 @@ class AlfSession:
         files = sorted(file for file in (folder / "alf").rglob("*") if file.is_file())
         newest = newest_of(((file.relative_to(folder).as_posix(), file) for file in files), revision)
         self._files = {name: file for name, (file, _) in newest.items()}
-        self._newest = max((dated for _, dated in newest.values()), default="")
+        self.newest_revision = max((dated for _, dated in newest.values()), default="")
+        """The newest revision any dataset is taken from, "" where there are none."""
         if not self._files:
             raise InputError(folder, "alf", "no dataset", "a session folder with ALF files in `alf`")
         self._sizes = _listed_sizes(folder.resolve())
-
-    def newest_revision(self) -> str:
-        """The newest revision any dataset is taken from, "" where there are none."""
-        return self._newest
 
     def has(self, name: str) -> bool:
         """Whether there is a dataset of this name."""

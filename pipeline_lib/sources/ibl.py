@@ -143,7 +143,7 @@ def read(session: str, location: Path, options: Options) -> "Recording":
         provenance=Provenance(
             source="ibl",
             source_id="/".join(location.resolve().parts[-3:]),
-            release=options.revision or alf.newest_revision(),
+            release=options.revision or alf.newest_revision,
             licence=LICENCE,
             citation=CITATION,
             files=checksums(alf.used, location),
