@@ -68,11 +68,9 @@ class Ahead(Batches):
         """Batch `number`; waits for it where it is not made yet."""
         step, self._last = max(number - self._last, 1), number
         wanted = range(number, number + step * (DEPTH + 1), step)
-        self._coming = {each: self._coming.get(each) or self._submit(each) for each in wanted}
+        submit, make = self._thread.submit, self.batches.__getitem__
+        self._coming = {each: self._coming.get(each) or submit(make, each) for each in wanted}
         return self._coming[number].result()
-
-    def _submit(self, number: int) -> Future[Batch]:
-        return self._thread.submit(self.batches.__getitem__, number)
 
 
 def cohort_windows(data: FitData, part: str, device: str, inputs: Inputs, budget: int) -> dict[str, Windows]:
