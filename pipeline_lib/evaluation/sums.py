@@ -26,6 +26,11 @@ S = TypeVar("S", bound="Sums")
 class Sums:
     """A dataclass of float64 arrays, all (samples, units)."""
 
+    def __add__(self: S, other: S) -> S:
+        """The sums of both, sample by sample."""
+        names = [field.name for field in dataclasses.fields(self)]
+        return type(self)(*(getattr(self, name) + getattr(other, name) for name in names))
+
     def weighted(self: S, weights: np.ndarray) -> S:
         """Sums over samples (resamples, units), each sample counted `weights` (resamples, samples) times."""
         return self._map(lambda values: weights @ values)

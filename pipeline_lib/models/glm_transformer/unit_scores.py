@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,12 +39,7 @@ def unit_scores(model: GLMTransformerModel, data: FitData, session: str) -> pd.D
     table = units[["unit_id", "region", "population"]].reset_index(drop=True)
     if not sums:
         return table.assign(spikes=0, bits_per_spike=np.nan)
-    total = {name: reduce(_added, pieces) for name, pieces in sums.items()}
+    total = {name: reduce(add, pieces) for name, pieces in sums.items()}
     columns = {f"without_{name}" if name else "bits_per_spike": each for name, each in total.items()}
     scores = {name: unit_bits_per_spike(each)[0] for name, each in columns.items()}
     return table.assign(spikes=total[""].spikes[0].astype(np.int64), **scores)
-
-
-def _added(first: PoissonSums, second: PoissonSums) -> PoissonSums:
-    names = [field.name for field in fields(PoissonSums)]
-    return PoissonSums(*(getattr(first, name) + getattr(second, name) for name in names))
