@@ -116,6 +116,12 @@ def fit_poisson_ridge(
     return weights, bias
 
 
+def nll_per_spike(logs: np.ndarray, counts: np.ndarray, mask: np.ndarray) -> float:
+    """Poisson negative log-likelihood (nats, without the factorials) a spike of log-rates, over the bins of `mask`."""
+    nll = np.where(mask, np.exp(logs) - counts * logs, 0).sum(dtype=np.float64)
+    return float(nll / max(int(counts.sum()), 1))
+
+
 def log_rates(inputs: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """inputs [..., H] @ weights [H, N] + bias [N], float32."""
     return inputs @ weights.astype(np.float32) + bias.astype(np.float32)

@@ -18,7 +18,7 @@ from scipy.linalg import cho_factor, cho_solve
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import FitData, Model
 from pipeline_lib.models.gaussian import smooth
-from pipeline_lib.models.poisson_ridge import ROWS, Problem, fit_poisson_ridge
+from pipeline_lib.models.poisson_ridge import ROWS, Problem, fit_poisson_ridge, nll_per_spike
 from pipeline_lib.models.readouts import Readouts
 
 if TYPE_CHECKING:
@@ -74,8 +74,7 @@ class ReducedRank(Model):
             for ridge in self.config.ridge:
                 for rank, readouts in regression.solutions(ridge, run):
                     logs = readouts.log_rates(inputs, ahead)[..., heldin]
-                    nll = np.where(mask, np.exp(logs) - counts * logs, 0).sum(dtype=np.float64)
-                    loss = float(nll / max(int(counts.sum()), 1))
+                    loss = nll_per_spike(logs, counts, mask)
                     run.log({"session": session, "rank": rank, "ridge": ridge, "validation_nll_per_spike": loss})
                     if session not in self.readouts or loss < best:
                         best, self.readouts[session] = loss, readouts

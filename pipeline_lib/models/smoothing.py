@@ -15,7 +15,7 @@ import numpy as np
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import FitData, Model
 from pipeline_lib.models.gaussian import smooth
-from pipeline_lib.models.poisson_ridge import Problem, fit_poisson_ridge, log_rates
+from pipeline_lib.models.poisson_ridge import Problem, fit_poisson_ridge, log_rates, nll_per_spike
 from pipeline_lib.models.readouts import Readouts
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class _Search:
         return Encoder.learn(self.heldin, sd / self.bin_size, self.config.log_offset, self.train)
 
     def _losses(self, sd: float, ridges: list[float], encoder: Encoder, inputs: np.ndarray) -> dict[float, float]:
-        """By penalty: Poisson negative log-likelihood (nats, no factorials) a spike of the held-in validation bins."""
+        """By penalty the `nll_per_spike` of the held-in validation bins."""
         problem, unseen = encoder.problem(inputs, self.train, self.heldin), encoder.inputs(self.validation)
         counts, mask = self.validation.counts[..., self.heldin], self.validation.mask[..., self.heldin]
         losses = {}
@@ -200,9 +200,7 @@ class _Search:
             self.run.stop_if_asked()
             # Losses are compared in the third digit: a tenth of the precision of the final fit will do.
             weights, bias = fit_poisson_ridge(problem, ridge, start=weights, tolerance=1e-5)
-            logs = log_rates(unseen, weights, bias)
-            nll = np.where(mask, np.exp(logs) - counts * logs, 0).sum(dtype=np.float64)
-            losses[ridge] = loss = float(nll / max(int(counts.sum()), 1))
+            losses[ridge] = loss = nll_per_spike(log_rates(unseen, weights, bias), counts, mask)
             row = {"session": self.session, "smoothing": sd, "ridge": ridge, "validation_nll_per_spike": loss}
             self.run.log(row)
             self.run.progress(len(self.run.rows), self.steps, loss)
