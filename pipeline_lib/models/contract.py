@@ -130,6 +130,11 @@ class FitData:
         """`counts` and `mask` together, for the price of one."""
         return self._counts(session, samples, self.mask(session, samples))
 
+    def targets(self, session: str, samples: str | pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """`read` without the history: what is predicted, [S, T, N]."""
+        counts, mask = self.read(session, samples)
+        return counts[:, self.split.history_bins :], mask[:, self.split.history_bins :]
+
     def inputs(self, session: str, samples: str | pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """`read` as a prediction sees it: held-out units and forward bins are hidden in training windows, too.
 

@@ -31,7 +31,7 @@ class MeanRate(Model):
         """Average over the training windows."""
         self.rates = {}
         for session in data.sessions:
-            counts, mask = (values[:, data.split.history_bins :] for values in data.read(session, "train"))
+            counts, mask = data.targets(session, "train")
             self.rates[session] = mean_counts(counts, mask)
 
     def predict(self, data: FitData, session: str, samples: pd.DataFrame) -> np.ndarray:

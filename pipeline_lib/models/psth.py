@@ -55,7 +55,7 @@ class Psth(Model):
             run.stop_if_asked()
             best = np.inf
             samples = data.samples(session, "train")
-            counts, mask = _scored(data, session, samples)
+            counts, mask = data.targets(session, samples)
             mean = mean_counts(counts, mask)
             if (samples["trial"] < 0).any():
                 run.log({"session": session, "note": "continuous windows have no trials: mean rate instead"})
@@ -115,11 +115,6 @@ class Histogram:
         return np.concatenate([known, past], axis=1).astype(np.float32)[order]
 
 
-def _scored(data: FitData, session: str, samples: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    counts, mask = data.read(session, samples)
-    return counts[:, data.split.history_bins :], mask[:, data.split.history_bins :]
-
-
 def _sums(values: np.ndarray, samples: pd.DataFrame, conditions: list[str]) -> np.ndarray:
     """Sum over the trials of each condition: float64 [conditions, T, N]."""
     belongs = samples["condition"].to_numpy()[None, :] == np.array(conditions, dtype=object)[:, None]
@@ -141,7 +136,7 @@ def _shrink(
 def _loss(histogram: Histogram, data: FitData, session: str, samples: pd.DataFrame) -> float:
     """Poisson negative log-likelihood (nats, without the factorials) a spike of the held-in units."""
     heldin = data.heldin(session)
-    counts, mask = (values[..., heldin] for values in _scored(data, session, samples))
+    counts, mask = (values[..., heldin] for values in data.targets(session, samples))
     rates = np.maximum(histogram.rates(samples)[..., heldin], 1e-9)
     return float((mask * (rates - counts * np.log(rates))).sum(dtype=np.float64) / max(int(counts.sum()), 1))
 

@@ -69,8 +69,8 @@ class ReducedRank(Model):
             regression = _Regression(self.config, data, session)
             validation = data.validation(session)
             inputs, ahead = _inputs(self.config, data, session, validation), data.ahead(session, validation)
-            heldin, history = data.heldin(session), data.split.history_bins
-            counts, mask = (values[:, history:, heldin] for values in data.read(session, validation))
+            heldin = data.heldin(session)
+            counts, mask = (values[..., heldin] for values in data.targets(session, validation))
             for ridge in self.config.ridge:
                 for rank, readouts in regression.solutions(ridge, run):
                     logs = readouts.log_rates(inputs, ahead)[..., heldin]
@@ -120,8 +120,8 @@ class _Regression:
     """
 
     def __init__(self, config: Config, data: FitData, session: str) -> None:
-        samples, history = data.samples(session, "train"), data.split.history_bins
-        counts, observed = (values[:, history:] for values in data.read(session, samples))
+        samples = data.samples(session, "train")
+        counts, observed = data.targets(session, samples)
         inputs, ahead = _inputs(config, data, session, samples), data.ahead(session, samples)
         zones = [observed.any(axis=2) & zone for zone in (~ahead, ahead)]
         self.zones = [

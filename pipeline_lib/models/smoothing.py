@@ -99,7 +99,7 @@ class Windows:
     @classmethod
     def read(cls, data: FitData, session: str, samples: pd.DataFrame) -> Windows:
         """The windows `samples`, as far as the model may see them."""
-        counts, mask = (values[:, data.split.history_bins :] for values in data.read(session, samples))
+        counts, mask = data.targets(session, samples)
         return cls(counts, mask, *data.inputs(session, samples), data.ahead(session, samples))
 
     @property

@@ -25,12 +25,12 @@ def unit_scores(model: GLMTransformerModel, data: FitData, session: str) -> pd.D
     a unit that was silent. `without_coupling` and `without_history` are of the same fit with that part switched off and
     nothing fitted anew: what a unit loses depends on what the part contributed there.
     """
-    samples, history, heldin = data.samples(session, "test"), data.split.history_bins, data.heldin(session)
+    samples, heldin = data.samples(session, "test"), data.heldin(session)
     sums: dict[str, list[PoissonSums]] = {}
     for start in range(0, len(samples), PREDICTED):
         some = samples.iloc[start : start + PREDICTED]
         parts = model.components(data, session, some)
-        counts, mask = (each[:, history:, heldin] for each in data.read(session, some))
+        counts, mask = (each[..., heldin] for each in data.targets(session, some))
         whole = np.sum(list(parts.values()), axis=0)
         for name in ("", *(part for part in parts if part != "background")):
             rates = np.exp(whole - parts[name] if name else whole)[:, :, heldin]

@@ -169,7 +169,7 @@ class LFADS(TorchModel):
         samples, history = data.samples(session, "train"), data.split.history_bins
         concealing = replace(data, fitting=True)
         rates = self._apply(self.network.rates, concealing, session, samples)
-        counts, mask = data.counts(session, samples)[:, history:], data.mask(session, samples)[:, history:]
+        counts, mask = data.targets(session, samples)
         kept = mask & self._kept(data, session, samples)[:, history:]
         value = bits_per_spike(poisson_sums(counts, np.maximum(rates, 1e-9), kept).total())
         how = "mean of the kept counts of each unit", "pooled over windows, bins and units"
