@@ -9,7 +9,7 @@ afresh); then members meet in random pairs, and the one with the higher validati
 with the other's settings, slightly changed. The validation part decides, never the test part.
 
     out/trials.csv        a row a fit: generation, member, parent, score, and what was searched
-    out/best.yaml         settings of the best fit, ready for config/models
+    out/best.yaml         settings of the best fit, ready for config/models (of a population, its last generation's)
     out/generation00/member00/...     the fits, and score.json, which declares each trial done, failed or not
 """
 
@@ -84,8 +84,10 @@ def search(
         best, _ = min(done, key=lambda each: each[1])
         with atomic_file(out / "best.yaml") as part:
             content = {"implementation": settings.model} | settings.fixed | best.searched
-            fitted = best.folder(out).relative_to(out)
-            part.write_text(f"# Best of {len(done)} fits: {fitted}\n{yaml.safe_dump(content, sort_keys=False)}")
+            note = f"# Best of {len(done)} fits: {best.folder(out).relative_to(out)}\n"
+            if settings.rounds > 1:
+                note += "# Settings of its last generation alone: the weights of that fit are what all have made.\n"
+            part.write_text(note + yaml.safe_dump(content, sort_keys=False))
     return table
 
 

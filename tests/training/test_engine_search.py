@@ -67,12 +67,14 @@ def test_a_random_search_ends_with_the_best_settings(cohort: Cohort, tmp_path: P
     expected = {"implementation": TINY, "steps": 6, "learning_rate": best["learning_rate"], "factors": best["factors"]}
     assert yaml.safe_load(text) == expected
     assert text.startswith(f"# Best of 3 fits: generation00/member{int(best['member']):02d}\n")
+    assert "last generation" not in text
 
 
 def test_a_killed_search_goes_on_and_ends_the_same(
     cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = search(*cohort, POPULATION, tmp_path / "whole")
+    assert "last generation alone" in (tmp_path / "whole/best.yaml").read_text()
     made, real = [], module.fit
 
     def fragile(*arguments: object) -> None:

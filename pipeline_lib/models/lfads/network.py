@@ -140,7 +140,8 @@ class LFADS(Network):
             config = replace(config, coordinated_dropout=config.evaluated_dropout, pass_rate=0.0)
         alone = head.read_in is None
         dtype = torch.bfloat16 if half and alone else torch.float32
-        shown = conceal(batch, config, head.inputs, head.mean, self.layout.forward, self.segment, True, dtype, alone)
+        sparse = alone and not config.input_dropout
+        shown = conceal(batch, config, head.inputs, head.mean, self.layout.forward, self.segment, True, dtype, sparse)
         posterior = self.encode(head, shown, half)
         noise = None
         if ramps is not None:
@@ -175,15 +176,15 @@ class LFADS(Network):
         """Infer initial conditions, and what the controller is told."""
         config = self.config
         x = shown.inputs if head.read_in is None else head.read_in(shown.inputs)
-        if half and isinstance(x, Tensor):
-            x = x.bfloat16()
+        if isinstance(x, Tensor):
+            x = self.drop(x.bfloat16() if half else x, config.input_dropout)
         absent = None if shown.present is None else ~shown.present
         windows = x.shape[1]
         first = slice(None, self.segment or None)
         start = self.initial_encoder_start[:, None].expand(-1, windows, -1)
         seen = x[first]
         _, last = self.initial_encoder(seen, len(seen), start, None if absent is None else absent[first], half)
-        summary = self.drop(last.transpose(0, 1).flatten(1))
+        summary = self.drop(last.transpose(0, 1).flatten(1), config.dropout)
         mean, log_variance = self.posterior(summary).chunk(2, 1)
         log_variance = torch.log(torch.exp(log_variance) + LEAST_VARIANCE)
         return Posterior(mean, log_variance, self._codes(x, absent, half) if config.inferred_inputs else None)
@@ -222,7 +223,7 @@ class LFADS(Network):
         share = config.dropout if self.training else 0.0
         if posterior.codes is None:
             states, _ = self.generator(external, length, start[None], None, half)
-            return product(self.drop(states.squeeze(0)), to_factors.t(), half), None, None
+            return product(self.drop(states.squeeze(0), config.dropout), to_factors.t(), half), None, None
         kept_factors = kept_states = None
         if share:
             kept_factors = dropout_mask((length, windows, config.factors), share, start)
@@ -241,7 +242,7 @@ class LFADS(Network):
         )
         controller_start = self.controller_start.expand(windows, -1)
         decoded = decode(
-            self.drop(posterior.codes),
+            self.drop(posterior.codes, config.dropout),
             external,
             inferred,
             controller_start,
@@ -256,10 +257,9 @@ class LFADS(Network):
         )
         return decoded.factors, decoded.sample, kl
 
-    def drop(self, x: Tensor) -> Tensor:
-        """Dropout."""
-        share = self.config.dropout if self.training else 0.0
-        return x * dropout_mask(x.shape, share, x) if share else x
+    def drop(self, x: Tensor, share: float) -> Tensor:
+        """Dropout, in training."""
+        return x * dropout_mask(x.shape, share, x) if self.training and share else x
 
     def _external(self, head: Head, batch: Batch) -> Tensor | None:
         """External inputs [L, B, E], standardised; the mean where they are not known."""

@@ -43,6 +43,9 @@ class Config(TrainingSettings):
     """Start read-ins and read-outs at common principal components of all sessions (where there are read-ins)."""
     observation: Literal["poisson", "gaussian"] = "poisson"
     dropout: float = 0.05
+    """Of the encoders' outputs, the controller's inputs, and the generator's output before the factors."""
+    input_dropout: float = 0.0
+    """Of the encoders' inputs (published: the same as `dropout`), beside what coordinated dropout does not show."""
     coordinated_dropout: float = 0.3
     """Share of counts that the encoders are not shown and the reconstruction learns from."""
     hide_units: float = 0.0
@@ -90,7 +93,7 @@ class Config(TrainingSettings):
         for name in ("inferred_inputs", "input_lag", "initial_segment", "posterior_samples"):
             self.require(getattr(self, name) >= 0, name, "not below 0")
         self.require(self.read_in is None or self.read_in >= 1, "read_in", "null or at least 1")
-        for name in ("dropout", "coordinated_dropout", "hide_units", "sample_validation"):
+        for name in ("dropout", "input_dropout", "coordinated_dropout", "hide_units", "sample_validation"):
             self.require(0 <= getattr(self, name) < 1, name, "from 0 to below 1")
         self.require(0 <= self.pass_rate <= 1, "pass_rate", "from 0 to 1")
         evaluated = self.evaluated_dropout

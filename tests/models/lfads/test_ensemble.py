@@ -60,7 +60,9 @@ EVERY = {
     "sample validation": replace(
         CONTROLLED, sample_validation=0.2, hide_units=0.2, initial_segment=0.3, pass_rate=0.3, accumulate=2, clip=0.1
     ),
-    "gaussian": replace(CONTROLLED, observation="gaussian", input_lag=0, average=0.0, freeze=("generator.*",)),
+    "gaussian": replace(
+        CONTROLLED, observation="gaussian", input_lag=0, input_dropout=0.2, average=0.0, freeze=("generator.*",)
+    ),
     "no dropout, of a plateau": replace(
         SMALL, dropout=0.0, coordinated_dropout=0.0, schedule="plateau", decay_patience=1, alignment=False
     ),

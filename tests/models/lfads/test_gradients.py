@@ -33,6 +33,7 @@ OPTIONS: dict[str, list[Any]] = {
     "read_in": [None, 2],
     "observation": ["poisson", "poisson", "gaussian"],
     "dropout": [0.0, 0.3],
+    "input_dropout": [0.0, 0.2],
     "coordinated_dropout": [0.0, 0.4],
     "pass_rate": [0.0, 0.3, 1.0],
     "sample_validation": [0.0, 0.2],
@@ -100,7 +101,7 @@ def plain_loss(model: LFADS, batch: Batch) -> dict[str, Tensor]:
     given = batch, config, head.inputs, head.mean, model.layout.forward, segment
     shown = conceal(*given, True, torch.float64, False)
     kl_ramp, l2_ramp = (ramp(STEP, *each) for each in (config.kl_ramp, config.l2_ramp))
-    x = shown.inputs if head.read_in is None else head.read_in(shown.inputs)
+    x = model.drop(shown.inputs if head.read_in is None else head.read_in(shown.inputs), config.input_dropout)
     absent = torch.zeros(length, windows, dtype=torch.bool) if shown.present is None else ~shown.present
 
     def encoded(encoder: Any, start: Tensor, part: slice) -> tuple[Tensor, Tensor]:
@@ -109,7 +110,7 @@ def plain_loss(model: LFADS, batch: Batch) -> dict[str, Tensor]:
         return plain.walk(x[part], len(x[part]), begin, absent[part], *weights)
 
     _, last = encoded(model.initial_encoder, model.initial_encoder_start, slice(None, segment or None))
-    mean, log_variance = model.posterior(model.drop(torch.cat(list(last), 1))).chunk(2, 1)
+    mean, log_variance = model.posterior(model.drop(torch.cat(list(last), 1), config.dropout)).chunk(2, 1)
     posterior = Normal(mean, (log_variance.exp() + LEAST_VARIANCE).sqrt())
     codes = torch.zeros(length, windows, 2 * config.input_encoder)
     if config.inferred_inputs and segment < length:
@@ -133,7 +134,9 @@ def plain_loss(model: LFADS, batch: Batch) -> dict[str, Tensor]:
         terms["kl_inputs"] = terms["kl_inputs"] * kl_ramp * config.kl_inputs / windows
     else:
         weights = model.generator.input, model.generator.recurrent, model.generator.bias
-        factors = model.drop(plain.walk(external, length, g[None], None, *weights)[0][0]) @ to_factors.t()
+        factors = (
+            model.drop(plain.walk(external, length, g[None], None, *weights)[0][0], config.dropout) @ to_factors.t()
+        )
     read, counts = head.read_out(factors), batch.counts.transpose(0, 1).double()
     observation = Poisson(read.exp()) if head.log_variance is None else Normal(read, (head.log_variance / 2).exp())
     terms["nll"] = -(observation.log_prob(counts) * shown.scored * shown.worth).sum() / windows
@@ -167,7 +170,9 @@ def _controlled(
     )
     drawn = noise[:, config.initial_conditions :].view(windows, length, inferred).transpose(0, 1)
     start = model.controller_start.expand(windows, -1)
-    factors, mean, log_variance, sample = plain.decode(model.drop(codes), external, drawn, start, g, *kept, weights)
+    factors, mean, log_variance, sample = plain.decode(
+        model.drop(codes, model.config.dropout), external, drawn, start, g, *kept, weights
+    )
     decay, variance = torch.exp(-torch.exp(-model.prior_log_time_constant)), model.prior_log_noise.exp()
     total = torch.zeros(())
     for t in range(length):
