@@ -67,7 +67,9 @@ def _load_text(path: Path, between: str, text: tuple[str, ...], used: tuple[str,
 
 def _without_spaces(column: "pd.Series") -> "pd.Series":
     """Text without spaces at its end: "good " is no other label than "good"."""
-    return column.str.rstrip() if column.dtype == "str" else column
+    from pandas.api.types import is_string_dtype
+
+    return column.str.rstrip() if is_string_dtype(column.dropna()) else column
 
 
 def _load_mat(path: Path) -> dict[str, np.ndarray]:
