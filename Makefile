@@ -37,9 +37,10 @@ demo: setup  ## everything, on the embedded sessions: results/report.html
 	@$(BIN)/python -m pipeline_lib list --config $(CONFIG)
 	@echo "The report: $$($(BIN)/python -m pipeline_lib where report --config $(CONFIG))"
 
-# Two processes: a file's tests stay together, since they share what took long to make.
+# Two processes: a file's tests stay together, since they share what took long to make. A thread each: with two each, they
+# wait for one another in every small product of matrices.
 test: setup lint  ## lint, types and the test suite (under 15 minutes)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: setup  ## the nightly suite: the long checks too
 	$(BIN)/python -m pytest -m "not gpu"
