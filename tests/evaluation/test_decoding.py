@@ -1,6 +1,7 @@
 """Readouts against scikit-learn, formulas written out, and what must not change them."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,6 +141,20 @@ def test_the_penalty_is_that_of_the_least_loss_where_it_was_not_fitted(
             losses[place] -= own.sum() * np.mean(classes)
     expected = fitted(strengths[np.argmin(losses)], fold >= 0).predict(unseen)
     assert (decode_classes(inputs, label, unseen) == expected).mean() > 0.99
+
+
+def test_a_rare_class_that_comes_at_regular_times_is_in_every_fold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dealt in the order of rows, all of it would be in one fold, and unknown to the regression judged there."""
+    label, learn, known = np.zeros(50, int), decoding._logistic, []
+    label[:25:5] = 1
+
+    def recorded(x: np.ndarray, member: np.ndarray, *rest: Any) -> np.ndarray:
+        known.append(np.bincount(member, minlength=2)[1])
+        return learn(x, member, *rest)
+
+    monkeypatch.setattr(decoding, "_logistic", recorded)
+    decode_classes(np.random.default_rng(0).standard_normal((50, 3)), label, np.zeros((1, 3)))
+    assert set(known[:-1]) == {4} and known[-1] == 5
 
 
 def test_balanced_accuracy_is_scikit_learns_and_weights_count_samples() -> None:
