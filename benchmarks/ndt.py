@@ -33,7 +33,8 @@ from pipeline_lib.models.ndt.settings import Config
 from pipeline_lib.models.torch_model import Layout
 from pipeline_lib.sources.simulate import simulate
 from pipeline_lib.training.batches import Batch, Batches
-from pipeline_lib.training.checkpoint import Progress
+from pipeline_lib.training.checkpoint import Progress, Tensors
+from pipeline_lib.training.graphs import Recordings
 from pipeline_lib.training.memory import keep_freed_memory
 from pipeline_lib.training.run import Run
 from pipeline_lib.training.steps import Steps
@@ -104,8 +105,25 @@ class Same(Batches):
         return self.batch
 
 
+class Unlaunched(Recordings):
+    """Recorded steps that are not launched: what is left of a step is the host's part."""
+
+    def run(
+        self, kind: object, function: Callable, inputs: Tensors, changed: list, streams: tuple = ()
+    ) -> torch.Tensor:
+        return torch.ones(2)
+
+
 def our_step(
-    device: str, settings: dict, folder: Path, units: int, bins: int, embedding: int, layers: int, rate: float
+    device: str,
+    settings: dict,
+    folder: Path,
+    units: int,
+    bins: int,
+    embedding: int,
+    layers: int,
+    rate: float,
+    launched: bool = True,
 ) -> tuple[Callable, Callable]:
     """The same of ours, as the engine makes it."""
     config = Config(
@@ -118,6 +136,7 @@ def our_step(
     ones = torch.ones_like(counts, dtype=torch.bool)
     batch = Batch("s", counts, ones, ones, torch.full((BATCH,), bins, device=device), 0, ragged=False)
     steps = Steps(network, Same(batch), config, 0, Run(folder, device=device))
+    steps.recordings = steps.recordings if launched else Unlaunched()
     progress, one = Progress(), batch.windows(slice(1))
 
     def step() -> None:
@@ -160,6 +179,17 @@ def step_times(repeats: int, device: str, sizes: dict[str, dict]) -> None:
         for what in made:
             step, trial = (f"{1000 * each[what]:.2f} ms | {each['plain'] / each[what]:.2f}" for each in (spent, quick))
             print(f"| {name} | {what} | {step} | {trial} |", flush=True)
+
+
+def host_time(repeats: int = 1000) -> None:
+    """Print the CPU-time of a recorded step at MC_Maze size beside its graph: all that a GPU waits for."""
+    with tempfile.TemporaryDirectory() as folder:
+        step, _ = our_step("cpu", {}, Path(folder), **SIZES["MC_Maze, 182 units x 140 bins"], launched=False)
+        step()
+        start = time.process_time()
+        for _ in range(repeats):
+            step()
+    print(f"\nA recorded step on this host, its graph left out: {(time.process_time() - start) / repeats * 1e6:.0f} us")
 
 
 def lorenz_set(folder: Path) -> tuple[FitData, np.ndarray]:
@@ -218,6 +248,7 @@ if __name__ == "__main__":
     if not asked.no_steps:
         sizes = {name: size for name, size in SIZES.items() if asked.size in name}
         step_times(asked.repeats or (50 if device == "cuda" else 7), device, sizes)
+        host_time()
     if asked.lorenz:
         precision = asked.precision or ("bfloat16" if has_bfloat16() else "float32")
         learn_lorenz(asked.lorenz, asked.seed, asked.every, precision)

@@ -146,7 +146,8 @@ class Ensemble:
 
     def _step(self, step: int) -> list[float]:
         """One step of every member in training; the losses of those that go on."""
-        self.network.train()
+        if not self.network.training:  # torch walks through all of it each time
+            self.network.train()
         losses, norms = self._changed(step).tolist()
         losses = [loss if math.isfinite(norm) else math.nan for loss, norm in zip(losses, norms, strict=True)]
         for member, loss in zip(self._active, losses, strict=True):

@@ -82,7 +82,8 @@ class Gradients:
 
     def _sum(self, step: int, pieces: int) -> float:
         """Add up the gradients of the batches of a step; their mean loss, over all processes."""
-        self.network.train()
+        if not self.network.training:  # torch walks through all of it each time
+            self.network.train()
         own = self.settings.accumulate // self.processes
         total = torch.zeros((), device=self.accelerator.device)
         for part in range(own):

@@ -56,6 +56,13 @@ class Network(nn.Module):
         """
         return False
 
+    @property
+    def prepares_alike(self) -> bool:
+        """Whether `prepare` is the same tensor operations in every training step, none of whose values decides which
+        come next: it is then a part of what is captured.
+        """
+        return False
+
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of the loss of what `prepare` gave: tensor operations alone, none of whose values decides which
         come next. Noise comes from `training.noise`; operations with gradients of their own go through

@@ -43,6 +43,7 @@ class Steps:
         self.optimiser = AdamW(self.trained, settings.betas, settings.epsilon, settings.weight_decay, paces)
         self.gradients = Gradients(network, batches, settings, seed, run)
         self.mean = {name: weight.detach().clone() for name, weight in self.trained.items()} if settings.average else {}
+        self.ahead: tuple[int, Batch] | None = None
         self.recordings: Recordings | None = None
         one_batch = settings.accumulate == 1  # and so one process
         if settings.cuda_graphs and one_batch and self.gradients.accelerator.device.type == "cuda":
@@ -75,27 +76,38 @@ class Steps:
             move_towards(list(self.mean.values()), [weight.detach() for weight in self.trained.values()], share)
 
     def _replay(self, recordings: Recordings, progress: Progress) -> float:
-        """All of a step as one CUDA graph."""
-        self.network.train()
-        batch = self.batches[progress.step]
-        seed_noise(self.seed, progress.step)
-        prepared = self.network.prepare(batch, progress.step)
-        device = prepared.bins.device
-        rate = learning_rate(self.settings, progress.step, progress.factor)
-        now = {"rate": torch.full((), rate, device=device)}
-        now["share"] = torch.full((), 1 - averaging(self.settings, progress.step), device=device)
-        kind = prepared.session, prepared.ragged
+        """All of a step as one CUDA graph; the host gets the next batch while the GPU is at work."""
+        step, network = progress.step, self.network
+        if not network.training:  # torch walks through all of it each time
+            network.train()
+        batch = self.ahead[1] if self.ahead is not None and self.ahead[0] == step else self.batches[step]
+        seed_noise(self.seed, step)
+        within = network.prepares_alike
+        batch = batch if within else network.prepare(batch, step)
+        device = batch.bins.device
+        now = {"rate": torch.full((), learning_rate(self.settings, step, progress.factor), device=device)}
+        now["share"] = torch.full((), 1 - averaging(self.settings, step), device=device)
         changed = [*self.trained.values(), *self.mean.values(), *self.optimiser.state.values()]
 
         def whole(tensors: Tensors) -> Tensor:
-            return self._whole(prepared, tensors)
+            held = batch.holding(tensors)
+            return self._whole(network.prepare(held, step) if within else held, tensors)
 
-        loss, norm = recordings.run(kind, whole, prepared.tensors() | now, changed).tolist()
+        made = recordings.run((batch.session, batch.ragged), whole, batch.tensors() | now, changed)
+        self.ahead = self._next(step + 1)
+        loss, norm = made.tolist()
         return loss if math.isfinite(norm) else math.nan
+
+    def _next(self, step: int) -> tuple[int, Batch] | None:
+        """The batch of a step to come, if there is room for it already."""
+        try:
+            return step, self.batches[step]
+        except torch.OutOfMemoryError:
+            return None
 
     def _whole(self, prepared: Batch, tensors: Tensors) -> Tensor:
         """Make a step; its loss and the norm of its gradient [2]."""
-        loss = self.gradients.total(self.network.loss, prepared.holding(tensors))
+        loss = self.gradients.total(self.network.loss, prepared)
         put_gradients(loss, list(self.trained.values()))
         norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.settings.clip)
         self._update(tensors["rate"], tensors["share"])

@@ -221,6 +221,7 @@ def install() -> list[torch.library.Library]:
     torch.inference_mode = torch.no_grad  # views of tensors from outside of it cannot be told apart
     stand_ins = {"CUDAGraph": Graph, "graph": graph, "Stream": Stream, "stream": stream, "current_stream": Stream}
     noise = {"get_rng_state": Module.noise.get_state, "set_rng_state": Module.noise.set_state}
+    noise |= {"is_initialized": lambda: True, "manual_seed_all": Module.noise.manual_seed}
     for name, stand_in in (stand_ins | noise).items():
         setattr(torch.cuda, name, stand_in)
     return [every, autocast, some]

@@ -120,8 +120,12 @@ class Transformer(Network):
     @property
     def prepares_together(self) -> bool:
         """Masks differ by draws of windows alone."""
-        config = self.config
-        return len(config.masking) == config.mask_span == config.mask_token_ratio == 1 and not config.compat
+        return self.prepares_alike and self.config.mask_token_ratio == 1
+
+    @property
+    def prepares_alike(self) -> bool:
+        """Neither the mode nor the width of a mask is drawn on the host, and no count is looked at."""
+        return len(self.config.masking) == self.config.mask_span == 1 and not self.config.compat
 
     def prepare(self, batch: Batch, step: int | None) -> Batch:
         """Draw masks: `shown` [B, K, L, N], counts as the network is shown them, and `scored`, bool, of K modes.
