@@ -14,7 +14,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # --configfile takes all that follows it, so it goes before another option.
 SNAKEMAKE := $(BIN)/snakemake --configfile $(CONFIG) --cores $(CORES)
 
-.PHONY: help setup demo test test-slow test-slurm lint audit format docs bench list run data figures status doctor clean
+.PHONY: help setup demo test test-slow test-gpu test-slurm lint audit format docs bench list run data figures status doctor clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -44,6 +44,9 @@ test: setup lint  ## lint, types and the test suite (under 15 minutes)
 
 test-slow: setup  ## the nightly suite: the long checks too
 	$(BIN)/python -m pytest -m "not gpu"
+
+test-gpu: setup  ## the tests that need a GPU (skipped where torch finds none)
+	$(BIN)/python -m pytest -m gpu -rs
 
 test-slurm: setup  ## the workflow on a real SLURM started here (root, slurm-wlm and munge; else skipped with the reason)
 ifdef UV
