@@ -26,6 +26,10 @@ class Progress:
     step: int = 0
     best: float = math.inf
     """Lowest validation loss so far."""
+    smoothed: float | None = None
+    """The running mean of the validation loss, where one is asked for."""
+    lowest: float = math.inf
+    """Lowest running mean so far; without one, `best`."""
     stale: int = 0
     """Evaluations since then."""
     factor: float = 1.0
@@ -41,12 +45,14 @@ class Progress:
         self.losses = []
         if terms:
             row["validation_loss"] = math.fsum(terms.values())
+        if self.smoothed is not None:
+            row["validation_smoothed"] = self.smoothed
         return row | {f"validation_{name}": value for name, value in terms.items() if len(terms) > 1}
 
     def judge(self, terms: Mapping[str, float], selects: str | None, settings: TrainingSettings) -> bool:
         """Whether the weights are the best so far by the term `selects` of the validation loss (None: their sum).
 
-        Without validation the last are the best. Schedule and patience follow from the answer.
+        Without validation the last are the best. Schedule and patience follow from the running mean of that term.
 
         Raises
         ------
@@ -55,11 +61,22 @@ class Progress:
         if terms and selects is not None and selects not in terms:
             raise InputError("network", "selects", repr(selects), f"a term of the loss: {', '.join(terms)}")
         score = -self.step if not terms else math.fsum(terms.values()) if selects is None else terms[selects]
-        better = score < self.best
-        self.best, self.stale = (score, 0) if better else (self.best, self.stale + 1)
-        if settings.schedule == "plateau" and not better and self.stale % settings.decay_patience == 0:
-            self.factor *= settings.decay
+        better, share = score < self.best, settings.validation_smoothing
+        self.best = score if better else self.best
+        if share and terms and math.isfinite(score):
+            self.smoothed = score if self.smoothed is None else share * self.smoothed + (1 - share) * score
+        judged = score if self.smoothed is None else self.smoothed
+        lower = judged < self.lowest
+        self.lowest, self.stale = (judged, 0) if lower else (self.lowest, self.stale + 1)
+        if settings.schedule == "plateau" and not lower and self.stale % settings.decay_patience == 0:
+            self.factor = max(self.factor * settings.decay, settings.least_learning_rate / settings.learning_rate)
         return better
+
+    def hopeful(self, settings: TrainingSettings) -> bool:
+        """Whether the patience has not ended, of which no evaluation before its start takes any."""
+        every = settings.evaluate_every
+        counted = self.step // every - settings.patience_start // every
+        return min(self.stale, counted) < (settings.patience or math.inf)
 
 
 def pack(about: Any, **groups: Tensors) -> State:

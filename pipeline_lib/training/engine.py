@@ -73,7 +73,7 @@ class Training:
             keep_freed_memory()
         self._resume()
         progress = self.progress
-        while progress.step < settings.steps and progress.stale < (settings.patience or math.inf):
+        while progress.step < settings.steps and progress.hopeful(settings):
             loss = self.steps.make(progress)
             if not math.isfinite(loss):
                 self._diverged(loss)

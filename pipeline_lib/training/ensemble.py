@@ -27,7 +27,7 @@ from pipeline_lib.training.network import Network
 from pipeline_lib.training.noise import as_one, seed_noise
 from pipeline_lib.training.optimiser import AdamW, move_towards
 from pipeline_lib.training.run import FitError, Run, State
-from pipeline_lib.training.schedule import averaging, learning_rate
+from pipeline_lib.training.schedule import averaging, decaying, learning_rate
 from pipeline_lib.training.settings import TrainingSettings
 
 
@@ -104,8 +104,7 @@ class Ensemble:
                 member.progress.losses.append(loss)
             if self.training and ((step + 1) % settings.evaluate_every == 0 or step + 1 == settings.steps):
                 self._evaluate()
-                patience = settings.patience or math.inf
-                self._keep([row for row, member in enumerate(self._active) if member.progress.stale < patience])
+                self._keep([row for row, member in enumerate(self._active) if member.progress.hopeful(settings)])
             self.run.progress(step + 1, settings.steps, math.fsum(losses) / max(len(losses), 1))
             self.run.checkpoint(self._state)
         for member in self.members:
@@ -184,6 +183,8 @@ class Ensemble:
             "rates": torch.tensor(rates, device=self.device),
             "share": torch.tensor(1 - averaging(settings, step), device=self.device),
         }
+        if (decay := decaying(settings, step)) is not None:
+            now["decay"] = torch.tensor(decay, device=self.device)
         losses = torch.zeros(len(sources), device=self.device)
         for number in range(step * settings.accumulate, (step + 1) * settings.accumulate):
             groups = prepared(self.network, sources, number, step, self.at_once)
@@ -252,11 +253,12 @@ class Ensemble:
 
     @torch.no_grad()
     def _update(self, now: Tensors) -> None:
-        """Change the weights by their gradients: `rates` of each member, and the `share` that means move."""
+        """Change the weights by their gradients: `rates` of each member, the `share` that means move, and the ramped
+        `decay` of the weights."""
         rates, apart = now["rates"], self.settings.schedule == "plateau"
         before = {name: self.weights[name].clone() for name in self._trained} if apart else {}
         highest = rates.max()
-        self.optimiser.step(highest)
+        self.optimiser.step(highest, now.get("decay"))
         for name, old in before.items():  # an update is proportional to its learning rate
             self.weights[name].copy_(old.lerp(self.weights[name], along(rates / highest, old)))
         if self.mean:

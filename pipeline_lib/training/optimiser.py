@@ -43,20 +43,24 @@ class AdamW:
             self.state |= {f"{name}/{kind}": zero for kind, zero in zip(KINDS, zeros, strict=True)}
 
     @torch.no_grad()
-    def step(self, learning_rate: float | Tensor) -> None:
+    def step(self, learning_rate: float | Tensor, decay: float | Tensor | None = None) -> None:
         """One update of every weight that has a gradient; the gradients are then gone.
 
-        The learning rate is a tensor where the update is recorded, to follow the schedule.
+        Learning rate and `decay`, by what the weight decay is multiplied (None: 1), are tensors where the update is
+        recorded, to follow the schedule.
         """
         for pace in sorted(set(self.paces.values())):
-            self._update([name for name in self.weights if self.paces[name] == pace], learning_rate * pace)
+            self._update([name for name in self.weights if self.paces[name] == pace], learning_rate * pace, decay)
         self.clear()
 
-    def _update(self, names: list[str], learning_rate: float | Tensor) -> None:
+    def _update(self, names: list[str], learning_rate: float | Tensor, decay: float | Tensor | None) -> None:
         gradients = {name: grad for name in names if (grad := self.weights[name].grad) is not None}
+        weights = [self.weights[name] for name in gradients]
         mean, square, steps = ([self.state[f"{name}/{kind}"] for name in gradients] for kind in KINDS)
+        if decay is not None and weights:  # the kernel takes a number, which a recording would hold for ever
+            torch._foreach_mul_(weights, 1 - learning_rate * decay * self.weight_decay)
         adamw(
-            [self.weights[name] for name in gradients],
+            weights,
             list(gradients.values()),
             mean,
             square,
@@ -68,7 +72,7 @@ class AdamW:
             beta1=self.betas[0],
             beta2=self.betas[1],
             lr=learning_rate,
-            weight_decay=self.weight_decay,
+            weight_decay=self.weight_decay if decay is None else 0.0,
             eps=self.epsilon,
             maximize=False,
         )

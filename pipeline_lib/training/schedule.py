@@ -20,6 +20,12 @@ def averaging(settings: TrainingSettings, step: int) -> float:
     return min(settings.average, (step + 1) / (step + 10))
 
 
+def decaying(settings: TrainingSettings, step: int) -> float | None:
+    """Share of the weight decay at `step`; None where it is not ramped."""
+    ramped = settings.weight_decay and settings.weight_decay_ramp[1]
+    return ramp(step, *settings.weight_decay_ramp) if ramped else None
+
+
 def learning_rate_factor(schedule: str, step: int, steps: int, warmup: int = 0, floor: float = 0.0) -> float:
     """By what to multiply the learning rate at `step` (0 is the first).
 

@@ -38,7 +38,14 @@ class TrainingSettings:
     """What the cosine ends at, as a share of `learning_rate`."""
     decay: float = 0.95
     decay_patience: int = 6
+    least_learning_rate: float = 0.0
+    """What plateaus never lower the learning rate below."""
+    validation_smoothing: float = 0.0
+    """Share of its last value in a running mean of the validation loss, by which plateaus and `patience` go (history:
+    `validation_smoothed`); 0: the loss itself. The best weights are always those of the lowest loss itself."""
     weight_decay: float = 0.0
+    weight_decay_ramp: tuple[int, int] = (0, 0)
+    """Steps over which it rises from 0."""
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-8
     clip: float = 200.0
@@ -49,6 +56,8 @@ class TrainingSettings:
     """Steps between evaluations of the validation part."""
     patience: int | None = None
     """Evaluations without a better validation loss after which training stops; null: the whole budget is used."""
+    patience_start: int = 0
+    """Step from which on such evaluations count, as the end of a ramp."""
     keep: Literal["best", "last"] = "best"
     """Which weights are published: of the best validation loss, or the last."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -68,8 +77,13 @@ class TrainingSettings:
             self.require(getattr(self, name) >= 1, name, "at least 1")
         for name in ("learning_rate", "clip", "epsilon"):
             self.require(0 < getattr(self, name) < math.inf, name, "more than 0")
-        for name in ("warmup", "weight_decay", "final_rate"):
+        for name in ("warmup", "weight_decay", "final_rate", "patience_start"):
             self.require(0 <= getattr(self, name) < math.inf, name, "not below 0")
+        least = f"from 0 to the learning_rate, {self.learning_rate:g}"
+        self.require(0 <= self.least_learning_rate <= self.learning_rate, "least_learning_rate", least)
+        self.require(0 <= self.validation_smoothing < 1, "validation_smoothing", "from 0 to below 1")
+        start, stop = self.weight_decay_ramp
+        self.require(0 <= start <= stop, "weight_decay_ramp", "two steps, the first not after the second")
         self.require(self.accumulate % self.processes == 0, "processes", f"a divisor of accumulate, {self.accumulate}")
         self.require(self.patience is None or self.patience >= 1, "patience", "null or at least 1")
         self.require(0 <= self.average < 1, "average", "from 0 to below 1")

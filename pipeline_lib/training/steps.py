@@ -17,7 +17,7 @@ from pipeline_lib.training.network import Network
 from pipeline_lib.training.noise import seed_noise
 from pipeline_lib.training.optimiser import AdamW, move_towards
 from pipeline_lib.training.run import Run
-from pipeline_lib.training.schedule import averaging, learning_rate
+from pipeline_lib.training.schedule import averaging, decaying, learning_rate
 from pipeline_lib.training.settings import TrainingSettings
 
 
@@ -65,13 +65,13 @@ class Steps:
         loss = self.gradients.compute(progress, self.trained.values())
         if math.isfinite(loss):
             rate = learning_rate(self.settings, progress.step, progress.factor)
-            self._update(rate, 1 - averaging(self.settings, progress.step))
+            self._update(rate, 1 - averaging(self.settings, progress.step), decaying(self.settings, progress.step))
         self.optimiser.clear()
         return loss
 
-    def _update(self, rate: float | Tensor, share: float | Tensor) -> None:
+    def _update(self, rate: float | Tensor, share: float | Tensor, decay: float | Tensor | None) -> None:
         """Change the weights by their gradients, and their mean by a share of the difference."""
-        self.optimiser.step(rate)
+        self.optimiser.step(rate, decay)
         if self.mean:
             move_towards(list(self.mean.values()), [weight.detach() for weight in self.trained.values()], share)
 
@@ -87,6 +87,8 @@ class Steps:
         device = batch.bins.device
         now = {"rate": torch.full((), learning_rate(self.settings, step, progress.factor), device=device)}
         now["share"] = torch.full((), 1 - averaging(self.settings, step), device=device)
+        if (decay := decaying(self.settings, step)) is not None:
+            now["decay"] = torch.full((), decay, device=device)
         changed = [*self.trained.values(), *self.mean.values(), *self.optimiser.state.values()]
 
         def whole(tensors: Tensors) -> Tensor:
@@ -110,5 +112,5 @@ class Steps:
         loss = self.gradients.total(self.network.loss, prepared)
         put_gradients(loss, list(self.trained.values()))
         norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.settings.clip)
-        self._update(tensors["rate"], tensors["share"])
+        self._update(tensors["rate"], tensors["share"], tensors.get("decay"))
         return torch.stack([loss.detach(), norm])

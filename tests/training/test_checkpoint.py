@@ -1,6 +1,7 @@
 """What a training knows of itself: rows of its history, which weights are the best, and the way through a file."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.training.checkpoint import Progress, pack, read_about, unpack
+from pipeline_lib.training.schedule import learning_rate
 from pipeline_lib.training.settings import TrainingSettings
 
 PLATEAU = TrainingSettings(schedule="plateau", decay=0.5, decay_patience=2)
@@ -51,6 +53,59 @@ def test_a_plateau_lowers_the_rate_after_every_so_many_evaluations_without_a_gai
             progress.judge({"nll": loss}, None, settings)
             factors.append(progress.factor)
         assert factors == expected and progress.stale == 4
+
+
+def test_plateaus_and_patience_follow_a_running_mean_and_the_best_weights_the_loss_itself() -> None:
+    """0.3 of the old and 0.7 of the new, as published for LFADS; a loss that is no number is left out of it."""
+    settings = replace(PLATEAU, validation_smoothing=0.3, decay_patience=1, patience=2)
+    progress, seen = Progress(), []
+    for progress.step, loss in zip(range(50, 400, 50), (4.0, 2.0, 2.5, math.nan, 2.4, 1.9), strict=False):
+        better = progress.judge({"nll": loss, "kl": 9.0}, "nll", settings)
+        seen.append((better, progress.smoothed, progress.stale, progress.factor, progress.hopeful(settings)))
+    means = [4.0, 0.3 * 4 + 0.7 * 2.0]
+    means.append(0.3 * means[1] + 0.7 * 2.5)  # below the mean before, though the loss is not
+    means += [means[2], 0.3 * means[2] + 0.7 * 2.4]
+    means.append(0.3 * means[4] + 0.7 * 1.9)
+    assert [each[1] for each in seen] == pytest.approx(means) and means[1] > means[2] > means[4] > means[5]
+    assert [each[0] for each in seen] == [True, True, False, False, False, True]
+    assert [each[2:] for each in seen] == [(0, 1, True)] * 3 + [(1, 0.5, True)] + [(0, 0.5, True)] * 2
+    progress.losses.append(1.0)
+    assert progress.row({"nll": 1.9, "kl": 9.0}, 0.1)["validation_smoothed"] == progress.smoothed
+
+
+def test_a_plateau_stops_at_the_least_rate() -> None:
+    settings = replace(PLATEAU, learning_rate=1e-3, least_learning_rate=2e-4, decay_patience=1)
+    progress, rates = Progress(), []
+    for loss in (1.0, 2.0, 2.0, 2.0, 2.0):
+        progress.judge({"nll": loss}, None, settings)
+        rates.append(learning_rate(settings, 1000, progress.factor))
+    assert rates == pytest.approx([1e-3, 5e-4, 2.5e-4, 2e-4, 2e-4], rel=1e-12)
+
+
+def test_patience_counts_from_the_end_of_a_ramp() -> None:
+    settings = TrainingSettings(evaluate_every=50, patience=2, patience_start=120)
+    progress, hopes = Progress(), []
+    for progress.step in range(50, 350, 50):
+        progress.judge({"nll": float(progress.step)}, None, settings)  # worse and worse
+        hopes.append(progress.hopeful(settings))
+    assert hopes == [True, True, True, False, False, False]  # at 150 one evaluation has counted, at 200 two
+    assert not Progress(step=100, stale=2).hopeful(replace(settings, patience_start=0))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"least_learning_rate": 0.1},
+        {"validation_smoothing": 1.0},
+        {"patience_start": -1},
+        {"weight_decay_ramp": (5, 2)},
+        {"weight_decay_ramp": (-1, 2)},
+    ],
+    ids=str,
+)
+def test_settings_that_mean_nothing_are_named(settings: dict) -> None:
+    with pytest.raises(InputError, match=next(iter(settings))):
+        TrainingSettings(**settings)
 
 
 def test_a_single_term_may_select_and_an_unknown_one_is_named() -> None:

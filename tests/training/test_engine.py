@@ -69,8 +69,20 @@ def same(first: State, second: State) -> bool:
         {"average": 0.9, "accumulate": 2},
         {"schedule": "plateau", "decay_patience": 1, "decay": 0.5, "learning_rate": 0.3},
         {"precision": "bfloat16", "patience": 2, "learning_rate": 0.3},
+        {
+            "schedule": "plateau",
+            "decay_patience": 1,
+            "decay": 0.5,
+            "learning_rate": 0.3,
+            "least_learning_rate": 0.1,
+            "validation_smoothing": 0.5,
+            "patience": 2,
+            "patience_start": 7,
+            "weight_decay": 0.3,
+            "weight_decay_ramp": (2, 9),
+        },
     ],
-    ids=["plain", "average and accumulate", "plateau", "bfloat16 and patience"],
+    ids=["plain", "average and accumulate", "plateau", "bfloat16 and patience", "running mean and ramps"],
 )
 @pytest.mark.parametrize("kill", [1, 4, 6, 11])
 def test_killed_at_any_step_the_fit_ends_in_the_same_bytes(
@@ -199,7 +211,8 @@ def test_steps_are_those_of_a_plain_loop(data: FitData, tmp_path: Path, average:
     assert run.rows[-1]["validation_loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_optimiser_is_torchs_with_a_pace_for_each_weight() -> None:
+@pytest.mark.parametrize("ramped", [False, True])
+def test_the_optimiser_is_torchs_with_a_pace_for_each_weight(ramped: bool) -> None:
     torch.manual_seed(0)
     start = {name: torch.randn(4, 3) for name in ("slow", "usual", "seldom")}
     ours, theirs = ({name: weight.clone().requires_grad_() for name, weight in start.items()} for _ in range(2))
@@ -215,8 +228,9 @@ def test_the_optimiser_is_torchs_with_a_pace_for_each_weight() -> None:
                 weights[name].grad = None if name == "seldom" and step % 2 else gradient.clone()
         for group in reference.param_groups:
             group["lr"] = 0.1 * paces.get(group["name"], 1.0) / (step + 1)
+            group["weight_decay"] = 0.3 * step / 6 if ramped else 0.3
         reference.step()
-        optimiser.step(0.1 / (step + 1))
+        optimiser.step(0.1 / (step + 1), step / 6 if ramped else None)
         assert all(weight.grad is None for weight in ours.values())
     for name in start:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-6, atol=1e-6)

@@ -78,8 +78,20 @@ def assert_alike(data: FitData, made: Ensemble, number: int, model: TorchModel, 
         {"schedule": "plateau", "decay_patience": 1, "decay": 0.5, "learning_rate": 0.03, "keep": "last"},
         {"embedding": 2, "mask_span": 3, "masking": ("element",), "norm": "post", "final_norm": "scale"},
         {"precision": "bfloat16", "freeze": ("encoder.*",)},
+        {
+            "schedule": "plateau",
+            "decay_patience": 1,
+            "decay": 0.5,
+            "learning_rate": 0.03,
+            "least_learning_rate": 0.01,
+            "validation_smoothing": 0.6,
+            "patience": 1,
+            "patience_start": 4,
+            "weight_decay": 0.5,
+            "weight_decay_ramp": (2, 8),
+        },
     ],
-    ids=["plain", "accumulate and modes", "plateau", "embedding", "bfloat16 and frozen"],
+    ids=["plain", "accumulate and modes", "plateau", "embedding", "bfloat16 and frozen", "ramps"],
 )
 def test_every_member_trains_as_it_would_alone(data: FitData, tmp_path: Path, settings: dict) -> None:
     config = replace(SMALL, **settings)

@@ -43,10 +43,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> FitData:
     return open_cohort(*write_cohort(tmp_path_factory.mktemp("cohort"), made=[recording(trials=30)]), fitting=True)
 
 
-SETTINGS = [{}, {"schedule": "plateau", "decay_patience": 1, "average": 0.0, "clip": 0.01, "learning_rate": 0.02}]
+SETTINGS = [
+    {},
+    {"schedule": "plateau", "decay_patience": 1, "average": 0.0, "clip": 0.01, "learning_rate": 0.02},
+    {"weight_decay": 2.0, "weight_decay_ramp": (1, 6)},
+]
+IDS = ["mean", "plateau", "ramped decay"]
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=["mean", "plateau"])
+@pytest.mark.parametrize("settings", SETTINGS, ids=IDS)
 def test_steps(data: FitData, tmp_path: Path, settings: dict) -> None:
     config: Config = replace(SMALL, **settings)
     runs = []
@@ -65,7 +70,7 @@ def test_steps(data: FitData, tmp_path: Path, settings: dict) -> None:
     assert all(runs[1][1].steps.recordings.moved)
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=["mean", "plateau"])
+@pytest.mark.parametrize("settings", SETTINGS, ids=IDS)
 def test_steps_of_an_ensemble(data: FitData, tmp_path: Path, settings: dict) -> None:
     config = replace(SMALL, **settings)
     launched, recorded = (ensemble(data, Run(tmp_path / name), config) for name in ("launched", "recorded"))

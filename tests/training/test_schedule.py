@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from pipeline_lib.training.schedule import averaging, learning_rate, ramp
+from pipeline_lib.training.schedule import averaging, decaying, learning_rate, ramp
 from pipeline_lib.training.settings import TrainingSettings
 
 
@@ -27,6 +27,13 @@ def test_after_the_warm_up_each_falls_as_it_should() -> None:
     assert [learning_rate(root, step, 1.0) for step in (15, 63, 1599)] == pytest.approx([2.0, 1.0, 0.2])
     without = TrainingSettings(learning_rate=2.0, schedule="inverse_root", warmup=0)
     assert [learning_rate(without, step, 1.0) for step in (0, 3)] == pytest.approx([2.0, 1.0])
+
+
+def test_weight_decay_rises_over_its_ramp_and_is_left_to_the_kernel_without_one() -> None:
+    settings = TrainingSettings(weight_decay=0.1, weight_decay_ramp=(10, 20))
+    assert [decaying(settings, step) for step in (0, 10, 15, 20, 99)] == [0, 0, 0.5, 1, 1]
+    assert decaying(TrainingSettings(weight_decay=0.1), 5) is None
+    assert decaying(TrainingSettings(weight_decay_ramp=(10, 20)), 15) is None
 
 
 def test_ramps_and_means_of_weights() -> None:
