@@ -47,6 +47,8 @@ from tests.training.tiny_network import TinyModel
 STEPS = {"steps": 2, "warmup": 2, "evaluate_every": 2, "average": 0.9}
 """The second is a replay of what was recorded in the first."""
 NARROW = NDTConfig(layers=1, hidden=16, read_in=8, batch=8, clip=0.1, **STEPS)
+HARD = {"hardest_share": 0.4, "weight_decay": 2.0, "weight_decay_ramp": (0, 4), "mask_span": 2}
+"""The ramp is a number of the step, and how many counts are the hardest one of the mask."""
 MODES = ("timestep", "element", "neuron", "causal", "intra_region", "inter_region")
 
 
@@ -162,6 +164,7 @@ def problems(folder: Path) -> dict[str, str]:
         "ndt with embeddings, a context and plateaus": NDT(
             replace(NARROW, embedding=2, context_forward=0.1, mask_token_ratio=0.5, mask_span=3, schedule="plateau"), 0
         ),
+        "ndt of the hardest counts, ramped decay": NDT(replace(NARROW, **HARD), 0),
         "lfads": LFADS(lfads["small"], 0),
         "lfads with all that hides": LFADS(replace(lfads["small"], **seen), 0),
         "lfads with a controller, bfloat16": LFADS(replace(lfads["controlled"], precision="bfloat16"), 0),
@@ -169,6 +172,7 @@ def problems(folder: Path) -> dict[str, str]:
     ensembles = {
         "ensemble of ndt": [NDT(NARROW, seed) for seed in (3, 0)],
         "ensemble of ndt with modes of its own": [NDT(replace(NARROW, masking=MODES[:2]), seed) for seed in (3, 0)],
+        "ensemble of ndt of the hardest counts": [NDT(replace(NARROW, **HARD), seed) for seed in (3, 0)],
         "ensemble of lfads": [LFADS(lfads["controlled"], seed) for seed in (3, 0)],
     }
     networks = {

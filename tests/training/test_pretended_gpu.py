@@ -15,6 +15,7 @@ MODES = ("timestep", "element", "neuron", "causal", "intra_region", "inter_regio
 SOUND = (
     *(f"ndt that hides by {mode}" for mode in MODES),
     "ndt with embeddings, a context and plateaus",
+    "ndt of the hardest counts, ramped decay",
     "lfads",
     "lfads with all that hides",
     "lfads with a controller, bfloat16",
@@ -22,6 +23,7 @@ SOUND = (
     "lfads of ragged windows",
     "ensemble of ndt",
     "ensemble of ndt with modes of its own",
+    "ensemble of ndt of the hardest counts",
     "ensemble of lfads",
     "glm_transformer",
     "glm_transformer of rank 2",

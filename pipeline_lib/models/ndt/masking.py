@@ -52,6 +52,13 @@ def mask_batch(batch: Batch, mode: str, config: Config, step: int | None, region
     return inputs, scored
 
 
+def show_all(batch: Batch) -> tuple[Tensor, Tensor]:
+    """As `mask_batch`, where nothing is masked and everything scored."""
+    scored = batch.observed.clone()
+    scored[:, : batch.history] = False
+    return batch.counts * batch.visible, scored
+
+
 def draw_width(config: Config, step: int) -> int:
     """Bins in a mask: 1, or with a probability that is ramped up during training uniform on 1 ... `mask_span`."""
     wide = config.mask_span > 1 and torch.rand(()).item() < ramp(step, *config.span_ramp)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline_lib.models.ndt.layers import Band, Dropout, Encoder, Layer, ScaleNorm, context_bias
-from pipeline_lib.models.ndt.masking import mask_batch
+from pipeline_lib.models.ndt.masking import mask_batch, show_all
 from pipeline_lib.training.network import Network
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Head(nn.Module):
         codes = torch.as_tensor(np.unique(population, return_inverse=True)[1])
         self.register_buffer("region", codes, persistent=False)
         if self.table is not None:
-            nn.init.uniform_(self.table.weight, -UNIFORM, UNIFORM)
+            start_table(self.table.weight, config.embedding_init)
         nn.init.uniform_(self.last.weight, -UNIFORM, UNIFORM)
         nn.init.zeros_(self.last.bias)
 
@@ -135,10 +135,14 @@ class Transformer(Network):
         config, modes = self.config, self.config.masking
         if step is not None and len(modes) > 1:
             modes = (modes[int(torch.randint(len(modes), ()))],)
-        if step is None and config.evaluated_ratio is not None:
+        if step is None and config.evaluated_ratio:
             config = replace(config, mask_ratio=config.evaluated_ratio, mask_token_ratio=1.0)
         region = self.head(batch.session).region
-        shown, scored = zip(*(mask_batch(batch, mode, config, step, region) for mode in modes), strict=True)
+        if step is None and config.evaluated_ratio == 0:
+            made = [show_all(batch)]
+        else:
+            made = [mask_batch(batch, mode, config, step, region) for mode in modes]
+        shown, scored = zip(*made, strict=True)
         return replace(batch, inputs={"shown": torch.stack(shown, 1), "scored": torch.stack(scored, 1)})
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -188,7 +192,9 @@ class Transformer(Network):
         else:
             rates = output.relu()
             loss = rates - target * (rates + 1e-8).log()
-        return (loss * scored).sum() / scored.sum().clamp(min=1)
+        share = self.config.hardest_share if self.training or self.config.compat else 1.0
+        total = (loss * scored).sum() if share == 1 else sum_of_largest(loss, scored, share)
+        return total / scored.sum().clamp(min=1)
 
     def _attention_bias(self, length: int, bins: Tensor | None) -> Tensor | None:
         """The context, and no attention to bins past the end of a window."""
@@ -204,6 +210,29 @@ class Transformer(Network):
 def ends(batch: Batch) -> Tensor | None:
     """Bins of each window [B], where they differ."""
     return batch.bins if batch.ragged else None
+
+
+@torch.no_grad()
+def start_table(table: Tensor, how: str) -> None:
+    """Where embeddings [counts, numbers] start: `uniform` within 0.1 of 0; or `log`, on the logarithm of 1 + the count,
+    centred and 0.1 long, but for noise of a tenth of that."""
+    if how == "uniform":
+        nn.init.uniform_(table, -UNIFORM, UNIFORM)
+        return
+    log = torch.arange(1, len(table) + 1, dtype=table.dtype).log()
+    nn.init.uniform_(table, -UNIFORM / 10, UNIFORM / 10)
+    table += (UNIFORM * (log - log.mean()) / log[-1])[:, None]
+
+
+def sum_of_largest(loss: Tensor, scored: Tensor, share: float) -> Tensor:
+    """The sum of the largest of the entries that are `scored`: of that share of them, rounded down.
+
+    How many that are stays on the device, and all is of the shape of `loss`: a step can be recorded.
+    """
+    largest = loss.masked_fill(~scored, -torch.inf).flatten().sort(descending=True).values
+    count = (scored.sum().double() * share).floor()
+    kept = torch.arange(len(largest), device=loss.device) < count
+    return torch.where(kept, largest, 0.0).sum()
 
 
 @torch.no_grad()

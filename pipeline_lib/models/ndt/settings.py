@@ -22,6 +22,8 @@ class Config(TrainingSettings):
     patience: int | None = 20
     embedding: int = 0
     """Numbers that a count is looked up as, in a table shared by all units; 0: the count itself."""
+    embedding_init: Literal["uniform", "log"] = "uniform"
+    """Where that table starts: anywhere near 0, or with the logarithm of the count, nearly."""
     read_in: int | None = 64
     """Width of a linear read-in of each session; null: none for a single session, whose width is then units x
     embedding, and 128 for a cohort of several."""
@@ -57,10 +59,14 @@ class Config(TrainingSettings):
     """Share of the hidden counts that become 0 (modes timestep and element)."""
     mask_random_ratio: float = 0.5
     """Share of the other hidden counts that become a random count; the rest is shown as it is, and scored."""
+    hardest_share: float = 1.0
+    """Share of the scored counts that training learns from, those of the largest loss; the loss is divided by the
+    number of all. Evaluations score all of them (with `compat` as training does)."""
     evaluated_ratio: float | None = None
     """Share that evaluations hide and score, all of it shown as 0; null: what training does. A search over `mask_ratio`
     or the shares above names one: fewer hidden counts are easier to tell, and those that are shown easier still, so
-    that losses of fits that each mask in their own way do not compare."""
+    that losses of fits that each mask in their own way do not compare. 0: hide nothing and score everything, the public
+    code's unmasked loss, which also pays for copying."""
     mask_span: int = 1
     """Longest run of bins in a mask."""
     span_ramp: tuple[int, int] = (0, 0)
@@ -82,9 +88,10 @@ class Config(TrainingSettings):
             self.require(0 <= getattr(self, name) < 1, name, "from 0 to below 1")
         for name in ("mask_token_ratio", "mask_random_ratio"):
             self.require(0 <= getattr(self, name) <= 1, name, "from 0 to 1")
-        for name in ("mask_ratio", "evaluated_ratio"):
-            share = getattr(self, name)
-            self.require(share is None or 0 < share <= 1, name, "above 0, at most 1")
+        for name in ("mask_ratio", "hardest_share"):
+            self.require(0 < getattr(self, name) <= 1, name, "above 0, at most 1")
+        evaluated = self.evaluated_ratio
+        self.require(evaluated is None or 0 <= evaluated <= 1, "evaluated_ratio", "null, or from 0 to 1")
         for name in ("context_backward", "context_forward"):
             seconds = getattr(self, name)
             self.require(seconds is None or seconds >= 0, name, "null or seconds, not negative")

@@ -6,7 +6,9 @@ import torch
 
 from pipeline_lib.models.masked import hidden_in_turn
 from pipeline_lib.models.ndt.masking import choose, corrupt, draw_width, mask_batch, widen
+from pipeline_lib.models.ndt.model import NDT
 from pipeline_lib.models.ndt.settings import Config
+from pipeline_lib.models.torch_model import Layout
 from pipeline_lib.training.batches import Batch
 
 POPULATION = np.array(["a", "a", "a", "b", "b", "c"])
@@ -23,6 +25,12 @@ def windows(
     visible[:, bins - forward :] = False
     lengths = torch.full((count,), bins)
     return Batch("s", counts, torch.ones_like(visible), visible, lengths, history)
+
+
+@pytest.fixture
+def layout() -> Layout:
+    names = POPULATION.tolist()
+    return Layout(5.0, 40, 4, 3, 6, {"s": UNITS}, {"s": [0, 2, 3, 4]}, {"s": names})
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +106,21 @@ def test_a_mask_of_zeros_alone_hides_every_target() -> None:
             assert torch.equal(inputs[shown], batch.counts[shown]), mode
     inputs, scored = mask_batch(batch, "timestep", Config(mask_token_ratio=0.5), None, REGION)
     assert inputs[scored & batch.visible].any()
+
+
+def test_an_evaluation_that_hides_nothing_scores_all_that_was_observed(layout: Layout) -> None:
+    """The public code's unmasked loss, of units that it is shown."""
+    batch = windows(5, history=4, heldout=(1, 5), forward=3)
+    batch.observed[:, :, [1, 5]] = False  # as in the validation part
+    batch.observed[2, 8:12] = False
+    network = NDT(Config(evaluated_ratio=0, masking=("timestep", "element"), mask_token_ratio=0.5), 0).build(layout)
+    made = network.prepare(batch, None).inputs
+    assert torch.equal(made["shown"], (batch.counts * batch.visible)[:, None])
+    expected = batch.observed.clone()
+    expected[:, :4] = False
+    assert torch.equal(made["scored"], expected[:, None])
+    made = network.prepare(batch, 0).inputs  # training hides as before
+    assert 0.1 < made["scored"][:, :, 4:37, [0, 2]].float().mean() < 0.4
 
 
 def test_an_empty_batch_and_one_without_spikes_are_no_trouble() -> None:

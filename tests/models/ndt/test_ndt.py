@@ -179,6 +179,9 @@ def test_masked_predictions_are_published_where_they_are_asked_for(ragged: FitDa
 def test_what_it_cannot_do_is_said_in_a_line(ragged: FitData, model: NDT) -> None:
     with pytest.raises(InputError, match="masking: found"):
         Config(masking=())
+    for wrong in ({"hardest_share": 0.0}, {"evaluated_ratio": -0.1}, {"mask_ratio": 0.0}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            Config(**wrong)
     with pytest.raises(InputError, match=r"dropout: found 1\.5; accepted: from 0 to below 1"):
         Config(dropout=1.5)
     longer = ragged.samples("one", "test").assign(bins=200)
@@ -226,6 +229,44 @@ def test_branches_tables_and_read_outs_start_small() -> None:
     head = NDT(Config(embedding=3), 0).build(Layout(5.0, 9, 0, 0, 6, {"s": 5}, {"s": list(range(5))}, {"s": ["a"] * 5}))
     for weight in (head.head("s").table.weight, head.head("s").last.weight):
         assert 0.08 < weight.abs().max() <= 0.1
+
+
+def test_a_table_may_start_on_the_logarithm_of_the_counts() -> None:
+    torch.manual_seed(0)
+    layout = Layout(5.0, 9, 0, 0, 6, {"s": 5}, {"s": list(range(5))}, {"s": ["a"] * 5})
+    table = NDT(Config(embedding=300, embedding_init="log"), 0).build(layout).head("s").table.weight.detach().numpy()
+    log = np.log(np.arange(1, 6 + SPARE_COUNTS + 2 + 1))
+    away = table - (0.1 * (log - log.mean()) / np.ptp(log))[:, None]
+    assert 0.0099 < np.abs(away).max() <= 0.01 + 1e-7 and abs(away.mean()) < 5e-4
+    assert np.ptp(table.mean(axis=1)) == pytest.approx(0.1, abs=0.005)
+
+
+@pytest.mark.parametrize("compat", [False, True])
+def test_training_may_learn_from_the_hardest_counts_alone(ragged: FitData, compat: bool) -> None:
+    """The largest losses of those that are scored, divided by the number of all of them, as torch's topk finds them."""
+    torch.manual_seed(0)
+    config = replace(SMALL, read_in=10, hardest_share=0.3, compat=compat, dropout=0.0, dropout_embedding=0.0)
+    network = NDT(replace(config, dropout_rates=0.0), 0).build(Layout.of(ragged, 5))
+    counts = torch.poisson(torch.full((4, 20, 12), 0.6)).to(torch.uint8)
+    ones = torch.ones_like(counts, dtype=torch.bool)
+    batch = Batch("two", counts, ones, ones, torch.tensor([20, 12, 20, 7]), 0)
+    for share in (0.5, 0.1, 0.0):
+        scored = (torch.rand(counts.shape) < share) & (torch.arange(20)[:, None] < batch.bins[:, None, None])
+        logs = network.outputs("two", counts, batch.bins)
+        losses = (logs.exp() - counts * logs)[scored]
+        number = int(0.3 * len(losses))
+        hardest = losses.topk(number).values.sum() / max(len(losses), 1)
+        expected = torch.autograd.grad(hardest, network.parameters(), allow_unused=True)
+        found = network.train()._loss(batch, counts, scored)
+        gradients = torch.autograd.grad(found, network.parameters(), allow_unused=True)
+        torch.testing.assert_close(found, hardest)
+        for one, other in zip(gradients, expected, strict=True):
+            assert (one is None) == (other is None)
+            if one is not None:
+                torch.testing.assert_close(one, other)
+        every = hardest if compat else losses.sum() / max(len(losses), 1)
+        torch.testing.assert_close(network.eval()._loss(batch, counts, scored), every)
+        network.train()
 
 
 def test_sinusoids_are_those_of_the_formula() -> None:
