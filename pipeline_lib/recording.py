@@ -10,7 +10,8 @@ On disk, under ``results/recordings/{session}/``::
     stimulus.zarr           the frames that were shown, and when: only where the source has them and they were asked for
     candidates.parquet      unit_id, region, kept, rate, presence, violations, excerpt (some spike times of those left
                             out, s) of all units before the selection: only where it left some out
-    truth.zarr              simulators only: rates, latents, couplings
+    truth.zarr              what a model should recover: of simulators rates, latents, couplings; of a benchmark's files
+                            mean responses (of its test trials, too: no fit reads them)
     recording.json          provenance, selection, observation intervals; declares the recording complete
 """
 
@@ -58,12 +59,13 @@ class Provenance:
 
 @dataclass
 class Truth:
-    """What a simulator knows and a model should recover, in the axes of the recording's units and trials.
+    """What a simulator or a benchmark knows and a model should recover, in the axes of a recording's units and trials.
 
     Arrays (each optional): `coupling` (sender, receiver), signed strength, 0 where there is no synapse;
     `coupling_filters` (sender, receiver, lag), `history_filters` (unit, lag); `rates` (trial, bin, unit) in spikes/s,
-    `latents` (trial, bin, dimension). Attributes: `bin_size` in ms of the time axes, `trial_start` (s) per trial,
-    `unit_id` per unit, and the simulator's settings.
+    `latents` (trial, bin, dimension); `psth` (condition, bin, unit) in counts a bin, with `psth_condition` (trial,), -1
+    for none, and `psth_jitter` (trial,), bins by which the trial begins later than the PSTH. Attributes: `bin_size` in
+    ms of the time axes, `trial_start` (s) per trial, `unit_id` per unit, and the simulator's settings.
 
     >>> truth = Truth({"coupling": np.array([[0.0, 1.0], [0.0, 0.0]])}, {"unit_id": ["a", "b"]})
     >>> truth.select_units(["b", "a"]).arrays["coupling"]
@@ -80,6 +82,7 @@ class Truth:
         "synapse": (0, 1),
         "history_filters": (0,),
         "rates": (2,),
+        "psth": (2,),
         "loadings": (0,),
         "receptive_fields": (0,),
         "speed_gains": (0,),

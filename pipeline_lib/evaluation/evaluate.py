@@ -21,16 +21,16 @@ from pipeline_lib.clock import TICKS_PER_SECOND
 from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.bootstrap import resampling_weights
 from pipeline_lib.evaluation.coupling import Couplings, recovery
-from pipeline_lib.evaluation.metrics import given_psth_r2, latent_r2, psth_r2, r2, smoothed_psths
+from pipeline_lib.evaluation.metrics import latent_r2, r2
 from pipeline_lib.evaluation.parts import Fitted, Part, read_fitted, read_part, train_means, window_bins
 from pipeline_lib.evaluation.readouts import decoding_rows, few_shot_rows
+from pipeline_lib.evaluation.responses import response_rows, responses_of
 from pipeline_lib.evaluation.rows import OVER_UNITS, Row, poisson_rows, score_row
 from pipeline_lib.evaluation.settings import Target
 from pipeline_lib.evaluation.sums import poisson_sums, square_sums
 from pipeline_lib.evaluation.truth import window_means
 from pipeline_lib.files import atomic_file
 from pipeline_lib.recording import Truth, read_description
-from pipeline_lib.trains.binning import bin_windows, observed_windows
 from pipeline_lib.trains.splits import Split
 from pipeline_lib.trains.store import Trains
 
@@ -49,8 +49,7 @@ TYPES = {
 }
 COLUMNS = list(TYPES)
 PARTS = ("validation", "test")
-PSTH_SMOOTHING, NLB_PSTH_SMOOTHING = 20.0, 70.0  # ms
-TRUTHS = ("rates", "latents", "coupling", "coupling_filters", "synapse")
+TRUTHS = ("rates", "latents", "coupling", "coupling_filters", "synapse", "psth", "psth_condition", "psth_jitter")
 
 
 def evaluate(
@@ -152,7 +151,8 @@ def _open(directory: Path | str) -> "zarr.Group":
 
 
 def _truth(recording: Path | None) -> Truth | None:
-    """What scores need of a simulation's truth (its inputs of every neuron can be far larger); None for real data."""
+    """What scores need of the truth that came with a recording (of a simulation, the inputs of every neuron can be far
+    larger); None where there is none."""
     import zarr
 
     if recording is None or not (recording / "truth.zarr").is_dir():
@@ -169,7 +169,7 @@ def _session(
     heldout = np.sort(np.asarray(split.heldout.get(trains.session, ()), dtype=np.int64))
     heldin = np.setdiff1d(np.arange(trains.n_units), heldout)
     groups = {name: rows for name, rows in (("heldin", heldin), ("heldout", heldout)) if len(rows)}
-    psths = _psths_of_all(trains, split)
+    responses = responses_of(trains, split, truth)
     for name in PARTS:
         part = read_part(trains, split, fitted, name)
         if part is None:
@@ -181,9 +181,7 @@ def _session(
         rows: list[Row] = []
         for units, members in groups.items():
             rows += [row | {"units": units} for row in poisson_rows(sums.units(members), weights, nulls, members)]
-            if psths is not None:
-                scores = _psth_rows(part, window, members, split.bin_size, psths)
-                rows += [row | {"units": units} for row in scores]
+        rows += response_rows(part, split, responses, groups)
         if split.forward_bins:
             every = np.arange(trains.n_units)
             scores = poisson_rows(poisson_sums(part.counts, part.rates, ahead), weights, nulls, every)
@@ -200,34 +198,6 @@ def _session(
         yield from few_shot_rows(few_shot, trains, split, fitted, nulls, resamples)
     if fitted.couplings is not None and truth is not None and "coupling" in truth.arrays:
         yield from _coupling_rows(fitted.couplings, truth, trains.units["population"].to_numpy(dtype=str))
-
-
-def _psth_rows(
-    part: Part, window: np.ndarray, members: np.ndarray, bin_size: float, psths: tuple[np.ndarray, np.ndarray]
-) -> Iterator[Row]:
-    """PSTH R2 where windows are trials: against the PSTHs of these very trials, and of all trials of the session.
-
-    Without an interval: resampled trials double the noise of the measured PSTH, so that a bootstrap is biased down.
-    """
-    condition = part.samples["condition"].to_numpy(dtype=str)
-    rates, seen = part.rates[:, :, members], window[:, :, members]
-    value, units = psth_r2(part.counts[:, :, members], rates, condition, PSTH_SMOOTHING / bin_size, seen)
-    yield score_row("psth_r2", np.array([value]), units, aggregation=OVER_UNITS)
-    names, whole = psths
-    value, units = given_psth_r2(names, whole[:, : rates.shape[1], members], rates, condition, seen)
-    yield score_row("nlb_psth_r2", np.array([value]), units, aggregation=OVER_UNITS)
-
-
-def _psths_of_all(trains: Trains, split: Split) -> tuple[np.ndarray, np.ndarray] | None:
-    """PSTHs of all trials of a session, smoothed as the Neural Latents Benchmark does; None where there are none."""
-    samples = split.samples[split.samples["session"] == trains.session]
-    if not len(samples) or (samples["trial"] < 0).any():
-        return None
-    bins = samples["bins"].to_numpy()
-    where = samples["start_tick"].to_numpy(dtype=np.int64), int(bins.max()), split.bin_ticks
-    known = observed_windows(trains, *where) & (np.arange(bins.max()) < bins[:, None])[:, :, None]
-    condition = samples["condition"].to_numpy(dtype=str)
-    return smoothed_psths(bin_windows(trains, *where), condition, NLB_PSTH_SMOOTHING / split.bin_size, known)
 
 
 def _truth_rows(

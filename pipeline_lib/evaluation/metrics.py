@@ -184,8 +184,12 @@ def psth_r2(
     >>> round(score, 3), units
     (0.75, 1)
     """
-    names, true = smoothed_psths(counts, condition, smoothing, mask)
-    return given_psth_r2(names, true, rates, condition, observed(counts, mask))
+    names, psths = smoothed_psths(counts, condition, smoothing, mask)
+    true, predicted = _condition_means(names, psths, rates, condition, observed(counts, mask))
+    spiking = np.nansum(true, axis=(0, 1)) > 0
+    if not spiking.any():
+        return float("nan"), 0
+    return float(r2(square_sums(true[:, :, spiking], predicted[:, :, spiking]).total())[0]), int(spiking.sum())
 
 
 def smoothed_psths(
@@ -213,10 +217,11 @@ def smoothed_psths(
 def given_psth_r2(
     names: np.ndarray, psths: np.ndarray, rates: np.ndarray, condition: np.ndarray, mask: np.ndarray
 ) -> tuple[float, int]:
-    """R2 of the predicted PSTHs against given ones, conditions stacked, averaged over the units that spike.
+    """R2 of the predicted PSTHs against given ones, conditions stacked, averaged over units.
 
     The Neural Latents Benchmark's score, for which the given ones are made of all trials, training included, and
-    smoothed; a condition without a sample is left out, and so is a bin that no sample of its condition observed.
+    smoothed; a condition without a sample is left out, and so is a bin that no sample of its condition observed. A unit
+    that never spikes counts, too: 1 if no spike of it is predicted, else 0, as scikit-learn has it.
 
     Parameters
     ----------
@@ -225,7 +230,7 @@ def given_psth_r2(
 
     Returns
     -------
-    The score, and how many units it is the mean of.
+    The score, NaN where there is nothing to score, and how many units it is the mean of.
 
     Examples
     --------
@@ -234,21 +239,25 @@ def given_psth_r2(
     >>> given_psth_r2(names, psths, rates, np.array(["left", "left"]), np.ones(rates.shape, dtype=bool))
     (1.0, 1)
     """
-    true, predicted = [], []
+    sums = square_sums(*_condition_means(names, psths, rates, condition, mask)).total()
+    return float(r2(sums)[0]), int((sums.bins > 0).sum())
+
+
+def _condition_means(
+    names: np.ndarray, psths: np.ndarray, rates: np.ndarray, condition: np.ndarray, mask: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Given and predicted PSTHs (conditions, bins, units) of conditions with samples; NaN where none was observed."""
+    true, predicted = [np.empty((0, *psths.shape[1:]))], [np.empty((0, *psths.shape[1:]))]
     for name, psth in zip(names, psths, strict=True):
         rows = condition == name
         if not rows.any():
             continue
         known = mask[rows].sum(axis=0, dtype=np.float64)
         with np.errstate(invalid="ignore"):
-            predicted.append(np.where(mask[rows], rates[rows], 0).sum(axis=0, dtype=np.float64) / known)
-        true.append(np.where(known > 0, psth, np.nan))
-    true_psth, predicted_psth = np.stack(true), np.stack(predicted)
-    spiking = np.nansum(true_psth, axis=(0, 1)) > 0
-    if not spiking.any():
-        return float("nan"), 0
-    sums = square_sums(true_psth[:, :, spiking], predicted_psth[:, :, spiking])
-    return float(r2(sums.total())[0]), int(spiking.sum())
+            mean = np.where(mask[rows], rates[rows], 0).sum(axis=0, dtype=np.float64) / known
+        predicted.append(mean[None])
+        true.append(np.where(known > 0, psth, np.nan)[None])
+    return np.concatenate(true), np.concatenate(predicted)
 
 
 def _smoother(bins: int, spread: float) -> np.ndarray:

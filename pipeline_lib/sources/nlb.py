@@ -11,11 +11,13 @@ The location is an HDF5 file or a folder of them. Their datasets are known by na
     {train,eval}_behavior                           movement [trial, bin, dimension], a signal named behavior; or
                                                     values of trials [trial, value], the columns behavior_0, ...
     {train,eval}_decode_mask                        groups of trials [trial, group], each with a decoder of its own
+    psth, {train,eval}_cond_idx, {train,eval}_jitter   responses to conditions: see `nlb_responses`
 
-NaN is what was not recorded, as is everything of a unit that only other trials have (held-out units of eval trials
-without their targets). Trials are laid one after another with a pause between them. The table of trials gets a column
-`split`: eval trials are "test", and every so-many-th train trial "validation"; with masks also `decoder`, the number of
-the group; the table of units a column `heldout`. The windows and splits that keep to the benchmark are::
+No fit sees the responses: they lie in `truth.zarr`, which evaluations alone read. NaN is what was not recorded, as is
+everything of a unit that only other trials have (held-out units of eval trials without their targets). Trials are laid
+one after another with a pause between them. The table of trials gets a column `split`: eval trials are "test", and
+every so-many-th train trial "validation"; with masks also `decoder`, the number of the group; the table of units a
+column `heldout`. The windows and splits that keep to the benchmark are::
 
     windows: {bin_size: 5, after: 0.7}         # as long as the trials, forward bins included
     splits: {scheme: column, heldout_units: heldout, forward: 0.2}
@@ -29,6 +31,7 @@ import numpy as np
 from annotated_types import Ge, Gt, Lt
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.sources import nlb_responses
 from pipeline_lib.sources.location import checksums, reading
 from pipeline_lib.sources.presence import unit_intervals
 from pipeline_lib.sources.selection import UnitSelection, select
@@ -114,7 +117,10 @@ def read(session: str, location: Path, options: Options) -> "Recording":
         signals=_signals(location, arrays, parts, start, seconds),
         unit_intervals=unit_intervals(whose, np.concatenate(own), partly) if own else None,
     )
-    return select(recording, options, location)
+    chosen = select(recording, options, location)
+    truth = nlb_responses.responses(location, arrays, parts, names, start, options.bin_size)
+    chosen.truth = truth.select_units(list(chosen.units["unit_id"])) if truth is not None else None
+    return chosen
 
 
 def _files(location: Path) -> list[Path]:
@@ -127,11 +133,12 @@ def _files(location: Path) -> list[Path]:
 
 
 def _read(files: list[Path]) -> dict[str, np.ndarray]:
-    """The known datasets of all files, by name, float64."""
+    """The known datasets of all files, by name, float64, but for lists of different lengths."""
     import h5py
 
     wanted = {f"{part}_spikes_{group}{time}" for part in PARTS for group in GROUPS for time in ("", "_forward")}
-    wanted |= {f"{part}_{name}" for part in PARTS for name in (BEHAVIOUR, MASK)}
+    of_trials = BEHAVIOUR, MASK, nlb_responses.CONDITIONS, nlb_responses.JITTER
+    wanted |= {f"{part}_{name}" for part in PARTS for name in of_trials} | {nlb_responses.PSTH}
     arrays: dict[str, np.ndarray] = {}
     for file in files:
         with reading(file, "HDF5"), h5py.File(file) as opened:
@@ -143,7 +150,8 @@ def _read(files: list[Path]) -> dict[str, np.ndarray]:
                     continue
                 if name in arrays:
                     raise InputError(file, path, "a second dataset of this name", "each dataset once")
-                arrays[name] = np.asarray(opened[path][()], dtype=np.float64)
+                ragged = name.endswith(nlb_responses.CONDITIONS)
+                arrays[name] = np.asarray(opened[path][()], dtype=None if ragged else np.float64)
     return arrays
 
 

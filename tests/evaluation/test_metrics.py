@@ -287,6 +287,8 @@ def test_psth_r2_of_all_trials_is_the_benchmarks() -> None:
     condition, scored = rng.integers(4, size=40).astype(str), rng.random(40) < 0.3
     scored &= condition != "2"  # a condition without a scored trial is skipped
     counts, rates = rng.poisson(1.0, (40, 25, 5)), rng.gamma(2.0, 0.5, (40, 25, 5))
+    counts[:, :, 3:] = 0  # units that never spike count, too
+    rates[:, :, 4] = 0
     names, psths = smoothed_psths(counts, condition, 2.5)
     found, units = given_psth_r2(names, psths, rates[scored], condition[scored], np.ones((scored.sum(), 25, 5), bool))
     true, predicted = [], []
@@ -300,6 +302,12 @@ def test_psth_r2_of_all_trials_is_the_benchmarks() -> None:
         predicted.append(rates[scored & (condition == name)].mean(axis=0))
     assert units == 5
     assert found == pytest.approx(r2_score(np.concatenate(true), np.concatenate(predicted)), abs=1e-10)
+
+
+def test_without_a_sample_of_any_condition_given_psths_have_no_score() -> None:
+    seen = np.ones((2, 3, 4), bool)
+    value, units = given_psth_r2(np.array(["a"]), np.ones((1, 3, 4)), np.ones((2, 3, 4)), np.array(["", ""]), seen)
+    assert np.isnan(value) and units == 0
 
 
 def test_a_smoothed_psth_reaches_three_standard_deviations_and_no_further() -> None:
