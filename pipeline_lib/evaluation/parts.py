@@ -99,6 +99,27 @@ def read_part(trains: Trains, split: Split, fitted: Fitted, name: str) -> Part |
     return Part(samples, rates, bin_windows(trains, *where), observed_windows(trains, *where), latents, masked)
 
 
+def joined(first: Part, second: Part) -> Part:
+    """The samples of two parts of a session as one, in the order of the split; without rates of masked units."""
+    parts = [first, second]
+    order = np.argsort(np.concatenate([part.samples.index for part in parts]))
+
+    def both(arrays: list[np.ndarray]) -> np.ndarray:
+        bins = max(array.shape[1] for array in arrays)
+        padded = [np.pad(array, ((0, 0), (0, bins - array.shape[1]), (0, 0))) for array in arrays]
+        return np.concatenate(padded)[order]
+
+    latents = [part.latents for part in parts if part.latents is not None]
+    return Part(
+        samples=pd.concat([part.samples for part in parts]).iloc[order],
+        rates=both([part.rates for part in parts]),
+        counts=both([part.counts for part in parts]),
+        observed=both([part.observed for part in parts]),
+        latents=both(latents) if len(latents) == len(parts) else None,
+        masked={},
+    )
+
+
 def window_bins(part: Part, forward: int) -> tuple[np.ndarray, np.ndarray]:
     """Which bins of each sample (samples, bins) are its window, and which its forward bins, at its end."""
     position, bins = np.arange(part.rates.shape[1]), part.samples["bins"].to_numpy()[:, None]

@@ -17,7 +17,7 @@ from pipeline_lib.evaluation.decoding import (
     window_features,
 )
 from pipeline_lib.evaluation.metrics import r2
-from pipeline_lib.evaluation.parts import Fitted, Part, read_part, window_bins
+from pipeline_lib.evaluation.parts import Fitted, Part, joined, read_part, window_bins
 from pipeline_lib.evaluation.rows import Nulls, Row, poisson_rows, score_row
 from pipeline_lib.evaluation.settings import Target
 from pipeline_lib.evaluation.sums import poisson_sums, square_sums
@@ -45,15 +45,20 @@ def decoding_rows(
     if train is None or test is None:
         return
     weights = resampling_weights(len(test.samples), resamples, seed=0)
-    inputs = {"all": (train.rates, test.rates)}
-    if train.latents is not None and test.latents is not None:
-        inputs["latents"] = (train.latents, test.latents)
+    validation = None
+    if any(target.learn_validation for target in targets.values()):
+        validation = read_part(trains, split, fitted, "validation")
+    whole = train if validation is None else joined(train, validation)
     for name, target in targets.items():
+        learned = whole if target.learn_validation else train
+        inputs = {"all": (learned.rates, test.rates)}
+        if learned.latents is not None and test.latents is not None:
+            inputs["latents"] = (learned.latents, test.latents)
         for units, pair in inputs.items():
             if target.signal is not None:
-                row = _signal_row(name, target, trains, split, (train, test), pair, weights)
+                row = _signal_row(name, target, trains, split, (learned, test), pair, weights)
             elif target.choice is not None:
-                row = _choice_row(name, target.choice, trains, split, (train, test), pair, weights)
+                row = _choice_row(name, target.choice, trains, split, (learned, test), pair, weights)
             else:
                 row = _timing_row(name, target, trains, split, test, pair[1])
             yield row | {"split": "test", "units": units}
@@ -136,7 +141,9 @@ def _timing_row(name: str, target: Target, trains: Trains, split: Split, test: P
     if wrong.any():
         accepted = f"a time in every trial that has one, in the column {target.timing} of {trains.session}"
         raise InputError("evaluation", f"decoding.{name}.timing", repr(str(times[wrong][0])), accepted)
-    known = _recorded(test, split.forward_bins)
+    # Held-out units are known where the benchmark's trials are under way, held-in ones also before.
+    heldout = test.observed[:, :, split.heldout.get(trains.session, [])].any(axis=2)
+    known = _recorded(test, split.forward_bins) & (heldout if heldout.any() else True)
     value = np.array([speed_correlation(inputs, known, timing, group)])
     return score_row(metric, value, int(np.isfinite(timing).sum()), aggregation=OVER_GROUPS)
 

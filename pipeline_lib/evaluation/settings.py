@@ -28,6 +28,8 @@ class Target:
     within: tuple[str, ...] = ()
     """Columns of the trials: in each combination of these the correlation with `timing` is taken, or a regression of
     its own fitted to `signal`, and averaged. A trial without a value is left out."""
+    learn_validation: bool = False
+    """Fit the readout to the validation part, too, as the benchmark does, which knows of none."""
 
     def __post_init__(self) -> None:
         given = [name for name in ("signal", "choice", "timing") if getattr(self, name) is not None]
@@ -37,5 +39,7 @@ class Target:
             )
         if self.within and self.choice is not None:
             raise InputError("evaluation", "within", list(self.within), "nothing, of a choice")
+        if self.learn_validation and self.timing is not None:
+            raise InputError("evaluation", "learn_validation", True, "nothing, of a timing: nothing is fitted")
         if not math.isfinite(self.lag):
             raise InputError("evaluation", "lag", self.lag, "a finite number of seconds")

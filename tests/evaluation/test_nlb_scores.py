@@ -1,14 +1,21 @@
-"""The benchmark's PSTH R2 from its own files, against its formula written out once more."""
+"""Scores of the Neural Latents Benchmark from its own files, against its formulas written out once more."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
+import zarr
+from scipy.stats import pearsonr
+from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
+from sklearn.model_selection import GridSearchCV
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.evaluation.evaluate import evaluate
+from pipeline_lib.evaluation.settings import Target
 from pipeline_lib.recording import Recording
 from pipeline_lib.sources import read_source
 from pipeline_lib.trains.splits import SplitSettings
@@ -50,7 +57,9 @@ def write(directory: Path, change: dict[str, object] | None = None) -> Path:
                     counts = rng.poisson(0.4, (trials, bins, units)).astype(float)
                     counts[..., 2] *= group == "heldout"
                     counts[:3, :2] = np.nan  # as before the first event of a trial
-                    file[f"{part}_spikes_{group}{time}"] = counts
+                    name = f"{part}_spikes_{group}{time}"
+                    if name not in (change or {}):
+                        file[name] = counts
     with h5py.File(directory / "target.h5", "w") as file:
         for name, array in (targets() | (change or {})).items():
             if isinstance(array, list):
@@ -60,6 +69,28 @@ def write(directory: Path, change: dict[str, object] | None = None) -> Path:
             elif array is not None:
                 file[f"set/{name}"] = array
     return directory
+
+
+def predictions(folder: Path, sample: np.ndarray, rates: np.ndarray) -> Path:
+    group = zarr.open_group(str(folder / "predictions.zarr"), mode="w", attributes={"sees": ""}).create_group("rsg")
+    group.create_array("rates", data=rates)
+    group.create_array("sample", data=sample.astype(np.int64))
+    return folder
+
+
+def decoded(cohort: Cohort, rates: np.ndarray, target: Target) -> float:
+    """Score of `rates` [trial, bin, unit] of all trials: those of the training part are predicted apart."""
+    samples = cohort.split.samples
+    fits = []
+    for name, chosen in (("fit", samples["split"] != "train"), ("train", samples["split"] == "train")):
+        own = rates[samples["trial"][chosen].to_numpy()]
+        fits.append(predictions(cohort.directory / name, samples.index[chosen].to_numpy(), own))
+    out = cohort.directory / "decoded.parquet"
+    where = fits[0], [cohort.trains], cohort.split_path, [cohort.recording], out, "c", "m", 0, 0
+    evaluate(*where, decoding={"it": target}, train_dir=fits[1])
+    table = pd.read_parquet(out)
+    (found,) = table[table["metric"].str.startswith("decoding_it")]["value"]
+    return float(found)
 
 
 def read(directory: Path, change: dict[str, object] | None = None, **options: object) -> Recording:
@@ -111,6 +142,55 @@ def test_it_is_the_benchmarks_number(cohort: Cohort) -> None:
     assert not table.duplicated(KEYS).any()
     of_ours = table[(table["metric"] == "psth_r2") & (table["units"] == "heldin") & (table["split"] == "test")]
     assert of_ours["n"].tolist() == [HELDIN - 1]
+
+
+def test_movement_is_decoded_as_in_the_benchmark(tmp_path: Path) -> None:
+    """By a ridge regression on all train trials, of which some are this package's validation part."""
+    rng = np.random.default_rng(3)
+    rates = rng.gamma(3.0, 0.1, (TRAIN + EVAL, BINS + FORWARD, UNITS)).astype(np.float32)
+    shown = rates[:, :BINS].astype(np.float64)
+    movement = shown @ rng.standard_normal((UNITS, 2)) + 0.3 * rng.standard_normal((TRAIN + EVAL, BINS, 2))
+    movement[::7, -3:] = np.nan
+    unseen = np.full((TRAIN + EVAL, BINS), False)
+    unseen[[0, 1, 2, TRAIN, TRAIN + 1, TRAIN + 2], :2] = True  # nothing was recorded, whatever the hand did
+    movement[unseen] = np.nan
+    behavior = {"train_behavior": movement[:TRAIN], "eval_behavior": movement[TRAIN:]}
+    cohort = Cohort(tmp_path, read(tmp_path / "files", behavior, validation=0.2), WINDOWS, SPLITS)
+
+    def rows(trials: slice) -> tuple[np.ndarray, np.ndarray]:
+        known = ~np.isnan(movement[trials][:, :, 0]).ravel()
+        return shown[trials].reshape(-1, UNITS)[known], movement[trials].reshape(-1, 2)[known]
+
+    expected = GridSearchCV(Ridge(), {"alpha": np.logspace(-4, 0, 9)}).fit(*rows(slice(TRAIN)))
+    score = expected.score(*rows(slice(TRAIN, None)))
+    found = decoded(cohort, rates, Target(signal="behavior", learn_validation=True))
+    assert found == pytest.approx(score, abs=1e-10)
+    assert abs(decoded(cohort, rates, Target(signal="behavior")) - score) > 1e-6
+    with pytest.raises(InputError, match="learn_validation"):
+        Target(timing="behavior_4", learn_validation=True)
+
+
+def test_speeds_are_those_between_set_and_go(tmp_path: Path) -> None:
+    """Held-in units are known before, too, held-out ones are not: the benchmark goes by the latter."""
+    rng = np.random.default_rng(4)
+    rates = rng.gamma(3.0, 0.1, (TRAIN + EVAL, BINS + FORWARD, UNITS)).astype(np.float32)
+    values = np.concatenate([rng.integers(2, size=(TRAIN + EVAL, 2)), rng.random((TRAIN + EVAL, 3))], axis=1)
+    values[:, 2] = 1.0
+    first = rng.integers(0, BINS - 4, EVAL)
+    spikes = rng.poisson(0.4, (EVAL, BINS, HELDOUT)).astype(float)
+    spikes[np.arange(BINS) < first[:, None]] = np.nan
+    files = {"train_behavior": values[:TRAIN], "eval_behavior": values[TRAIN:], "eval_spikes_heldout": spikes}
+    cohort = Cohort(tmp_path, read(tmp_path / "files", files), WINDOWS, SPLITS)
+    shown = rates[TRAIN:, :BINS].astype(np.float64)
+    speed = [np.linalg.norm(np.diff(own[at:], axis=0), axis=1).mean() for own, at in zip(shown, first, strict=True)]
+    kinds = [tuple(row) for row in values[TRAIN:, :3]]
+    expected = []
+    for kind in sorted(set(kinds)):
+        mine = np.array([each == kind for each in kinds])
+        expected.append(pearsonr(np.array(speed)[mine], values[TRAIN:, 4][mine])[0])
+    within = ("behavior_0", "behavior_1", "behavior_2")
+    found = decoded(cohort, rates, Target(timing="behavior_4", within=within))
+    assert found == pytest.approx(np.mean(expected), abs=1e-10)
 
 
 def test_windows_that_begin_elsewhere_are_moved_and_other_bins_have_no_score(cohort: Cohort, tmp_path: Path) -> None:
