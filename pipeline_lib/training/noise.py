@@ -89,7 +89,7 @@ def _mask(share: float, mask: Tensor, generator: torch.Generator | None) -> None
 
 def _choose(share: float, mask: Tensor, generator: torch.Generator | None) -> None:
     """Make every element 0 with probability `share`, else 1."""
-    if mask.device.type != "cpu":
+    if mask.device.type != "cpu" or torch.compiler.is_compiling():  # a compiler cannot follow what `short_draws` does
         mask.bernoulli_(1 - share, generator=generator)
         return
     least = min(round(share * DRAWS), DRAWS - 1) - DRAWS // 2  # fits in 16 bits
