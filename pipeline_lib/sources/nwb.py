@@ -17,7 +17,7 @@ from pipeline_lib.intervals import complement
 from pipeline_lib.sources.hdf import HdfFile
 from pipeline_lib.sources.location import checksums, single_file
 from pipeline_lib.sources.options import Names, as_tuple, check_names
-from pipeline_lib.sources.presence import unit_intervals
+from pipeline_lib.sources.presence import spike_ranges, unit_intervals
 from pipeline_lib.sources.seconds import check_seconds, check_together
 from pipeline_lib.sources.selection import UnitSelection, select
 from pipeline_lib.sources.signals import signal_table
@@ -269,10 +269,7 @@ def read_presence(file: HdfFile, times: np.ndarray, ends: np.ndarray, options: O
     if presence == "always":
         return None
     if presence == "spike_range":
-        some = np.flatnonzero(np.diff(ends, prepend=0))
-        starts = np.concatenate([[0], ends[:-1]])[some]
-        spans = [bound.reduceat(times, starts) if len(some) else times for bound in (np.minimum, np.maximum)]
-        return unit_intervals(some, np.stack(spans, axis=1), range(len(ends)))
+        return spike_ranges(times, np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0)), len(ends))
     intervals = file.floats(column, dimensions=2) + options.time_offset
     if intervals.shape[1] != 2 or not np.isfinite(intervals).all():
         raise InputError(file.path, column, f"shape {intervals.shape}", "finite (intervals, 2) start and stop in s")

@@ -13,7 +13,7 @@ import contextlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from annotated_types import Gt
@@ -23,6 +23,7 @@ from pipeline_lib.sources import tables
 from pipeline_lib.sources.columns import column, load_columns, table_of
 from pipeline_lib.sources.location import checksums, reading
 from pipeline_lib.sources.options import Names, as_tuple, check_names
+from pipeline_lib.sources.presence import spike_ranges
 from pipeline_lib.sources.seconds import check_together
 from pipeline_lib.sources.selection import UnitSelection, select
 from pipeline_lib.sources.spikes import check_spike_times
@@ -61,6 +62,9 @@ class Options(UnitSelection):
     """Column of the trials that is their condition, or several to join; by default `condition` where there is one."""
     observed: str | None = None
     """A table of `start` and `stop`: when anything was recorded at all; by default the whole session."""
+    unit_presence: Literal["spike_range", "always"] = "always"
+    """When a unit was there: always, or from its first to its last spike (`spike_range`), for units that drift away or
+    are first held later. Outside of it a unit is masked, not silent; one without two spikes was never there."""
     signals: dict[str, str] = field(default_factory=dict)
     """Tables of a column `time` and one a dimension, name -> file."""
 
@@ -136,6 +140,7 @@ def read(session: str, location: Path, options: Options) -> "Recording":
         observed=observed if len(observed) else np.array([[0.0, duration]]),
         provenance=Provenance("phy", session, files=checksums(used, location), counts=counts),
         signals=signals,
+        unit_intervals=spike_ranges(times, rows, len(ids)) if options.unit_presence == "spike_range" else None,
     )
     return select(recording, options, location, keep=kept)
 

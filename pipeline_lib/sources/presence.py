@@ -37,6 +37,18 @@ def unit_intervals(unit: np.ndarray, intervals: np.ndarray, units: Iterable[int]
     return table.sort_values("unit", kind="stable", ignore_index=True)
 
 
+def spike_ranges(times: np.ndarray, unit: np.ndarray, units: int) -> "pd.DataFrame":
+    """A recording's table of when each of `units` was observed, of spikes at `times` (s) of the rows `unit`.
+
+    That is from its first spike to its last; a unit without two was never observed.
+    """
+    first, last = np.full(units, np.inf), np.full(units, -np.inf)
+    np.minimum.at(first, unit, times)
+    np.maximum.at(last, unit, times)
+    some = np.flatnonzero(np.isfinite(first))
+    return unit_intervals(some, np.stack([first[some], last[some]], axis=1), range(units))
+
+
 def presence(observed: np.ndarray, own: "pd.DataFrame | None", units: int) -> list[np.ndarray]:
     """When each unit was observed, (intervals, 2) s, a unit each: in its `own` intervals (a recording's table of them),
     where it has any, as far as the session is `observed`; else whenever the session is.

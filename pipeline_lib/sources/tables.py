@@ -20,6 +20,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.sources.columns import SUFFIXES, column, load_columns, numbers, table_of, vector
 from pipeline_lib.sources.location import checksums
 from pipeline_lib.sources.options import Names, as_tuple, check_names
+from pipeline_lib.sources.presence import spike_ranges
 from pipeline_lib.sources.seconds import check_seconds, check_together
 from pipeline_lib.sources.selection import UnitSelection, select
 from pipeline_lib.sources.signals import signal_table
@@ -71,6 +72,9 @@ class Options(UnitSelection):
     """Columns of the trials that are times, where `time_unit` is not s."""
     observed: str | None = None
     """A table of `start` and `stop`: when anything was recorded at all; by default the whole session."""
+    unit_presence: Literal["spike_range", "always"] = "always"
+    """When a unit was there: always, or from its first to its last spike (`spike_range`), for units that drift away or
+    are first held later. Outside of it a unit is masked, not silent; one without two spikes was never there."""
     signals: dict[str, str] = field(default_factory=dict)
     """Tables of a column `time` and one a dimension, name -> file; by default every file of the folder `signals`."""
 
@@ -163,6 +167,7 @@ def read(session: str, location: Path, options: Options) -> "Recording":
         observed=observed if len(observed) else np.array([[0.0, duration]]),
         provenance=Provenance("tables", session, files=checksums(files.used, location), counts=counts),
         signals=signals,
+        unit_intervals=spike_ranges(times, rows, len(units)) if options.unit_presence == "spike_range" else None,
     )
     return select(recording, options, location)
 

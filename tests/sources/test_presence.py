@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline_lib.recording import Provenance, Recording
+from pipeline_lib.sources import read_source
 from pipeline_lib.sources.presence import observed_rates, unit_intervals
 from pipeline_lib.sources.selection import UnitSelection, select
 from pipeline_lib.trains.binning import observed_windows
@@ -67,3 +68,20 @@ def test_a_unit_without_an_interval_was_never_observed() -> None:
     recording.unit_intervals = unit_intervals(np.array([0]), np.array([[0.0, 20.0]]), units=[0, 2])
     mask = observed_windows(Trains.from_recording(recording), np.array([0]), bins=20, bin_ticks=100_000)
     assert mask.any(axis=(0, 1)).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("source", ["tables", "phy"])
+def test_a_unit_that_is_lost_halfway_is_masked_and_not_silent(tmp_path: Path, source: str) -> None:
+    times, units = np.array([0.5, 1.0, 2.0, 2.5, 4.0, 9.0]), np.array([3, 8, 3, 8, 5, 8])
+    if source == "phy":
+        np.save(tmp_path / "spike_times.npy", (times * 30_000).astype(np.uint64))
+        np.save(tmp_path / "spike_clusters.npy", units)
+    else:
+        np.savez(tmp_path / "spikes.npz", time=times, unit=units)
+    options = {"groups": "unsorted", "sampling_rate": 30_000} if source == "phy" else {}
+    assert read_source(source, "s", tmp_path, options).unit_intervals is None
+    recording = read_source(source, "s", tmp_path, options | {"unit_presence": "spike_range"})
+    assert list(recording.units["unit_id"]) == ["3", "5", "8"]
+    assert recording.unit_intervals.to_numpy().tolist() == [[0, 0.5, 2.0], [1, 4.0, 4.0], [2, 1.0, 9.0]]
+    chosen = read_source(source, "s", tmp_path, options | {"unit_presence": "spike_range", "min_rate": 1.0})
+    assert list(chosen.units["unit_id"]) == ["3"]  # two spikes in a second and a half, not in nine
