@@ -139,10 +139,10 @@ class HdfFile:
         return ends
 
     def references(self, path: str) -> list[Any]:
-        """The groups a dataset of object references points to; None for an empty reference."""
+        """What a dataset of object references points to, row after row; None for an empty reference."""
         dataset = self.require(path)
         with reading(self.path, path):
-            return [self._file[reference] if reference else None for reference in dataset[()]]
+            return [self._file[reference] if reference else None for reference in np.ravel(dataset[()])]
 
     def table(self, path: str, required: Iterable[str] = ()) -> "pd.DataFrame":
         """The columns of the DynamicTable at `path` that hold one value a row, in the order the file names them.

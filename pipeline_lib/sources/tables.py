@@ -17,6 +17,7 @@ import numpy as np
 from annotated_types import Gt
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.sources.cells import cell_arrays, load_cells
 from pipeline_lib.sources.columns import SUFFIXES, column, load_columns, numbers, table_of, vector
 from pipeline_lib.sources.location import checksums
 from pipeline_lib.sources.options import Names, as_tuple, check_names
@@ -48,6 +49,9 @@ class Options(UnitSelection):
     """Column (or variable) of the unit ids; a column number, from 0, with `array`."""
     array: str | None = None
     """The variable of an npz or mat file that is a matrix of one row a spike."""
+    cells: str | None = None
+    """The variable of a mat file that is a cell array with the spike times of a unit in each cell. The units are called
+    1, 2, ..., as in MATLAB; `time` and `unit` are not asked for."""
     time_unit: Literal["s", "ms", "samples"] | None = None
     """Unit of every time in these files; by default s, where the times can be seconds (`sources.seconds`)."""
     sampling_rate: Annotated[float, Gt(0)] | None = None
@@ -84,6 +88,8 @@ class Options(UnitSelection):
         if (self.time_unit == "samples") != (self.sampling_rate is not None):
             accepted = "a rate in samples per second, with time_unit: samples and only then"
             raise InputError("source tables", "option sampling_rate", self.sampling_rate, accepted)
+        if self.cells is not None and self.array is not None:
+            raise InputError("source tables", "option cells", f"{self.cells}, and array {self.array}", "one of the two")
         numbers = isinstance(self.time, int), isinstance(self.unit, int)
         if any(numbers) != all(numbers) or all(numbers) != (self.array is not None):
             found = f"time {self.time!r}, unit {self.unit!r}, array {self.array!r}"
@@ -226,7 +232,13 @@ def read_spikes(path: Path, options: Options) -> tuple[np.ndarray, np.ndarray, l
     ------
     InputError : no such column, no spike, not an id a time, or a time that is no number, negative or out of order.
     """
+    if options.cells is not None:
+        return _read_cells(path, options.cells, options)
     columns = load_columns(path, text=(str(options.unit),), used=(str(options.time),))
+    cells, time = cell_arrays(path), str(options.time)
+    if options.array is None and cells and (time in cells or time not in columns):
+        accepted = f"a vector of times, or the option cells where each cell of {' or '.join(cells)} is a unit"
+        raise InputError(path, f"column {time}", "a cell array" if time in cells else "no such column", accepted)
     if options.array is not None:
         matrix = column(path, columns, options.array)
         last = max(int(options.time), int(options.unit))
@@ -243,6 +255,17 @@ def read_spikes(path: Path, options: Options) -> tuple[np.ndarray, np.ndarray, l
     times = options.seconds(numbers(path, str(options.time), times))
     check_spike_times(times, path, f"column {options.time}", None, options.sort)
     return times, *unit_ids(units, path, f"column {options.unit}")
+
+
+def _read_cells(path: Path, name: str, options: Options) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """What `read_spikes` returns, of a cell array with a unit in each cell, some of which may be empty."""
+    trains = load_cells(path, name)
+    spikes = [len(train) for train in trains]
+    if not sum(spikes):
+        raise InputError(path, name, "an empty recording", "at least one spike")
+    times = options.seconds(np.concatenate(trains))
+    check_spike_times(times, path, name, np.cumsum(spikes), options.sort)
+    return times, np.repeat(np.arange(len(trains)), spikes), [str(number) for number in range(1, len(trains) + 1)]
 
 
 def unit_ids(values: np.ndarray, path: Path, field: str) -> tuple[np.ndarray, list[str]]:
