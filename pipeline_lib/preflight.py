@@ -11,13 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline_lib.errors import InputError, suggest
 from pipeline_lib.files import write_json
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import Cohort, Plan, Session
 from pipeline_lib.sources import session_files
+
+if TYPE_CHECKING:
+    from pipeline_lib.trains.store import Trains
 
 ABILITIES = ("uses_gpu", "random")
 """Attributes of models that planning asks for; remembered, because importing the models costs seconds."""
@@ -51,7 +54,10 @@ def preflight(plan: Plan, where: str) -> dict[str, set[str]]:
     able = {
         each: {key.removeprefix(f"{each}: ") for key in checked if key.startswith(f"{each}: ")} for each in ABILITIES
     }
-    checked |= {key for cohort in plan.cohorts.values() if (key := _check_cohort(plan, cohort, before, where))}
+    cohorts = [_check_cohort(plan, cohort, before, where) for cohort in plan.cohorts.values()]
+    if all(cohorts) and plan.fits:
+        _check_decoding(plan, set().union(*cohorts), where)
+    checked |= set().union(*cohorts)
     if not checked <= before:
         with suppress(OSError):  # where nothing may be written: it is only looked at once more
             write_json(memory, sorted(checked))
@@ -129,24 +135,41 @@ def _check_initial(plan: Plan, where: str) -> None:
                     raise InputError("", "initial", found, "weights that are made without this model and cohort")
 
 
-def _check_cohort(plan: Plan, cohort: Cohort, before: set[str], where: str) -> str | None:
-    """Read the cohort's sessions, cut them and split them; None where they are not here yet, or large."""
+def _check_cohort(plan: Plan, cohort: Cohort, before: set[str], where: str) -> set[str]:
+    """Read the cohort's sessions, cut them and split them; nothing where they are not here yet, or large.
+
+    Returns
+    -------
+    What is to be remembered: a key of all that was looked at, and its signals and columns of trials.
+    """
     sessions = [plan.sessions[name] for name in cohort.sessions]
     if any(session.simulation or not Path(session.location).exists() for session in sessions):
-        return None
+        return set()
     files = [_files(session) for session in sessions]
     if sum(size for listed in files for _, size, _ in listed) > LARGE:
-        return None
+        return set()
     splits = asdict(cohort.splits)
     if cohort.splits.file:
         splits["file"] = _describe_split(cohort, where)
-    key = _key("cohort", [asdict(session) for session in sessions], files, asdict(cohort.windows), splits)
-    if key not in before:
-        _split_in_memory(sessions, cohort, where)
-    return key
+    key = _key("cohort, contents", [asdict(session) for session in sessions], files, asdict(cohort.windows), splits)
+    if key in before:
+        return {each for each in before if each.endswith(key)}
+    trains = _split_in_memory(sessions, cohort, where)
+    signals = {f"signal {name}: {key}" for each in trains for name in each.signals}
+    return {key} | signals | {f"column {name}: {key}" for each in trains for name in each.trials}
 
 
-def _split_in_memory(sessions: list[Session], cohort: Cohort, where: str) -> None:
+def _check_decoding(plan: Plan, known: set[str], where: str) -> None:
+    """What is to be decoded is in one session at least, of all which were looked at."""
+    for name, target in plan.config.evaluation.decoding.items():
+        kind, wanted = ("signal", target.signal) if target.signal else ("column", target.choice or target.timing)
+        there = {each.removeprefix(f"{kind} ").rpartition(": ")[0] for each in known if each.startswith(f"{kind} ")}
+        if wanted not in there:
+            found = f"{kind} {wanted!r}, which no session has"
+            raise InputError(where, f"evaluation.decoding.{name}", found, suggest(str(wanted), sorted(there)))
+
+
+def _split_in_memory(sessions: list[Session], cohort: Cohort, where: str) -> "list[Trains]":
     from pipeline_lib.sources import read_source
     from pipeline_lib.trains.splits import make_split
     from pipeline_lib.trains.store import Trains
@@ -160,6 +183,7 @@ def _split_in_memory(sessions: list[Session], cohort: Cohort, where: str) -> Non
         make_split(trains, cohort.windows, cohort.splits, cohort.cohort)
     except InputError as error:
         raise InputError(f"{where}: cohort {cohort.cohort}", error.field, error.found, error.accepted) from None
+    return trains
 
 
 def _files(session: Session) -> list[tuple[str, int, int]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -15,6 +16,7 @@ from pipeline_lib.models import registry
 from pipeline_lib.plan import Cohort, load_config
 from pipeline_lib.preflight import preflight
 from pipeline_lib.training import code_id
+from pipeline_lib.trains.store import Trains
 
 OWN = "results/fits/{}/ndt/seed0/model.safetensors"
 
@@ -148,9 +150,9 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     split, load = preflight_module._split_in_memory, registry.load_model
 
-    def splitting(sessions: list, cohort: Cohort, where: str) -> None:
+    def splitting(sessions: list, cohort: Cohort, where: str) -> list[Trains]:
         seen.append(cohort.cohort)
-        split(sessions, cohort, where)
+        return split(sessions, cohort, where)
 
     def loading(implementation: str) -> type:
         seen.append(implementation)
@@ -213,6 +215,32 @@ def test_what_is_not_here_yet_or_large_is_left_to_its_job(
 def test_a_recording_that_contradicts_itself_is_told(folder: Path) -> None:
     (folder / "sheet.tsv").write_text("session\tsource\tlocation\toptions\na\ttables\ta.npz\tduration: 30\n")
     assert "30" in _complaint(folder)
+
+
+def test_what_no_session_has_is_not_decoded(folder: Path, looked_at: list[str]) -> None:
+    """Of one session it is a score that is not a number; of all of them, a slip, seen before hours of fitting."""
+    pd.DataFrame({"time": [0.0, 60.0], "x": [0.0, 1.0]}).to_csv(folder / "wheel.csv", index=False)
+    pd.DataFrame({"start": [1, 2], "stop": [2, 3], "side": ["l", "r"]}).to_csv(folder / "trials.csv", index=False)
+    options = "signals: {wheel: wheel.csv}, trials: trials.csv"
+    (folder / "sheet.tsv").write_text(
+        f"session\tsource\tlocation\toptions\na\ttables\ta.npz\t\nb\ttables\tb.npz\t{options}\n"
+    )
+
+    def decoding(target: dict) -> dict:
+        return {"evaluation": {"decoding": {"mine": target}}}
+
+    _check(folder, **decoding({"signal": "wheel"}))
+    assert {"a", "b"} < set(looked_at)
+    looked_at.clear()
+    _check(folder, **decoding({"choice": "side"}))
+    assert "evaluation.decoding.mine: found signal 'weel'" in _complaint(folder, **decoding({"signal": "weel"}))
+    complaint = _complaint(folder, **decoding({"choice": "sides"}))
+    assert "column 'sides', which no session has; accepted: did you mean 'side'?" in complaint
+    assert "column 'rt'" in _complaint(folder, **decoding({"timing": "rt"}))
+    assert looked_at == [], "remembered, with what the sessions have"
+    _check(folder, **decoding({"signal": "weel"}), models=[])
+    (folder / "sheet.tsv").write_text("session\tsource\tlocation\na\ttables\ta.npz\ns\ttables\tsimulated:sim\n")
+    _check(folder, **decoding({"signal": "weel"}), simulations={"sim": {"simulator": "glm"}})
 
 
 def test_seeds_that_cannot_train_together_are_refused(folder: Path) -> None:
