@@ -40,4 +40,5 @@ def read_yaml(path: Path | str) -> Any:
     except FileNotFoundError:
         raise InputError(path, "file", "no such file", "a configuration file, such as config/config.yaml") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise InputError(path, "YAML", " ".join(str(error).split())[:300], "readable YAML") from None
+        found = " ".join(str(error).split()).replace('in "<unicode string>", line', "in line")  # PyYAML's name for text
+        raise InputError(path, "YAML", found[:300], "readable YAML") from None

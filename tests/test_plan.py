@@ -229,7 +229,7 @@ def test_a_key_with_nothing_behind_it_is_not_given(folder: Path) -> None:
 
 def test_a_key_stands_once(folder: Path) -> None:
     (folder / "config.yaml").write_text("sessions: sheet.tsv\ncohorts:\n  a: {}\n  b: {}\n  a: {}\n")
-    with pytest.raises(InputError, match=r"'a' a second time.*line 5"):
+    with pytest.raises(InputError, match=r"'a' a second time in line 5, column 3"):
         load_config(folder / "config.yaml")
 
 
