@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline_lib.models.lfads.alignment import Responses
     from pipeline_lib.models.lfads.network import LFADS as Network
     from pipeline_lib.training.batches import Batch, Windows
+    from pipeline_lib.training.run import State
 
 CONDITION = "condition"
 """The name among the inputs of training windows of their condition's code, int64 [B]; -1: none."""
@@ -50,6 +51,16 @@ class LFADS(TorchModel):
             return data
         parts = data.split.samples["split"].replace(VALIDATION, TRAIN)
         return replace(data, split=replace(data.split, samples=data.split.samples.assign(split=parts)))
+
+    def check_initial(self, given: State, before: Layout) -> None:
+        """A network that read several sessions has a read-in for each, and one of a single session none by itself."""
+        theirs = next((len(given[name]) for name in sorted(given) if name.endswith("/read_in.weight")), None)
+        own = self.network.head(next(iter(self.layout.units))).read_in
+        width = None if own is None else own.out_features
+        if width != theirs:
+            found = "none, as of one session" if width is None else width
+            accepted = "null, and one session" if theirs is None else f"read_in: {theirs}, the width of those weights"
+            raise InputError(self.config.initial, "read_in", found, accepted)
 
     def build(self, layout: Layout) -> Network:
         """The network, with weights from torch's generator."""
