@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SESSION_COLUMNS = ("session", "source", "location", "options")
 SIMULATED = "simulated:"
+REPOSITORY = Path(__file__).resolve().parents[1]
 SHORTEST_BIN = 0.1
 """Milliseconds, longer than which a bin of a configuration must be."""
 
@@ -130,7 +131,7 @@ def resolve(content: Any, where: str = "config") -> Plan:
     InputError : an unknown key (the nearest known one is suggested), a wrong type, a missing file, a duplicate or
         unknown session, an unknown source, simulator, model, option or hyper-parameter.
     """
-    config = parse(Config, content, where)
+    config = _with_shipped_folders(parse(Config, content, where))
     in_range = all(0 <= seed <= LARGEST_SEED for seed in config.seeds)
     if not config.seeds or len(set(config.seeds)) < len(config.seeds) or not in_range:
         raise InputError(where, "seeds", config.seeds, f"at least one seed, from 0 to {LARGEST_SEED}, each once")
@@ -152,6 +153,13 @@ def resolve(content: Any, where: str = "config") -> Plan:
     for name, entry in _cohort_entries(config, sessions, where).items():
         cohorts[name] = _cohort(name, entry, config, sessions, models, f"{where}: cohorts.{name}")
     return Plan(config, sessions, cohorts, _read_searches(config, cohorts, where))
+
+
+def _with_shipped_folders(config: Config) -> Config:
+    """The repository's models and searches, where none are named and the folder that the run starts in has none."""
+    keys = {"model_directory", "search_directory"} - config.model_fields_set
+    shipped = {key: REPOSITORY / getattr(config, key) for key in keys if not Path(getattr(config, key)).is_dir()}
+    return config.model_copy(update={key: str(folder) for key, folder in shipped.items() if folder.is_dir()})
 
 
 def _cohort(

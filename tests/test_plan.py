@@ -254,6 +254,19 @@ def test_folders_are_spelt_in_one_way(folder: Path, monkeypatch: pytest.MonkeyPa
     assert (config.results, config.data) == ("made/here", str(folder / "data"))
 
 
+def test_a_run_in_a_folder_of_its_own_has_the_models_and_searches_of_the_repository(folder: Path) -> None:
+    plan = resolve({"sessions": "sheet.tsv", "models": ["ndt"], "searches": {"ndt": ["a"]}})
+    assert plan.config.model_directory == str(REPOSITORY / "config/models")
+    assert plan.cohorts["a"].models["ndt"].settings["read_in"] == 64 and plan.searches["ndt"].model == "ndt"
+    (folder / "config/models").mkdir(parents=True)
+    (folder / "config/models/mine.yaml").write_text("implementation: mean_rate\n")
+    assert list(resolve({"sessions": "sheet.tsv", "models": ["mine"]}).cohorts["a"].models) == ["mine"]
+    with pytest.raises(InputError, match="one of mine"):
+        resolve({"sessions": "sheet.tsv", "models": ["ndt"]})
+    with pytest.raises(InputError, match="no folder models"):
+        resolve({"sessions": "sheet.tsv", "models": ["ndt"], "model_directory": "models"})
+
+
 def test_the_schemas_are_those_of_the_definitions() -> None:
     import json
 
