@@ -136,7 +136,7 @@ def _check_initial(plan: Plan, where: str) -> None:
 
 
 def _check_cohort(plan: Plan, cohort: Cohort, before: set[str], where: str) -> set[str]:
-    """Read the cohort's sessions, cut them and split them; nothing where they are not here yet, or large.
+    """Read the cohort's sessions, and cut and split those to be fitted; nothing where they are not here yet, or large.
 
     Returns
     -------
@@ -151,10 +151,14 @@ def _check_cohort(plan: Plan, cohort: Cohort, before: set[str], where: str) -> s
     splits = asdict(cohort.splits)
     if cohort.splits.file:
         splits["file"] = _describe_split(cohort, where)
-    key = _key("cohort, contents", [asdict(session) for session in sessions], files, asdict(cohort.windows), splits)
+    fitted = bool(cohort.models) or cohort.cohort in {name for _, name in plan.searched}
+    cut = [asdict(cohort.windows), splits] if fitted else []
+    key = _key("cohort, contents", [asdict(session) for session in sessions], files, cut)
     if key in before:
         return {each for each in before if each.endswith(key)}
-    trains = _split_in_memory(sessions, cohort, where)
+    trains = _read(sessions)
+    if fitted:
+        _split_in_memory(trains, cohort, where)
     signals = {f"signal {name}: {key}" for each in trains for name in each.signals}
     return {key} | signals | {f"column {name}: {key}" for each in trains for name in each.trials}
 
@@ -169,9 +173,8 @@ def _check_decoding(plan: Plan, known: set[str], where: str) -> None:
             raise InputError(where, f"evaluation.decoding.{name}", found, suggest(str(wanted), sorted(there)))
 
 
-def _split_in_memory(sessions: list[Session], cohort: Cohort, where: str) -> "list[Trains]":
+def _read(sessions: list[Session]) -> "list[Trains]":
     from pipeline_lib.sources import read_source
-    from pipeline_lib.trains.splits import make_split
     from pipeline_lib.trains.store import Trains
 
     trains = []
@@ -179,11 +182,16 @@ def _split_in_memory(sessions: list[Session], cohort: Cohort, where: str) -> "li
         recording = read_source(session.source, session.session, Path(session.location), session.options)
         recording.validate(session.location)
         trains.append(Trains.from_recording(recording))
+    return trains
+
+
+def _split_in_memory(trains: "list[Trains]", cohort: Cohort, where: str) -> None:
+    from pipeline_lib.trains.splits import make_split
+
     try:
         make_split(trains, cohort.windows, cohort.splits, cohort.cohort)
     except InputError as error:
         raise InputError(f"{where}: cohort {cohort.cohort}", error.field, error.found, error.accepted) from None
-    return trains
 
 
 def _files(session: Session) -> list[tuple[str, int, int]]:

@@ -150,9 +150,9 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     split, load = preflight_module._split_in_memory, registry.load_model
 
-    def splitting(sessions: list, cohort: Cohort, where: str) -> list[Trains]:
+    def splitting(trains: list[Trains], cohort: Cohort, where: str) -> None:
         seen.append(cohort.cohort)
-        return split(sessions, cohort, where)
+        split(trains, cohort, where)
 
     def loading(implementation: str) -> type:
         seen.append(implementation)
@@ -241,6 +241,16 @@ def test_what_no_session_has_is_not_decoded(folder: Path, looked_at: list[str]) 
     _check(folder, **decoding({"signal": "weel"}), models=[])
     (folder / "sheet.tsv").write_text("session\tsource\tlocation\na\ttables\ta.npz\ns\ttables\tsimulated:sim\n")
     _check(folder, **decoding({"signal": "weel"}), simulations={"sim": {"simulator": "glm"}})
+
+
+def test_sessions_that_are_only_drawn_are_not_cut(folder: Path, looked_at: list[str]) -> None:
+    """A recording without trials can be looked at before it is decided where its windows lie."""
+    trials = {"windows": {"mode": "trials"}}
+    _check(folder, models=[], **trials)
+    assert looked_at == []
+    assert "cohort a: windows.mode: found trials" in _complaint(folder, **trials)
+    (folder / "a.npz").write_bytes(b"cut short")
+    assert "a.npz" in _complaint(folder, models=[], **trials)
 
 
 def test_seeds_that_cannot_train_together_are_refused(folder: Path) -> None:
