@@ -28,6 +28,7 @@ from pipeline_lib.training.code_id import code_id
 from pipeline_lib.yaml_text import read_yaml
 
 CONFIG_NAME = ", ".join([*map(str, workflow.configfiles), *["--config"] * bool(workflow.config_settings.config)])
+CONFIG_NAME = CONFIG_NAME or "config"  # of a module, as it is given there
 try:
     # Snakemake has read them, but takes the last of two keys of one name.
     for file in workflow.configfiles:
