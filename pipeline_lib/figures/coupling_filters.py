@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 
 from pipeline_lib.figures.fits import DISCOVERY, fit_tables
 from pipeline_lib.figures.style import QUIET, model_colours, model_key, model_line, model_order, new_figure, styled
-from pipeline_lib.figures.units import shortened
+from pipeline_lib.figures.units import told_apart
 
 CAPTION = (
     "Filters of a coupled GLM with pointwise 95 % intervals where the fit made standard errors: how a spike of the "
@@ -84,13 +84,15 @@ def draw(table: pd.DataFrame) -> Figure:
     models = model_order(table["model"].unique())
     colours = model_colours(models)
     ordered = pd.concat([own, pairs])
+    units = sorted({*ordered["sender"].astype(str), *ordered["receiver"].astype(str)})
+    names = dict(zip(units, told_apart(units, 10), strict=True))
     for axes, (_, pair) in zip(panels, ordered.iterrows(), strict=True):
         axes.axhline(0, color=QUIET, lw=0.4)
         for model in models:
             line = table[(table["place"] == pair["place"]) & (table["model"] == model)]
             axes.fill_between(line["lag"], line["low"], line["high"], color=colours[model], alpha=0.25, lw=0)
             axes.plot(line["lag"], line["value"], **model_line(model, colours[model]))
-        sender, receiver = shortened(str(pair["sender"]), 12), shortened(str(pair["receiver"]), 12)
+        sender, receiver = names[str(pair["sender"])], names[str(pair["receiver"])]
         title = f"{sender}, own history" if pair["own"] else f"{sender} \u2192 {receiver}"
         if np.isfinite(pair["q"]):
             title += f", q = {pair['q']:.1g}" if pair["q"] >= LEAST_Q else f", q < {LEAST_Q}"

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from pipeline_lib.figures.fits import fit_tables
 from pipeline_lib.figures.style import QUIET, colour_bar, diverging_map, new_figure, rate_map, styled
-from pipeline_lib.figures.units import shortened
+from pipeline_lib.figures.units import told_apart
 
 CAPTION = (
     "Inputs of the coupled GLM during the first bins of training: a row an input, each scaled to its own largest value "
@@ -20,6 +20,9 @@ CAPTION = (
 
 MOST_ROWS = 60
 ROW_HEIGHT = 1.6
+FEW_ROWS, FEWEST_ROWS = 16, 12
+"""Of fewer rows than these the figure is too low for the axis' name in one line, and for that of the colours."""
+LONG_NAME = 16
 
 
 def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
@@ -46,7 +49,7 @@ def draw(table: pd.DataFrame) -> Figure:
     """One image, groups of rows named and separated."""
     cells = table.pivot(index="row", columns="time", values="value")
     scaled = cells.div(cells.abs().max(axis=1).replace(0, 1), axis=0).to_numpy()
-    figure = new_figure("single", 18 + ROW_HEIGHT * len(cells))
+    figure = new_figure("single", 18 + ROW_HEIGHT * max(len(cells), FEWEST_ROWS))
     axes = figure.subplots()
     time = cells.columns.to_numpy(dtype=float)
     step = time[1] - time[0] if len(time) > 1 else 1.0
@@ -57,10 +60,13 @@ def draw(table: pd.DataFrame) -> Figure:
     groups = table.drop_duplicates("row").groupby("group", sort=False)["row"].agg(["min", "max"])
     for first in groups["min"][1:]:
         axes.axhline(first - 0.5, color=QUIET, lw=0.4)
-    axes.set_yticks((groups["min"] + groups["max"]) / 2, [shortened(str(name)) for name in groups.index])
+    long = [name for name in groups.index.astype(str) if len(name) > LONG_NAME]
+    names = dict(zip(long, told_apart(long, LONG_NAME), strict=True))
+    axes.set_yticks((groups["min"] + groups["max"]) / 2, [names.get(name, name) for name in groups.index.astype(str)])
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right"]].set_visible(True)
-    axes.set(xlabel="Time in the session (s)", ylabel="Input (sender unit, signal)")
+    label = "Input (sender unit, signal)" if len(cells) >= FEW_ROWS else "Input (sender\nunit, signal)"
+    axes.set(xlabel="Time in the session (s)", ylabel=label)
     axes.locator_params(axis="x", nbins=5)
     colour_bar(image, axes, "Value (of its largest)", shrink=0.6, aspect=25, pad=0.02, ticks=range(low, 2))
     return figure

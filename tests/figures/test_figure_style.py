@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from pipeline_lib.figures import style
-from pipeline_lib.figures.units import shortened
+from pipeline_lib.figures.units import shortened, told_apart
 
 # Machado, Oliveira and Fernandes (2009): how a colour looks without one kind of cone, in linear RGB.
 VISION = {
@@ -145,3 +145,16 @@ def test_conditions_of_several_columns_stay_apart_when_shortened() -> None:
     assert [shortened(name) for name in names] == ["left left", "left right", "right left", "right right"]
     assert shortened("side=left") == "side=left"
     assert shortened("a long name of a region") == "a long name of \u2026"
+
+
+def test_units_with_long_names_are_told_apart() -> None:
+    """Sorters put what all units share before, and behind, what tells them apart."""
+    names = [f"imec0.ap-cluster-{number:04d}-good" for number in (12, 17, 130)]
+    assert told_apart(names) == ["\u20260012\u2026", "\u20260017\u2026", "\u20260130\u2026"]
+    assert told_apart(["3", "12"], 4) == ["3", "12"]
+    assert told_apart(["imec0_12345678", "imec0_12345679"], 10) == ["\u202612345678", "\u202612345679"]
+    assert told_apart(["one-name-of-many-letters"]) == ["\u2026letters"]
+    assert told_apart(["unit", "unit-with-a-longer-name"]) == ["unit", "unit-with-a-lon\u2026"]
+    assert told_apart(["a name of a unit", "another name of a unit"]) == ["a\u2026", "another\u2026"]
+    assert told_apart(["left", "the only long name here"]) == ["left", "the only long n\u2026"]
+    assert told_apart([]) == []

@@ -1,5 +1,6 @@
 """Data that figures seldom meet: no spikes, no couplings, windows outside trials, many models, hours of recording."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,13 @@ import pandas as pd
 import pytest
 import zarr
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from pipeline_lib.figures import (
     NothingToDrawError,
     coupling,
+    coupling_filters,
+    glm_features,
     model_comparison,
     psth,
     raster_rates,
@@ -185,3 +189,32 @@ def test_long_names_below_a_matrix_are_shortened_not_left_out() -> None:
     axes: Axes = Figure().subplots()
     name_regions(axes, [Block("Primary visual cortex, layer 2/3", 0, 10)], 40.0, axis="x")
     assert [label.get_text() for label in axes.get_xticklabels()] == ["Primary visual \u2026"]
+
+
+def test_filters_of_units_with_long_names_are_told_apart() -> None:
+    """As sorters call them: the first letters are those of all units, and two such names are wider than a panel."""
+    names = [f"imec0.ap-cluster-{unit:04d}-good" for unit in range(9)]
+    rows = [
+        {"sender": sender, "receiver": receiver, "place": place, "own": place < 3, "lag": lag, "value": lag}
+        for place, (sender, receiver) in enumerate([*((name, name) for name in names[:3]), *pairwise(names[:7])])
+        for lag in (10.0, 20.0)
+    ]
+    figure = coupling_filters.draw(pd.DataFrame(rows).assign(model="glm", q=np.nan, low=np.nan, high=np.nan))
+    assert_readable(figure)
+    titles = {text for text, _ in words(figure)}
+    assert {"\u20260000\u2026, own history", "\u20260001\u2026 \u2192 \u20260002\u2026"} <= titles
+
+
+def test_inputs_of_one_unit_and_of_units_with_long_names() -> None:
+    """A figure of few rows is lower than the name of its axis is long."""
+
+    def drawn(groups: list[str]) -> Figure:
+        rows = [{"row": row, "column": group, "group": group} for row, group in enumerate(groups)]
+        table = pd.concat([pd.DataFrame(rows).assign(time=time, value=1.0 + time) for time in (0.0, 0.02)])
+        return glm_features.draw(table)
+
+    assert_readable(drawn(["baseline", *"00"]))
+    figure = drawn(["baseline", *(f"imec0.ap-cluster-{unit:04d}-good" for unit in range(14)), "running.speed"])
+    assert_readable(figure)
+    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert labels[:2] == ["baseline", "\u20260000\u2026"] and len(set(labels)) == 16
