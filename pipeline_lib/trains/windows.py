@@ -38,9 +38,17 @@ def windows(trains: "Trains", settings: WindowSettings) -> pd.DataFrame:
     frame = make(trains, settings)
     if not len(frame):
         accepted = "windows inside the observation intervals (a shorter window, another event or other conditions)"
-        found = "no window" if settings.mode == "continuous" else f"no window in any of {len(trains.trials)} trials"
+        found = "no window" if settings.mode == "continuous" else f"no window in any of {_events(trains, settings)}"
         raise InputError(f"session {trains.session}", "windows", found, accepted)
     return frame
+
+
+def _events(trains: "Trains", settings: WindowSettings) -> str:
+    """How many trials there are, and when their events: those of a column in other units lie beyond the recording."""
+    times = trains.trials[settings.align].to_numpy(dtype=float)
+    times, end = times[np.isfinite(times)], trains.observed.max(initial=0) / clock.TICKS_PER_SECOND
+    when = f"{times.min():g} to {times.max():g} s, recorded until {end:g} s" if len(times) else "never"
+    return f"{len(trains.trials)} trials ({settings.align}: {when})"
 
 
 def _continuous_windows(trains: "Trains", settings: WindowSettings) -> pd.DataFrame:

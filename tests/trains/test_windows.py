@@ -89,6 +89,17 @@ def test_no_window_at_all(trains):
         windows(trains, WindowSettings())
 
 
+def test_events_in_other_units_are_told_with_when_they_are(trains):
+    """A column of a table in ms that nobody named as one of times lies beyond the recording."""
+    ends = trains.observed.max() / 100_000
+    trials = pd.DataFrame({"start": [1.0, 2.0, 3.0], "stop": [2.0, 3.0, 4.0], "condition": "a"})
+    trains.tables = {"units": trains.units, "trials": trials.assign(go=[1200.0, 2250.5, np.nan], lost=np.nan)}
+    with pytest.raises(InputError, match=rf"any of 3 trials \(go: 1200 to 2250.5 s, recorded until {ends:g} s\)"):
+        windows(trains, WindowSettings(align="go"))
+    with pytest.raises(InputError, match=r"any of 3 trials \(lost: never\)"):
+        windows(trains, WindowSettings(align="lost"))
+
+
 @pytest.mark.parametrize("bin_size", [np.nan, np.inf, -1.0, 0.0, 0.005, 1.001])
 def test_a_bin_is_a_whole_number_of_ticks(bin_size):
     with pytest.raises(InputError, match="bin_size"):
