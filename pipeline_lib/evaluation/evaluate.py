@@ -146,7 +146,8 @@ def _open(directory: Path | str) -> "zarr.Group":
 
     store = Path(directory) / "predictions.zarr"
     if not store.is_dir():
-        raise InputError(directory, "predictions.zarr", "no such store", "a finished fit")
+        accepted = "a finished fit (to have it made anew, remove its folder)"
+        raise InputError(directory, "predictions.zarr", "no such store", accepted)
     return zarr.open_group(str(store), mode="r")
 
 

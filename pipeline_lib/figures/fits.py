@@ -109,7 +109,8 @@ class Fit:
 
         path = self.directory / "predictions.zarr"
         if not path.is_dir():
-            raise InputError(path, "predictions", "no such store", "a finished fit")
+            accepted = "a finished fit (to have it made anew, remove its folder)"
+            raise InputError(path, "predictions", "no such store", accepted)
         return zarr.open_group(str(path), mode="r")
 
 

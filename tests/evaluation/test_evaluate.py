@@ -301,7 +301,7 @@ def test_predictions_that_do_not_belong_to_the_split_are_refused(lorenz: Cohort,
     arguments = ([lorenz.trains], lorenz.split_path, [lorenz.recording], lorenz.directory / "moved.parquet")
     with pytest.raises(InputError, match="another"):
         evaluate(lorenz.directory / "moved", *arguments, "cohort", "moved", 0)
-    with pytest.raises(InputError, match="finished fit"):
+    with pytest.raises(InputError, match=r"finished fit .*remove its folder"):
         evaluate(lorenz.directory / "absent", *arguments, "cohort", "absent", 0)
 
 
