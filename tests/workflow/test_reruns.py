@@ -1,5 +1,6 @@
 """What runs again when something changes: only what the change can touch."""
 
+import shutil
 from pathlib import Path
 
 import yaml
@@ -27,6 +28,15 @@ def test_a_figure_that_was_deleted_is_drawn_again(copy_of_finished: Project) -> 
     pictures[-1].unlink()
     jobs = copy_of_finished.planned()
     assert set(jobs) & {"figures_of_session", "figures_of_cohort"} and "fit" not in jobs
+
+
+def test_a_fit_or_store_that_was_deleted_is_made_again(copy_of_finished: Project) -> None:
+    """Although the report, all that is made of them, is there."""
+    results = copy_of_finished.folder / "results"
+    shutil.rmtree(results / "fits/pair/glm/seed0")
+    assert copy_of_finished.planned()["fit"] == 1
+    shutil.rmtree(results / "trains/pair")
+    assert copy_of_finished.planned()["convert"] == 1
 
 
 def test_a_comment_reruns_nothing(copy_of_finished: Project) -> None:
