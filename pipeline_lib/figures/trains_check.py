@@ -37,7 +37,8 @@ CAPTION = (
     "the line. (b) Intervals shorter than 1.5 ms, in which no neuron can fire: far below the dashed line (spikes at "
     "random) for a well isolated unit, near it for a mixture of neurons. (c) All intervals: look for a gap at the "
     "left. (d) Rate of every unit through the session relative to its mean: stripes are drifts or units that come and "
-    "go; grey was not observed. (e) How many spikes bins hold: where most hold one or more, a finer bin says more."
+    "go, which models take for silent unless the option unit_presence is given; grey was not observed. (e) How "
+    "many spikes bins hold: where most hold one or more, a finer bin says more."
 )
 
 BIN_SIZES = (1.0, 5.0, 20.0)
