@@ -106,7 +106,7 @@ def _add_verbs_of_a_run(verb: Verb) -> None:
     added.add_argument("--config", type=Path, default=Path("config/config.yaml"))
     added.add_argument("--cohort", default="")
     added.add_argument("--model", default="")
-    added.add_argument("--seed", type=int, default=0)
+    added.add_argument("--seed", default="0", help="of the fit, or `mean` for rates averaged over seeds; default: 0")
 
     added = verb("verify", _verify, "re-read spike-train stores and compare with the hashes written with them")
     added.add_argument("trains", type=Path, nargs="+")
@@ -164,8 +164,9 @@ def _where(options: argparse.Namespace) -> None:
     models = plan.cohorts[options.cohort].models
     if options.model not in models:
         raise InputError(options.config, "model", repr(options.model), suggest(options.model, models))
-    if options.seed not in plan.config.seeds:
-        raise InputError(options.config, "seed", options.seed, f"one of {plan.config.seeds}")
+    seeds = [seed for _, model, seed in plan.predicted(options.cohort) if model == options.model]
+    if options.seed not in map(str, seeds):
+        raise InputError(options.config, "seed", options.seed, f"one of {seeds}")
     print(paths.scores_of_fit(options.cohort, options.model, options.seed))
 
 

@@ -115,6 +115,8 @@ class Config(BaseModel):
     searches: dict[str, list[str]] = {}
     """Searches for hyper-parameters: the name of a file of `search_directory`, and the cohorts it is run for."""
     seeds: list[int] = [0]
+    average_seeds: list[str] = []
+    """Models of which the mean over the seeds' rates is scored, too, where there are several seeds."""
     windows: WindowSettings = WindowSettings()
     splits: SplitSettings = SplitSettings()
     per_session: bool = True

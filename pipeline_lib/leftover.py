@@ -12,7 +12,7 @@ from pipeline_lib.plan import Plan
 PATIENCE = 60.0
 """Seconds that this may take after a failed run."""
 
-Fit = tuple[str, str, int]
+Fit = tuple[str, str, int | str]
 
 
 def available_scores(plan: Plan, paths: Paths, folder: Path) -> list[Path]:
@@ -30,7 +30,7 @@ def leftover_scores(plan: Plan, paths: Paths, folder: Path, patience: float = PA
     """
     until, left = time.monotonic() + patience, 0
     for cohort in plan.scored:
-        fits = _fits(plan, cohort)
+        fits = plan.predicted(cohort)
         if _is_scored(plan, paths, cohort) or not _failed(cohort, fits, paths):
             continue
         if not all(file.exists() for file in _data(plan, paths, cohort)):
@@ -56,7 +56,7 @@ def leftover_scores(plan: Plan, paths: Paths, folder: Path, patience: float = PA
 
 def _is_scored(plan: Plan, paths: Paths, cohort: str) -> bool:
     """Whether its table is of the fits that are there: when a fit fails to be made anew, its old scores lie about."""
-    fits = [Path(paths.fit(*fit)) for fit in _fits(plan, cohort)]
+    fits = [Path(paths.fit(*fit)) for fit in plan.predicted(cohort)]
     data = all(file.exists() for file in _data(plan, paths, cohort))
     return data and _made_after(Path(paths.scores(cohort)), fits)
 
@@ -70,10 +70,6 @@ def _made_after(table: Path, files: list[Path]) -> bool:
 def _data(plan: Plan, paths: Paths, cohort: str) -> list[Path]:
     sessions = plan.cohorts[cohort].sessions
     return [Path(paths.split(cohort)), *(Path(of(each)) for of in (paths.trains, paths.recording) for each in sessions)]
-
-
-def _fits(plan: Plan, cohort: str) -> list[Fit]:
-    return [(cohort, model, seed) for model in plan.cohorts[cohort].models for seed in plan.config.seeds]
 
 
 def _failed(cohort: str, fits: list[Fit], paths: Paths) -> bool:

@@ -33,6 +33,10 @@ def add_model_verbs(verb: Verb) -> None:
     added.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     folder(added, "--out", "folder to write")
 
+    added = verb("average", _average, "average the rates of a model's seeds: predictions that are scored like a fit's")
+    folder(added, "--fit", "folders of the fits, or of their further predictions", nargs="+")
+    folder(added, "--out", "folder to write")
+
     added = verb("search", _search, "search for hyper-parameters; a killed search goes on where it was")
     _of_data(added)
     path(added, "--search", "what to search (YAML, as in config/searches)")
@@ -109,6 +113,12 @@ def _predict(options: argparse.Namespace) -> None:
 
     where = options.fit, options.trains, options.split, options.out
     predict(*where, options.parts, options.implementation, options.device)
+
+
+def _average(options: argparse.Namespace) -> None:
+    from pipeline_lib.evaluation.average import average
+
+    average(options.fit, options.out)
 
 
 def _search(options: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline_lib.evaluation.settings import MEAN
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import Plan
 from pipeline_lib.training.status import as_table, statuses
@@ -45,5 +46,6 @@ def _fits(paths: Paths, cohort: str, model: str, seeds: list[int], states: set[s
         return FAILED if "failed" in states else STOPPED
     done = sum(Path(paths.fit(cohort, model, seed)).exists() for seed in seeds)
     if len(seeds) > 1:
-        return f"{done}/{len(seeds)}"
+        mean = f", {MEAN}" if Path(paths.fit(cohort, model, MEAN)).exists() else ""
+        return f"{done}/{len(seeds)}{mean}"
     return DONE if done else MISSING

@@ -6,6 +6,8 @@ of a name, it gives the pattern that Snakemake fills in.
 
 from dataclasses import dataclass
 
+from pipeline_lib.evaluation.settings import MEAN
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -41,12 +43,12 @@ class Paths:
         return f"{self.results}/splits/{cohort}.parquet"
 
     def fit(self, cohort: str, model: str, seed: int | str) -> str:
-        """Weights, history and predictions of a fit."""
-        return self._declared(f"{self.results}/fits/{cohort}/{model}/seed{seed}/manifest.json")
+        """Weights, history and predictions of a fit; of the seed "mean" the predictions alone."""
+        return self._declared(f"{self.results}/fits/{cohort}/{model}/{_of_seed(seed)}/manifest.json")
 
     def predictions(self, cohort: str, model: str, seed: int | str) -> str:
         """What a fit predicts of its training part, for readouts."""
-        return self._declared(f"{self.results}/predictions/{cohort}/{model}/seed{seed}/manifest.json")
+        return self._declared(f"{self.results}/predictions/{cohort}/{model}/{_of_seed(seed)}/manifest.json")
 
     def trial(self, search: str, cohort: str, generation: str, member: str) -> str:
         """One trial of a search; generation and member have two digits."""
@@ -64,7 +66,7 @@ class Paths:
 
     def scores_of_fit(self, cohort: str, model: str, seed: int | str) -> str:
         """The metrics of one fit, for who asks for that cell alone."""
-        return f"{self.results}/scores/{cohort}/{model}/seed{seed}/metrics.parquet"
+        return f"{self.results}/scores/{cohort}/{model}/{_of_seed(seed)}/metrics.parquet"
 
     @property
     def metrics(self) -> str:
@@ -91,8 +93,14 @@ class Paths:
 
     def fit_logs(self, cohort: str, model: str, seed: int | str) -> list[str]:
         """The logs that may tell of a fit: its own, and those of the jobs that make the fits of several seeds."""
+        if seed == MEAN:
+            return [self.log("average", cohort, model, MEAN)]
         return [self.log("fit", cohort, model, job) for job in (f"seed{seed}", "copies", "ensemble")]
 
     def benchmark(self, *parts: str) -> str:
         """Time and memory of a job, as Snakemake measures them."""
         return "/".join((self.results, "benchmarks", *parts)) + ".tsv"
+
+
+def _of_seed(seed: int | str) -> str:
+    return MEAN if seed == MEAN else f"seed{seed}"

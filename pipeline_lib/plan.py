@@ -14,6 +14,7 @@ import yaml
 from pipeline_lib.clock import bin_ticks
 from pipeline_lib.config import LARGEST_SEED, CohortConfig, Config, Simulation, check_name
 from pipeline_lib.errors import InputError, suggest
+from pipeline_lib.evaluation.settings import MEAN
 from pipeline_lib.parsing import parse
 from pipeline_lib.sources.remote import ACCEPTED as REMOTE_LOCATIONS
 from pipeline_lib.sources.remote import READERS, Remote, parse_remote
@@ -117,6 +118,23 @@ class Plan:
             (name, model, seed) for name, cohort in self.cohorts.items() for model in cohort.models for seed in seeds
         ]
 
+    @property
+    def averaged(self) -> list[str]:
+        """Models whose rates are averaged over the seeds, where there are several."""
+        return self.config.average_seeds if len(self.config.seeds) > 1 else []
+
+    @property
+    def averages(self) -> list[tuple[str, str]]:
+        """Every (cohort, model) whose rates are averaged over the seeds."""
+        cohorts = self.cohorts.items()
+        return [(name, model) for name, cohort in cohorts for model in self.averaged if model in cohort.models]
+
+    def predicted(self, cohort: str) -> list[tuple[str, str, int | str]]:
+        """Every (cohort, model, seed) of a cohort that is scored: its fits, and "mean" of those that are averaged."""
+        seeds: list[int | str] = [*self.config.seeds]
+        of_all = {model: [*seeds, MEAN] if model in self.averaged else seeds for model in self.cohorts[cohort].models}
+        return [(cohort, model, seed) for model, own in of_all.items() for seed in own]
+
 
 def load_config(path: Path | str) -> Plan:
     """Read a YAML configuration file and resolve it (see `resolve`)."""
@@ -149,6 +167,10 @@ def resolve(content: Any, where: str = "config") -> Plan:
     for name, simulation in config.simulations.items():
         _check_simulation(name, simulation, where)
     models = _read_models(config, where)
+    for model in config.average_seeds:
+        if model not in models:
+            raise InputError(where, "average_seeds", repr(model), suggest(model, models))
+    _each_once(config.average_seeds, where, "average_seeds")
     cohorts = {}
     for name, entry in _cohort_entries(config, sessions, where).items():
         cohorts[name] = _cohort(name, entry, config, sessions, models, f"{where}: cohorts.{name}")

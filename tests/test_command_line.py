@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from pipeline_lib.__main__ import main
 from pipeline_lib.arguments import as_argument, folder, read_mapping
 from pipeline_lib.errors import Failure
 
 VERBS = [
-    "simulate", "record", "convert", "split", "fit", "copy", "predict", "search", "evaluate", "collect",
+    "simulate", "record", "convert", "split", "fit", "copy", "predict", "average", "search", "evaluate", "collect",
     "export", "figure", "report", "status", "list",
     "check", "where", "verify", "schemas",
 ]  # fmt: skip
@@ -146,6 +147,20 @@ def test_a_cell_that_is_not_planned_is_named(
     assert main(["where", "scores", *arguments]) == 2
     complaint = capsys.readouterr().err
     assert all(part in complaint for part in parts), complaint
+
+
+def test_the_cell_of_averaged_rates_is_where_the_mean_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(Path(__file__).resolve().parents[1])
+    demo = yaml.safe_load(Path("config/config.yaml").read_text())
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(demo | {"seeds": [0, 1], "average_seeds": ["psth"]}))
+    where = ["where", "scores", "--config", str(config), "--cohort", "lorenz", "--seed", "mean", "--model"]
+    assert main([*where, "psth"]) == 0
+    assert capsys.readouterr().out.strip().endswith("/scores/lorenz/psth/mean/metrics.parquet")
+    assert main([*where, "glm"]) == 2
+    assert "found mean; accepted: one of [0, 1]" in capsys.readouterr().err
 
 
 def test_watching_ends_where_nobody_watches(

@@ -23,7 +23,7 @@ BEFORE = {
     # The null model, and the solver of readouts: neither holds tensors.
     "evaluation": {"recording", "trains", "models.mean_rate", "models.poisson_ridge"},
     "figures": {"recording", "trains", "evaluation", "sources"},
-    "report": {"trains", "figures", *WORKFLOW},
+    "report": {"trains", "figures", "evaluation.settings", *WORKFLOW},
 }
 """What a room may import beside the tools and itself."""
 SEEING_THE_PLAN = {"figures/subjects.py"}

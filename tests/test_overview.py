@@ -49,7 +49,9 @@ def test_every_stage_and_every_seed_counts(tmp_path: Path) -> None:
     rows = "".join(f"day{number}\ttables\tspikes.csv\n" for number in (1, 2))
     (tmp_path / "sheet.tsv").write_text(f"session\tsource\tlocation\n{rows}")
     config = {"sessions": str(tmp_path / "sheet.tsv"), "data": str(tmp_path), "results": str(tmp_path / "results")}
-    for made in ("recordings/day1/recording.json", "fits/day1/glm/seed0/manifest.json", "fits/day1/psth/seed0/none"):
+    averaged = "fits/day1/glm/mean/manifest.json"
+    made_fits = "fits/day1/glm/seed0/manifest.json", "fits/day1/psth/seed0/none"
+    for made in ("recordings/day1/recording.json", *made_fits, averaged):
         (tmp_path / "results" / made).parent.mkdir(parents=True)
         (tmp_path / "results" / made).touch()
     fit = tmp_path / "results/fits/day2/psth/seed1"
@@ -63,7 +65,7 @@ def test_every_stage_and_every_seed_counts(tmp_path: Path) -> None:
         ["day2", "tables", "-", "-"],
         [],
         ["cohort", "sessions", "glm", "psth"],
-        ["day1", "1", "1/2", "0/2"],
+        ["day1", "1", "1/2,", "mean", "0/2"],
         ["day2", "1", "running"],
         [],
         ["1", "of", "6", "fits", "done"],

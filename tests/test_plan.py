@@ -313,3 +313,15 @@ def test_what_is_decoded_is_checked(folder: Path) -> None:
     assert plan.config.evaluation.decoding["hand"].lag == 0.1
     assert "one of signal, choice, timing" in _error(_config(evaluation={"decoding": {"hand": {}}}))
     assert "did you mean 'signal'?" in _error(_config(evaluation={"decoding": {"hand": {"signl": "hand"}}}))
+
+
+def test_averages_of_the_models_named_where_there_are_several_seeds(folder: Path) -> None:
+    several = _config(seeds=[0, 2], models=["mean_rate", "glm"], average_seeds=["glm"])
+    plan = resolve(several | {"cohorts": {"b": {"models": ["mean_rate"]}}})
+    assert plan.averages == [("a", "glm")] and len(plan.fits) == 6
+    assert plan.predicted("a")[2:] == [("a", "glm", 0), ("a", "glm", 2), ("a", "glm", "mean")]
+    assert plan.predicted("b") == [("b", "mean_rate", 0), ("b", "mean_rate", 2)]
+    one = resolve(several | {"seeds": [2]})
+    assert one.averages == one.averaged == [] and one.predicted("a") == [("a", "mean_rate", 2), ("a", "glm", 2)]
+    assert "average_seeds: found 'gml'" in _error(several | {"average_seeds": ["gml"]})
+    assert "each once" in _error(several | {"average_seeds": ["glm", "glm"]})

@@ -60,7 +60,7 @@ def evaluate(
     out: Path | str,
     cohort: str,
     model: str,
-    seed: int,
+    seed: int | None,
     resamples: int = 1000,
     decoding: Mapping[str, Target] | None = None,
     few_shot: Sequence[int] = (),
@@ -72,6 +72,7 @@ def evaluate(
     ----------
     fit_dir : folder with `predictions.zarr`.
     trains_dirs, recording_dirs : folders of the cohort's sessions; recordings give the truth of simulated sessions.
+    seed : of the fit; None, and missing in the table: predictions of no single one (`pipeline_lib.evaluation.average`).
     resamples : bootstrap resamples behind the intervals; 0 = no intervals.
     decoding : what to decode, by name.
     few_shot : numbers of windows from which a new readout of the held-out units is learned.
@@ -118,7 +119,8 @@ def evaluate(
     own = Path(fit_dir) / "tables" / "scores.parquet"  # what only the model could compute
     if own.is_file():
         table = pd.concat([table, pd.read_parquet(own)], ignore_index=True)[COLUMNS]
-    table = table.assign(cohort=cohort, model=model, seed=seed, sees=str(predictions.attrs.get("sees", "")))
+    seeds = seed if seed is not None else pd.Series(pd.NA, table.index, dtype="Int64")
+    table = table.assign(cohort=cohort, model=model, seed=seeds, sees=str(predictions.attrs.get("sees", "")))
     with atomic_file(out) as part:
         table.to_parquet(part, index=False)
 

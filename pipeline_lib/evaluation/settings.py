@@ -6,6 +6,12 @@ from typing import ClassVar
 
 from pipeline_lib.errors import InputError
 
+MEAN = "mean"
+"""What stands in the place of a seed, in paths and on the command line, for rates averaged over the seeds."""
+AVERAGED = f":{MEAN}"
+"""What follows a model's name in the table of scores for those rates: a model of their own there, not one seed more. No
+name of a configuration has a colon."""
+
 
 @dataclass(frozen=True)
 class Target:

@@ -45,6 +45,7 @@ STAGES = {
     "fit": "Fit",
     "search": "Search",
     "predict": "Predict",
+    "average": "Average",
     "evaluate": "Score",
     "collect": "Collect",
     "figures": "Draw",

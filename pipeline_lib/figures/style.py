@@ -30,6 +30,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
+from pipeline_lib.evaluation.settings import AVERAGED
 from pipeline_lib.files import atomic_file
 
 P = ParamSpec("P")
@@ -135,13 +136,15 @@ def rate_map() -> Colormap:
 
 def model_colours(models: Iterable[str]) -> dict[str, str]:
     """A colour for each model: its own, whatever the others are; a user's model takes a spare one by its name, or a
-    lighter or darker shade of one where there are more of them than spare colours.
+    lighter or darker shade of one where there are more of them than spare colours. Rates averaged over a model's seeds
+    have a dark shade of its own.
 
-    >>> model_colours(["glm", "psth"])
-    {'glm': '#0072B2', 'psth': '#CC79A7'}
+    >>> model_colours(["glm", "psth", "glm:mean"])
+    {'glm': '#0072B2', 'psth': '#CC79A7', 'glm:mean': '#003959'}
     """
     colours: dict[str, str] = {}
-    for model in sorted(set(models)):
+    models = sorted(set(models))
+    for model in sorted({model.removesuffix(AVERAGED) for model in models}):
         if model in MODEL_COLOURS:
             colours[model] = MODEL_COLOURS[model]
             continue
@@ -149,7 +152,8 @@ def model_colours(models: Iterable[str]) -> dict[str, str]:
         order = SPARE_COLOURS[first:] + SPARE_COLOURS[:first]
         shades = [*order, *(_mixed(colour, white) for white in (1.0, 0.0) for colour in order)]
         colours[model] = next((shade for shade in shades if shade not in colours.values()), shades[0])
-    return colours
+    averages = [model for model in models if model.endswith(AVERAGED)]
+    return colours | {model: _mixed(colours[model.removesuffix(AVERAGED)], 0.0) for model in averages}
 
 
 def _mixed(colour: str, white: float) -> str:
@@ -160,7 +164,8 @@ def _mixed(colour: str, white: float) -> str:
 
 def model_line(model: str, colour: str) -> dict[str, Any]:
     """Line properties of a model."""
-    return {"color": colour, "linestyle": MODELS[model][2] if model in MODELS else "-"}
+    fitted = model.removesuffix(AVERAGED)
+    return {"color": colour, "linestyle": MODELS[fitted][2] if fitted in MODELS else "-"}
 
 
 def model_key(models: Iterable[str], **look: Any) -> list[Line2D]:
@@ -171,17 +176,24 @@ def model_key(models: Iterable[str], **look: Any) -> list[Line2D]:
 
 
 def model_order(models: Iterable[str]) -> list[str]:
-    """Baselines first, then the models in the order of `MODELS`, then a user's own by name."""
+    """Baselines first, then the models in the order of `MODELS`, then a user's own by name; averages behind them."""
     known = list(MODELS)
-    return sorted(set(models), key=lambda model: (known.index(model) if model in known else len(known), model))
+
+    def place(model: str) -> tuple[int, str]:
+        fitted = model.removesuffix(AVERAGED)
+        return known.index(fitted) if fitted in known else len(known), model
+
+    return sorted(set(models), key=place)
 
 
 def model_name(model: str) -> str:
     """A model's name as a reader writes it.
 
-    >>> model_name("glm_transformer"), model_name("my_model")
-    ('GLM-Transformer', 'my model')
+    >>> model_name("glm_transformer"), model_name("my_model"), model_name("ndt:mean")
+    ('GLM-Transformer', 'my model', 'NDT, rates averaged')
     """
+    if model.endswith(AVERAGED):
+        return f"{model_name(model.removesuffix(AVERAGED))}, rates averaged"
     return MODELS[model][0] if model in MODELS else model.replace("_", " ")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline_lib.config import NAME
 from pipeline_lib.errors import InputError, suggest
+from pipeline_lib.evaluation.settings import MEAN
 from pipeline_lib.figures import FIGURES, figure_spec, make
 from pipeline_lib.files import atomic_file
 from pipeline_lib.paths import Paths
@@ -165,7 +166,9 @@ class FigureFiles:
         plan = self.plan
         drawn = [f"{of}/{each.rule}" for each in self.sets for of in each.subjects]
         fits = [f"{cohort}/{model}/seed{seed}" for cohort, model, seed in plan.fits]
-        jobs = ["all", *plan.config.simulations, *plan.sessions, *plan.cohorts, *fits, *self.of_all, *drawn]
+        averages = [f"{cohort}/{model}/{of}" for cohort, model in plan.averages for of in (MEAN, "training")]
+        fitted = [*plan.sessions, *plan.cohorts, *fits, *averages]
+        jobs = ["all", *plan.config.simulations, *fitted, *self.of_all, *drawn]
         return {"benchmarks": self.paths.benchmark("any").rpartition("/")[0], "jobs": jobs}
 
     @cached_property

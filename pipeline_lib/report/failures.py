@@ -7,6 +7,7 @@ from itertools import product, starmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline_lib.evaluation.settings import MEAN
 from pipeline_lib.figures import FIGURES
 
 if TYPE_CHECKING:
@@ -65,6 +66,12 @@ def _stages(figures: "FigureFiles") -> Iterator[tuple[str, str, str, list[str], 
         if plan.config.evaluation.decoding and not Path(paths.scores(cohort)).exists():
             log = paths.log("predict", cohort, model, f"seed{seed}")
             yield "predictions", of, paths.predictions(cohort, model, seed), [log], True
+    for cohort, model in plan.averages:
+        of = f"{cohort}, {model}"
+        yield "average", of, paths.fit(cohort, model, MEAN), [paths.log("average", cohort, model, MEAN)], True
+        if plan.config.evaluation.decoding and not Path(paths.scores(cohort)).exists():
+            log = paths.log("average", cohort, model, "training")
+            yield "average of predictions", of, paths.predictions(cohort, model, MEAN), [log], True
     for cohort in plan.scored:
         yield "scores", cohort, paths.scores(cohort), [paths.log("evaluate", cohort)], True
     for search, cohort in plan.searched:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipeline_lib.evaluation.settings import MEAN
 from pipeline_lib.figures.paired import bootstrap_interval, by_session
 from pipeline_lib.figures.score_table import primary_rows
 from pipeline_lib.figures.style import model_colours, model_name, model_order
@@ -70,6 +71,7 @@ class Row:
     colour: str
     sees: str
     seeds: int
+    """Of which the scores are the mean; 0 for rates averaged over seeds, which have one score."""
     cells: list[Cell | None]
 
 
@@ -127,6 +129,7 @@ def read_scores(metrics: Path) -> ScoreTable:
             name, colour = model_name(model), colours[model]
             rows.append(Row(str(cohort), str(session), model, name, colour, sees, seeds, cells))
     everything = table.sort_values(["cohort", "session", "model", "seed", "split", "units", "metric"])
+    everything = everything.assign(seed=everything["seed"].astype(object).where(everything["seed"].notna(), MEAN))
     return ScoreTable(
         columns=[f"Bits per spike, {UNITS[units]}" for units in columns],
         standings=_standings(main, columns),

@@ -158,3 +158,20 @@ def test_units_with_long_names_are_told_apart() -> None:
     assert told_apart(["a name of a unit", "another name of a unit"]) == ["a\u2026", "another\u2026"]
     assert told_apart(["left", "the only long name here"]) == ["left", "the only long n\u2026"]
     assert told_apart([]) == []
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_averaged_rates_have_a_colour_of_their_own(vision: str) -> None:
+    """Of the models that draw at random; of the others all seeds are the same."""
+    drawing = [f"{model}:mean" for model in ("glm_transformer", "lfads", "ndt", "neuroformer")]
+    colours = [*style.model_colours([*style.MODEL_COLOURS, *drawing]).values(), style.INK]
+    assert len(colours) == len(style.MODEL_COLOURS) + 5
+    pairs = itertools.combinations(colours, 2)
+    assert min(float(np.linalg.norm(lab(a, vision) - lab(b, vision))) for a, b in pairs) > 7
+
+
+def test_averages_stand_behind_their_model() -> None:
+    models = ["ndt", "mine:mean", "mine", "ndt:mean", "lfads", "lfads:mean"]
+    assert style.model_order(models) == ["lfads", "lfads:mean", "ndt", "ndt:mean", "mine", "mine:mean"]
+    assert style.model_line("psth:mean", "red")["linestyle"] == style.model_line("psth", "red")["linestyle"]
+    assert style.model_colours(["mine:mean"])["mine:mean"] == style.model_colours(["mine", "mine:mean"])["mine:mean"]

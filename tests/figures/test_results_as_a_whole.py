@@ -3,12 +3,13 @@
 import json
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline_lib.figures import NothingToDrawError, model_comparison, score_scaling, speed
+from pipeline_lib.figures import NothingToDrawError, model_comparison, score_scaling, score_table, speed
 from pipeline_lib.figures.paired import sign_flip_p
 from pipeline_lib.figures.style import FAINT
 from pipeline_lib.trains.splits import Split
@@ -189,3 +190,34 @@ def test_what_a_gpu_did_stands_beside_time_and_memory(several: Results, tmp_path
     for panel, marker, value in ((1, "D", 5000.0), (3, "o", 87.5)):
         drawn = [line.get_xdata().tolist() for line in figure.axes[panel].lines if line.get_marker() == marker]
         assert [points for points in drawn if points and max(points) == value] == [[value] * 6]
+
+
+def with_averages(metrics: Path, out: Path) -> Path:
+    """Scores as they are, and those of rates averaged over the seeds of the GLM, which are better."""
+    table = pd.read_parquet(metrics)
+    rows = table[(table["model"] == "glm") & (table["seed"] == 0)]
+    rows = rows.assign(model="glm:mean", value=rows["value"] + 0.1, seed=pd.Series(pd.NA, rows.index, dtype="Int64"))
+    pd.concat([table, rows]).to_parquet(out)
+    return out
+
+
+@pytest.mark.parametrize("figure", [score_table, model_comparison, score_scaling])
+def test_averaged_rates_are_a_model_of_their_own_and_no_seed_more(
+    several: Results, tmp_path: Path, figure: ModuleType
+) -> None:
+    paths = {name: several.of("all")[name] for name in ("trains", "split")} if figure is score_scaling else {}
+    before = figure.data(metrics=several.metrics, **paths)
+    found = figure.data(metrics=with_averages(several.metrics, tmp_path / "metrics.parquet"), **paths)
+    assert any("GLM, rates averaged" in text for text, _ in words(figure.draw(found)))
+    averaged = found.reindex(columns=["model", "other"]).eq("glm:mean").any(axis=1)
+    others = found[~averaged].reset_index(drop=True).drop(columns="p_holm", errors="ignore")  # which counts all pairs
+    pd.testing.assert_frame_equal(others, before.drop(columns="p_holm", errors="ignore"), check_dtype=False)
+    assert averaged.any()
+
+
+def test_averaged_rates_are_one_point_behind_their_model(several: Results, tmp_path: Path) -> None:
+    figure = score_table.draw(score_table.data(with_averages(several.metrics, tmp_path / "metrics.parquet")))
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names.count("GLM, rates averaged") == 3
+    assert all(names[place - 1] == "GLM" for place, name in enumerate(names) if name == "GLM, rates averaged")
+    assert_readable(figure)

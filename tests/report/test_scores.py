@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pipeline_lib.report import build_report
-from pipeline_lib.report.scores import ScoreTable, read_scores
+from pipeline_lib.report.scores import Row, ScoreTable, read_scores
 from tests.figures.made_up_results import made_up_metrics
 from tests.report.conftest import Folder
 
@@ -125,3 +125,24 @@ def test_what_does_not_fit_on_the_page_is_counted(tmp_path: Path, monkeypatch: p
     found = _by_hand(tmp_path, *((model, seed, 0.1, 0.0, 0.2) for model in ("glm", "psth", "ndt") for seed in (0, 1)))
     assert (len(found.rows), found.rows_left_out) == (2, 1)
     assert (len(found.everything), found.left_out) == (2, 4)
+
+
+def test_averaged_rates_have_a_row_of_their_own(tmp_path: Path) -> None:
+    table = made_up_metrics("a", 0)
+    table.to_parquet(tmp_path / "metrics.parquet")
+    before = {row.model: (row.seeds, [cell.value for cell in row.cells]) for row in _rows(tmp_path)}
+    build_report(tmp_path, tmp_path / "report.html")
+    assert "rates averaged" not in (tmp_path / "report.html").read_text()
+    rows = table[(table["model"] == "glm") & (table["seed"] == 0)]
+    rows = rows.assign(model="glm:mean", seed=pd.Series(pd.NA, rows.index, dtype="Int64"))
+    pd.concat([table, rows]).to_parquet(tmp_path / "metrics.parquet")
+    found = {row.model: (row.seeds, [cell.value for cell in row.cells]) for row in _rows(tmp_path)}
+    assert found.pop("glm:mean")[0] == 0 and found == before
+    build_report(tmp_path, tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text()
+    assert "GLM, rates averaged" in html and "Rows called rates averaged" in html and "NA" not in html
+    assert html.count('">mean</td>') == 1 + len(rows), "in the place of the seed, and of how many there are"
+
+
+def _rows(folder: Path) -> list[Row]:
+    return read_scores(folder / "metrics.parquet").rows

@@ -16,6 +16,7 @@ import pipeline_lib.resources
 from pipeline_lib.arguments import as_argument
 from pipeline_lib.config import NAME
 from pipeline_lib.errors import InputError, suggest
+from pipeline_lib.evaluation.settings import MEAN
 from pipeline_lib.figures import FIGURES as FIGURE_SPECS
 from pipeline_lib.figures.subjects import FigureFiles, caption_file
 from pipeline_lib.files import sha256_file
@@ -238,13 +239,9 @@ def per_session(pattern):
     return often(lambda wildcards: [pattern.format(session=session) for session in cohort_of(wildcards).sessions])
 
 
-def per_fit(path):
-    """Input function: `path` for every fit of the cohort."""
-    return often(
-        lambda wildcards: [
-            path(wildcards.cohort, model, seed) for model in cohort_of(wildcards).models for seed in SEEDS
-        ]
-    )
+def per_prediction(path):
+    """Input function: `path` for every fit of the cohort, and for the averages over seeds."""
+    return often(lambda wildcards: [path(*each) for each in PLAN.predicted(cohort_of(wildcards).cohort)])
 
 
 def per_seed(pattern, seeds=SEEDS):

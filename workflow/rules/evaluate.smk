@@ -27,11 +27,49 @@ rule predict:
         " --implementation {params.implementation:q} --out {output:q} > {log:q} 2>&1"
 
 
+# The mean over the seeds of a model, where the configuration says so of it (`average_seeds`): a prediction like any other.
+if PLAN.averaged:
+
+    rule average:
+        input:
+            per_seed(FIT),
+        output:
+            whole(PATHS.fit("{cohort}", "{model}", MEAN)),
+        log:
+            PATHS.log("average", "{cohort}", "{model}", MEAN),
+        benchmark:
+            PATHS.benchmark("average", "{cohort}", "{model}", MEAN)
+        wildcard_constraints:
+            model="|".join(map(re.escape, PLAN.averaged)),
+        group:
+            "evaluate"
+        conda:
+            "../envs/main.yaml"
+        threads: 1
+        resources:
+            mem_mb=megabytes(1500),
+            runtime=10,
+        params:
+            code=code_of("pipeline_lib.evaluation.average"),
+        shell:
+            "python -m pipeline_lib average --fit {input:q} --out {output:q} > {log:q} 2>&1"
+
+    use rule average as average_training with:
+        input:
+            per_seed(PREDICTIONS),
+        output:
+            whole(PATHS.predictions("{cohort}", "{model}", MEAN)),
+        log:
+            PATHS.log("average", "{cohort}", "{model}", "training"),
+        benchmark:
+            PATHS.benchmark("average", "{cohort}", "{model}", "training")
+
+
 # All fits of a cohort in one job: scoring one takes less time than starting Python.
 rule evaluate:
     input:
-        fits=per_fit(PATHS.fit),
-        training=per_fit(PATHS.predictions) if PLAN.config.evaluation.decoding else [],
+        fits=per_prediction(PATHS.fit),
+        training=per_prediction(PATHS.predictions) if PLAN.config.evaluation.decoding else [],
         trains=per_session(TRAINS),
         recordings=per_session(RECORDING),
         split=SPLIT,
@@ -76,6 +114,23 @@ use rule evaluate as evaluate_fit with:
     resources:
         mem_mb=sized(pipeline_lib.resources.megabytes, "evaluate"),
         runtime=sized(pipeline_lib.resources.minutes, "evaluate"),
+
+
+if PLAN.averaged:
+
+    use rule evaluate_fit as evaluate_average with:
+        input:
+            fits=PATHS.fit("{cohort}", "{model}", MEAN),
+            training=PATHS.predictions("{cohort}", "{model}", MEAN) if PLAN.config.evaluation.decoding else [],
+            trains=per_session(TRAINS),
+            recordings=per_session(RECORDING),
+            split=SPLIT,
+        output:
+            PATHS.scores_of_fit("{cohort}", "{model}", MEAN),
+        log:
+            PATHS.log("evaluate", "{cohort}", "{model}", MEAN),
+        benchmark:
+            PATHS.benchmark("evaluate", "{cohort}", "{model}", MEAN)
 
 
 rule collect:
