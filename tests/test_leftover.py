@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from pipeline_lib.config import Config
+from pipeline_lib.evaluation.average import average
 from pipeline_lib.evaluation.evaluate import evaluate
 from pipeline_lib.leftover import available_scores, leftover_scores
 from pipeline_lib.paths import Paths
@@ -29,8 +30,9 @@ def results(fitted: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(fitted, tmp_path / "results"))
 
 
-def plan(results: Path) -> Plan:
-    config = Config(sessions="sessions.tsv", results=str(results), seeds=list(SEEDS), evaluation={"resamples": 20})
+def plan(results: Path, **more: object) -> Plan:
+    settings = {"sessions": "sessions.tsv", "results": str(results), "seeds": list(SEEDS)}
+    config = Config(**settings, evaluation={"resamples": 20}, **more)
     models = {model: ModelPlan(model, {}) for model in MODELS}
     session = Session("small", "tables", "nowhere", None, {})
     return Plan(config, {"small": session}, {"small": Cohort("small", ("small",), WINDOWS, SPLITS, models)})
@@ -51,6 +53,19 @@ def test_a_model_that_failed_does_not_take_the_scores_of_the_others(results: Pat
     log.parent.mkdir(parents=True)
     log.write_text("FitError")
     assert leftover(results, tmp_path / "c") == {("mean_rate", 0), ("mean_rate", 1), ("psth", 0)}
+
+
+def test_averages_of_the_others_are_scored_too(results: Path, tmp_path: Path) -> None:
+    fits = results / "fits/small"
+    average([fits / "mean_rate/seed0", fits / "mean_rate/seed1"], fits / "mean_rate/mean")
+    asked = plan(results, average_seeds=["mean_rate", "psth"])
+    log = results / "logs/average/small/psth/mean.log"
+    for begun, models in ((False, set()), (True, {"mean_rate", "mean_rate:mean", "psth"})):
+        if begun:
+            log.parent.mkdir(parents=True)
+            log.write_text("error: no space left")
+        tables = [pd.read_parquet(path) for path in leftover_scores(asked, Paths(str(results)), tmp_path)]
+        assert {model for table in tables for model in table["model"]} == models
 
 
 def test_scores_of_fits_that_have_failed_since_are_not_taken(

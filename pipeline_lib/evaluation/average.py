@@ -38,6 +38,24 @@ def average(fit_dirs: Sequence[Path | str], out_dir: Path | str) -> None:
     Raises
     ------
     InputError : fewer than two, one of them twice, one that is not finished, or not seeds of one model and cohort.
+
+    Examples
+    --------
+    >>> from pipeline_lib.sources.simulate import simulate
+    >>> from pipeline_lib.trains.splits import SplitSettings, make_split
+    >>> from pipeline_lib.trains.store import Trains, convert
+    >>> from pipeline_lib.trains.windows import WindowSettings
+    >>> simulate("lorenz", {"conditions": 2, "repeats": 10}, seed=0, session="demo").write("recordings/demo")
+    >>> convert("recordings/demo", "trains/demo")
+    >>> split = make_split([Trains.open("trains/demo")], WindowSettings(bin_size=20), SplitSettings(), "demo")
+    >>> split.write("demo.parquet")
+    >>> from pipeline_lib.training.fit import fit
+    >>> fits = ["fits/seed0", "fits/seed1"]
+    >>> for seed, folder in enumerate(fits):
+    ...     fit(["trains/demo"], "demo.parquet", "psth", "psth", {}, seed, folder)
+    >>> average(fits, "fits/mean")
+    >>> json.loads(Path("fits/mean/manifest.json").read_text())["model"]
+    'psth:mean'
     """
     folders, out = [Path(directory) for directory in fit_dirs], Path(out_dir)
     names = [folder.name for folder in folders]

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -146,3 +147,18 @@ def test_what_are_no_seeds_of_a_model_is_refused_and_nothing_written(results: Pa
     with pytest.raises(InputError, match="extras/rates_leave_one_out: found None"):
         average([first, third], results / "mean")
     assert not (results / "mean/manifest.json").exists() and not (results / "mean/predictions.zarr").exists()
+
+
+def test_a_submission_may_be_of_the_mean(results: Path) -> None:
+    average(seeds_of(results), results / "mean")
+    written = {}
+    for fit in (*seeds_of(results), results / "mean"):
+        data = ["--trains", results / "trains/small", "--split", results / "splits/small.parquet"]
+        arguments = ["export", "nlb", "--fit", fit, *data, "--out", results / "submission.h5"]
+        assert main([str(each) for each in arguments]) == 0
+        with h5py.File(results / "submission.h5") as file:
+            written[fit.name] = {name: array[:] for name, array in file["small"].items()}
+    assert "eval_rates_heldout" in written["mean"]
+    for name, rates in written["mean"].items():
+        each = np.stack([written[fit.name][name] for fit in seeds_of(results)])
+        np.testing.assert_array_equal(rates, each.mean(axis=0, dtype=np.float64).astype(np.float32))
