@@ -25,7 +25,8 @@ class Scoring:
     def write(self, fit_dir: Path, train_dir: Path | None, out: Path) -> None:
         """Write the table of one fit, whose manifest says what it is called.
 
-        Nothing is decoded where there is no `train_dir`, the fit's predictions of the training part.
+        Nothing is decoded where there is no `train_dir`, the fit's predictions of the training part. Rates averaged
+        over seeds have no few-shot scores: those of the seeds may be of latents, of which there is no average.
 
         Raises
         ------
@@ -44,7 +45,7 @@ class Scoring:
             **{name: told[name] for name in ("cohort", "model", "seed")},
             resamples=self.resamples,
             decoding=self.decoding if train_dir else {},
-            few_shot=self.few_shot,
+            few_shot=self.few_shot if told["seed"] is not None else (),
             train_dir=train_dir,
         )
 

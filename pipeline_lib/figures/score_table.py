@@ -21,8 +21,7 @@ CAPTION = (
     "spikes the models were given; held-out units were hidden at test time, so that only shared activity can predict "
     "them. Compare models that see the same (legend): to read a bin's own future or its condition is an advantage, not "
     "skill. Rows called likelihood (open) are of models that write spikes one after the other: the exact probability "
-    "of the very spikes measured, in the same unit, against the same null; the other row is of rates one bin ahead. "
-    "Rows called rates averaged are of one prediction, the mean of the seeds' rates."
+    "of the very spikes measured, in the same unit, against the same null; the other row is of rates one bin ahead."
 )
 
 METRIC, AGGREGATION, NULL = "bits_per_spike", "pooled", "evaluated mean"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.evaluation.settings import MEAN
+from pipeline_lib.evaluation.settings import AVERAGED, MEAN
 from pipeline_lib.figures.paired import bootstrap_interval, by_session
 from pipeline_lib.figures.score_table import primary_rows
 from pipeline_lib.figures.style import model_colours, model_name, model_order
@@ -21,7 +21,7 @@ class Cell:
     """Mean over seeds, and the outer ends of the seeds' intervals; `best` of its session and column.
 
     Where units were held out none is best in the columns of others: the best prediction of a unit that a model is shown
-    is a copy.
+    is a copy. Nor are rates averaged over seeds: they are of several fits, and score no less than these do on average.
     """
 
     value: float
@@ -84,7 +84,8 @@ class Standing:
     colour: str
     sees: str
     cells: list[Cell | None]
-    wins: list[tuple[int, int]]
+    wins: list[tuple[int, int] | None]
+    """None of averaged rates."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def read_scores(metrics: Path) -> ScoreTable:
     rows = []
     for (cohort, session), scores in main.groupby(["cohort", "session"]):
         means = scores.groupby(["model", "units"])["value"].mean()
-        top = means.groupby("units").max().reindex(_judged(scores))
+        top = means[_single(means.index.get_level_values("model"))].groupby("units").max().reindex(_judged(scores))
         for model in model_order(scores["model"].unique()):
             own = scores[scores["model"] == model]
             cells = [
@@ -147,6 +148,11 @@ def _judged(scores: pd.DataFrame) -> list[str]:
     return ["heldout"] if "heldout" in units else units
 
 
+def _single(models: pd.Index) -> np.ndarray:
+    """Which are models as they were fitted, and no averages."""
+    return ~models.str.endswith(AVERAGED)
+
+
 def _standings(main: pd.DataFrame, columns: list[str]) -> list[Standing]:
     """Means over sessions, after those over seeds; `by_session` says how a session in several cohorts counts.
 
@@ -160,17 +166,20 @@ def _standings(main: pd.DataFrame, columns: list[str]) -> list[Standing]:
     standings = []
     for model in models:
         cells: list[Cell | None] = []
-        wins = []
+        wins: list[tuple[int, int] | None] = []
         for units, grid in grids.items():
             over_sessions, sessions = grid.mean(), grid.notna().sum()
             top = float(over_sessions.max())
-            best = float(over_sessions[sessions == sessions.max()].max())
+            single = grid.loc[:, _single(grid.columns)]
+            counted = sessions[single.columns]
+            best = float(over_sessions[single.columns][counted == counted.max()].max())
             scale = Scale(min(0.0, max(float(over_sessions.min()), -max(top, 0.01))), max(top, 0.01))
             values = grid[model].dropna().to_numpy()
             low, high = bootstrap_interval(values)
             value = float(over_sessions[model])
             cells.append(Cell(value, low, high, units in judged and value == best, scale) if len(values) else None)
-            wins.append((int((grid.idxmax(axis="columns") == model).sum()), len(values)))
+            won = int((single.dropna(how="all").idxmax(axis="columns") == model).sum())
+            wins.append((won, len(values)) if model in single else None)
         standings.append(Standing(model, model_name(model), colours[model], str(sees[model]), cells, wins))
     return standings
 

@@ -88,15 +88,15 @@ def test_it_says_what_it_is_the_mean_of_and_is_the_same_each_time(results: Path)
 
 def test_it_scores_what_the_mean_scores_and_is_no_seed_more(results: Path) -> None:
     average(seeds_of(results), results / "mean")
-    scoring = Scoring([results / "trains/small"], results / "splits/small.parquet", [results / "recordings/small"], 20)
+    where = [results / "trains/small"], results / "splits/small.parquet", [results / "recordings/small"]
+    scoring = Scoring(*where, resamples=20, few_shot=[2])
     evaluate_fits(scoring, [*seeds_of(results), results / "mean"], [], results / "all.parquet")
     table = pd.read_parquet(results / "all.parquet")
     by_hand = Path(shutil.copytree(seeds_of(results)[0], results / "by_hand"))
     group = zarr.open_group(str(by_hand / "predictions.zarr/small"))
     for name in ("rates", "extras/rates_leave_one_out"):
         group[name][:] = mean_of(seeds_of(results), name)
-    data = [results / "trains/small"], results / "splits/small.parquet", [results / "recordings/small"]
-    evaluate(by_hand, *data, results / "one.parquet", "cohort", "mean_rate:mean", 0, resamples=20)
+    evaluate(by_hand, *where, results / "one.parquet", "cohort", "mean_rate:mean", 0, resamples=20)
     keys = ["split", "units", "metric", "null", "aggregation"]
     found, expected = (
         each.drop(columns="seed").sort_values(keys, ignore_index=True)
@@ -105,6 +105,8 @@ def test_it_scores_what_the_mean_scores_and_is_no_seed_more(results: Path) -> No
     pd.testing.assert_frame_equal(found, expected)
     assert {"bits_per_spike", "leave_one_out_bits_per_spike"} <= set(found["metric"])
     alone = table[table["model"] == "mean_rate"]
+    few_shot = alone["metric"].str.startswith("few_shot")
+    assert few_shot.any(), "of latents, of which there is no mean"
     assert sorted(alone["seed"].unique()) == [*SEEDS] and set(table["model"]) == {"mean_rate", "mean_rate:mean"}
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pipeline_lib.report import build_report
-from pipeline_lib.report.scores import Row, ScoreTable, read_scores
+from pipeline_lib.report.scores import Row, ScoreTable, Standing, read_scores
 from tests.figures.made_up_results import made_up_metrics
 from tests.report.conftest import Folder
 
@@ -128,21 +128,30 @@ def test_what_does_not_fit_on_the_page_is_counted(tmp_path: Path, monkeypatch: p
 
 
 def test_averaged_rates_have_a_row_of_their_own(tmp_path: Path) -> None:
+    """Of the others everything stays: who is the best, too, for several fits together are no model of the race."""
     table = made_up_metrics("a", 0)
     table.to_parquet(tmp_path / "metrics.parquet")
-    before = {row.model: (row.seeds, [cell.value for cell in row.cells]) for row in _rows(tmp_path)}
+    before, standings = _rows(tmp_path)
     build_report(tmp_path, tmp_path / "report.html")
     assert "rates averaged" not in (tmp_path / "report.html").read_text()
     rows = table[(table["model"] == "glm") & (table["seed"] == 0)]
-    rows = rows.assign(model="glm:mean", seed=pd.Series(pd.NA, rows.index, dtype="Int64"))
+    rows = rows.assign(model="glm:mean", value=9.9, seed=pd.Series(pd.NA, rows.index, dtype="Int64"))
     pd.concat([table, rows]).to_parquet(tmp_path / "metrics.parquet")
-    found = {row.model: (row.seeds, [cell.value for cell in row.cells]) for row in _rows(tmp_path)}
-    assert found.pop("glm:mean")[0] == 0 and found == before
+    found, standing = _rows(tmp_path)
+    assert found.pop("glm:mean") == (0, [(9.9, False)] * 2) and found == before
+    assert standing.pop("glm:mean") == ([(9.9, False)] * 2, [None, None]) and standing == standings
     build_report(tmp_path, tmp_path / "report.html")
     html = (tmp_path / "report.html").read_text()
     assert "GLM, rates averaged" in html and "Rows called rates averaged" in html and "NA" not in html
     assert html.count('">mean</td>') == 1 + len(rows), "in the place of the seed, and of how many there are"
 
 
-def _rows(folder: Path) -> list[Row]:
-    return read_scores(folder / "metrics.parquet").rows
+def _rows(folder: Path) -> tuple[dict, dict]:
+    """By model: seeds and cells of its only session, cells and wins over all."""
+    found = read_scores(folder / "metrics.parquet")
+    rows = {row.model: (row.seeds, _cells(row)) for row in found.rows}
+    return rows, {row.model: (_cells(row), row.wins) for row in found.standings}
+
+
+def _cells(row: Row | Standing) -> list[tuple[float, bool]]:
+    return [(cell.value, cell.best) for cell in row.cells]
