@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline_lib.evaluation.bootstrap import interval
+from pipeline_lib.evaluation.settings import AVERAGED
 
 EXACT = 12
 """Up to this many sessions all signs are tried; beyond, `DRAWS` at random."""
@@ -19,13 +20,14 @@ def by_session(scores: pd.DataFrame) -> pd.DataFrame:
     """Scores [session, model] of `scores` [(session, cohort), model], NaN where a model was not scored.
 
     A session in several cohorts counts once, by the mean over those in which most models were scored: models then
-    stand on the same windows. A model that is in none of these stands on its own cohorts.
+    stand on the same windows. A model that is in none of these stands on its own cohorts. Averages over seeds, where
+    their model is, are not counted.
 
     >>> rows = pd.MultiIndex.from_tuples([("a", "a"), ("a", "easy")], names=["session", "cohort"])
     >>> by_session(pd.DataFrame({"glm": [0.1, 0.5], "psth": [0.1, np.nan]}, rows)).to_numpy().tolist()
     [[0.1, 0.1]]
     """
-    models = scores.notna().sum(axis="columns")
+    models = scores.loc[:, ~scores.columns.str.endswith(AVERAGED)].notna().sum(axis="columns")
     fullest = scores[models == models.groupby("session").transform("max")]
     return fullest.groupby("session").mean().combine_first(scores.groupby("session").mean())
 

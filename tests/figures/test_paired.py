@@ -73,3 +73,12 @@ def test_each_session_counts_by_its_own_fullest_cohorts() -> None:
     found = by_session(pd.DataFrame({"glm": glm, "psth": psth, "ndt": ndt}, rows))
     assert found["glm"].tolist() == [0.1, 0.2] and found["psth"].tolist() == [0.1, 0.3]
     assert found.loc["a", "ndt"] == 0.4 and np.isnan(found.loc["b", "ndt"])
+
+
+def test_averages_have_no_say_in_which_cohorts_of_a_session_count() -> None:
+    """Of two cohorts that two models share, one has an average more."""
+    rows = pd.MultiIndex.from_tuples([("a", "one"), ("a", "other")], names=["session", "cohort"])
+    scores = pd.DataFrame({"glm": [0.1, 0.5], "ndt": [0.2, np.nan], "psth": [np.nan, 0.4]}, rows)
+    found = by_session(scores.assign(**{"ndt:mean": [0.3, np.nan]}))
+    assert found["glm"].item() == by_session(scores)["glm"].item() == pytest.approx(0.3)
+    assert found["ndt:mean"].item() == pytest.approx(0.3)
