@@ -6,7 +6,7 @@ On disk, under ``results/recordings/{session}/``::
     units.parquet           unit_id (text), region (text), population (text), then the source's own columns
     trials.parquet          start, stop (float64, s), condition (text), then event columns (s) and the source's own
     unit_intervals.parquet  unit, start, stop: only where units come and go; a unit without a row is always observed
-    signals/<name>.parquet  time (s) and one column a dimension
+    signals/<name>.parquet  time (s) and one column a dimension; their units, where known (`signal_units`)
     stimulus.zarr           the frames that were shown, and when: only where the source has them and they were asked for
     candidates.parquet      unit_id, region, kept, rate, presence, violations, excerpt (some spike times of those left
                             out, s) of all units before the selection: only where it left some out
@@ -26,6 +26,7 @@ import pandas as pd
 
 from pipeline_lib.errors import InputError, refuse_rows
 from pipeline_lib.files import exclusive, whole_directory
+from pipeline_lib.signal_units import require_units_as_text
 from pipeline_lib.stimulus import Stimulus
 
 SCHEMA_VERSION = 1
@@ -173,6 +174,7 @@ class Recording:
             if "time" not in signal.columns or len(signal.columns) < 2:
                 raise InputError(place, f"signals/{name}", list(signal.columns), "time and at least one dimension")
             _require_sorted(place, f"signals/{name}.time", signal["time"].to_numpy())
+            require_units_as_text(place, name, signal)
 
     def _validate_spikes(self, place: str) -> None:
         times, units = self.spike_times, self.spike_units

@@ -94,6 +94,31 @@ def test_a_unit_that_was_never_there_is_never_observed(plain: Recording, tmp_pat
         assert not seen[:, :, 1].any()
 
 
+def test_units_of_signals_come_back_and_are_there_for_any_reader_of_parquet(plain: Recording, tmp_path: Path) -> None:
+    plain.signals["running"] = pd.DataFrame({"time": [0.0], "speed": [1.0], "moving": [1.0]})
+    plain.write(tmp_path / "without")
+    plain.signals["running"].attrs["units"] = {"speed": "cm/s"}
+    plain.write(tmp_path / "with")
+    kept = [Recording.read(tmp_path / name).signals["running"].attrs for name in ("without", "with")]
+    assert kept == [{}, {"units": {"speed": "cm/s"}}]
+    assert b"PANDAS_ATTRS" not in (tmp_path / "without/signals/running.parquet").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("units", "words"),
+    [
+        ("cm/s", ("running, units", "'cm/s'", "by column")),
+        ({"spead": "cm/s"}, ("running, units", "'spead'", "speed")),
+        ({"speed": 5}, ("unit of speed", "5", "text")),
+    ],
+)
+def test_units_of_signals_are_text_by_column(plain: Recording, units: object, words: tuple[str, ...]) -> None:
+    plain.signals["running"] = pd.DataFrame({"time": [0.0], "speed": [1.0]})
+    plain.signals["running"].attrs["units"] = units
+    with refuses("signals/", *words):
+        plain.validate()
+
+
 def test_a_signal_goes_forward_in_time(plain: Recording) -> None:
     """Between samples out of order anything would be interpolated."""
     plain.signals["running"] = pd.DataFrame({"time": [0.0, 2.0, 1.0], "running": [1.0, 2.0, 3.0]})

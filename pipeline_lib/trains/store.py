@@ -10,6 +10,8 @@
       stimulus/                             the recording's frames and their onsets, where it has them
       counts/                               dense counts of the configured bin sizes, for xarray; see `dense`
 
+Attributes of the root: `provenance`, and `signal_units` by signal and column, where any is known.
+
 Any Zarr v3 reader takes spikes from it in five lines; here those of the seconds 10 to 20::
 
     events = zarr.open_group("trains.zarr", mode="r")["events"]
@@ -43,6 +45,7 @@ from pipeline_lib.recording import (
     require_trials,
     require_units,
 )
+from pipeline_lib.signal_units import KEY, keep_units, require_units_as_text
 from pipeline_lib.stimulus import Stimulus
 from pipeline_lib.trains.binning import count_type
 from pipeline_lib.trains.dense import write_counts
@@ -202,14 +205,20 @@ def _write(
         write_table(root, "units", units, "unit")
         write_table(root, "trials", trials, "trial")
         tables = root.create_group("signals")
+        signal_units: dict[str, dict[str, str]] = {}
         for name, file in (signals or {}).items():
-            write_table(tables, name, read_parquet(file), f"{name}_sample")
+            signal = read_parquet(file)
+            require_units_as_text(file, name, signal)
+            write_table(tables, name, signal, f"{name}_sample")
+            signal_units |= {name: signal.attrs[KEY]} if KEY in signal.attrs else {}
         if stimulus is not None:
             shutil.copytree(stimulus, store / "stimulus")
         for bin_size in sorted(set(bin_sizes)):
             write_counts(root, bin_size, len(units), duration_ticks)
         content = {"session": session, "spikes": spikes, "units": len(units), "duration_ticks": duration_ticks}
         root.attrs.update(content | {"provenance": dict(provenance or {})})
+        if signal_units:  # of the root: it does not enter the hash by which fits know their data
+            root.attrs["signal_units"] = signal_units
         with warnings.catch_warnings():
             # zarr warns that other libraries may not know consolidated metadata; those read the arrays' own.
             warnings.filterwarnings("ignore", message="Consolidated metadata")
@@ -239,7 +248,10 @@ class StoredTables(Mapping[str, pd.DataFrame]):
 
         if name not in self._decoded:
             check_files(self._directory, read_manifest(self._directory), f"{name}/")
-            self._decoded[name] = read_table(zarr.open_group(str(self._directory / STORE), mode="r"), name)
+            root = zarr.open_group(str(self._directory / STORE), mode="r")
+            self._decoded[name] = read_table(root, name)
+            kept = {f"signals/{signal}": units for signal, units in root.attrs.get("signal_units", {}).items()}
+            keep_units(self._decoded[name], kept.get(name, {}))
         return self._decoded[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -343,7 +355,7 @@ class Trains:
 
     @property
     def signals(self) -> dict[str, pd.DataFrame]:
-        """The recording's signals by name: `time` (s) and one column a dimension."""
+        """The recording's signals by name: `time` (s) and one column a dimension, with their `signal_units`."""
         return {name.removeprefix("signals/"): self.tables[name] for name in self.tables if name.startswith("signals/")}
 
     @property

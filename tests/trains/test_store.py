@@ -195,6 +195,19 @@ def test_tables_and_intervals_come_back(converted, recording):
     assert trains.unit_intervals.tolist() == [[3, 0, 2_000_000], [3, 3_000_000, 6_000_000]]
 
 
+def test_units_of_signals_come_back_and_refit_nothing(converted, recording, tmp_path):
+    before = read_manifest(converted)
+    recording.signals["running"].attrs["units"] = {"speed": "cm/s"}
+    recording.write(tmp_path / "again")
+    convert(tmp_path / "again", tmp_path / "with", bin_sizes=(5, 20))
+    after, trains = read_manifest(tmp_path / "with"), Trains.open(tmp_path / "with", verify=True)
+    assert trains.signals["running"].attrs == {"units": {"speed": "cm/s"}}
+    assert not trains.trials.attrs and not Trains.open(converted).signals["running"].attrs
+    assert after["content_hash"] == before["content_hash"]
+    assert {name for name, digest in after["files"].items() if digest != before["files"][name]} == {"zarr.json"}
+    assert "signal_units" not in zarr.open_group(converted / "trains.zarr", mode="r").attrs
+
+
 @pytest.mark.parametrize("name", ["", "n" * 300, "é" * 200, "go%2Ecue"])
 def test_a_column_without_a_name_of_its_own_is_refused(recording, name, tmp_path):
     recording.trials = recording.trials.assign(**{"go.cue": 1.0, name: 2.0})
