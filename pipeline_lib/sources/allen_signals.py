@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 RUNNING = "processing/running"
 SPEED = f"{RUNNING}/speed"
 """Running speed in Visual Behavior files, filtered; Visual Coding has `running_speed` with starts and ends."""
+SPEED_UNIT = "cm/s"
 LICKS = "processing/licking/licks"
 REWARDS = "processing/rewards/volume"
 GROUPS = (RUNNING, "processing/licking", "processing/rewards", *eye_tracking.GROUPS)
@@ -45,7 +46,7 @@ def read_running(file: HdfFile) -> "Signals":
     """
     if file.find(SPEED) is not None:
         time = file.floats(f"{SPEED}/timestamps")
-        return known_signal("running", time, file.floats(f"{SPEED}/data"), file.path, SPEED)
+        return known_signal("running", time, file.floats(f"{SPEED}/data"), file.path, SPEED, units=[SPEED_UNIT])
     if file.find(f"{RUNNING}/running_speed") is None:
         return {}, {}
     start = file.values(f"{RUNNING}/running_speed/timestamps")
@@ -60,7 +61,7 @@ def read_running(file: HdfFile) -> "Signals":
         time = (start + stop) / 2
     else:
         time = start
-    return known_signal("running", time, values, file.path, f"{RUNNING}/running_speed")
+    return known_signal("running", time, values, file.path, f"{RUNNING}/running_speed", units=[SPEED_UNIT])
 
 
 def _events(file: HdfFile, name: str, path: str) -> "Signals":
@@ -68,8 +69,8 @@ def _events(file: HdfFile, name: str, path: str) -> "Signals":
     if file.find(f"{path}/timestamps") is None:
         return {}, {}
     time = file.floats(f"{path}/timestamps")
-    values = file.floats(f"{path}/data") if path == REWARDS else np.ones(len(time))
+    values, unit = (file.floats(f"{path}/data"), "ml") if path == REWARDS else (np.ones(len(time)), "")
     if not (len(time) and len(time) == len(values)):
         return {}, {f"{name}_samples_left_out": len(time)}
     order = np.argsort(time, kind="stable")
-    return known_signal(name, time[order], values[order], file.path, path, (name.removesuffix("s"),))
+    return known_signal(name, time[order], values[order], file.path, path, (name.removesuffix("s"),), (unit,))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.signal_units import KEY
 from pipeline_lib.sources.location import reading
 
 if TYPE_CHECKING:
@@ -43,6 +44,24 @@ def load_columns(path: Path, text: tuple[str, ...] = (), used: tuple[str, ...] =
         if suffix == ".mat":
             return _load_mat(path)
     raise InputError(path, "file", f"the ending {path.suffix!r}", ", ".join(SUFFIXES))
+
+
+def stored_units(path: Path) -> dict[str, Any]:
+    """Units of columns that a Parquet file says as pandas writes them (`attrs["units"]`); of other files none.
+
+    Raises
+    ------
+    InputError : a broken file, or units that are no mapping.
+    """
+    import pandas as pd
+
+    if path.suffix.lower() not in PARQUET:
+        return {}
+    with reading(path, "file"):
+        units = pd.read_parquet(path, columns=[]).attrs.get(KEY, {})
+    if not isinstance(units, dict):
+        raise InputError(path, f"attrs[{KEY!r}]", repr(units)[:60], "a unit (text) by column")
+    return units
 
 
 def _load_text(path: Path, between: str, text: tuple[str, ...], used: tuple[str, ...]) -> dict[str, np.ndarray]:

@@ -34,18 +34,19 @@ def read_eye(file: HdfFile) -> "Signals":
         return {}, {}
     area = file.floats(f"{mapping}/pupil_area/data")
     time = _times(file, f"{mapping}/pupil_area/timestamps", f"{RAW}/eye_area/timestamps")
-    columns, names = [area], ["area"]
+    columns, names, units = [area], ["area"], ["cm²"]
     if file.find(ELLIPSES) is not None:
         fits = file.table(ELLIPSES, ("width", "height"))
         if len(fits) == len(area):
             columns += [fits[name].to_numpy(dtype=float) for name in ("width", "height")]
             names += ["width", "height"]
-    found = [known_signal("pupil", time, np.stack(columns, axis=1), file.path, mapping, names)]
+            units += ["pixels"] * 2
+    found = [known_signal("pupil", time, np.stack(columns, axis=1), file.path, mapping, names, units)]
     place = f"{mapping}/screen_coordinates_spherical"
     if file.find(place) is not None:
         gaze = file.floats(f"{place}/data", dimensions=2)[:, ::-1]  # the file holds y, then x
         time = _times(file, f"{place}/timestamps", f"{RAW}/eye_area/timestamps")
-        found.append(known_signal("gaze", time, gaze, file.path, place, ("x", "y")))
+        found.append(known_signal("gaze", time, gaze, file.path, place, ("x", "y"), ("deg", "deg")))
     return together(found)
 
 
@@ -61,7 +62,8 @@ def _read_tracked(file: HdfFile) -> "Signals":
         raise InputError(file.path, place, found, "as many samples of area, width, height, x and y")
     values = np.where(blink[:, None], np.nan, np.stack([*columns, *centre.T], axis=1))
     time = _times(file, f"{place}/timestamps", f"{TRACKED}/eye_tracking/timestamps")
-    return known_signal("pupil", time, values, file.path, place, ("area", "width", "height", "x", "y"))
+    names, units = ("area", "width", "height", "x", "y"), ("pixels²", *["pixels"] * 4)
+    return known_signal("pupil", time, values, file.path, place, names, units)
 
 
 def _times(file: HdfFile, own: str, shared: str) -> np.ndarray:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 CAMERAS = ("left", "right", "body")
 TRACKERS = ("lightningPose", "dlc")
 PUPIL = "pupilDiameter_smooth"
+COORDINATES = ("_x", "_y")
+"""How columns of a point's place in the film end."""
 
 
 def read_wheel(alf: AlfSession, task: str, rate: float) -> "Signals":
@@ -36,8 +38,8 @@ def read_wheel(alf: AlfSession, task: str, rate: float) -> "Signals":
     grid = np.arange(np.ceil(start * rate), np.floor(stop * rate) + 1) / rate
     even = np.interp(grid, known["time"], known["position"])
     velocity = np.gradient(even, 1 / rate) if len(even) > 1 else np.zeros(len(even))
-    values, names = np.stack([even, velocity], axis=1), ("position", "velocity")
-    return known_signal("wheel", grid, values, place, "wheel", names)[0], left_out
+    values, names, units = np.stack([even, velocity], axis=1), ("position", "velocity"), ("rad", "rad/s")
+    return known_signal("wheel", grid, values, place, "wheel", names, units)[0], left_out
 
 
 def read_licks(alf: AlfSession) -> "Signals":
@@ -66,7 +68,8 @@ def read_pupil(alf: AlfSession) -> "Signals":
         return {}, {}
     table = alf.table(name, (PUPIL,))
     time = _frame_times(alf, "left", len(table))
-    return known_signal("pupil", time, table[PUPIL].to_numpy(dtype=float), alf.path(name), name, ("diameter",))
+    values = table[PUPIL].to_numpy(dtype=float)
+    return known_signal("pupil", time, values, alf.path(name), name, ("diameter",), ("pixels",))
 
 
 READERS: "dict[str, Callable[[AlfSession], Signals]]" = {
@@ -97,7 +100,8 @@ def _of_cameras(alf: AlfSession, signal: str, read: "Callable[[str], Found]") ->
         if (found := read(camera)) is not None:
             name, values, columns = found
             time = _frame_times(alf, camera, len(values))
-            several.append(known_signal(f"{signal}_{camera}", time, values, alf.path(name), name, columns))
+            units = ["pixels" if column.endswith(COORDINATES) else "" for column in columns]
+            several.append(known_signal(f"{signal}_{camera}", time, values, alf.path(name), name, columns, units))
     return together(several)
 
 

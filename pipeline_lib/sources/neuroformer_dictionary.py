@@ -18,6 +18,7 @@ from annotated_types import Gt
 
 from pipeline_lib.errors import InputError, refuse_rows
 from pipeline_lib.intervals import merged
+from pipeline_lib.sources.given_units import SignalUnits, give_units
 from pipeline_lib.sources.location import checksums, reading, single_file
 from pipeline_lib.sources.options import NAME
 from pipeline_lib.sources.selection import UnitSelection, select
@@ -34,7 +35,7 @@ SPIKES, FRAMES, INTERVALS = "spikes", ("frames", "stimulus"), "intervals"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(UnitSelection):
+class Options(UnitSelection, SignalUnits):
     """The rates at which the arrays were sampled."""
 
     bin_size: Annotated[float, Gt(0)] = 10.0
@@ -83,6 +84,8 @@ def from_dictionary(
     times, unit, edges = _spikes(list(tables.values()), options.bin_size / 1000, where)
     names = [name for name in tables if name is not None]
     trials, counted = trial_table(edges[:-1], edges[1:], names, pd.DataFrame()) if names else (no_trials(), {})
+    signals = _behaviours(arrays, options.behaviour_rate, where)
+    give_units(signals, options, where)
     duration, rows = float(edges[-1]), range(len(next(iter(tables.values()))))
     return Recording(
         session=session,
@@ -92,7 +95,7 @@ def from_dictionary(
         trials=trials,
         duration=duration,
         observed=_observed(arrays, options.interval, duration, where),
-        signals=_behaviours(arrays, options.behaviour_rate, where),
+        signals=signals,
         stimulus=_stimulus(arrays, options, where),
         provenance=Provenance("neuroformer_dictionary", session, counts=counted),
     )

@@ -32,6 +32,7 @@ from annotated_types import Ge, Gt, Lt
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.sources import nlb_responses
+from pipeline_lib.sources.given_units import SignalUnits, give_units
 from pipeline_lib.sources.location import checksums, reading
 from pipeline_lib.sources.presence import unit_intervals
 from pipeline_lib.sources.selection import UnitSelection, select
@@ -50,7 +51,7 @@ BEHAVIOUR, MASK = "behavior", "decode_mask"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(UnitSelection):
+class Options(UnitSelection, SignalUnits):
     """How the arrays are to be understood."""
 
     bin_size: Annotated[float, Gt(0)] = 5.0
@@ -97,6 +98,8 @@ def read(session: str, location: Path, options: Options) -> "Recording":
     table, left_out = trial_table(
         start, start + bins * seconds, [ALL] * trials, pd.DataFrame(_columns(location, arrays, parts, options))
     )
+    signals = _signals(location, arrays, parts, start, seconds)
+    give_units(signals, options, location)
     names = [f"{group}-{number}" for group, size in groups.items() for number in range(size)]
     recording = Recording(
         session=session,
@@ -114,7 +117,7 @@ def read(session: str, location: Path, options: Options) -> "Recording":
         duration=float(start[-1] + bins * seconds),
         observed=_intervals(anything, start, seconds),
         provenance=Provenance("nlb", session, files=checksums(files, location), counts=left_out),
-        signals=_signals(location, arrays, parts, start, seconds),
+        signals=signals,
         unit_intervals=unit_intervals(whose, np.concatenate(own), partly) if own else None,
     )
     chosen = select(recording, options, location)

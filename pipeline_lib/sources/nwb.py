@@ -14,6 +14,8 @@ import numpy as np
 
 from pipeline_lib.errors import InputError, refuse_rows
 from pipeline_lib.intervals import complement
+from pipeline_lib.signal_units import keep_units
+from pipeline_lib.sources.given_units import SignalUnits, give_units
 from pipeline_lib.sources.hdf import HdfFile
 from pipeline_lib.sources.location import checksums, single_file
 from pipeline_lib.sources.options import Names, as_tuple, check_names
@@ -31,11 +33,13 @@ if TYPE_CHECKING:
 
 UNITS = "units"
 ELECTRODES = "general/extracellular_ephys/electrodes"
+UNSAID = ("", "n/a", "na", "no unit", "none", "unknown", "siunit")
+"""What files write for the unit of a series where they do not know it."""
 DEPTHS = ("depth", "rel_y", "probe_vertical_position")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(UnitSelection):
+class Options(UnitSelection, SignalUnits):
     """How to read an NWB file."""
 
     trials_table: str = "trials"
@@ -99,6 +103,9 @@ def read(session: str, location: Path, options: Options) -> "Recording":
         for name, series in options.signals.items():
             signals[name], left_out = read_series(file, name, series, options.time_offset)
             counts |= left_out
+            if name not in options.signal_units:
+                keep_units(signals[name], dict.fromkeys(signals[name].columns.drop("time"), series_unit(file, series)))
+        give_units(signals, options, path)
         provenance = Provenance(
             source="nwb",
             source_id=file.text("identifier"),
@@ -319,6 +326,22 @@ def read_series(file: HdfFile, name: str, path: str, offset: float) -> "tuple[pd
             raise InputError(file.path, f"{path}/starting_time.rate", rate, "a positive sampling rate, Hz")
         time = start + np.arange(len(values)) / float(rate)
     return signal_table(name, time + offset, values, file.path, path)
+
+
+def series_unit(file: HdfFile, path: str) -> str:
+    """The unit of the values of the TimeSeries at `path`, "" where the file says none.
+
+    Raises
+    ------
+    InputError : it is no text.
+    """
+    unit = file.attribute(f"{path}/data", "unit")
+    if unit is None:
+        return ""
+    if not isinstance(unit, str):
+        accepted = "text, or the unit in the option signal_units"
+        raise InputError(file.path, f"{path}/data.unit", repr(unit)[:60], accepted)
+    return "" if unit.strip().lower() in UNSAID else unit.strip()
 
 
 def _require_column(path: Path, table: "pd.DataFrame", name: str, field: str) -> None:

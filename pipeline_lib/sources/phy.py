@@ -21,6 +21,7 @@ from annotated_types import Gt
 from pipeline_lib.errors import InputError, refuse_rows
 from pipeline_lib.sources import tables
 from pipeline_lib.sources.columns import column, load_columns, table_of
+from pipeline_lib.sources.given_units import SignalUnits, give_units
 from pipeline_lib.sources.location import checksums, reading
 from pipeline_lib.sources.options import Names, as_tuple, check_names
 from pipeline_lib.sources.presence import spike_ranges
@@ -42,7 +43,7 @@ LABELS = ("group", "KSLabel")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(UnitSelection):
+class Options(UnitSelection, SignalUnits):
     """Which clusters are units, and the tables beside them. File names are relative to the location."""
 
     groups: Names = ("good",)
@@ -125,6 +126,7 @@ def read(session: str, location: Path, options: Options) -> "Recording":
     for name, file in options.signals.items():
         signals[name], left_out = tables.read_signal(name, location / file, others)
         counts |= left_out
+    give_units(signals, options, location)
 
     last, tried = float(times.max()), float(trials["stop"].max()) if len(trials) else 0.0
     _require_seconds(tried, last, trying, f"column {options.stop}")

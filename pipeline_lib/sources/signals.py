@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.signal_units import keep_units
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
 
 
 def known_signal(
-    name: str, time: np.ndarray, values: np.ndarray, where: Path, field: str, columns: Sequence[str] = ()
+    name: str,
+    time: np.ndarray,
+    values: np.ndarray,
+    where: Path,
+    field: str,
+    columns: Sequence[str] = (),
+    units: Sequence[str] = (),
 ) -> "Signals":
     """A signal as a table by its name (none where no sample is finite), and how many samples were left out because a
     value or time is not finite.
@@ -26,6 +33,7 @@ def known_signal(
     time : (samples,) s, non-decreasing where finite.
     values : (samples,) or (samples, dimensions).
     columns : names of the dimensions; by default `name`, or `name_0`, `name_1`, ... of several.
+    units : of the dimensions, "" where there is none; by default none is known.
 
     Raises
     ------
@@ -48,7 +56,9 @@ def known_signal(
     if back.any():
         row = int(np.argmax(back)) + 1
         raise InputError(where, f"{field}, sample {row}", f"{time[row]} s after {time[row - 1]} s", "sorted times")
-    return {name: pd.DataFrame({"time": time} | dict(zip(names, matrix.T, strict=True)))}, left_out
+    table = pd.DataFrame({"time": time} | dict(zip(names, matrix.T, strict=True)))
+    keep_units(table, dict(zip(names, units, strict=True)) if units else {})
+    return {name: table}, left_out
 
 
 def signal_table(

@@ -17,8 +17,10 @@ import numpy as np
 from annotated_types import Gt
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.signal_units import keep_units
 from pipeline_lib.sources.cells import cell_arrays, load_cells
-from pipeline_lib.sources.columns import SUFFIXES, column, load_columns, numbers, table_of, vector
+from pipeline_lib.sources.columns import SUFFIXES, column, load_columns, numbers, stored_units, table_of, vector
+from pipeline_lib.sources.given_units import SignalUnits, give_units
 from pipeline_lib.sources.location import checksums
 from pipeline_lib.sources.options import Names, as_tuple, check_names
 from pipeline_lib.sources.presence import spike_ranges
@@ -38,7 +40,7 @@ WHOLE = re.compile(r"^(-?\d+)\.0+$")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(UnitSelection):
+class Options(UnitSelection, SignalUnits):
     """Where the tables are and what their columns are called. File names are relative to the location."""
 
     spikes: str | None = None
@@ -152,6 +154,7 @@ def read(session: str, location: Path, options: Options) -> "Recording":
     for name, path in measured.items():
         signals[name], left_out = read_signal(name, path, options)
         counts |= left_out
+    give_units(signals, options, location)
 
     last, tried = float(times.max()), trials["stop"].max() if len(trials) else 0.0
     if options.time_unit is None:
@@ -330,7 +333,7 @@ def read_observed(path: Path | None, options: Options) -> np.ndarray:
 
 
 def read_signal(name: str, path: Path, options: Options) -> "tuple[pd.DataFrame, dict[str, int]]":
-    """A signal: the column `time`, and every other column as a dimension.
+    """A signal: the column `time`, and every other column as a dimension, with the units that a Parquet file says.
 
     Raises
     ------
@@ -344,7 +347,9 @@ def read_signal(name: str, path: Path, options: Options) -> "tuple[pd.DataFrame,
     for each in dimensions:
         if table[each].dtype.kind not in "iufb":
             raise InputError(path, f"signal {name}, column {each}", f"{table[each].dtype}", "numbers")
-    return signal_table(name, time, table[dimensions].to_numpy(), path, f"signal {name}", dimensions)
+    signal, left_out = signal_table(name, time, table[dimensions].to_numpy(), path, f"signal {name}", dimensions)
+    keep_units(signal, {column: unit for column, unit in stored_units(path).items() if column in dimensions})
+    return signal, left_out
 
 
 def _times(path: Path, columns: Any, name: str, options: Options) -> np.ndarray:

@@ -18,6 +18,7 @@ import numpy as np
 
 from pipeline_lib.bases.lags import raised_cosines
 from pipeline_lib.clock import TICKS_PER_MS, to_ticks
+from pipeline_lib.signal_units import keep_units
 from pipeline_lib.sources.simulate.settings import SimulatorSettings, number
 from pipeline_lib.sources.spikes import spikes_of
 
@@ -134,7 +135,9 @@ def _speed_signal(made: "Recording", speed: np.ndarray) -> "pd.DataFrame":
     import pandas as pd
 
     time = made.trials[["start", "stop"]].to_numpy().ravel()
-    return pd.DataFrame({"time": time, "speed": np.repeat(speed, 2)})
+    signal = pd.DataFrame({"time": time, "speed": np.repeat(speed, 2)})
+    keep_units(signal, {"speed": "cm/s"})
+    return signal
 
 
 def unit_vector(settings: Settings, rng: np.random.Generator, first: int) -> np.ndarray:

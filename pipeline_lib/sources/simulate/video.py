@@ -17,6 +17,7 @@ import numpy as np
 
 from pipeline_lib.clock import bin_ticks, duration_bins
 from pipeline_lib.errors import InputError
+from pipeline_lib.signal_units import keep_units
 from pipeline_lib.sources.simulate.settings import SimulatorSettings, number
 from pipeline_lib.sources.spikes import spikes_of
 from pipeline_lib.sources.trials import no_trials
@@ -129,6 +130,8 @@ def simulate(settings: Settings, seed: int, session: str) -> "Recording":
         "running": pd.DataFrame({"time": onset, "speed": speed}),
         "state": pd.DataFrame({"time": onset, "moving": (speed > 0).astype(float)}),
     }
+    keep_units(recording.signals["gaze"], {"x": "pixels", "y": "pixels"})
+    keep_units(recording.signals["running"], {"speed": "cm/s"})
     recording.stimulus = Stimulus(film, onset, np.arange(frames, dtype=np.int32))
     return recording
 
