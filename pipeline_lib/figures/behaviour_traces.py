@@ -11,13 +11,22 @@ from matplotlib.lines import Line2D
 
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.fits import first_with
-from pipeline_lib.figures.style import INK, LETTERS, model_colours, model_name, new_figure, panel_title, styled
+from pipeline_lib.figures.style import (
+    INK,
+    LETTERS,
+    model_colours,
+    model_name,
+    new_figure,
+    panel_title,
+    styled,
+    with_unit,
+)
 
 CAPTION = (
     "Variables that the model reads out of the spikes of each window, over the first test windows (gaps between blocks "
     "are left out). Black, measured; coloured, read out. R2 compares the squared error with that of the mean (below 0: "
     "worse than the mean), r forgives a wrong scale; of labels, the share that was right, classes weighed alike. "
-    "Numbers are in the unit of the recording's signal. "
+    "Numbers are in the unit of the recording's signal, which the axis names where the recording knows it. "
     "Scores are of all test windows, which the model has not seen in training."
 )
 
@@ -26,15 +35,18 @@ SHOWN_SECONDS, ROW_HEIGHT = 60.0, 30.0
 
 def data(trains: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     """Traces of the first model that reads anything out: model, variable, time (s since the first shown window, gaps
-    left out), true, predicted, and the scores of all test windows, r2, r (regression) or accuracy (labels).
+    left out), true, predicted, signal_unit ("" where it is not known), and the scores of all test windows, r2, r
+    (regression) or accuracy (labels).
 
     Raises
     ------
     NothingToDrawError : no model reads a variable out (`decode` of the Neuroformer), or the session has no test window.
     """
-    from pipeline_lib.trains.manifest import read_manifest
+    from pipeline_lib.trains.signals import signal_unit
+    from pipeline_lib.trains.store import Trains
 
-    session = str(read_manifest(trains)["session"])
+    opened = Trains.open(trains)
+    session = opened.session
     nothing = "No model reads behaviour out of spikes: set `decode` of the Neuroformer."
     fit = first_with(fits, "decoding", nothing)
     wrote = (fit.table(name, session) for name in ("decoding", "scores"))
@@ -52,8 +64,9 @@ def data(trains: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
         given = {metric: values.iloc[0] if len(values) else np.nan for metric, values in named.items()}
         given["accuracy"] = given.pop("balanced_accuracy")
         place = {"model": fit.model, "variable": variable, "time": np.arange(len(shown)) * step}
+        place["signal_unit"] = signal_unit(opened, str(variable))
         tables.append(shown[["true", "predicted"]].assign(**place, **given))
-    columns = ["model", "variable", "time", "true", "predicted", "r2", "r", "accuracy"]
+    columns = ["model", "variable", "time", "true", "predicted", "signal_unit", "r2", "r", "accuracy"]
     return pd.concat(tables, ignore_index=True)[columns]
 
 
@@ -76,7 +89,7 @@ def draw(table: pd.DataFrame) -> Figure:
             for column, shade in colours.items():
                 axes.plot(rows["time"], rows[column], color=shade, lw=0.8)
         panel_title(axes, letter, f"{variable.partition('/')[0].capitalize()}: {scored}")
-        axes.set_ylabel(variable.partition("/")[2].capitalize())
+        axes.set_ylabel(with_unit(variable.partition("/")[2].capitalize(), first["signal_unit"]))
     grid[-1].set_xlabel("Time in test windows (s)")
     names = {"true": "Measured", "predicted": f"Read out by {model_name(model)}"}
     handles = [Line2D([], [], color=colours[column], label=name) for column, name in names.items()]

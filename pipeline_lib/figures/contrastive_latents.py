@@ -14,7 +14,7 @@ from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.embedding import principal_components
 from pipeline_lib.figures.excerpts import tested_windows
 from pipeline_lib.figures.fits import Fit, first_seeds
-from pipeline_lib.figures.style import QUIET, colour_bar, new_figure, panel_title, rate_map, styled
+from pipeline_lib.figures.style import QUIET, colour_bar, new_figure, panel_title, rate_map, styled, with_unit
 
 if TYPE_CHECKING:
     from pipeline_lib.trains.store import Trains
@@ -34,14 +34,15 @@ PREFIX = "feature_"
 
 
 def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
-    """Places of test windows: feature, x, y (principal components), share (of the variance, of both), variable, value,
-    and r2 of each feature (see `neighbour_r2`).
+    """Places of test windows: feature, x, y (principal components), share (of the variance, of both), variable,
+    signal_unit ("" where it is not known), value, and r2 of each feature (see `neighbour_r2`).
 
     Raises
     ------
     NothingToDrawError : no model has contrastive features (`contrastive` of the Neuroformer), or the session has no
         test window.
     """
+    from pipeline_lib.trains.signals import signal_unit
     from pipeline_lib.trains.splits import Split
     from pipeline_lib.trains.store import Trains
 
@@ -74,8 +75,9 @@ def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> p
     else:
         behaviour = _read_out(fit, session)
     if behaviour is None:
-        return table.assign(variable="", value=np.nan, r2=np.nan).drop(columns=["sample", "window"])
+        return table.assign(variable="", signal_unit="", value=np.nan, r2=np.nan).drop(columns=["sample", "window"])
     table = table.merge(behaviour, on=["sample", "window"], how="left")
+    table["signal_unit"] = table["variable"].map(lambda name: signal_unit(opened, name), na_action="ignore")
     table["r2"] = table["feature"].map({name: neighbour_r2(rows) for name, rows in table.groupby("feature")})
     return table.drop(columns=["sample", "window"])
 
@@ -132,7 +134,8 @@ def draw(table: pd.DataFrame) -> Figure:
         panel_title(axes, letter, f"{feature.capitalize()} ({share:.0f} % of variance{told})")
         axes.set_xlabel("First component")
         axes.set_ylabel("Second component")
-    variable = str(table["variable"].dropna().iloc[0]) if table["variable"].notna().any() else ""
-    if variable:
-        colour_bar(dots, grid, variable.replace("/", ": ").capitalize(), shrink=0.8)
+    named = table[table["variable"].fillna("") != ""]
+    if len(named):
+        variable, unit = named[["variable", "signal_unit"]].iloc[0]
+        colour_bar(dots, grid, with_unit(variable.replace("/", ": ").capitalize(), unit), shrink=0.8)
     return figure

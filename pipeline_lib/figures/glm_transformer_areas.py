@@ -22,8 +22,10 @@ from pipeline_lib.figures.style import (
     panel_title,
     rate_map,
     styled,
+    with_unit,
 )
 from pipeline_lib.recording import read_description
+from pipeline_lib.signal_units import unit_of
 from pipeline_lib.trains.signals import unmeasured
 
 CAPTION = (
@@ -83,7 +85,7 @@ def _state(recording: Path, starts: np.ndarray, ticks: int) -> tuple[str, np.nda
     first, last = to_seconds(starts), to_seconds(starts + ticks)
     mean = (np.interp(last, time, total) - np.interp(first, time, total)) / (last - first)
     unknown = unmeasured(first, time) | unmeasured(last, time)
-    return "Running speed (cm/s)", np.where(unknown, np.nan, mean)
+    return with_unit("Running speed", unit_of(signal, column)), np.where(unknown, np.nan, mean)
 
 
 @styled

@@ -306,6 +306,15 @@ def colour_bar(image: ScalarMappable, axes: Axes | Iterable[Axes], label: str, *
     return bar
 
 
+def with_unit(quantity: str, unit: object) -> str:
+    """The label of an axis; of a quantity whose unit is not known ("", or NaN of a CSV), its name alone.
+
+    >>> with_unit("Speed", "cm/s"), with_unit("Speed", "")
+    ('Speed (cm/s)', 'Speed')
+    """
+    return f"{quantity} ({unit})" if isinstance(unit, str) and unit else quantity
+
+
 @styled
 def notice(text: str) -> Figure:
     """A figure that only says why there is nothing to draw."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline_lib.errors import InputError, suggest
+from pipeline_lib.signal_units import unit_of
 
 if TYPE_CHECKING:
     from pipeline_lib.trains.store import Trains
@@ -64,6 +65,13 @@ def read_signals(trains: "Trains", names: Sequence[str], times: np.ndarray, near
         else:
             values[..., place] = interpolated(times, time, value[:, None])[..., 0]
     return values
+
+
+def signal_unit(trains: "Trains", name: str) -> str:
+    """The unit of `signal/column`, "" where none is known."""
+    signal, _, column = name.partition("/")
+    table = trains.tables.get(f"signals/{signal}")
+    return "" if table is None else unit_of(table, column)
 
 
 def _column(trains: "Trains", name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -157,11 +157,17 @@ def test_trials_are_coloured_by_running_where_it_was_recorded(factors: Made) -> 
     path = factors.recording / "signals" / "running.parquet"
     path.parent.mkdir(exist_ok=True)
     time = np.arange(0, 30, 0.01)
-    pd.DataFrame({"time": time, "speed": 2 * time}).to_parquet(path)
+    running = pd.DataFrame({"time": time, "speed": 2 * time})
+    labels = {}
     try:
-        table = glm_transformer_areas.data(factors.recording, factors.split, [factors.fit])
+        for unit in ({}, {"units": {"speed": "m/s"}}):
+            running.attrs = unit
+            running.to_parquet(path)
+            table = glm_transformer_areas.data(factors.recording, factors.split, [factors.fit])
+            labels |= dict.fromkeys(table.loc[table["kind"] == "trial", "sender"])
     finally:
         path.unlink()
+    assert list(labels) == ["Running speed", "Running speed (m/s)"]
     middle = factors.samples["start_tick"] / 1e5 + 0.25
     assert table.loc[table["kind"] == "trial", "value"].tolist() == pytest.approx((2 * middle).tolist(), abs=1e-3)
 

@@ -167,6 +167,21 @@ def test_windows_have_the_colour_of_the_signal_that_was_drawn_together_with_spik
     assert set(table["variable"]) == {"running/speed"}
 
 
+@pytest.mark.parametrize(("unit", "label"), [("cm/s", "speed (cm/s)"), ("", "speed")])
+def test_axes_of_behaviour_name_the_unit_of_the_signal(
+    fitted: Fitted, unit: str, label: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not unit:
+        monkeypatch.setattr("pipeline_lib.trains.store.keep_units", lambda *_: None)
+    for name, axis in (("behaviour_traces", 0), ("contrastive_latents", -1)):
+        table = pd.read_csv(io.StringIO(table_of(name, fitted).to_csv(index=False)))
+        axes = FIGURES[name].load().draw(table).axes
+        assert axes[axis].get_ylabel() in (label.capitalize(), f"Running: {label}")
+    assert (
+        FIGURES["behaviour_traces"].load().draw(table_of("behaviour_traces", fitted)).axes[1].get_ylabel() == "Moving"
+    )
+
+
 def test_windows_of_unknown_behaviour_are_dots_all_the_same(fitted: Fitted, tmp_path: Path) -> None:
     fit = Path(shutil.copytree(fitted.paths["fits"][0], tmp_path / "cohort" / "neuroformer" / "seed0"))
     (fit / "tables" / "decoding.parquet").unlink()
