@@ -177,7 +177,7 @@ class Order(Batches):
     def __getitem__(self, number: int) -> Batch:
         """Batch `number`, counted from the start of training."""
         windows, rows = self.rows(number)
-        return windows.batch(torch.as_tensor(rows, device=windows.bins.device))
+        return windows.batch(rows_on(windows, rows))
 
     def rows(self, number: int) -> tuple[Windows, np.ndarray]:
         """The windows that batch `number` comes from, and their rows."""
@@ -203,4 +203,9 @@ def together(orders: Sequence[Order], number: int) -> Batch | None:
     windows = chosen[0][0]
     if windows.ragged:
         return None
-    return windows.batch(torch.as_tensor(np.concatenate([rows for _, rows in chosen]), device=windows.bins.device))
+    return windows.batch(rows_on(windows, np.concatenate([rows for _, rows in chosen])))
+
+
+def rows_on(windows: Windows, rows: np.ndarray) -> Tensor:
+    """Rows of windows where these are; the host does not wait for what the device has to do before."""
+    return torch.from_numpy(rows).to(windows.bins.device, non_blocking=True)
