@@ -2,11 +2,17 @@
 
 import weakref
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter1d
 
 from pipeline_lib.models.lfads.alignment import Alignment, Responses, align
+from pipeline_lib.models.lfads.model import LFADS
+from pipeline_lib.training.run import Run
+from tests.models.lfads.small import SMALL
+from tests.small_cohort import SPLITS, WINDOWS, open_cohort, recording, write_cohort
 
 BINS, TRIALS, LATENTS = 60, 40, 2
 
@@ -130,3 +136,34 @@ def test_bins_that_a_session_did_not_observe_are_left_out() -> None:
     assert (
         abs(np.corrcoef(read(made["a"], logs)[..., 0].ravel(), read(complete["a"], logs)[..., 0].ravel())[0, 1]) > 0.5
     )
+
+
+@pytest.mark.parametrize("bin_size", [10.0, 20.0])
+def test_a_cohort_starts_to_read_what_a_gaussian_of_20_ms_makes_of_its_responses(
+    bin_size: float, tmp_path: Path
+) -> None:
+    """Whatever the bins: written out anew from the counts. A latent's sign is free."""
+    made = [recording("one", 0, units=9, trials=20), recording("two", 1, units=12, trials=20)]
+    data = open_cohort(*write_cohort(tmp_path, replace(WINDOWS, bin_size=bin_size), SPLITS, made), fitting=True)
+    model = LFADS(replace(SMALL, read_in=3), 0)
+    model.start(data, model.windows(data, "train", Run(tmp_path)))
+
+    def smoothed(x: np.ndarray) -> np.ndarray:
+        return gaussian_filter1d(x, 20 / bin_size, axis=1, mode="constant")[:, data.split.history_bins :]
+
+    responses = {}
+    for session in data.sessions:
+        samples = data.samples(session, "train")
+        counts, mask = (each[:, :, model.layout.heldin[session]] for each in data.read(session, samples))
+        own = [samples["condition"] == each for each in ("c0", "c1", "c2")]
+        means = np.stack([counts[rows].sum(0) / mask[rows].sum(0) for rows in own])
+        x = (smoothed(means) / smoothed(np.ones_like(means))).reshape(-1, means.shape[2])
+        responses[session] = x - x.mean(0)
+    scores = np.linalg.svd(np.concatenate([*responses.values()], 1), full_matrices=False)[0][:, :3]
+    scores *= np.sqrt(len(scores))
+    for session, x in responses.items():
+        square = x.T @ x
+        ridge = 0.01 * np.trace(square) / len(square) * np.eye(len(square))
+        weights = np.linalg.solve(square + ridge, x.T @ scores)
+        found = model.network.head(session).read_in.weight.detach().numpy().T
+        assert np.allclose(np.abs(found), np.abs(weights), atol=1e-3 * np.abs(weights).max())
