@@ -101,6 +101,7 @@ def generate(network: Neuroformer, batch: Batch, sampling: Sampling, seed: int, 
     ----------
     true_past : every window is written after the spikes that were recorded before it; else after those generated.
     """
+    network.eval()
     head = network.head(batch.session)
     generator = torch.Generator(batch.counts.device).manual_seed(seed)
     counts = (batch.counts * batch.visible)[:, :, head.heldin].long()

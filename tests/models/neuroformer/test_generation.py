@@ -120,6 +120,16 @@ def test_drafted_windows_are_drawn_from_the_network() -> None:
     assert np.abs(mean[:30].reshape(5, 6) / untrained - 1).max() > 0.5
 
 
+@pytest.mark.parametrize("true_past", [False, True])
+def test_nothing_is_dropped_while_a_network_in_training_writes(true_past: bool) -> None:
+    made, given = network(config=with_settings(dropout=0.5)), batch(poisson(3, 20, rate=0.4))
+    expected = generate(made, given, Sampling(), 0, true_past)
+    assert torch.equal(generate(made.train(), given, Sampling(), 0, true_past), expected)
+    windows = empty(made.eval())
+    tokens, again = (write(*windows, Sampling(temperature=0, most=40)) for _ in (made.eval(), made.train()))
+    assert same(tokens, again)
+
+
 def test_an_untrained_network_writes_poisson_spikes() -> None:
     made = network(spread=0.0)
     counts = generate(made, batch(np.zeros((150, 60, 6))), Sampling(), 1)[:, 10:].double().numpy()
