@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.models.neuroformer import drafts
 from pipeline_lib.models.neuroformer.context import Context
-from pipeline_lib.models.neuroformer.drafts import Draft, judged, left_over
-from pipeline_lib.models.neuroformer.generation import generate, write
+from pipeline_lib.models.neuroformer.drafts import Draft, judged, left_over, unit_probabilities
+from pipeline_lib.models.neuroformer.generation import generate, put, write
 from pipeline_lib.models.neuroformer.network import Neuroformer
+from pipeline_lib.models.neuroformer.reading import Last
 from pipeline_lib.models.neuroformer.sampling import Sampling
 from pipeline_lib.models.neuroformer.session import Head
 from pipeline_lib.models.neuroformer.tokens import Tokens
@@ -52,10 +54,10 @@ def test_tokens_are_in_order_and_inside_the_window() -> None:
     assert bool((tokens.bin < width[:, None])[tokens.real].all())
 
 
-@pytest.mark.parametrize(("ahead", "layers"), [(0, 1), (1, 2), (6, 1)])
-def test_a_window_written_alone_is_the_one_written_among_others(ahead: int, layers: int) -> None:
+@pytest.mark.parametrize(("ahead", "layers", "spread"), [(0, 1, 0.2), (1, 2, 0.2), (6, 1, 0.2), (6, 1, 0.5)])
+def test_a_window_written_alone_is_the_one_written_among_others(ahead: int, layers: int, spread: float) -> None:
     """Side by side, one by one, and in drafts that the network judges: the same greedy tokens."""
-    made = network(spread=0.2, config=with_settings(layers_state=layers, layers_past=layers))
+    made = network(spread=spread, config=with_settings(layers_state=layers, layers_past=layers))
     greedy = Sampling(temperature=0, most=40)
     made, head, context, width = empty(made)
     together = write_anew(made, head, context, width, greedy)
@@ -75,15 +77,51 @@ def test_what_a_draft_leaves_over_makes_up_for_it() -> None:
     rest = left_over(p, q)
     assert torch.allclose(stays + (1 - stays.sum()) * rest / rest.sum(), p, atol=1e-6)
     assert torch.equal(left_over(p, p), p)
-    drafts = 4000
-    token = q.expand(drafts, -1).multinomial(1, generator=torch.Generator().manual_seed(2))[:, 0]
+    drawn = 4000
+    token = q.expand(drawn, -1).multinomial(1, generator=torch.Generator().manual_seed(2))[:, 0]
     certain = torch.ones(1, 1)
     kept = torch.zeros(9)
     generator = torch.Generator().manual_seed(3)
     for each in token.tolist():
         draft = Draft(torch.tensor([each]), torch.tensor([0]), q, certain)
         kept[each] += judged(draft, p, certain, generator)[0]
-    assert torch.allclose(kept / drafts, stays[0], atol=0.03)
+    assert torch.allclose(kept / drawn, stays[0], atol=0.03)
+
+
+def test_what_was_judged_out_is_not_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token goes only where it was drafted too often; what is drawn in its place makes up for that."""
+    made, verdicts = network(spread=0.4), []
+
+    def watched(draft: Draft, *laws: object) -> tuple[int, bool]:
+        verdicts.append((draft, *judged(draft, *laws)))  # type: ignore[arg-type]
+        return verdicts[-1][1:]
+
+    monkeypatch.setattr(drafts, "judged", watched)
+    made, head, context, width = empty(made, 20)
+    bins, units = 0, 0
+    for row in torch.arange(len(width)).split(1):
+        verdicts.clear()
+        generator = torch.Generator().manual_seed(int(row))
+        tokens = write(made, head, context.rows(row), width[row], Sampling(most=40), generator, ahead=3)
+        place = 0
+        for draft, stay, bin_stays in verdicts:
+            place += stay
+            if stay < len(draft.bin) and place < int(tokens.count):
+                assert bool(tokens.bin[0, place] == draft.bin[stay]) is bin_stays
+                assert not bin_stays or tokens.unit[0, place] != draft.unit[stay]
+                bins, units = bins + (not bin_stays), units + bin_stays
+            place += 1
+    assert bins > 20 and units > 20
+
+
+def test_a_window_that_never_ends_has_as_many_tokens_as_asked_for() -> None:
+    made = network()
+    with torch.no_grad():
+        made.when.bias.copy_(torch.tensor([50.0, 0, 0, 0, 0, -50.0]))
+    made, head, context, width = empty(made, 1)
+    for ahead in (0, 3):
+        tokens = write(made, head, context.rows(torch.arange(2)), width[:2], Sampling(most=11), None, ahead)
+        assert tokens.count.tolist() == [11, 11]
 
 
 def test_drafted_windows_are_drawn_from_the_network() -> None:
@@ -120,6 +158,19 @@ def test_drafted_windows_are_drawn_from_the_network() -> None:
     assert np.abs(mean[:30].reshape(5, 6) / untrained - 1).max() > 0.5
 
 
+def test_drafts_that_the_network_would_have_drawn_save_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The law is all that a network knows before training: every draft stays, one token is drawn after each."""
+    made, passes = network(units=40, spread=0.0), []
+    states = made.states
+    monkeypatch.setattr(made, "states", lambda *given: passes.append(len(given[0])) or states(*given))
+    windows = made.windows(batch(poisson(2, 15, 40)))
+    context, width = made.context(made.head("one"), windows.past), windows.cut.width
+    tokens = write(made, made.head("one"), context, width, Sampling(), torch.Generator().manual_seed(0), ahead=4)
+    assert int(tokens.count.min()) > 20 and set(passes) <= {1, 5}
+    # In fives, the end cuts the last draft short; the first token of each window has none before it.
+    assert len(passes) == sum(2 + (int(count) - 1) // 5 for count in tokens.count)
+
+
 @pytest.mark.parametrize("true_past", [False, True])
 def test_nothing_is_dropped_while_a_network_in_training_writes(true_past: bool) -> None:
     made, given = network(config=with_settings(dropout=0.5)), batch(poisson(3, 20, rate=0.4))
@@ -137,6 +188,22 @@ def test_an_untrained_network_writes_poisson_spikes() -> None:
     error = np.sqrt(mean / counts[..., 0].size)
     assert (np.abs(rate - mean) < 4 * error + 0.004).all(), rate / mean
     assert abs(np.corrcoef(counts[:, :-1, 5].ravel(), counts[:, 1:, 5].ravel())[0, 1]) < 0.05
+
+
+def test_a_unit_that_never_fires_twice_may_be_the_first_in_the_first_bin() -> None:
+    """The start of a window is nobody's spike, written side by side or drafted."""
+    made = network(spread=0.0)
+    head, windows = made.head("one"), made.windows(batch(np.zeros((500, 15, 6))))
+    head.again.data.fill_(-20.0)
+    context, fires = made.context(head, windows.past), 1 - (-head.expected).exp()
+    tokens = write(made, head, context, windows.cut.width, Sampling(), torch.Generator().manual_seed(0))
+    counts = put(torch.zeros(500, 5, 6, dtype=torch.int64), tokens, torch.zeros(500, dtype=torch.int64), 1)
+    assert int(counts.max()) == 1
+    assert bool(((counts.double().mean(0) - fires).abs() < 4 * (fires / 500).sqrt()).all())
+    none = torch.zeros(1, dtype=torch.int64)
+    drafted = unit_probabilities(made, head, torch.zeros(1, 16), Last(none, none - 1, none + 5, None), none, Sampling())
+    first = fires * (head.expected - head.expected.cumsum(0)).exp()
+    assert torch.allclose(drafted[0], first / first.sum(), atol=1e-6)
 
 
 def test_filters_leave_the_most_probable_over() -> None:
@@ -183,6 +250,25 @@ def test_a_limit_holds_for_the_past_that_is_written_from_too(true_past: bool) ->
             for each in (counts, earlier)
         )
         assert torch.equal(one, other) is not seen
+
+
+def test_a_seed_gives_its_spikes_and_another_seed_others() -> None:
+    made, given = network(), batch(poisson(3, 20, rate=0.4))
+    one, again, other = (generate(made, given, Sampling(), seed) for seed in (1, 1, 2))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+
+
+def test_forward_bins_are_no_past_either() -> None:
+    """Nobody may see their spikes, the windows written after them neither."""
+    made, counts = network(spread=0.5), poisson(2, 35, rate=0.3)
+    changed = counts.copy()
+    changed[:, 25:] = 3
+    written = []
+    for each in (counts, changed):
+        given = batch(each)
+        given.visible[:, 25:] = False
+        written.append(generate(made, given, Sampling(temperature=0, most=40), 0, true_past=True))
+    assert torch.equal(*written) and written[0][:, 30:].any()
 
 
 def test_the_past_is_true_or_generated() -> None:
