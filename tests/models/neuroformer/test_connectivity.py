@@ -6,6 +6,7 @@ import torch
 
 from pipeline_lib.models.neuroformer import connectivity
 from pipeline_lib.models.neuroformer.connectivity import attention, cross_correlation, probed_couplings
+from pipeline_lib.training.batches import Batch
 from tests.models.neuroformer.small import batch, network, poisson, with_settings
 
 
@@ -55,6 +56,46 @@ def test_a_coupling_is_what_a_spike_does_to_the_next_bin() -> None:
             spike[0, 9 - lag, sender] = 1
             change = made.rates(batch(spike, heldout=1))[0, 10].log().numpy() - before
             assert np.allclose(found[sender, :, lag], change, atol=1e-4) and np.abs(change).max() > 0.01
+
+
+def test_a_coupling_is_the_mean_over_busy_pasts_of_one_spike_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = network(heldout=1)
+    counts = np.pad(poisson(3, 10, rate=0.5), ((0, 0), (0, 5), (0, 0)))
+    counts[:, :, 5] = 0
+    monkeypatch.setattr(torch, "poisson", lambda mean, generator: torch.as_tensor(counts[:, :10, :5]).float())
+    found = probed_couplings(made, "one", 3)
+    with torch.inference_mode():
+        before = made.rates(batch(counts, heldout=1))[:, 10].log().numpy()
+        for sender, lag in ((0, 0), (3, 4), (4, 9)):
+            spike = counts.copy()
+            spike[:, 9 - lag, sender] += 1
+            change = made.rates(batch(spike, heldout=1))[:, 10].log().numpy() - before
+            assert np.allclose(found[sender, :, lag], change.mean(0), atol=1e-4) and change.std(0).max() > 0.01
+    assert counts[:, [9, 5, 0], [0, 3, 4]].any()
+
+
+def test_backgrounds_are_the_seeds_and_nothing_is_dropped() -> None:
+    made = network(config=with_settings(dropout=0.5))
+    one, other = (probed_couplings(made, "one", 2, seed) for seed in (0, 1))
+    assert not np.allclose(one, other)
+    given = [batch(poisson(4, 30, rate=0.3))]
+    looked = attention(made, given)
+    assert np.array_equal(probed_couplings(made.train(), "one", 2, 0), one)
+    assert np.array_equal(attention(made.train(), given), looked, equal_nan=True)
+
+
+def test_tables_have_a_row_for_each_unit_of_the_session_whichever_is_held_out() -> None:
+    """The same network of the same spikes, the held-out unit before the others instead of after them."""
+    made, given = network(heldout=1), batch(poisson(6, 30, rate=0.3), heldout=1)
+    found = probed_couplings(made, "one", 2), attention(made, [given])
+    head = made.head("one")
+    head.heldin += 1
+    head.heldout.zero_()
+    rolled = (each.roll(1, 2) for each in (given.counts, given.observed, given.visible))
+    moved = probed_couplings(made, "one", 2), attention(made, [Batch("one", *rolled, given.bins, given.history)])
+    for before, after in zip(found, moved, strict=True):
+        assert np.array_equal(after, np.roll(before, 1, (0, 1)), equal_nan=True)
+        assert np.isnan(after[0]).all() and np.isfinite(after[1:, 1:]).all()
 
 
 def test_attention_is_relative_to_an_even_look_at_all_spikes() -> None:
