@@ -28,6 +28,13 @@ def test_who_follows_within_the_lags_is_found(lags: int, seen: list[int]) -> Non
     assert (found[1, 2] > 0.9) == (lags >= 3)
 
 
+def test_a_unit_that_is_silenced_is_found_too() -> None:
+    counts = followers()[:, :, :2]
+    counts[:, :, 1] = counts.max() - counts[:, :, 1]
+    found = cross_correlation(counts, np.ones(counts.shape, dtype=bool), 2)
+    assert found[0, 1] > 0.98 and found[1, 0] < 0.15
+
+
 def test_silence_after_the_end_of_a_trial_correlates_nobody() -> None:
     counts = followers()
     inside = np.pad(np.ones(counts.shape, dtype=bool), ((0, 0), (0, 50), (0, 0)))
@@ -129,6 +136,40 @@ def test_attention_is_relative_to_an_even_look_at_all_spikes() -> None:
             pairs[:5, :5] += both
     expected = np.where(pairs > 0, total / np.maximum(pairs, 1), np.nan)
     assert np.allclose(attention(made, [given]), expected, rtol=1e-3, equal_nan=True)
+
+
+def test_attention_is_what_the_network_looks_at_as_it_judges_the_tokens() -> None:
+    """Watched from outside: of the place before each token in every block, and when its unit is asked for."""
+    made = network(spread=0.5, config=with_settings(layers_past=2, layers_state=2))
+    given, looked = batch(poisson(4, 30, rate=0.3)), []
+    windows = made.windows(given)
+    parts = [block.attention for block in (*made.blocks("past"), made.who)]
+    hooks = [
+        part.register_forward_pre_hook(lambda part, inputs: looked.append(part.weights(*inputs).mean(1)))
+        for part in parts
+    ]
+    with torch.inference_mode():
+        made.token_log_likelihood(made.head("one"), windows, made.read(given, windows))
+    for hook in hooks:
+        hook.remove()
+    now, past = windows.now, windows.past
+    mean = torch.stack([each[:, : now.unit.shape[1], 1 : 1 + past.unit.shape[1]] for each in looked]).mean(0).numpy()
+    assert len(looked) == 3
+    total, pairs = np.zeros((6, 6)), np.zeros((6, 6))
+    for window, place in now.real.nonzero().tolist():
+        share = mean[window, place, : int(past.count[window])]
+        for sender, value in zip(past.unit[window].tolist(), share / share.mean(), strict=False):
+            total[sender, now.unit[window, place]] += value
+            pairs[sender, now.unit[window, place]] += 1
+    assert pairs.min() > 0 and np.ptp(total / pairs) > 0.1
+    assert np.allclose(attention(made, [given]), total / pairs, rtol=1e-4)
+
+
+def test_a_lone_spike_is_looked_at_as_much_as_any() -> None:
+    counts = np.zeros((2, 15, 6), dtype=int)
+    counts[0, 4, 1] = counts[:, 12, 3] = 1
+    found = attention(network(), [batch(counts)])
+    assert found[1, 3] == pytest.approx(1) and np.isfinite(found).sum() == 1
 
 
 def test_attention_is_held_for_a_few_samples_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
