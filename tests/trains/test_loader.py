@@ -90,6 +90,16 @@ def test_order_follows_the_seed_and_changes_with_the_epoch(cohort):
     assert orders(0) == [first, second] and first != second and orders(1)[0] != first
 
 
+@pytest.mark.parametrize("budget", [2**30, 1])
+def test_windows_come_from_all_over_a_session_and_sessions_in_any_order(directories, cohort, budget):
+    split, orders = cohort[1], set()
+    for seed in range(6):
+        batches = list(Loader(directories, split, batch_size=8, seed=seed, memory_budget=budget))
+        orders.add(tuple(dict.fromkeys(batch.session for batch in batches)))
+        assert all((np.diff(batch.sample) < 0).any() for batch in batches if len(batch.sample) == 8)
+    assert len(orders) > 2
+
+
 @pytest.mark.parametrize("mode", ["resident", "mixed", "streamed"])
 @pytest.mark.parametrize("after", [0, 3, "all"])
 def test_resuming_in_mid_epoch(directories, cohort, mode, after):
@@ -116,14 +126,21 @@ def test_resuming_in_mid_epoch(directories, cohort, mode, after):
 
 def test_ragged_trials_are_masked_and_empty_beyond_their_end(cohort):
     trains, _ = cohort
+    by_session = {session.session: session for session in trains}
     split = make_split(trains, replace(SETTINGS, after=None), SplitSettings(), "three")
     for batch in Loader(trains, split, batch_size=16, signals=["running"]):
-        bins = split.samples.loc[batch.sample, "bins"].to_numpy()
+        bins, starts = (split.samples.loc[batch.sample, name].to_numpy() for name in ("bins", "start_tick"))
         beyond = np.arange(batch.counts.shape[1]) >= bins[:, None]
         assert batch.counts.shape[1] == bins.max() and beyond.any()
         assert not batch.counts[beyond].any() and not batch.mask[beyond].any()
         assert np.isnan(batch.signals["running"][beyond]).all()
         assert batch.counts[~beyond].any()
+        whole = by_session[batch.session], starts - 10_000, 20 + bins.max(), 500
+        counts, mask = bin_windows(*whole), observed_windows(*whole)
+        np.testing.assert_array_equal(batch.counts[~beyond], counts[:, 20:][~beyond])
+        np.testing.assert_array_equal(batch.mask[~beyond], mask[:, 20:][~beyond])
+        np.testing.assert_array_equal(batch.history, counts[:, :20])
+        np.testing.assert_array_equal(batch.history_mask, mask[:, :20])
 
 
 def test_signals_at_the_middle_of_each_bin(cohort):
@@ -189,6 +206,18 @@ def test_torch_tensors_are_the_same_numbers(cohort):
     for plain, tensors in zip(Loader(trains, split), Loader(trains, split, device="cpu"), strict=True):
         assert isinstance(tensors.counts, torch.Tensor) and tensors.mask.dtype == torch.bool
         _same(plain, tensors)
+
+
+def test_a_bin_of_more_spikes_than_a_byte_holds_is_an_integer_of_torch(store):
+    torch = pytest.importorskip("torch")
+    trains = store([np.linspace(1.0, 1.004, 700), np.arange(1.0, 9, 1.0)], 10.0)
+    samples = pd.DataFrame({"session": "s", "start_tick": [50_000, 100_000], "bins": [50, 30], "trial": [3, -1]})
+    samples = samples.astype({"trial": "int32"}).assign(condition="", split="train")
+    split = Split(samples.astype({"session": "str", "split": "str"}), {"s": np.empty(0, np.int64)}, 0, 10.0, 5, "one")
+    (plain,), (tensors,) = (list(Loader([trains], split, shuffle=False, device=device)) for device in (None, "cpu"))
+    assert plain.counts.dtype == np.uint16 and tensors.counts.dtype == torch.int32 and plain.counts.max() == 700
+    assert plain.trial.dtype == np.int64 and tensors.trial.dtype == torch.int64
+    _same(plain, tensors)
 
 
 @pytest.mark.parametrize("observed", [[[0.0, 40.0]], [[0.0, 9.75], [10.0, 40.0]]])
