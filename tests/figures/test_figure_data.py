@@ -251,11 +251,9 @@ def test_a_finer_truth_is_scaled_to_the_bins_of_the_fit(trials: Results, tmp_pat
     recording.truth.arrays["coupling_filters"] = np.repeat(filters, 5, axis=2)  # the same function in 1-ms bins
     recording.truth.attributes["bin_size"] = 1.0
     recording.write(tmp_path / "recording")
-    fine = coupling.data(tmp_path / "recording", trials.fits)
-    coarse = coupling.data(trials.recording, trials.fits)
-    for table in (fine, coarse):
-        table.drop(table[table["kind"] == "filter"].index, inplace=True)
-    pd.testing.assert_frame_equal(fine.reset_index(drop=True), coarse.reset_index(drop=True), rtol=1e-5)
+    tables = (coupling.data(folder, trials.fits) for folder in (tmp_path / "recording", trials.recording))
+    fine, coarse = (table[table["kind"] != "filter"].reset_index(drop=True) for table in tables)
+    pd.testing.assert_frame_equal(fine, coarse, rtol=1e-5)
 
 
 def test_coupling_of_many_units_stays_a_small_table(tmp_path: Path, trials: Results) -> None:
