@@ -1,5 +1,6 @@
 """All fits of a cohort in one table."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.cohort import Scoring, evaluate_fits
 from pipeline_lib.evaluation.evaluate import evaluate
+from pipeline_lib.evaluation.settings import Target
 from tests.small_cohort import write_fits
 
 MODELS, SEEDS = ("mean_rate", "psth"), (0, 1)
@@ -20,7 +22,8 @@ def results(tmp_path: Path) -> Path:
 
 
 def scoring(results: Path) -> Scoring:
-    return Scoring([results / "trains/small"], results / "splits/small.parquet", [results / "recordings/small"], 20)
+    data = [results / "trains/small"], results / "splits/small.parquet", [results / "recordings/small"]
+    return Scoring(*data, resamples=20, few_shot=(3,))
 
 
 def test_one_table_holds_what_each_fit_scores_alone(results: Path) -> None:
@@ -31,12 +34,19 @@ def test_one_table_holds_what_each_fit_scores_alone(results: Path) -> None:
     for model in MODELS:
         for seed in SEEDS:
             made, out = results / f"fits/small/{model}/seed{seed}", results / "one.parquet"
-            evaluate(made, *data, out, "cohort", model, seed, resamples=20)
+            evaluate(made, *data, out, "cohort", model, seed, resamples=20, few_shot=(3,))
             alone = pd.read_parquet(out)
             found = table[(table["model"] == model) & (table["seed"] == seed)]
             keys = ["split", "units", "metric", "null", "aggregation"]
             pd.testing.assert_frame_equal(*(each.sort_values(keys, ignore_index=True) for each in (found, alone)))
-    assert len(table) == 4 * len(alone)
+    assert len(table) == 4 * len(alone) and alone["metric"].str.startswith("few_shot_3").any()
+
+
+def test_a_fit_without_predictions_of_the_training_part_is_scored_but_for_what_is_decoded(results: Path) -> None:
+    plain, fit = scoring(results), results / "fits/small/psth/seed0"
+    plain.write(fit, None, results / "plain.parquet")
+    replace(plain, decoding={"side": Target(choice="condition")}).write(fit, None, results / "decoding.parquet")
+    pd.testing.assert_frame_equal(*(pd.read_parquet(results / f"{name}.parquet") for name in ("plain", "decoding")))
 
 
 def test_a_fit_that_is_not_there_leaves_no_table(results: Path) -> None:

@@ -114,6 +114,10 @@ def test_beyond_its_end_a_filter_is_zero() -> None:
     short[0, 1] = long[0, 1, :4] = [1.0, 0.5, 1.0, 0.5]
     assert recovery(couplings(short), couplings(long)).filter_correlation == pytest.approx(1)
     assert recovery(couplings(long), couplings(short)).filter_correlation == pytest.approx(1)
+    long[0, 1, 4:] = [1.0, 0.5, 1.0, 0.5]
+    for one, other in ((short, long), (long, short)):
+        found = recovery(couplings(one), couplings(other)).filter_correlation
+        assert found == pytest.approx(np.corrcoef([1, 0.5, 1, 0.5, 0, 0, 0, 0], long[0, 1])[0, 1])
 
 
 def test_a_filter_whose_lags_cancel_is_found_by_its_norm() -> None:
@@ -128,6 +132,15 @@ def test_a_filter_whose_lags_cancel_is_found_by_its_norm() -> None:
 
 def test_only_the_asked_pairs_are_scored(true: Couplings) -> None:
     group = np.arange(10) < 4
-    fitted = couplings(np.where((group[:, None] == group)[..., None], 7.0, true.filters))
+    fitted = couplings(np.where((group[:, None] == group)[..., None], 7.0 - 10 * true.filters, true.filters))
     found = recovery(fitted, true, among=group[:, None] != group)
     assert found.auc == 1 and found.pairs == 48 and found.false_share == 0
+    assert found.filter_correlation == pytest.approx(1)
+
+
+def test_a_pair_whose_truth_is_not_known_is_not_scored(true: Couplings) -> None:
+    filters = true.filters.copy()
+    filters[3] = np.nan
+    found = recovery(true, couplings(filters))
+    assert found.pairs == 81 and found.auc == found.sign_accuracy == 1 and found.false_share == 0
+    assert found.synapses == (np.delete(true.strength, 3, 0) != 0).sum() and found.not_fitted == 0
