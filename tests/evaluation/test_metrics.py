@@ -326,6 +326,27 @@ def test_without_spikes_or_without_anything_to_explain_no_score_is_defined() -> 
     assert np.isnan(poisson_d2(one_bin)) and poisson_d2(one_bin, np.array([2.0])) == pytest.approx(0)
 
 
+def test_a_mean_that_explains_all_but_rounding_leaves_nothing_to_explain() -> None:
+    for bins in range(1, 60):
+        counts = np.full((3, bins, 2), 7)
+        assert np.isnan(poisson_d2(poisson_sums(counts, np.full(counts.shape, 6.0)).total())).all()
+
+
+def test_a_unit_that_was_never_observed_has_no_r2() -> None:
+    true = np.random.default_rng(0).normal(size=(2, 5, 3))
+    estimate = true + 0.5
+    whole = r2(square_sums(true[:, :, :2], estimate[:, :, :2]).total())
+    true[:, :, 2] = np.nan
+    assert r2(square_sums(true, estimate).total()) == pytest.approx(whole)
+
+
+def test_a_bin_that_no_scored_trial_observed_is_left_out_of_given_psths() -> None:
+    names, psths = np.array(["a"]), np.array([[[1.0], [3.0], [8.0]]])
+    rates, mask = np.array([[[1.0], [2.0], [5.0]]]), np.array([[[True], [True], [False]]])
+    whole = given_psth_r2(names, psths[:, :2], rates[:, :2], names, mask[:, :2])
+    assert given_psth_r2(names, psths, rates, names, mask) == whole == (0.5, 1)
+
+
 def test_units_that_never_spike_have_no_psth_to_score() -> None:
     value, units = psth_r2(np.zeros((4, 5, 2)), np.ones((4, 5, 2)), np.zeros(4), 0.0)
     assert np.isnan(value) and units == 0
