@@ -62,6 +62,21 @@ def test_signals_are_read_at_the_centres_of_bins() -> None:
     assert np.isnan(signal_in_bins(time, values, np.array([160_000]), 1, 10_000)[0, 0, 1])  # beside its gap
 
 
+def test_the_penalties_reach_from_a_ten_thousandth_to_one_as_the_benchmarks() -> None:
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(40, 30)) * 0.1
+    assert fit_ridge(inputs, inputs @ rng.normal(size=(30, 2))).alpha == pytest.approx(1e-4)
+    assert fit_ridge(inputs, rng.normal(size=(40, 2))).alpha == pytest.approx(1)
+
+
+def test_a_value_at_the_centre_of_a_bin_is_taken_whatever_is_beside_it() -> None:
+    """Although tenths of a second are no sums of powers of two, on either side."""
+    time = np.cumsum(np.full(500, 0.02)) - 0.01
+    values = np.where(np.arange(500) % 2, np.nan, np.arange(500.0))[:, None]
+    found = signal_in_bins(time, values, np.array([0]), 500, 2000)[0, :, 0]
+    assert np.array_equal(found[::2], values[::2, 0]) and np.isnan(found[1::2]).all()
+
+
 def test_features_of_a_choice_are_means_over_parts_of_the_window() -> None:
     rates = np.random.default_rng(0).random((2, 10, 3))
     rates[1, 7:] = np.nan
