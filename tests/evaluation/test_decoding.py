@@ -183,6 +183,19 @@ def test_balanced_accuracy_is_scikit_learns_and_weights_count_samples() -> None:
     assert found[1] == pytest.approx(balanced_accuracy_score(labels[drawn], decoded[drawn]), abs=1e-12)
 
 
+def test_a_class_that_a_resample_does_not_draw_is_not_averaged_over() -> None:
+    labels, decoded = np.array(["a", "a", "b", "b"]), np.array(["a", "b", "b", "b"])
+    weights = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 2, 2]])
+    assert balanced_accuracy(labels, decoded, weights).tolist() == [0.75, 0.5, 1.0]
+
+
+def test_a_group_whose_rates_all_change_alike_has_no_say() -> None:
+    steps = np.array([1.0, 2.0, 3.0, 1.0, 1.0])
+    rates = steps[:, None, None] * np.arange(4.0)[:, None]
+    timing, group = np.array([3.0, 2.0, 1.0, 1.0, 2.0]), np.array(["x", "x", "x", "y", "y"])
+    assert speed_correlation(rates, np.ones((5, 4), dtype=bool), timing, group) == pytest.approx(-1)
+
+
 def test_speed_correlation_is_the_formula() -> None:
     """Pearson's r of the mean length of the change from bin to bin, trial by trial, group by group."""
     rng = np.random.default_rng(4)
