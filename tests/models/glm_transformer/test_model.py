@@ -301,7 +301,7 @@ def test_of_what_a_silent_unit_sends_nothing_is_known(tmp_path: Path) -> None:
     assert 1 in data.heldin("small0")
     found = fitted(data, tmp_path / "run", replace(SMALL, rank=2)).tables(data)["couplings"]
     silent = found["sender"] == "u1"
-    assert found.loc[silent, ["p", "q"]].isna().all(None)
+    assert found.loc[silent, ["p", "q"]].isna().all(axis=None)
     assert found.loc[~silent & (found["sender"] != found["receiver"]), "p"].notna().all()
 
 
