@@ -13,6 +13,8 @@ from pipeline_lib.errors import InputError
 
 TICKS_PER_SECOND = 100_000
 TICKS_PER_MS = 100
+LONGEST = 1e9
+"""Seconds (32 years), far beyond which float64 misses ticks and int64 ends."""
 
 
 def to_ticks(seconds: np.ndarray | float) -> np.ndarray:
@@ -43,8 +45,10 @@ def duration_bins(seconds: float, bin_size: float, name: str) -> int:
 
     Raises
     ------
-    InputError : the duration is not a whole number of bins.
+    InputError : the duration is not a whole number of bins, or longer than any recording.
     """
+    if not abs(seconds) <= LONGEST:
+        raise InputError("config", name, f"{seconds:g} s", f"at most {LONGEST:g} s")
     ticks, per_bin = int(to_ticks(seconds)), bin_ticks(bin_size)
     if ticks % per_bin:
         accepted = f"a whole number of {bin_size}-ms bins"

@@ -15,6 +15,12 @@ def trains(recording) -> Trains:
     return Trains.from_recording(recording)
 
 
+@pytest.mark.parametrize("seconds", [3e13, 1e14, 1e300])
+def test_a_duration_that_no_integer_counts_is_refused(seconds: float) -> None:
+    with pytest.raises(InputError, match=r"windows\.after.*at most 1e\+09 s"):
+        WindowSettings(bin_size=0.01, after=seconds)
+
+
 def test_columns_and_types(trains):
     frame = windows(trains, WindowSettings(after=0.5))
     assert tuple(frame.columns) == COLUMNS
