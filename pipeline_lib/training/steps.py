@@ -58,7 +58,7 @@ class Steps:
                 return self._replay(self.recordings, progress)
             except torch.OutOfMemoryError as error:
                 note = f"out of memory: steps are not recorded from here ({str(error).splitlines()[0]})"
-            self.recordings = None
+            self.recordings = self.ahead = None
             self.optimiser.clear()
             print(f"step {progress.step + 1}: {note}", file=sys.stderr)
             torch.cuda.empty_cache()
