@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pipeline_lib.models.lfads.noise import chosen, dropout_mask, normal
-from pipeline_lib.training.noise import as_one, dropout, seed_noise, seed_stream
+from pipeline_lib.training.noise import as_one, dropout, fusible_dropout, seed_noise, seed_stream
 
 KINDS = {
     "dropout": lambda x: dropout(x, 0.3),
@@ -52,3 +52,15 @@ def test_without_streams_all_members_share_a_draw(kind: str) -> None:
         x = torch.ones(7, 5)
         together = torch.vmap(lambda one: one + torch.cat([draws(x), draws(x)]), randomness="same")(torch.zeros(3, 1))
     assert torch.equal(together, expected.expand(3, *expected.shape).to(together.dtype))
+
+
+def test_dropout_for_a_compiler_keeps_the_share_scales_and_has_its_gradient() -> None:
+    seed_noise(0)
+    x = torch.full((400, 500), 2.0, dtype=torch.bfloat16, requires_grad=True)
+    dropped = fusible_dropout(x, 0.3)
+    (gradient,) = torch.autograd.grad(dropped.sum(), x)
+    assert dropped.dtype == torch.bfloat16 and torch.equal(2 * gradient, dropped)
+    assert torch.unique(dropped).tolist() == pytest.approx([0.0, 2 / 0.7], rel=0.01)
+    zeros = (dropped == 0).float()
+    assert zeros.mean().item() == pytest.approx(0.3, abs=0.005)
+    assert zeros.mean(0).std() < 0.03 and zeros.mean(1).std() < 0.03

@@ -12,8 +12,38 @@ from torch.nn import functional
 
 from pipeline_lib.training.noise import dropout, vectorised
 
+ALIGNED = 16
+"""Bytes: tensor cores of a GPU take rows of whole multiples of this, and others slowly or not at all."""
 LEAST_BLOCK = 16
 """Bins in a block of a `Band`, at least: smaller products are slower."""
+
+
+def suits_tensor_cores(device: torch.device) -> bool:
+    """Whether sizes of products are to be what tensor cores take whole."""
+    return device.type != "cpu"
+
+
+def missing(size: int, item: int = 2) -> int:
+    """Elements of so many bytes that `size` of them lack to the next multiple of `ALIGNED` bytes."""
+    return -size % (ALIGNED // item)
+
+
+class Linear(nn.Linear):
+    """The linear layer; compiled for a GPU, one product whose sizes suit tensor cores and which has the bias in it.
+
+    A compiler makes the longer rows where it makes `x`. Sums over bins for the gradient of the bias, which take longer
+    than the products around them, are then part of a product, too.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`input` [..., in] as [..., out]."""
+        if not (torch.compiler.is_compiling() and suits_tensor_cores(input.device)):
+            return super().forward(input)
+        more, below = missing(self.in_features + 1), missing(self.out_features)
+        rows = functional.pad(functional.pad(input, (0, 1), value=1.0), (0, more))
+        weight = functional.pad(self.weight, (0, 1 + more, 0, below))
+        weight = weight + functional.pad(self.bias[:, None], (self.in_features, more, 0, below))
+        return functional.linear(rows, weight)[..., : self.out_features]
 
 
 class Dropout(nn.Dropout):
@@ -44,10 +74,10 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads = heads
-        inner = heads * math.ceil(width / heads)
-        self.qkv = nn.Linear(width, 3 * inner)
-        self.out = nn.Linear(inner, width)
+        self.heads, self.head_width = heads, math.ceil(width / heads)
+        inner = heads * self.head_width
+        self.qkv = Linear(width, 3 * inner)
+        self.out = Linear(inner, width)
         self.dropout = Dropout(dropout)
         nn.init.xavier_uniform_(self.qkv.weight)
         nn.init.zeros_(self.qkv.bias)
@@ -67,6 +97,8 @@ class Attention(nn.Module):
         if isinstance(bias, Band):
             mixed = self._mixed(bias.inside(query), bias.around(key), bias.around(value), bias.bias)
             mixed = mixed.flatten(2, 3)[:, :, :bins]
+        elif self.training and suits_tensor_cores(x.device):
+            mixed = self._padded(qkv, bias)
         else:
             mixed = (self._mixed if self.training or vectorised() else self._fused)(query, key, value, bias)
         return self.out(mixed.transpose(1, 2).reshape(batch, bins, -1))
@@ -75,9 +107,27 @@ class Attention(nn.Module):
         mask = None if bias is None else bias[:, None].to(query.dtype)
         return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
+    def _padded(self, qkv: Tensor, bias: Tensor | None) -> Tensor:
+        """`_mixed` of queries, keys and values [3, B, heads, T, d], with sizes that suit tensor cores.
+
+        The batched products need copies anyway: here one instead of three. Bins that fill up attend to all others and
+        nobody attends to them; they are cut off.
+        """
+        bins, item = qkv.shape[-2], qkv.element_size()
+        more = missing(bins, item)
+        padded = functional.pad(qkv, (0, missing(self.head_width, item), 0, more))
+        # Compiled, gradients of parts are added up in the next kernel, and those of `unbind` copied; launched one by
+        # one it is the other way round.
+        one_by_one = not torch.compiler.is_compiling()
+        query, key, value = padded.unbind(0) if one_by_one else (padded[part] for part in range(3))
+        if more:
+            bias = torch.zeros(1, bins, bins, device=qkv.device) if bias is None else bias
+            bias = functional.pad(functional.pad(bias, (0, more), value=-torch.inf), (0, 0, 0, more))
+        return self._mixed(query, key, value, bias)[:, :, :bins, : self.head_width]
+
     def _mixed(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
         """In training on a CPU two batched products beat the fused kernel, in bfloat16 by a factor of 2.5."""
-        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+        scores = query @ key.transpose(-1, -2) / math.sqrt(self.head_width)
         if bias is not None:
             scores = scores + bias[:, None].to(scores.dtype)
         return self.dropout(scores.softmax(-1)) @ value
@@ -137,8 +187,8 @@ class Layer(nn.Module):
         self.pre_norm = pre_norm
         self.activation: Callable[[Tensor], Tensor] = functional.gelu if activation == "gelu" else functional.relu
         self.attention = Attention(width, heads, dropout)
-        self.linear1 = nn.Linear(width, hidden)
-        self.linear2 = nn.Linear(hidden, width)
+        self.linear1 = Linear(width, hidden)
+        self.linear2 = Linear(hidden, width)
         self.norm1 = nn.LayerNorm(width)
         self.norm2 = nn.LayerNorm(width)
         self.dropout = Dropout(dropout)

@@ -10,13 +10,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline_lib.models.ndt.layers import Band, Dropout, Encoder, Layer, ScaleNorm, context_bias
+from pipeline_lib.models.ndt.layers import Band, Dropout, Encoder, Layer, Linear, ScaleNorm, context_bias
 from pipeline_lib.models.ndt.masking import mask_batch, show_all
 from pipeline_lib.training.network import Network
 
@@ -49,10 +49,10 @@ class Head(nn.Module):
         units = len(population)
         self.table = nn.Embedding(max_count + 2, config.embedding) if config.embedding else None
         flat = units * max(config.embedding, 1)
-        self.read_in = nn.Linear(flat, width) if width else None
+        self.read_in = Linear(flat, width) if width else None
         self.width = width or flat
         sizes = (self.width, config.decoder_hidden, units) if config.decoder_hidden else (self.width, units)
-        layers = [nn.Linear(*pair) for pair in pairwise(sizes)]
+        layers = [Linear(*pair) for pair in pairwise(sizes)]
         self.hidden, self.last = nn.ModuleList(layers[:-1]), layers[-1]
         codes = torch.as_tensor(np.unique(population, return_inverse=True)[1])
         self.register_buffer("region", codes, persistent=False)
@@ -180,9 +180,12 @@ class Transformer(Network):
         """Set the bias of the read-out to the mean spikes a bin `mean` [N], above 0."""
         self.head(session).last.bias.copy_(mean.log() if self.config.log_rates else mean)
 
-    def compile(self, *args: object, **kwargs: object) -> None:
-        """Compile the encoder: the rest is small, or draws random numbers on the host."""
-        self.encoder.compile(*args, **kwargs)
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the loss; of a cohort the encoder alone, which does not differ by session."""
+        if len(self.sessions) == 1:
+            self._loss = torch.compile(self._loss, *args, **kwargs)  # type: ignore[method-assign]
+        else:
+            self.encoder.compile(*args, **kwargs)
 
     def _loss(self, batch: Batch, inputs: Tensor, scored: Tensor) -> Tensor:
         output = self.outputs(batch.session, inputs, ends(batch)).float()

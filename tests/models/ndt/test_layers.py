@@ -1,9 +1,10 @@
-"""Attention in blocks is attention; layers can be compiled."""
+"""Attention in blocks, or in sizes for tensor cores, is attention."""
 
 import pytest
 import torch
 
-from pipeline_lib.models.ndt.layers import LEAST_BLOCK, Attention, Band, Encoder, Layer, context_bias
+from pipeline_lib.models.ndt import layers
+from pipeline_lib.models.ndt.layers import LEAST_BLOCK, Attention, Band, context_bias
 
 
 @pytest.mark.parametrize(("backward", "forward"), [(8, 4), (0, 4), (5, 0), (0, 0), (20, 3)])
@@ -36,24 +37,26 @@ def test_short_windows_stay_whole() -> None:
     assert Band.of(context_bias(4 * LEAST_BLOCK, 8, 4), 8, 4) is not None
 
 
-def test_a_compiled_encoder_is_the_same_and_drops() -> None:
-    """Traced, not turned into machine code, which would need a compiler; the draws are then other ones."""
-    x, bias = torch.randn(2, 40, 12), context_bias(40, 4, 2)
-    for share in (0.0, 0.4):
-        torch.manual_seed(0)
-        layer = Layer(12, 2, 8, share, "relu", True)
-        plain = Encoder([layer], torch.nn.Identity()).train()
-        compiled = Encoder([layer], torch.nn.Identity()).train()
-        compiled.compile(backend="aot_eager", fullgraph=True)
-        made = []
-        for encoder in (plain, compiled):
-            layer.zero_grad()
-            output = encoder(x, bias)
-            output.square().sum().backward()
-            made.append((output.detach(), layer.linear2.weight.grad))
-        if share == 0:
-            torch.testing.assert_close(made[1], made[0], rtol=1e-4, atol=1e-4)
-            continue
-        # What neither branch adds to: dropped after attention, and after the feed-forward network.
-        untouched = [(output == x).double().mean().item() for output, _ in made]
-        assert untouched == pytest.approx([share**2] * 2, abs=0.05)
+@pytest.mark.parametrize("context", ["none", "band", "ragged"])
+@pytest.mark.parametrize(("bins", "width"), [(13, 14), (16, 14), (13, 16), (16, 16)])
+def test_attention_of_sizes_for_tensor_cores_is_attention(
+    bins: int, width: int, context: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heads of 7 numbers and 13 bins are filled up; those of 8 and 16 are not."""
+    torch.manual_seed(0)
+    attention = Attention(width, 2, dropout=0.0).double().train()
+    bias = None if context == "none" else context_bias(bins, 4, 2).double()
+    if context == "ragged":
+        past = (torch.arange(bins) >= torch.tensor([bins, bins - 9, bins - 1])[:, None])[:, None, :]
+        bias = bias + torch.zeros(past.shape).masked_fill(past & ~torch.eye(bins, dtype=torch.bool), -torch.inf)
+    x = torch.randn(3, bins, width, dtype=torch.double, requires_grad=True)
+    results, sizes = [], []
+    product = torch.matmul
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: sizes.append(a.shape[-2:]) or product(a, b))
+    for suits in (False, True):
+        monkeypatch.setattr(layers, "suits_tensor_cores", lambda device, suits=suits: suits)
+        output = attention(x, bias)
+        results.append((output, *torch.autograd.grad(output.square().sum(), [x, *attention.parameters()])))
+    torch.testing.assert_close(results[1], results[0], rtol=1e-12, atol=1e-12)
+    filled = (14, 14) if bins == 13 else (16, 16)  # rows of 16 bytes
+    assert sizes[2:] == [(filled[0], 8), filled] and sizes[:2] == [(bins, width // 2), (bins, bins)]

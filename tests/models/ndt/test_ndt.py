@@ -20,6 +20,7 @@ from pipeline_lib.models.torch_model import Layout
 from pipeline_lib.training.batches import Batch, Windows
 from pipeline_lib.training.run import Run, write_arrays
 from tests.models.leaks import HIDDEN, check_heldout_counts_of_other_parts, check_hidden_counts, check_other_windows
+from tests.models.ndt import small
 from tests.models.ndt.plain import PlainNDT, SinusoidPosition
 from tests.small_cohort import SPLITS, WINDOWS, open_cohort, recording, write_cohort
 
@@ -137,6 +138,18 @@ def test_nothing_ahead_of_a_causal_context_is_seen(ragged: FitData) -> None:
         first, second = network.outputs("one", counts), network.outputs("one", changed)
     assert torch.allclose(first[:, :31], second[:, :31], atol=1e-6)
     assert not torch.allclose(first[:, 31:], second[:, 31:])
+
+
+def test_bins_past_the_end_of_a_window_do_not_touch_its_loss() -> None:
+    network = small.network(small.SILENT)
+    torch.manual_seed(2)
+    window = network.prepare(small.windows(ragged=True), 0).windows(slice(1, 2))
+    last = int(window.bins)
+    inputs = {name: value[:, :, :last] for name, value in window.inputs.items()}
+    tensors = {name: getattr(window, name)[:, :last] for name in ("counts", "observed", "visible")}
+    cut = replace(window, **tensors, inputs=inputs, ragged=False)
+    assert last < small.BINS
+    torch.testing.assert_close(network.loss(window), network.loss(cut), rtol=1e-5, atol=1e-6)
 
 
 def test_without_positions_shifted_spikes_shift_the_rates(ragged: FitData) -> None:

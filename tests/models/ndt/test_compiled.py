@@ -1,0 +1,95 @@
+"""A compiled NDT is the same network: traced, not turned into machine code, which would need a compiler."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pipeline_lib.models.ndt import layers
+from pipeline_lib.models.ndt.layers import Encoder, Layer, Linear, context_bias
+from tests.models.ndt.small import SILENT, network, windows
+
+OTHERS = {"decoder_hidden": 5, "log_rates": False, "norm": "post", "final_norm": "scale", "activation": "gelu"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "sessions", "ragged", "device"),
+    [
+        ({}, 1, False, "cpu"),
+        ({}, 1, True, "gpu"),
+        ({}, 2, True, "gpu"),
+        ({"embedding": 0, "read_in": None}, 1, False, "gpu"),
+        (OTHERS, 1, False, "gpu"),
+        ({"hardest_share": 0.4, "context_backward": None}, 1, True, "gpu"),
+    ],
+    ids=["on a CPU", "ragged", "cohort", "identity", "other layers", "hardest"],
+)
+def test_a_compiled_loss_is_the_same(
+    settings: dict, sessions: int, ragged: bool, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU in sizes that its tensor cores take; of a cohort the encoder alone is compiled."""
+    results, traced = [], []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
+        traced.append({node.target for node in graph.graph.nodes if node.op == "call_method"})
+        return graph.forward
+
+    for compiled in (False, True):
+        monkeypatch.setattr(layers, "suits_tensor_cores", lambda _, on=compiled and device == "gpu": on)
+        made = network(replace(SILENT, **settings), sessions)
+        if compiled:
+            torch.compiler.reset()
+            made.compile(backend=backend, fullgraph=True)
+        torch.manual_seed(2)
+        loss = made.loss(made.prepare(windows(ragged), 0))["masked_nll"]
+        results.append((loss, torch.autograd.grad(loss, list(made.parameters()), materialize_grads=True)))
+    torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-6)
+    assert len(traced) == 1 and ("exp" in traced[0] or "sum" in traced[0]) == (sessions == 1)
+
+
+@pytest.fixture
+def for_tensor_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers take the CPU for a GPU."""
+    monkeypatch.setattr(layers, "suits_tensor_cores", lambda device: True)
+
+
+@pytest.mark.usefixtures("for_tensor_cores")
+@pytest.mark.parametrize(("before", "after"), [(7, 5), (8, 8), (15, 16)])
+def test_a_compiled_product_with_the_bias_in_it_is_the_linear_layer(before: int, after: int) -> None:
+    layer = Linear(before, after).double()
+    x = torch.randn(2, 3, before, dtype=torch.double, requires_grad=True)
+    shapes = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
+        shapes.extend(node.meta["example_value"].shape for node in graph.graph.nodes if "linear" in node.name)
+        return graph.forward
+
+    made = []
+    for each in (layer, torch.compile(layer, backend=backend, fullgraph=True)):
+        output = each(x)
+        made.append((output, *torch.autograd.grad(output.square().sum(), [x, *layer.parameters()])))
+    torch.testing.assert_close(made[1], made[0], rtol=1e-12, atol=1e-12)
+    assert [shape[-1] % 8 for shape in shapes] == [0]
+
+
+def test_a_compiled_encoder_is_the_same_and_drops() -> None:
+    """The draws are other ones."""
+    x, bias = torch.randn(2, 40, 12), context_bias(40, 4, 2)
+    for share in (0.0, 0.4):
+        torch.manual_seed(0)
+        layer = Layer(12, 2, 8, share, "relu", True)
+        plain = Encoder([layer], torch.nn.Identity()).train()
+        compiled = Encoder([layer], torch.nn.Identity()).train()
+        compiled.compile(backend="aot_eager", fullgraph=True)
+        made = []
+        for encoder in (plain, compiled):
+            layer.zero_grad()
+            output = encoder(x, bias)
+            output.square().sum().backward()
+            made.append((output.detach(), layer.linear2.weight.grad))
+        if share == 0:
+            torch.testing.assert_close(made[1], made[0], rtol=1e-4, atol=1e-4)
+            continue
+        # What neither branch adds to: dropped after attention, and after the feed-forward network.
+        untouched = [(output == x).double().mean().item() for output, _ in made]
+        assert untouched == pytest.approx([share**2] * 2, abs=0.05)
