@@ -4,9 +4,11 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from pipeline_lib.training.graphs import Recordings
 from pipeline_lib.training.run import Run
 
 
@@ -37,6 +39,40 @@ def timed_in_turns(
 def median_seconds(function: Callable[[], object], repeats: int = 5, device: str = "cpu", warm_up: int = 1) -> float:
     """Seconds of one call, as in `timed_in_turns`."""
     return timed_in_turns({"": function}, repeats, device, warm_up)[""]
+
+
+class Unlaunched(Recordings):
+    """Recorded steps that are not launched: what is left of a step is the host's part.
+
+    Parameters
+    ----------
+    shape : of what a step makes; all of it is 1.
+    """
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.ones = torch.ones(shape).tolist()
+        self.launched = self.meanwhile = 0.0
+
+    def run(self, *step: Any) -> Any:
+        """A launch; what it makes is there as soon as `tolist` asks for it."""
+        self.launched = time.process_time()
+        return self
+
+    def tolist(self) -> list:
+        """Here a host would wait for the GPU."""
+        self.meanwhile += time.process_time() - self.launched
+        return self.ones
+
+    def host_time(self, step: Callable[[int], object], repeats: int = 1000) -> tuple[float, float]:
+        """CPU-microseconds of a step of which these are the recordings (`step` is told its number): in all, and of them
+        while a GPU is at work.
+        """
+        step(0)
+        self.meanwhile, start = 0.0, time.process_time()
+        for number in range(1, repeats + 1):
+            step(number)
+        return (time.process_time() - start) / repeats * 1e6, self.meanwhile / repeats * 1e6
 
 
 class Curve(Run):

@@ -7,25 +7,34 @@
 
 Whole fits of the Lorenz-like set (`benchmarks/ndt.py`) by the default settings or others, with evaluations, checkpoints
 and predictions, without the start of the process. A fit has `--steps` steps and no early end, so that all do the same.
+Before them what the host does for a recorded step, which a CPU can tell, too.
 """
 
 import argparse
 import contextlib
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # before torch
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
+from benchmarks._timing import Unlaunched
 from pipeline_lib.arguments import read_mapping
+from pipeline_lib.models.contract import FitData
+from pipeline_lib.models.registry import check_config, load_model
 from pipeline_lib.sources.simulate import simulate
 from pipeline_lib.training import gpu
 from pipeline_lib.training.fit import fit
-from pipeline_lib.training.fit_ensemble import fit_ensemble
+from pipeline_lib.training.fit_ensemble import ensemble_of, fit_ensemble
+from pipeline_lib.training.publication import open_data
+from pipeline_lib.training.run import Run
+from pipeline_lib.trains.settings import MEMORY_BUDGET
 from pipeline_lib.trains.splits import SplitSettings, make_split
 from pipeline_lib.trains.store import Trains, convert
 from pipeline_lib.trains.windows import WindowSettings
@@ -34,14 +43,30 @@ RECORDED = {"cuda_graphs": True}
 """Steps as CUDA graphs."""
 
 
-def lorenz(folder: Path) -> tuple[list[Path], Path]:
-    """Store and split of the Lorenz-like set: 20 of 24 repeats train, 4 validate."""
+def lorenz(folder: Path, seconds: float = 1.0) -> tuple[list[Path], Path]:
+    """Store and split of the Lorenz-like set, windows of so many seconds: 20 of 24 repeats train, 4 validate."""
     simulate("lorenz", {}, seed=0, session="lorenz").write(folder / "recording")
     convert(folder / "recording", folder / "trains")
     split = SplitSettings(fractions=(20 / 24, 4 / 24, 0.0))
-    windows = WindowSettings(bin_size=20.0, after=1.0)
+    windows = WindowSettings(bin_size=20.0, after=seconds)
     make_split([Trains.open(folder / "trains")], windows, split, "lorenz").write(folder / "split.parquet")
     return [folder / "trains"], folder / "split.parquet"
+
+
+def host_times(model: str, members: list[int], settings: dict[str, Any], folder: Path) -> None:
+    """Print the CPU-time of a recorded step beside its graph: of all of it, and of what a GPU waits for.
+
+    Batches are of 2 windows of 4 bins, so that values of tensors take no time.
+    """
+    data = open_data(*lorenz(folder, 0.08), MEMORY_BUDGET)
+    data, config = FitData(data.trains, data.split, fitting=True), check_config(model, settings | {"batch": 2})
+    print("| a recorded step on this host, its graph left out | us | of it a GPU waits for |\n|---|---|---|")
+    for count in members:
+        made = ensemble_of([load_model(model)(config, seed) for seed in range(count)], data, Run(folder / str(count)))
+        made.recorded, made.recordings = True, Unlaunched(2, count)
+        spent, meanwhile = made.recordings.host_time(made._step)
+        print(f"| {count} as one | {spent:.0f} | {spent - meanwhile:.0f} |", flush=True)
+    print()
 
 
 def measure(
@@ -82,4 +107,5 @@ if __name__ == "__main__":
     print(f"torch {torch.__version__}, {torch.cuda.get_device_name() if on_gpu else 'CPU, a thread'}\n", flush=True)
     with tempfile.TemporaryDirectory() as place, contextlib.suppress(KeyboardInterrupt):
         settings = {"steps": asked.steps, "patience": None} | asked.settings
+        host_times(asked.model, asked.members, settings, Path(place) / "host")
         measure(lorenz(Path(place)), asked.model, asked.members, settings, on_gpu, Path(place))

@@ -26,14 +26,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the plain ne
 import numpy as np
 import torch
 
-from benchmarks._timing import Curve, timed_in_turns
+from benchmarks._timing import Curve, Unlaunched, timed_in_turns
 from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.ndt.model import NDT
 from pipeline_lib.models.ndt.settings import Config
 from pipeline_lib.models.torch_model import Layout
 from pipeline_lib.sources.simulate import simulate
 from pipeline_lib.training.batches import Batch, Batches
-from pipeline_lib.training.checkpoint import Progress, Tensors
+from pipeline_lib.training.checkpoint import Progress
 from pipeline_lib.training.graphs import Recordings
 from pipeline_lib.training.memory import keep_freed_memory
 from pipeline_lib.training.run import Run
@@ -105,15 +105,6 @@ class Same(Batches):
         return self.batch
 
 
-class Unlaunched(Recordings):
-    """Recorded steps that are not launched: what is left of a step is the host's part."""
-
-    def run(
-        self, kind: object, function: Callable, inputs: Tensors, changed: list, streams: tuple = ()
-    ) -> torch.Tensor:
-        return torch.ones(2)
-
-
 def our_step(
     device: str,
     settings: dict,
@@ -123,7 +114,7 @@ def our_step(
     embedding: int,
     layers: int,
     rate: float,
-    launched: bool = True,
+    recordings: Recordings | None = None,
 ) -> tuple[Callable, Callable]:
     """The same of ours, as the engine makes it."""
     config = Config(
@@ -136,7 +127,7 @@ def our_step(
     ones = torch.ones_like(counts, dtype=torch.bool)
     batch = Batch("s", counts, ones, ones, torch.full((BATCH,), bins, device=device), 0, ragged=False)
     steps = Steps(network, Same(batch), config, 0, Run(folder, device=device))
-    steps.recordings = steps.recordings if launched else Unlaunched()
+    steps.recordings = recordings or steps.recordings
     progress, one = Progress(), batch.windows(slice(1))
 
     def step() -> None:
@@ -181,15 +172,13 @@ def step_times(repeats: int, device: str, sizes: dict[str, dict]) -> None:
             print(f"| {name} | {what} | {step} | {trial} |", flush=True)
 
 
-def host_time(repeats: int = 1000) -> None:
-    """Print the CPU-time of a recorded step at MC_Maze size beside its graph: all that a GPU waits for."""
+def host_time() -> None:
+    """Print the CPU-time of a recorded step at MC_Maze size beside its graph, the getting of a batch left out, too."""
+    unlaunched, size = Unlaunched(2), SIZES["MC_Maze, 182 units x 140 bins"]
     with tempfile.TemporaryDirectory() as folder:
-        step, _ = our_step("cpu", {}, Path(folder), **SIZES["MC_Maze, 182 units x 140 bins"], launched=False)
-        step()
-        start = time.process_time()
-        for _ in range(repeats):
-            step()
-    print(f"\nA recorded step on this host, its graph left out: {(time.process_time() - start) / repeats * 1e6:.0f} us")
+        step, _ = our_step("cpu", {}, Path(folder), **size, recordings=unlaunched)
+        spent, _ = unlaunched.host_time(lambda number: step())
+    print(f"\nA recorded step on this host, its graph left out: {spent:.0f} us")
 
 
 def lorenz_set(folder: Path) -> tuple[FitData, np.ndarray]:

@@ -20,8 +20,8 @@ from torch.func import functional_call
 from pipeline_lib.training.batches import Batch, Batches
 from pipeline_lib.training.checkpoint import Progress, Tensors, pack, read_about, unpack
 from pipeline_lib.training.engine import EVALUATION, UNJUDGED
-from pipeline_lib.training.graphs import Recordings, put_gradients
-from pipeline_lib.training.groups import Group, Source, prepared
+from pipeline_lib.training.graphs import Prefetched, Recordings, put_gradients
+from pipeline_lib.training.groups import Group, Source, grouped
 from pipeline_lib.training.memory import give_back_freed_memory, keep_freed_memory
 from pipeline_lib.training.network import Network
 from pipeline_lib.training.noise import as_one, seed_noise
@@ -82,6 +82,7 @@ class Ensemble:
         self.at_once = len(seeds)
         self.recorded = settings.cuda_graphs and settings.accumulate == 1 and self.device.type == "cuda"
         self.recordings = Recordings()
+        self.ahead = Prefetched[list[Group]]()
 
     def train(self) -> None:
         """Train every member to the end of its budget or patience, and leave in each network the weights to be kept.
@@ -138,6 +139,7 @@ class Ensemble:
         self.weights = {name: weight.detach()[rows] for name, weight in self.weights.items()}
         self.mean = {name: mean[rows] for name, mean in self.mean.items()}
         self.optimiser, self.recordings = self._optimiser(), Recordings()
+        self.ahead.forget()
         for name, tensor in state.items():
             self.optimiser.state[name] = tensor[rows] if tensor.ndim else tensor
 
@@ -177,19 +179,33 @@ class Ensemble:
                 torch.cuda.empty_cache()
 
     def _attempt(self, step: int) -> Tensor:
-        settings, sources = self.settings, [self.sources[member.seed] for member in self._active]
+        now = self._now(step)
+        if self.recorded:  # one batch a step
+            groups = self.ahead.take(step, self._groups_of)
+            return self._replayed(groups[0], now, step) if len(groups) == 1 else self._launched([groups], now)
+        return self._launched((self._groups_of(step, part) for part in range(self.settings.accumulate)), now)
+
+    def _now(self, step: int) -> Tensor:
+        """Numbers of a step [M + 1 or M + 2]: learning rates of the members, the share that means move, and how far the
+        weight decay is ramped, if it is. The host does not wait for what the device has to do before.
+        """
+        settings = self.settings
         rates = [learning_rate(settings, step, member.progress.factor) for member in self._active]
-        now = {
-            "rates": torch.tensor(rates, device=self.device),
-            "share": torch.tensor(1 - averaging(settings, step), device=self.device),
-        }
-        if (decay := decaying(settings, step)) is not None:
-            now["decay"] = torch.tensor(decay, device=self.device)
-        losses = torch.zeros(len(sources), device=self.device)
-        for number in range(step * settings.accumulate, (step + 1) * settings.accumulate):
-            groups = prepared(self.network, sources, number, step, self.at_once)
-            if len(groups) == 1 and self.recorded:
-                return self._replayed(groups[0], now)
+        decay = decaying(settings, step)
+        numbers = [*rates, 1 - averaging(settings, step), *([] if decay is None else [decay])]
+        return torch.tensor(numbers).to(self.device, non_blocking=True)
+
+    def _groups_of(self, step: int, part: int = 0) -> list[Group]:
+        """Batches of a step of the members in training; not prepared where that is a part of the recording."""
+        number = step * self.settings.accumulate + part
+        sources = [self.sources[member.seed] for member in self._active]
+        later = self.recorded and self.network.prepares_alike and len(sources) <= self.at_once
+        return grouped(self.network, sources, number, step, self.at_once, not later)
+
+    def _launched(self, batches: Iterable[list[Group]], now: Tensor) -> Tensor:
+        """A step over batches, each in its groups."""
+        losses = torch.zeros(len(self.training), device=self.device)
+        for groups in batches:
             for group in groups:
                 found = self._loss(group, group.tensors)
                 found.sum().backward()
@@ -198,20 +214,23 @@ class Ensemble:
         self._update(now)
         return torch.stack([losses, norms])
 
-    def _replayed(self, group: Group, now: Tensors) -> Tensor:
-        """A whole step as one CUDA graph."""
+    def _replayed(self, group: Group, now: Tensor, step: int) -> Tensor:
+        """A whole step as one CUDA graph; the host gets the next batches while the GPU is at work."""
+        streams = [self.sources[member.seed].stream for member in self._active]
 
         def whole(tensors: Tensors) -> Tensor:
-            found = self._loss(group, {name: tensors[name] for name in group.tensors})
+            ready = group.holding(tensors).prepare(self.network, streams, step)
+            found = self._loss(ready, ready.tensors)
             put_gradients(found.sum(), [self.weights[name] for name in self._trained])
             norms = self._clip()
-            self._update(tensors)
+            self._update(tensors["now"])
             return torch.stack([found.detach(), norms])
 
         kind = group.batch.session, group.batch.ragged
         changed = [*self.weights.values(), *self.mean.values(), *self.optimiser.state.values()]
-        streams = [self.sources[member.seed].stream for member in self._active]
-        return self.recordings.run(kind, whole, group.tensors | now, changed, streams)
+        made = self.recordings.run(kind, whole, group.tensors | {"now": now}, changed, streams)
+        self.ahead.prepare(step + 1, self._groups_of)
+        return made
 
     def _loss(self, group: Group, tensors: Tensors) -> Tensor:
         """The losses of a group, as their share of a step."""
@@ -252,17 +271,17 @@ class Ensemble:
         return norm
 
     @torch.no_grad()
-    def _update(self, now: Tensors) -> None:
-        """Change the weights by their gradients: `rates` of each member, the `share` that means move, and the ramped
-        `decay` of the weights."""
-        rates, apart = now["rates"], self.settings.schedule == "plateau"
+    def _update(self, now: Tensor) -> None:
+        """Change the weights by their gradients, and their means, by the numbers `now` of the step."""
+        count, apart = len(self.training), self.settings.schedule == "plateau"
+        rates, share, decay = now[:count], now[count], now[count + 1] if len(now) > count + 1 else None
         before = {name: self.weights[name].clone() for name in self._trained} if apart else {}
         highest = rates.max()
-        self.optimiser.step(highest, now.get("decay"))
+        self.optimiser.step(highest, decay)
         for name, old in before.items():  # an update is proportional to its learning rate
             self.weights[name].copy_(old.lerp(self.weights[name], along(rates / highest, old)))
         if self.mean:
-            move_towards(list(self.mean.values()), [self.weights[name].detach() for name in self.mean], now["share"])
+            move_towards(list(self.mean.values()), [self.weights[name].detach() for name in self.mean], share)
 
     def _diverged(self, member: Member, loss: float) -> None:
         step, settings = member.progress.step + 1, self.settings

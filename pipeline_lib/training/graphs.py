@@ -7,6 +7,7 @@ inputs stay at their addresses. Noise is drawn from where its generator is at ea
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ MOST = 16
 """Recordings of a training, which take memory each; what comes in more shapes is launched as it is."""
 WARM_UP = 3
 """Runs before the recording, in which libraries choose their kernels and get their memory."""
+Made = TypeVar("Made")
 
 
 class Recording:
@@ -88,6 +90,29 @@ class Recordings:
         if key not in self.made:
             self.made[key] = Recording(function, inputs, changed, streams)
         return self.made[key].run(inputs)
+
+
+class Prefetched(Generic[Made]):
+    """What a step needs, made while the GPU is at work on the step before; `make` is a function of the step alone."""
+
+    def __init__(self) -> None:
+        self.made: tuple[int, Made] | None = None
+
+    def take(self, step: int, make: Callable[[int], Made]) -> Made:
+        """What `step` needs."""
+        made, self.made = self.made, None
+        return made[1] if made is not None and made[0] == step else make(step)
+
+    def prepare(self, step: int, make: Callable[[int], Made]) -> None:
+        """Make what `step` needs, if there is room for it already."""
+        try:
+            self.made = step, make(step)
+        except torch.OutOfMemoryError:
+            self.made = None
+
+    def forget(self) -> None:
+        """What was made is of no use any more."""
+        self.made = None
 
 
 def put_gradients(loss: Tensor, weights: Sequence[Tensor]) -> None:

@@ -12,7 +12,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.training.batches import Batch, Batches
 from pipeline_lib.training.checkpoint import Progress, Tensors
 from pipeline_lib.training.gradients import Gradients
-from pipeline_lib.training.graphs import Recordings, put_gradients
+from pipeline_lib.training.graphs import Prefetched, Recordings, put_gradients
 from pipeline_lib.training.network import Network
 from pipeline_lib.training.noise import seed_noise
 from pipeline_lib.training.optimiser import AdamW, move_towards
@@ -43,7 +43,7 @@ class Steps:
         self.optimiser = AdamW(self.trained, settings.betas, settings.epsilon, settings.weight_decay, paces)
         self.gradients = Gradients(network, batches, settings, seed, run)
         self.mean = {name: weight.detach().clone() for name, weight in self.trained.items()} if settings.average else {}
-        self.ahead: tuple[int, Batch] | None = None
+        self.ahead = Prefetched[Batch]()
         self.recordings: Recordings | None = None
         one_batch = settings.accumulate == 1  # and so one process
         if settings.cuda_graphs and one_batch and self.gradients.accelerator.device.type == "cuda":
@@ -58,7 +58,7 @@ class Steps:
                 return self._replay(self.recordings, progress)
             except torch.OutOfMemoryError as error:
                 note = f"out of memory: steps are not recorded from here ({str(error).splitlines()[0]})"
-            self.recordings = self.ahead = None
+            self.recordings = None
             self.optimiser.clear()
             print(f"step {progress.step + 1}: {note}", file=sys.stderr)
             torch.cuda.empty_cache()
@@ -80,7 +80,7 @@ class Steps:
         step, network = progress.step, self.network
         if not network.training:  # torch walks through all of it each time
             network.train()
-        batch = self.ahead[1] if self.ahead is not None and self.ahead[0] == step else self.batches[step]
+        batch = self.ahead.take(step, self.batches.__getitem__)
         seed_noise(self.seed, step)
         within = network.prepares_alike
         batch = batch if within else network.prepare(batch, step)
@@ -96,16 +96,9 @@ class Steps:
             return self._whole(network.prepare(held, step) if within else held, tensors)
 
         made = recordings.run((batch.session, batch.ragged), whole, batch.tensors() | now, changed)
-        self.ahead = self._next(step + 1)
+        self.ahead.prepare(step + 1, self.batches.__getitem__)
         loss, norm = made.tolist()
         return loss if math.isfinite(norm) else math.nan
-
-    def _next(self, step: int) -> tuple[int, Batch] | None:
-        """The batch of a step to come, if there is room for it already."""
-        try:
-            return step, self.batches[step]
-        except torch.OutOfMemoryError:
-            return None
 
     def _whole(self, prepared: Batch, tensors: Tensors) -> Tensor:
         """Make a step; its loss and the norm of its gradient [2]."""

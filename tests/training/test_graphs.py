@@ -1,5 +1,7 @@
 """The functions that are recorded as CUDA graphs make the steps that are otherwise launched; here without a GPU."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +16,11 @@ from pipeline_lib.models.ndt.model import NDT
 from pipeline_lib.models.ndt.settings import Config
 from pipeline_lib.training.batches import InOrder
 from pipeline_lib.training.engine import Training
-from pipeline_lib.training.graphs import Recordings, put_gradients
+from pipeline_lib.training.graphs import Prefetched, Recordings, put_gradients
 from pipeline_lib.training.run import Run
 from pipeline_lib.training.streaming import shuffled
 from tests.small_cohort import open_cohort, recording, write_cohort
-from tests.training.test_ensemble import SMALL, ensemble, rows_of, weights
+from tests.training.test_ensemble import SEEDS, SMALL, ensemble, rows_of, weights
 
 
 class Immediate(Recordings):
@@ -70,19 +72,101 @@ def test_steps(data: FitData, tmp_path: Path, settings: dict) -> None:
     assert all(runs[1][1].steps.recordings.moved)
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=IDS)
-def test_steps_of_an_ensemble(data: FitData, tmp_path: Path, settings: dict) -> None:
+EARLY = {"steps": 30, "patience": 2, "learning_rate": 0.01, "schedule": "constant", "average": 0.0}
+MODES = {"masking": ("timestep", "neuron")}
+
+
+@pytest.mark.parametrize("settings", [*SETTINGS, EARLY, MODES], ids=[*IDS, "early ends", "modes of its own"])
+def test_steps_of_an_ensemble(data: FitData, tmp_path: Path, settings: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline_lib.training.ensemble.Recordings", Immediate)
     config = replace(SMALL, **settings)
     launched, recorded = (ensemble(data, Run(tmp_path / name), config) for name in ("launched", "recorded"))
-    recorded.recorded, recorded.recordings = True, Immediate()
+    recorded.recorded, first = True, recorded.recordings
     launched.train()
     recorded.train()
+    steps = [member.progress.step for member in launched.members]
+    assert len(set(steps)) == (3 if settings == EARLY else 1)
+    assert [member.progress.step for member in recorded.members] == steps
     for number, member in enumerate(launched.members):
         for row, other in zip(*(rows_of(each.run, member.seed) for each in (launched, recorded)), strict=True):
             assert row == pytest.approx(other, rel=1e-5)
         for name, value in weights(launched, number).items():
             np.testing.assert_allclose(weights(recorded, number)[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
-    assert all(recorded.recordings.moved)
+    assert all(first.moved)
+
+
+class Crowded(Immediate):
+    """Has no memory for the step of some members at once."""
+
+    room = 2
+
+    def run(self, kind: object, function: Callable, inputs: dict[str, Tensor], *more: object) -> Tensor:
+        if len(inputs["counts"]) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().run(kind, function, inputs, *more)
+
+
+def test_out_of_memory_in_a_recording_nothing_is_kept_ahead(
+    data: FitData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Neither the batches of the step that failed nor, from then on, those of a next one."""
+    launched, recorded = (ensemble(data, Run(tmp_path / name), SMALL) for name in ("launched", "recorded"))
+    recorded.recorded, recorded.recordings = True, Immediate()
+    attempt, held = recorded._attempt, []
+
+    def attempted(step: int) -> Tensor:
+        if step == 5:
+            held.append(recorded.ahead.made is not None)
+            recorded.recordings = Crowded() if recorded.at_once == len(SEEDS) else recorded.recordings
+        return attempt(step)
+
+    monkeypatch.setattr(recorded, "_attempt", attempted)
+    launched.train()
+    recorded.train()
+    assert "step 6: out of memory: 2 members at once from here" in capsys.readouterr().err
+    assert held == [True, False] and recorded.ahead.made is None
+    for number in range(len(SEEDS)):
+        for name, value in weights(launched, number).items():
+            np.testing.assert_allclose(weights(recorded, number)[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_what_a_step_needs_is_made_once_ahead_of_it_or_when_there_is_room() -> None:
+    ahead, asked, full = Prefetched[Tensor](), list[int](), False
+
+    def make(step: int) -> Tensor:
+        asked.append(step)
+        if full:
+            raise torch.OutOfMemoryError("no room")
+        return torch.tensor(step)
+
+    assert ahead.take(0, make) == 0 and asked == [0]
+    ahead.prepare(1, make)
+    first = weakref.ref(ahead.made[1])
+    assert asked == [0, 1] and ahead.take(1, make) == 1 and asked == [0, 1]
+    assert first() is None  # held no longer than the step does
+    ahead.prepare(2, make)
+    assert ahead.take(3, make) == 3 and asked == [0, 1, 2, 3]
+    full = True
+    ahead.prepare(4, make)
+    full = False
+    assert ahead.made is None and ahead.take(4, make) == 4 and asked[4:] == [4, 4]
+    ahead.prepare(5, make)
+    ahead.forget()
+    assert ahead.take(5, make) == 5 and asked[6:] == [5, 5]
+
+
+def test_an_ensemble_is_gone_with_its_batches_once_nobody_needs_it(data: FitData, tmp_path: Path) -> None:
+    """A GPU's memory does not wait for Python's search for cycles."""
+    made = ensemble(data, Run(tmp_path), replace(SMALL, steps=2))
+    made.recorded, made.recordings = True, Immediate()
+    made.train()
+    batch, gone = weakref.ref(made.ahead.made[1][0]), weakref.ref(made)
+    gc.disable()
+    try:
+        del made
+        assert gone() is None and batch() is None
+    finally:
+        gc.enable()
 
 
 def test_gradients_lie_in_memory_as_their_weights() -> None:

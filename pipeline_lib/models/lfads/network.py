@@ -118,7 +118,7 @@ class LFADS(Network):
         if step is None:
             return batch
         ramps = [ramp(step, *each) for each in (self.config.kl_ramp, self.config.l2_ramp)]
-        of_windows = torch.tensor([ramps], device=batch.counts.device).expand(len(batch.counts), -1)
+        of_windows = torch.tensor([ramps]).to(batch.counts.device, non_blocking=True).expand(len(batch.counts), -1)
         return replace(batch, inputs=batch.inputs | {RAMPS: of_windows})
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
