@@ -229,7 +229,9 @@ class Ensemble:
         kind = group.batch.session, group.batch.ragged
         changed = [*self.weights.values(), *self.mean.values(), *self.optimiser.state.values()]
         made = self.recordings.run(kind, whole, group.tensors | {"now": now}, changed, streams)
-        self.ahead.prepare(step + 1, self._groups_of)
+        coming = self.ahead.prepare(step + 1, self._groups_of)
+        if coming is not None and len(coming) == 1:
+            self.recordings.load(coming[0].tensors)
         return made
 
     def _loss(self, group: Group, tensors: Tensors) -> Tensor:

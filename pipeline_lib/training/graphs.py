@@ -40,6 +40,7 @@ class Recording:
         streams: Sequence[torch.Generator] = (),
     ) -> None:
         self.inputs = {name: tensor.clone() for name, tensor in inputs.items()}
+        self.loaded: Tensors = {}
         before = [tensor.detach().clone() for tensor in changed]
         states = [torch.cuda.get_rng_state(), *(stream.get_state() for stream in streams)]
         aside = torch.cuda.Stream()
@@ -61,10 +62,22 @@ class Recording:
         for stream, state in zip(streams, states[1:], strict=True):
             stream.set_state(state)
 
+    def takes(self, inputs: Tensors) -> bool:
+        """Whether it has inputs of these names and shapes."""
+        own = self.inputs
+        return all(name in own and own[name].shape == tensor.shape for name, tensor in inputs.items())
+
+    def load(self, inputs: Tensors) -> None:
+        """Put some or all of the inputs of the next run where it takes them from."""
+        for name, tensor in inputs.items():
+            if self.loaded.get(name) is not tensor:
+                self.inputs[name].copy_(tensor)
+        self.loaded |= inputs
+
     def run(self, inputs: Tensors) -> Tensor:
         """The function of `inputs`; valid until it runs again."""
-        for name, tensor in inputs.items():
-            self.inputs[name].copy_(tensor)
+        self.load(inputs)
+        self.loaded = {}
         self.graph.replay()
         return self.output
 
@@ -74,6 +87,12 @@ class Recordings:
 
     def __init__(self) -> None:
         self.made: dict[Hashable, Recording] = {}
+        self.last: Recording | None = None
+
+    def load(self, inputs: Tensors) -> None:
+        """Load what the next run is going to be given while the last one is at work, where it is of the same shapes."""
+        if self.last is not None and self.last.takes(inputs):
+            self.last.load(inputs)
 
     def run(
         self,
@@ -89,7 +108,8 @@ class Recordings:
             return function(inputs)
         if key not in self.made:
             self.made[key] = Recording(function, inputs, changed, streams)
-        return self.made[key].run(inputs)
+        self.last = self.made[key]
+        return self.last.run(inputs)
 
 
 class Prefetched(Generic[Made]):
@@ -103,12 +123,13 @@ class Prefetched(Generic[Made]):
         made, self.made = self.made, None
         return made[1] if made is not None and made[0] == step else make(step)
 
-    def prepare(self, step: int, make: Callable[[int], Made]) -> None:
-        """Make what `step` needs, if there is room for it already."""
+    def prepare(self, step: int, make: Callable[[int], Made]) -> Made | None:
+        """Make what `step` needs; None where there is no room for it yet."""
         try:
             self.made = step, make(step)
         except torch.OutOfMemoryError:
             self.made = None
+        return self.made and self.made[1]
 
     def forget(self) -> None:
         """What was made is of no use any more."""

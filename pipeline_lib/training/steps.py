@@ -64,12 +64,16 @@ class Steps:
             torch.cuda.empty_cache()
         loss = self.gradients.compute(progress, self.trained.values())
         if math.isfinite(loss):
-            rate = learning_rate(self.settings, progress.step, progress.factor)
-            self._update(rate, 1 - averaging(self.settings, progress.step), decaying(self.settings, progress.step))
+            self._update(*self._now(progress))
         self.optimiser.clear()
         return loss
 
-    def _update(self, rate: float | Tensor, share: float | Tensor, decay: float | Tensor | None) -> None:
+    def _now(self, progress: Progress) -> tuple[float, float, float | None]:
+        """Of a step the learning rate, the share that means move, and how far the weight decay is ramped, if it is."""
+        settings, step = self.settings, progress.step
+        return learning_rate(settings, step, progress.factor), 1 - averaging(settings, step), decaying(settings, step)
+
+    def _update(self, rate: float | Tensor, share: float | Tensor, decay: float | Tensor | None = None) -> None:
         """Change the weights by their gradients, and their mean by a share of the difference."""
         self.optimiser.step(rate, decay)
         if self.mean:
@@ -84,19 +88,18 @@ class Steps:
         seed_noise(self.seed, step)
         within = network.prepares_alike
         batch = batch if within else network.prepare(batch, step)
-        device = batch.bins.device
-        now = {"rate": torch.full((), learning_rate(self.settings, step, progress.factor), device=device)}
-        now["share"] = torch.full((), 1 - averaging(self.settings, step), device=device)
-        if (decay := decaying(self.settings, step)) is not None:
-            now["decay"] = torch.full((), decay, device=device)
+        now = torch.tensor([number for number in self._now(progress) if number is not None])
+        now = now.to(batch.bins.device, non_blocking=True)
         changed = [*self.trained.values(), *self.mean.values(), *self.optimiser.state.values()]
 
         def whole(tensors: Tensors) -> Tensor:
             held = batch.holding(tensors)
             return self._whole(network.prepare(held, step) if within else held, tensors)
 
-        made = recordings.run((batch.session, batch.ragged), whole, batch.tensors() | now, changed)
-        self.ahead.prepare(step + 1, self.batches.__getitem__)
+        made = recordings.run((batch.session, batch.ragged), whole, batch.tensors() | {"now": now}, changed)
+        coming = self.ahead.prepare(step + 1, self.batches.__getitem__)
+        if coming is not None and within:
+            recordings.load(coming.tensors())
         loss, norm = made.tolist()
         return loss if math.isfinite(norm) else math.nan
 
@@ -105,5 +108,5 @@ class Steps:
         loss = self.gradients.total(self.network.loss, prepared)
         put_gradients(loss, list(self.trained.values()))
         norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.settings.clip)
-        self._update(tensors["rate"], tensors["share"], tensors.get("decay"))
+        self._update(*tensors["now"].unbind())
         return torch.stack([loss.detach(), norm])

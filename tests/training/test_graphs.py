@@ -16,7 +16,7 @@ from pipeline_lib.models.ndt.model import NDT
 from pipeline_lib.models.ndt.settings import Config
 from pipeline_lib.training.batches import InOrder
 from pipeline_lib.training.engine import Training
-from pipeline_lib.training.graphs import Prefetched, Recordings, put_gradients
+from pipeline_lib.training.graphs import Prefetched, Recording, Recordings, put_gradients
 from pipeline_lib.training.run import Run
 from pipeline_lib.training.streaming import shuffled
 from tests.small_cohort import open_cohort, recording, write_cohort
@@ -128,6 +128,34 @@ def test_out_of_memory_in_a_recording_nothing_is_kept_ahead(
     for number in range(len(SEEDS)):
         for name, value in weights(launched, number).items():
             np.testing.assert_allclose(weights(recorded, number)[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+class Doubled(Recording):
+    """Of a function that doubles; replayed on the host."""
+
+    def __init__(self, inputs: dict[str, Tensor]) -> None:
+        self.inputs, self.loaded = {name: tensor.clone() for name, tensor in inputs.items()}, {}
+        self.graph, self.output = self, torch.empty(3)
+
+    def replay(self) -> None:
+        torch.mul(self.inputs["x"] + self.inputs["now"], 2, out=self.output)
+
+
+def test_inputs_loaded_ahead_are_those_of_the_next_run_alone() -> None:
+    first, second, now = torch.zeros(3), torch.ones(3), torch.full((), 10.0)
+    recordings = Recordings()
+    recordings.load({"x": second})  # nothing has run
+    recordings.last = recording = Doubled({"x": first, "now": now})
+    recordings.load({"x": second})
+    assert torch.equal(recording.inputs["x"], second), "not there before it runs"
+    recording.inputs["x"] += 5  # seen if it is not put there again
+    assert recording.run({"x": second, "now": now}).tolist() == [32] * 3
+    assert recording.run({"x": second, "now": now}).tolist() == [22] * 3, "run again it was not put there again"
+    recordings.load({"x": second})
+    assert recording.run({"x": first, "now": now}).tolist() == [20] * 3, "what was loaded is not what it is given"
+    for others in ({"x": torch.ones(4)}, {"y": second}):
+        recordings.load(others)
+        assert not recording.loaded and recording.inputs.keys() == {"x", "now"}
 
 
 def test_what_a_step_needs_is_made_once_ahead_of_it_or_when_there_is_room() -> None:
