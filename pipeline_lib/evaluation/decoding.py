@@ -120,14 +120,17 @@ def decode_classes(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> n
     """The class [S] of each row of `test` [S, F], by a multinomial logistic regression fitted to `train` [R, F].
 
     Inputs are standardised by the rows that a regression is fitted to, classes weighted equally; the penalty, one of
-    `STRENGTHS`, is that of the least cross-validated loss in the training rows. `labels` [R] has at least two classes.
+    `STRENGTHS`, is that of the least cross-validated loss in the training rows, where the classes that a fold holds
+    weigh equally. `labels` [R] has at least two classes.
     """
     names, member = np.unique(labels, return_inverse=True)
     fold = np.empty(len(train), dtype=np.int64)
     fold[np.argsort(member, kind="stable")] = np.arange(len(train)) % FOLDS  # dealt class by class
     losses = np.zeros(len(STRENGTHS))
     for number in np.unique(fold):
-        fitted, scored = fold != number, fold == number
+        fitted = fold != number
+        # Of a class that it has not seen a regression says nothing but how far its bias ran: no penalty is at fault.
+        scored = (fold == number) & np.isin(member, member[fitted])
         x, unseen = _standardised(train[fitted], train[scored])
         start = None
         for place in reversed(range(len(STRENGTHS))):
@@ -169,7 +172,10 @@ def _scores(weights: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def _loss(weights: np.ndarray, x: np.ndarray, member: np.ndarray, classes: int) -> tuple[float, np.ndarray]:
-    """Negative log-likelihood (nats), every class weighing as much as any other; and its gradient."""
+    """Negative log-likelihood (nats), every class of `member` weighing as much as any other; and its gradient.
+
+    As with scikit-learn's balanced weights: they sum to the number of rows, and a class without a row has none of it.
+    """
     scores = _scores(weights, x)
     logs = scores - logsumexp(scores, axis=1, keepdims=True)
     counts = np.bincount(member, minlength=classes)

@@ -5,11 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.optimize import approx_fprime
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics import balanced_accuracy_score, r2_score
+from sklearn.metrics import balanced_accuracy_score, log_loss, r2_score
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_sample_weight
 
 from pipeline_lib.evaluation import decoding
 from pipeline_lib.evaluation.decoding import (
@@ -156,6 +159,46 @@ def test_the_penalty_is_that_of_the_least_loss_where_it_was_not_fitted(
             losses[place] -= own.sum() * np.mean(classes)
     expected = fitted(strengths[np.argmin(losses)], fold >= 0).predict(unseen)
     assert (decode_classes(inputs, label, unseen) == expected).mean() > 0.99
+
+
+def test_the_classes_of_a_fold_weigh_alike_and_those_it_lacks_not_at_all() -> None:
+    rng = np.random.default_rng(5)
+    x, weights, member = rng.standard_normal((30, 4)), rng.standard_normal((5, 4)), rng.choice([0, 1, 3], 30)
+    value, gradient = decoding._loss(weights, x, member, 4)
+    likely = softmax(x @ weights[:-1] + weights[-1], axis=1)
+    balanced = {"sample_weight": compute_sample_weight("balanced", member), "normalize": False}
+    assert value == pytest.approx(log_loss(member, likely, labels=range(4), **balanced), rel=1e-10)
+
+    def of(flat: np.ndarray) -> float:
+        return decoding._loss(flat.reshape(weights.shape), x, member, 4)[0]
+
+    np.testing.assert_allclose(gradient.ravel(), approx_fprime(weights.ravel(), of, 1e-7), atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_class_that_training_holds_once_has_no_say_in_the_penalty(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the fold that holds it no regression knows it: its loss there would only say when the fit was stopped."""
+    strengths, learn, fitted = np.logspace(-1, 3, 9), decoding._logistic, []
+    rng, label = np.random.default_rng(seed), np.r_[np.repeat([0, 1], 60), 2]
+    inputs = rng.standard_normal((121, 20)) + 1.5 * np.eye(3, 20)[label]
+
+    def recorded(x: np.ndarray, member: np.ndarray, classes: int, strength: float, start: np.ndarray | None) -> Any:
+        fitted.append(strength)
+        return learn(x, member, classes, strength, start)
+
+    monkeypatch.setattr(decoding, "STRENGTHS", strengths)
+    monkeypatch.setattr(decoding, "_logistic", recorded)
+    decode_classes(inputs, label, inputs[:1])
+    losses = np.zeros(len(strengths))
+    for number in range(5):
+        train, unseen = np.arange(121) % 5 != number, (np.arange(121) % 5 == number) & (label < 2)
+        balanced = {"sample_weight": compute_sample_weight("balanced", label[unseen]), "normalize": False}
+        for place, strength in enumerate(strengths):
+            regression = LogisticRegression(C=1 / strength, class_weight="balanced", max_iter=5000)
+            regression = make_pipeline(StandardScaler(), regression).fit(inputs[train], label[train])
+            likely = regression.predict_proba(inputs[unseen])
+            losses[place] += log_loss(label[unseen], likely, labels=regression.classes_, **balanced)
+    assert fitted[-1] == strengths[np.argmin(losses)]
 
 
 def test_a_rare_class_that_comes_at_regular_times_is_in_every_fold(monkeypatch: pytest.MonkeyPatch) -> None:
