@@ -89,7 +89,7 @@ def draw(table: pd.DataFrame) -> Figure:
             for column, shade in colours.items():
                 axes.plot(rows["time"], rows[column], color=shade, lw=0.8)
         panel_title(axes, letter, f"{variable.partition('/')[0].capitalize()}: {scored}")
-        axes.set_ylabel(with_unit(variable.partition("/")[2].capitalize(), first["signal_unit"]))
+        axes.set_ylabel(with_unit(variable.partition("/")[2].capitalize(), first.get("signal_unit")))
     grid[-1].set_xlabel("Time in test windows (s)")
     names = {"true": "Measured", "predicted": f"Read out by {model_name(model)}"}
     handles = [Line2D([], [], color=colours[column], label=name) for column, name in names.items()]

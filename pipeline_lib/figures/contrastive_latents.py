@@ -136,6 +136,7 @@ def draw(table: pd.DataFrame) -> Figure:
         axes.set_ylabel("Second component")
     named = table[table["variable"].fillna("") != ""]
     if len(named):
-        variable, unit = named[["variable", "signal_unit"]].iloc[0]
-        colour_bar(dots, grid, with_unit(variable.replace("/", ": ").capitalize(), unit), shrink=0.8)
+        first = named.iloc[0]
+        label = with_unit(first["variable"].replace("/", ": ").capitalize(), first.get("signal_unit"))
+        colour_bar(dots, grid, label, shrink=0.8)
     return figure
