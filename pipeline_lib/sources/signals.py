@@ -28,6 +28,9 @@ def known_signal(
     """A signal as a table by its name (none where no sample is finite), and how many samples were left out because a
     value or time is not finite.
 
+    A sample is one measurement, whole or none: an x without its y is no place, and a blink spoils all that was
+    fitted. What comes and goes by itself is a signal of its own.
+
     Parameters
     ----------
     time : (samples,) s, non-decreasing where finite.
@@ -67,7 +70,8 @@ def signal_table(
     """The table of `known_signal` alone, of a signal that was asked for: InputError where no sample is finite."""
     signals, left_out = known_signal(name, time, values, where, field, columns)
     if not signals:
-        raise InputError(where, field, "no finite sample", "a signal with at least one")
+        accepted = "one at least, finite in every column (others go into signals of their own)"
+        raise InputError(where, field, "no finite sample", accepted)
     return signals[name], left_out
 
 

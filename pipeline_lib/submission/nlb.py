@@ -7,7 +7,8 @@ A group a dataset; every array is float32 [trial, bin, unit], spikes a bin::
 
 "eval" is the test part. "train" is there where predictions of the training part are given (the benchmark fits its
 decoder of movement to them): training and validation part, which in the benchmark's files are one. Trials are in the
-order of the split, units in the order of their rows.
+order of the split, units in the order of their rows. Rates are all that a submission holds: the scorer has the spikes,
+movement and PSTHs that it compares them with.
 """
 
 import shutil

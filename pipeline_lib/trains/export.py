@@ -89,7 +89,8 @@ def to_nlb(trains: Trains, split: Split, inputs: Path | str, targets: Path | str
     `inputs`: ``train_spikes_heldin``, ``train_spikes_heldout``, the same with ``_forward`` (the bins held out for
     forward prediction), and ``eval_spikes_heldin``. `targets`: what is predicted of the eval trials,
     ``eval_spikes_heldout``, ``eval_spikes_heldin_forward`` and ``eval_spikes_heldout_forward``, in a group named
-    after the session. Datasets without a unit or a bin are left out.
+    after the session. Datasets without a unit or a bin are left out; so are the benchmark's behaviour and `psth`: it
+    cut and smoothed these for each recording in a way of its own, and its scorer takes a PSTH where there is one.
 
     Parameters
     ----------

@@ -344,6 +344,11 @@ def test_tables_of_trials_and_units_in_arrays(tmp_path, kind):
             {"time": [0.0], "x": [1.0], "day": [np.datetime64("2026-01-01")]},
             ("column day", "numbers"),
         ),
+        (
+            "signals/running",
+            {"time": [0.0, 1.0], "x": [1.0, 2.0], "y": [np.nan, np.nan]},
+            ("signal running", "no finite sample", "finite in every column", "signals of their own"),
+        ),
     ],
 )
 def test_arrays_that_make_no_table(tmp_path, name, arrays, words):
