@@ -87,8 +87,10 @@ def read_fitted(predictions: "zarr.Group", trains: Trains, split: Split) -> Fitt
 
 
 def read_part(trains: Trains, split: Split, fitted: Fitted, name: str) -> Part | None:
-    """The samples of a part that were predicted; None where there is none."""
-    chosen = np.flatnonzero((split.samples["split"].loc[fitted.sample] == name).to_numpy())
+    """The samples of a part that were predicted, in the order of the split: for every model the same windows are drawn,
+    whatever its own order. None where there is none."""
+    order = np.argsort(fitted.sample)
+    chosen = order[(split.samples["split"].loc[fitted.sample[order]] == name).to_numpy()]
     if not len(chosen):
         return None
     samples = split.samples.loc[fitted.sample[chosen]]
