@@ -141,7 +141,13 @@ def test_what_are_no_seeds_of_a_model_is_refused_and_nothing_written(results: Pa
     (second / "manifest.json").unlink()
     with pytest.raises(InputError, match="a finished fit"):
         average([first, second], results / "mean")
-    group = zarr.open_group(str(third / "predictions.zarr/small"))
+    store = zarr.open_group(str(third / "predictions.zarr"))
+    for name in ("sees", "bin_size"):
+        before, store.attrs[name] = store.attrs[name], "other"
+        with pytest.raises(InputError, match=f"{name}: found other"):
+            average([first, third], results / "mean")
+        store.attrs[name] = before
+    group = store["small"]
     group["sample"][:] = group["sample"][:][::-1]
     with pytest.raises(InputError, match="other windows than another seed's"):
         average([first, third], results / "mean")

@@ -7,12 +7,14 @@ import h5py
 import numpy as np
 import pytest
 import zarr
+from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from pipeline_lib.__main__ import main
 from pipeline_lib.errors import InputError
 from pipeline_lib.submission import brain_wide_bench, nlb
 from pipeline_lib.trains.splits import Split
+from pipeline_lib.trains.windows import WindowSettings
 from tests.small_cohort import SPLITS, UNITS, WINDOWS, recording, write_cohort
 
 FORWARD, BINS = 5, 50
@@ -87,6 +89,15 @@ def test_missing_predictions_are_named(fit: Fit, tmp_path: Path) -> None:
     assert not (tmp_path / "s.h5").exists()
 
 
+def test_predictions_of_some_windows_are_no_submission(fit: Fit, tmp_path: Path) -> None:
+    test = fit.split.part("small0", "test").index.to_numpy()
+    group = zarr.open_group(str(tmp_path / "predictions.zarr"), mode="w").create_group("small0")
+    group.create_array("rates", data=fit.rates(test[1:], np.arange(BINS), np.arange(UNITS)))
+    group.create_array("sample", data=test[1:])
+    with pytest.raises(InputError, match="not all of test"):
+        nlb.write(tmp_path, [fit.trains], fit.split_path, tmp_path / "s.h5")
+
+
 def test_tasks_are_aligned_by_trial(fit: Fit, tmp_path: Path) -> None:
     brain_wide_bench.write(fit.fit, [fit.trains], fit.split_path, tmp_path, seed=3)
     test = fit.split.part("small0", "test")
@@ -98,6 +109,23 @@ def test_tasks_are_aligned_by_trial(fit: Fit, tmp_path: Path) -> None:
     ahead = load_file(tmp_path / "forecasting/small0/seed_3.safetensors")
     later = np.arange(BINS - FORWARD, BINS)
     np.testing.assert_array_equal(ahead["prediction"], fit.rates(test.index.to_numpy(), later, np.arange(UNITS)))
+    np.testing.assert_array_equal(ahead["unit"], np.arange(UNITS))
+    with safe_open(tmp_path / "forecasting/small0/seed_3.safetensors", "np") as file:
+        assert file.metadata() == {"bin_size_ms": "20.0", "session": "small0"}
+
+
+def test_windows_of_no_trial_are_told_apart_by_their_number(tmp_path: Path) -> None:
+    windows = WindowSettings(bin_size=20.0, mode="continuous", length=1.0)
+    stores, split_path = write_cohort(tmp_path, windows, replace(SPLITS, block=3.0))
+    samples = Split.read(split_path).part("small0", "test")
+    group = zarr.open_group(str(tmp_path / "fit" / "predictions.zarr"), mode="w").create_group("small0")
+    group.create_array("rates", data=np.ones((len(samples), BINS, UNITS), np.float32))
+    group.create_array("sample", data=samples.index.to_numpy())
+    brain_wide_bench.write(tmp_path / "fit", stores, split_path, tmp_path)
+    for task in ("co_smoothing", "forecasting"):
+        found = load_file(tmp_path / task / "small0/seed_0.safetensors")["trial_id"]
+        np.testing.assert_array_equal(found, samples.index)
+        assert len(set(found)) == len(samples) > 3
 
 
 def test_the_bins_to_forecast_end_each_trial_however_long_it_is(tmp_path: Path) -> None:
@@ -111,6 +139,8 @@ def test_the_bins_to_forecast_end_each_trial_however_long_it_is(tmp_path: Path) 
     group = zarr.open_group(str(tmp_path / "fit" / "predictions.zarr"), mode="w").create_group("small0")
     group.create_array("rates", data=rates)
     group.create_array("sample", data=samples.index.to_numpy())
+    with pytest.raises(InputError, match="windows of different length; accepted: windows of one length"):
+        nlb.write(tmp_path / "fit", stores, split_path, tmp_path / "s.h5")
     brain_wide_bench.write(tmp_path / "fit", stores, split_path, tmp_path)
     window, ahead = (
         load_file(tmp_path / f"{task}/small0/seed_0.safetensors")["prediction"][:, :, 0]
