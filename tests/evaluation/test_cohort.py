@@ -40,6 +40,8 @@ def test_one_table_holds_what_each_fit_scores_alone(results: Path) -> None:
             keys = ["split", "units", "metric", "null", "aggregation"]
             pd.testing.assert_frame_equal(*(each.sort_values(keys, ignore_index=True) for each in (found, alone)))
     assert len(table) == 4 * len(alone) and alone["metric"].str.startswith("few_shot_3").any()
+    evaluate_fits(scoring(results), fits[::-1], [], results / "again.parquet")
+    assert (results / "again.parquet").read_bytes() == (results / "all.parquet").read_bytes()
 
 
 def test_a_fit_without_predictions_of_the_training_part_is_scored_but_for_what_is_decoded(results: Path) -> None:

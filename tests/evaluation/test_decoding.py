@@ -129,6 +129,17 @@ def test_the_penalty_matches_scikit_learns_where_it_is_given(monkeypatch: pytest
     )
 
 
+def test_more_inputs_than_rows_are_decoded_as_by_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In as many axes as there are rows, of inputs less their mean: where these vary, not where they lie."""
+    monkeypatch.setattr(decoding, "STRENGTHS", np.array([5.0]))
+    rng = np.random.default_rng(6)
+    inputs, label = rng.standard_normal((30, 60)) + 5 * rng.standard_normal(60), np.resize([0, 1, 2], 30)
+    unseen = rng.standard_normal((300, 60)) + inputs.mean(axis=0)
+    other = LogisticRegression(C=1 / 5, class_weight="balanced", tol=1e-8, max_iter=5000)
+    other = make_pipeline(StandardScaler(), other).fit(inputs, label)
+    assert (decode_classes(inputs, label, unseen) == other.predict(unseen)).mean() > 0.99
+
+
 @pytest.mark.parametrize(("signal", "tail"), [(0.2, 0.0), (2.0, 0.0), (3.0, 2.5)])
 def test_the_penalty_is_that_of_the_least_loss_where_it_was_not_fitted(
     signal: float, tail: float, monkeypatch: pytest.MonkeyPatch

@@ -117,6 +117,9 @@ def test_scores_of_the_true_rates_are_those_counted_by_hand(lorenz: Cohort, orac
                 mean = value(table, "bits_per_spike", units, split, null=name, aggregation="mean over units")
                 assert mean == pytest.approx((gain / y.sum(axis=(0, 1)) / np.log(2)).mean(), abs=1e-6)
             assert value(table, "rate_r2", units, split) == pytest.approx(1, abs=1e-6)
+            n = table[(table["units"] == units) & (table["split"] == split)].groupby(["metric", "aggregation"])["n"]
+            numbers = {"pooled": here.sum(), "mean over units": len(members)}
+            assert all(set(own) == {numbers[over]} for (_, over), own in n)
         y, r = counts[:, late], oracle[here][:, late]
         forward = value(table, "forward_bits_per_spike", "all", split, null="evaluated mean", aggregation="pooled")
         gain = gain_by_hand(y, r, y.mean(axis=(0, 1)))
@@ -167,14 +170,33 @@ def test_a_unit_that_training_never_saw_has_the_rate_that_the_mean_rate_gives_it
 
 
 def test_forward_bins_and_held_out_units_do_not_leak_into_other_scores(lorenz: Cohort, oracle: np.ndarray) -> None:
-    before, heldout = lorenz.score(oracle, "before"), lorenz.split.heldout["attractor"]
-    spoiled = oracle.copy()
-    spoiled[:, BINS - FORWARD :] *= 3
+    """Nor into their intervals: the resamples of one model are those of any other."""
+    heldout, latents = (
+        lorenz.split.heldout["attractor"],
+        np.random.default_rng(0).standard_normal((*oracle.shape[:2], 3)),
+    )
+    before = lorenz.score(oracle, "before", latents=latents)
+    spoiled, later = oracle.copy(), latents.copy()
+    for rates in (spoiled, later):
+        rates[:, BINS - FORWARD :] *= 3
     spoiled[:, :, heldout] *= 3
-    after = lorenz.score(spoiled, "after")
-    same = np.isclose(before["value"], after["value"], rtol=1e-12, equal_nan=True)
-    assert same[before["units"] == "heldin"].all()
-    assert not same[before["units"].isin(["heldout", "all"])].any()
+    after = lorenz.score(spoiled, "after", latents=later)
+    scores = [table[["value", "ci_low", "ci_high"]] for table in (before, after)]
+    same = np.isclose(*scores, rtol=1e-12, equal_nan=True).all(axis=1)
+    assert same[before["units"] == "heldin"].all() and same[before["metric"] == "latent_r2"].all()
+    assert not same[before["units"].isin(["heldout", "all"]) & (before["metric"] != "latent_r2")].any()
+
+
+def test_what_only_the_model_could_compute_is_in_the_table_as_it_said(lorenz: Cohort, oracle: np.ndarray) -> None:
+    own = {"session": "attractor", "split": "test", "units": "all", "metric": "made_up", "value": 0.25, "n": 7}
+    (lorenz.directory / "own" / "tables").mkdir(parents=True)
+    rows = pd.DataFrame([own | {"ci_low": np.nan, "ci_high": np.nan, "null": "", "aggregation": "mean over tokens"}])
+    rows.to_parquet(lorenz.directory / "own" / "tables" / "scores.parquet")
+    table = lorenz.score(oracle, "own", resamples=0)
+    (found,) = table[table["metric"] == "made_up"].to_dict("records")
+    assert {name: found[name] for name in own} == own
+    stamped = {"cohort": "cohort", "model": "own", "seed": 3, "sees": "everything"}
+    assert {name: found[name] for name in stamped} == stamped and list(table.columns) == COLUMNS
 
 
 def test_psth_of_the_condition_is_scored(lorenz: Cohort, oracle: np.ndarray) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.optimize import minimize
 from scipy.stats import pearsonr
 from sklearn.linear_model import Ridge
 from sklearn.metrics import balanced_accuracy_score
@@ -16,6 +17,7 @@ from pipeline_lib.evaluation.decoding import decode_classes, window_features
 from pipeline_lib.evaluation.parts import Fitted
 from pipeline_lib.evaluation.readouts import decoding_rows, few_shot_rows
 from pipeline_lib.evaluation.settings import Target
+from pipeline_lib.trains.binning import bin_windows, observed_windows
 from pipeline_lib.trains.splits import make_split
 from pipeline_lib.trains.store import Trains
 from tests.small_cohort import SPLITS, TRIALS, UNITS, WINDOWS, recording
@@ -179,3 +181,55 @@ def test_few_windows_show_neither_rates_of_heldout_units_nor_bins_to_forecast(se
     assert (first["ci_low"] < first["value"]).all() and (first["value"] < first["ci_high"]).all()
     pd.testing.assert_frame_equal(table(rates=other, latents=session.latents), table(latents=session.latents))
     assert not table(latents=session.latents)["value"].equals(first["value"])
+
+
+def by_hand(x: np.ndarray, y: np.ndarray, unseen: np.ndarray) -> np.ndarray:
+    """Log-rates of `unseen` [S, T, F] by the Poisson regression of y [R] on x [R, F], ridge 10, its bias free."""
+
+    def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
+        logs = x @ w[1:] + w[0]
+        error = np.exp(logs) - y
+        gradient = np.r_[error.sum(), x.T @ error + 10 * w[1:]]
+        return (np.exp(logs) - y * logs).sum() + 5 * (w[1:] ** 2).sum(), gradient
+
+    w = minimize(loss, np.zeros(x.shape[1] + 1), jac=True, tol=1e-10).x
+    return unseen @ w[1:] + w[0]
+
+
+def test_few_windows_teach_each_heldout_unit_by_the_bins_in_which_it_was_observed(session: Session) -> None:
+    """Drawn at random five times; no bin is expected to hold more spikes than any that was shown did."""
+    heldout, split = session.split.heldout["small0"], session.split
+    own = np.arange(0, TRIALS * 150_000, 100_000)
+    gone = np.column_stack([np.full(len(own), heldout[0]), own, own + 60_000])
+    trains = replace(session.trains, unit_intervals=gone.astype(np.int64))
+    latents = session.latents * [1.0, 1.0, 4.0] + [0.0, 0.0, 7.0]
+    latents[session.of("test"), ::5, :2] *= 6  # beyond what any window shows
+    null = np.linspace(0.1, 0.5, UNITS)
+    fitted = session.fitted("validation", "test", latents=latents)
+    table = pd.DataFrame(few_shot_rows([3], trains, split, fitted, {"evaluated mean": None, "given": null}, 0))
+    found = table[(table["metric"] == "few_shot_3_bits_per_spike") & (table["aggregation"] == "pooled")]
+
+    at = {part: split.samples["start_tick"].to_numpy()[session.of(part)] for part in ("validation", "test")}
+    counts = {part: bin_windows(trains, start, BINS, 2000)[:, :SHOWN, heldout] for part, start in at.items()}
+    known = {part: observed_windows(trains, start, BINS, 2000)[:, :SHOWN, heldout] for part, start in at.items()}
+    shown, unseen = (latents[session.of(part), :SHOWN] for part in ("validation", "test"))
+    centre, scale = shown.mean(axis=(0, 1)), shown.std(axis=(0, 1))
+    random, y, scored = np.random.default_rng(0), counts["test"], known["test"]
+    mean = np.array([y[..., unit][scored[..., unit]].mean() for unit in range(len(heldout))])
+    gains, capped = {"evaluated mean": [], "given": []}, 0
+    for _ in range(5):
+        rows = random.permutation(len(shown))[:3]
+        most = np.log(max((counts["validation"] * known["validation"])[rows].max(), 1))
+        logs = np.zeros(y.shape)
+        for unit in range(len(heldout)):
+            mask = known["validation"][rows, :, unit]
+            learned = ((shown[rows] - centre) / scale)[mask], counts["validation"][rows, :, unit][mask]
+            logs[..., unit] = by_hand(*learned, (unseen - centre) / scale)
+        capped += (logs > most).sum()
+        for name, each in (("evaluated mean", mean), ("given", null[heldout])):
+            rate = np.exp(np.minimum(logs, most))
+            gain = (y * np.log(rate) - rate) - (y * np.log(each) - each)
+            gains[name].append(gain[scored].sum() / y[scored].sum() / np.log(2))
+    assert capped > 0 and len(found) == 2
+    for name, value in zip(found["null"], found["value"], strict=True):
+        assert value == pytest.approx(np.mean(gains[name]), abs=1e-3)

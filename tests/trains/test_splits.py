@@ -142,6 +142,7 @@ def test_held_out_units_are_spread_over_populations(trains):
         assert abs(cortex - number * 8 / 20) < 1
     assert make_split([trains], TRIALS, SplitSettings(), "c").heldout["s1"].tolist() == []
     assert len(make_split([trains], TRIALS, SplitSettings(heldout_units=0.02), "c").heldout["s1"]) == 1  # not none
+    assert len(make_split([trains], TRIALS, SplitSettings(heldout_units=0.18), "c").heldout["s1"]) == 4  # of 3.6
     with pytest.raises(InputError, match="20 units"):
         make_split([trains], TRIALS, SplitSettings(heldout_units=20), "c")
 
@@ -182,6 +183,17 @@ def test_blocks_keep_their_distance(trains, gap):
     assert changes.sum() >= 5
     assert ((begin[1:] - stop[:-1])[changes] >= (0.2 if gap is None else gap) * 1e5).all()
     assert (begin[1:] == stop[:-1])[~changes].mean() > 0.8  # nothing is lost inside a part
+
+
+def test_a_gap_may_be_longer_than_a_block():
+    """Windows of one part on either side of another part's block do not reach over it."""
+    session = _session(_trials([]), duration=400.0)
+    windows = replace(CONTINUOUS, history=0.0)
+    samples = make_split([session], windows, SplitSettings(block=1.0, gap=1.5, fractions=(0.6, 0.2, 0.2)), "c").samples
+    begin, part = samples["start_tick"].to_numpy() / 1e5, samples["split"].to_numpy()
+    apart = begin[:, None] - (begin + 0.5)
+    other = part[:, None] != part
+    assert not (other & (apart > -0.5) & (apart < 1.5)).any() and (other & (apart > 1.4) & (apart < 1.6)).any()
 
 
 def test_a_gap_shorter_than_the_history(trains):
