@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline_lib.errors import InputError, suggest
 from pipeline_lib.files import write_json
 from pipeline_lib.paths import Paths
-from pipeline_lib.plan import Cohort, Plan, Session
+from pipeline_lib.plan import Cohort, Plan
+from pipeline_lib.session_sheet import Session
 from pipeline_lib.sources import session_files
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from pipeline_lib.evaluation.average import average
 from pipeline_lib.evaluation.evaluate import evaluate
 from pipeline_lib.leftover import available_scores, leftover_scores
 from pipeline_lib.paths import Paths
-from pipeline_lib.plan import Cohort, ModelPlan, Plan, Session
+from pipeline_lib.plan import Cohort, ModelPlan, Plan
+from pipeline_lib.session_sheet import Session
 from tests.small_cohort import SPLITS, WINDOWS, write_fits
 
 MODELS, SEEDS = ("mean_rate", "psth"), (0, 1)
