@@ -11,8 +11,7 @@ if TYPE_CHECKING:
 
 def learning_rate(settings: TrainingSettings, step: int, factor: float) -> float:
     """The learning rate at `step` (0 is the first), where plateaus have left `factor` of it."""
-    of_step = learning_rate_factor(settings.schedule, step, settings.steps, settings.warmup, settings.final_rate)
-    return settings.learning_rate * of_step * factor
+    return settings.learning_rate * _share(settings, step) * factor
 
 
 def averaging(settings: TrainingSettings, step: int) -> float:
@@ -26,23 +25,17 @@ def decaying(settings: TrainingSettings, step: int) -> float | None:
     return ramp(step, *settings.weight_decay_ramp) if ramped else None
 
 
-def learning_rate_factor(schedule: str, step: int, steps: int, warmup: int = 0, floor: float = 0.0) -> float:
-    """By what to multiply the learning rate at `step` (0 is the first).
-
-    Parameters
-    ----------
-    schedule : after a linear warm-up, `constant`; `cosine` from 1 to `floor` at the last step; `inverse_root`, 1 over
-        the root of the step in units of the warm-up; `plateau` is constant here, the engine lowers it by what it sees.
-    step, steps : where training is, and its budget.
-    warmup : steps of the warm-up.
-    floor : what the cosine ends at.
+def _share(settings: TrainingSettings, step: int) -> float:
+    """Of the learning rate at `step`, after a linear warm-up: `cosine` falls from 1 to `final_rate` at the last step,
+    `inverse_root` is 1 over the root of the step in units of the warm-up; `plateau` is lowered by what training sees.
     """
+    warmup, floor = settings.warmup, settings.final_rate
     if step < warmup:
         return (step + 1) / warmup
-    if schedule == "cosine":
-        done = (step - warmup) / max(steps - warmup, 1)
+    if settings.schedule == "cosine":
+        done = (step - warmup) / max(settings.steps - warmup, 1)
         return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-    if schedule == "inverse_root":
+    if settings.schedule == "inverse_root":
         return math.sqrt(max(warmup, 1) / max(step + 1, warmup, 1))
     return 1.0
 
