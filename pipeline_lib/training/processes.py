@@ -20,7 +20,7 @@ from typing import Any
 
 from pipeline_lib.errors import Failure, InputError
 from pipeline_lib.training import gpu
-from pipeline_lib.training.run import FitError, Interrupted, Run, State
+from pipeline_lib.training.run import FitError, Interrupted, Run, State, on_sigterm
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 30.0
@@ -82,17 +82,12 @@ def launch(processes: int, arguments: dict[str, Any], uses_gpu: bool) -> None:
 def _wait(members: list[subprocess.Popen]) -> None:
     """Wait until rank 0 is done; raise as soon as any process fails, or this one is asked to end."""
     asked = threading.Event()
-    main = threading.current_thread() is threading.main_thread()  # only that one may listen to signals
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.set()) if main else None
-    try:
+    with on_sigterm(lambda *_: asked.set()):
         while members[0].poll() is None and not asked.is_set():
             failed = [number for number, member in enumerate(members) if member.poll()]
             if failed:
                 raise FitError(f"process {failed[0]} of {len(members)} ended with code {members[failed[0]].returncode}")
             time.sleep(POLL_SECONDS)
-    finally:
-        if main:
-            signal.signal(signal.SIGTERM, before)
     if asked.is_set() or members[0].returncode == 128 + signal.SIGTERM:
         raise Interrupted("stopped as asked; the next run goes on from here")
     if members[0].returncode:

@@ -195,7 +195,7 @@ class Run:
     def stopping(self) -> Iterator[None]:
         """While open, SIGTERM asks the run to stop at its next checkpoint; a second SIGTERM stops it at once.
 
-        Only the main thread may listen to signals. What makes the run fail is told to `status`.
+        What makes the run fail is told to `status`.
         """
 
         def ask(number: int, frame: FrameType | None) -> None:
@@ -203,22 +203,31 @@ class Run:
                 self.stop_if_asked()
             self._asked_to_stop = True
 
-        main = threading.current_thread() is threading.main_thread()
-        before = signal.signal(signal.SIGTERM, ask) if main else None
-        try:
-            yield
-        except Exception as error:
-            with contextlib.suppress(OSError):  # a full disk, say, which may be what it failed for
-                self._tell(problem=[*str(error).splitlines(), type(error).__name__][0])
-            raise
-        finally:
-            if main:
-                signal.signal(signal.SIGTERM, before)
+        with on_sigterm(ask):
+            try:
+                yield
+            except Exception as error:
+                with contextlib.suppress(OSError):  # a full disk, say, which may be what it failed for
+                    self._tell(problem=[*str(error).splitlines(), type(error).__name__][0])
+                raise
 
     def close(self) -> None:
         """Close the history; its rows stay in `rows`."""
         if self._history is not None:
             self._history.close()
+
+
+@contextlib.contextmanager
+def on_sigterm(asked: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """While open, SIGTERM calls `asked`; in the main thread alone, as no other may listen to signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, asked)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def write_arrays(path: Path | str, arrays: State, about: dict[str, Any] | None = None) -> None:

@@ -18,8 +18,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import signal
-import threading
 from collections.abc import Iterable, Sequence
 from multiprocessing import connection, get_context
 from multiprocessing.process import BaseProcess
@@ -36,7 +34,7 @@ from pipeline_lib.training.code_id import code_id
 from pipeline_lib.training.fit import MODULE, fit
 from pipeline_lib.training.processes import in_a_line
 from pipeline_lib.training.publication import identity
-from pipeline_lib.training.run import FitError, Interrupted
+from pipeline_lib.training.run import FitError, Interrupted, on_sigterm
 from pipeline_lib.training.search_settings import Range, SearchSettings, Trial, place, successful
 
 __all__ = ["SCORE", "Range", "SearchSettings", "Trial", "place", "run_trial", "search"]
@@ -142,23 +140,19 @@ def _run(
 def _run_processes(waiting: list[BaseProcess], jobs: int) -> None:
     """Run processes, `jobs` at once; where one fails or this one is asked to end, the others are asked, too."""
     running: list[BaseProcess] = []
-    main = threading.current_thread() is threading.main_thread()  # only that one may listen to signals
-    before = signal.signal(signal.SIGTERM, _stop) if main else None
     try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                process = waiting.pop(0)
-                process.start()
-                running.append(process)
-            connection.wait([each.sentinel for each in running])
-            ended = [each for each in running if each.exitcode is not None]
-            running = [each for each in running if each not in ended]
-            for each in ended:
-                if each.exitcode:
-                    raise FitError(f"the process of a trial ended with code {each.exitcode}")
+        with on_sigterm(_stop):
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    process = waiting.pop(0)
+                    process.start()
+                    running.append(process)
+                connection.wait([each.sentinel for each in running])
+                ended = [each for each in running if each.exitcode is not None]
+                running = [each for each in running if each not in ended]
+                if failed := [each.exitcode for each in ended if each.exitcode]:
+                    raise FitError(f"the process of a trial ended with code {failed[0]}")
     finally:
-        if main:
-            signal.signal(signal.SIGTERM, before)
         for each in running:
             each.terminate()
         for each in running:
