@@ -2,8 +2,7 @@
 
 A row of the session sheet:
 
-sessions:
-  - {session: guo, source: nwb, location: sub-1.nwb, options: {condition: type, unit_presence: spike_range}}
+    guo   nwb   sub-1.nwb   condition: type, unit_presence: spike_range
 """
 
 from dataclasses import dataclass, field
