@@ -20,6 +20,7 @@ from annotated_types import Gt
 from pipeline_lib.errors import InputError
 from pipeline_lib.intervals import merged
 from pipeline_lib.sources.location import checksums, reading
+from pipeline_lib.sources.presence import unit_intervals
 from pipeline_lib.sources.selection import UnitSelection, select
 from pipeline_lib.sources.spikes import spikes_of
 from pipeline_lib.sources.trials import ALL, trial_table
@@ -74,7 +75,7 @@ def read(session: str, location: Path, options: Options) -> "Recording":
     chunks = find_chunks(location)
     seconds = options.bin_size / 1000
     spikes = [read_chunk(chunk) for chunk in chunks]
-    own = unit_intervals(chunks)
+    own = held_bins(chunks)
     ids = np.unique(own[:, 0])
     spans = np.array([chunk[1:3] for chunk in chunks], dtype=np.float64) * seconds
     folders = pd.DataFrame({"folder": [chunk.path.parent.relative_to(location).as_posix() for chunk in chunks]})
@@ -92,9 +93,7 @@ def read(session: str, location: Path, options: Options) -> "Recording":
         provenance=Provenance(
             "chunks", session, files=checksums([chunk.path for chunk in chunks], location), counts=counts
         ),
-        unit_intervals=pd.DataFrame(
-            {"unit": np.searchsorted(ids, own[:, 0]), "start": own[:, 1] * seconds, "stop": own[:, 2] * seconds}
-        ),
+        unit_intervals=unit_intervals(np.searchsorted(ids, own[:, 0]), own[:, 1:] * seconds, range(len(ids))),
     )
     return select(recording, options, location)
 
@@ -136,7 +135,7 @@ def read_chunk(chunk: Chunk) -> tuple[np.ndarray, np.ndarray]:
     return chunk.first_bin + column + within, chunk.first_unit + row
 
 
-def unit_intervals(chunks: list[Chunk]) -> np.ndarray:
+def held_bins(chunks: list[Chunk]) -> np.ndarray:
     """The stretches that each unit is in (intervals, 3): unit, first bin, last bin, in order; some may touch.
 
     Raises
