@@ -144,14 +144,14 @@ def _valid_trials(
 
 
 def read_shown(file: HdfFile) -> "pd.DataFrame":
-    """Every presentation of a frame: columns start_time (s), stimulus_name and frame."""
+    """Every presentation of a frame: columns start_time (s), stimulus_name and frame; no row where there are none."""
     import pandas as pd
 
     columns = ["start_time", "stimulus_name", "frame"]
     names = [name for name in file.names("intervals") if name.endswith(PRESENTATIONS)]
     tables = [file.table(f"intervals/{name}", REQUIRED_PRESENTATIONS) for name in names]
     framed = [table[columns] for table in tables if "frame" in table]
-    return pd.concat(framed, ignore_index=True) if framed else pd.DataFrame(columns=columns[:2])
+    return pd.concat(framed, ignore_index=True) if framed else pd.DataFrame(columns=columns)
 
 
 def stimulus_conditions(table: "pd.DataFrame") -> list[str]:

@@ -41,10 +41,11 @@ def read_films(presentations: "pd.DataFrame", folder: Path, size: tuple[int, int
     for name, shown in presentations.groupby("stimulus_name", sort=True):
         number = shown["frame"].to_numpy(dtype=float)
         seen = np.isfinite(number) & (number >= 0)
-        if not seen.any() or not (name == SCENES or MOVIE.fullmatch(str(name))):
+        movie = MOVIE.fullmatch(str(name))
+        if not seen.any() or not (name == SCENES or movie):
             continue
         known, place = np.unique(number[seen].astype(np.int64), return_inverse=True)
-        pictures.append(_scenes(folder, known, size) if name == SCENES else _film(folder, str(name), known, size))
+        pictures.append(_film(folder, NUMBERS[movie[1]], known, size) if movie else _scenes(folder, known, size))
         onsets.append(shown["start_time"].to_numpy(dtype=float)[seen])
         rows.append(place.astype(np.int32) + count)
         count += len(known)
@@ -67,10 +68,8 @@ def _scenes(folder: Path, numbers: Iterable[int], size: tuple[int, int]) -> np.n
     return np.stack(scenes)
 
 
-def _film(folder: Path, name: str, numbers: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    match = MOVIE.fullmatch(name)
-    number = NUMBERS[match[1]] if match else 0
-    stem = folder / "natural_movie_templates" / f"natural_movie_{number}"
+def _film(folder: Path, movie: int, numbers: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    stem = folder / "natural_movie_templates" / f"natural_movie_{movie}"
     path = next((path for path in (stem.with_suffix(".h5"), stem.with_suffix(".npy")) if path.exists()), stem)
     _require(path)
     with reading(path, "film"), path.open("rb") as handle:
