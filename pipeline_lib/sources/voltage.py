@@ -116,19 +116,20 @@ def read_samples(
 ) -> np.ndarray:
     """Samples `first` to `last` (excluded) of a compressed recording, (samples, channels) int16."""
     channels, bounds, offsets = int(header["n_channels"]), header["chunk_bounds"], header["chunk_offsets"]
-    pieces = []
-    for chunk in _chunks(header, first, last, where):
+    pieces, chunks = [], _chunks(header, first, last, where)
+    for chunk in chunks:
         handle.seek(offsets[chunk])
         with reading(where, f"chunk {chunk}"):
             values = np.frombuffer(zlib.decompress(handle.read(offsets[chunk + 1] - offsets[chunk])), dtype=np.int16)
             values = values.reshape((bounds[chunk + 1] - bounds[chunk], channels), order="F")
         # Differences were taken in 16 bits, so the sums wrap around as they did.
         pieces.append(np.cumsum(values, axis=0, dtype=np.int16) if header.get("do_time_diff") else values)
-    begin = bounds[_chunks(header, first, last, where)[0]]
+    begin = bounds[chunks[0]]
     return np.concatenate(pieces)[first - begin : last - begin]
 
 
 def _chunks(header: dict[str, Any], first: int, last: int, where: Path) -> range:
+    """The chunks with these samples; InputError for samples beyond the recording, or chunks that are made otherwise."""
     bounds = header["chunk_bounds"]
     if header.get("algorithm", "zlib") != "zlib" or header.get("do_spatial_diff"):
         raise InputError(where, "algorithm", header.get("algorithm"), "zlib, differences along time only")
