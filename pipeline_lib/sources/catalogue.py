@@ -1,7 +1,7 @@
 """What there is: sessions of a source that fit, as rows to paste into the session sheet."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +16,6 @@ from pipeline_lib.sources.remote import ALLEN
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SOURCES = ("allen", "allen-behavior", "ibl")
 
 
 @dataclass(frozen=True)
@@ -57,10 +55,9 @@ def find_sessions(source: str, query: Query, data: Path, downloader: Downloader)
     DownloadError : a table cannot be had.
     InputError : an unknown source, a table without a column that it should have, nothing that fits.
     """
-    finders = {"allen": _coding, "allen-behavior": _behavior, "ibl": _ibl}
-    if source not in finders:
-        raise InputError("--source", "source", repr(source), ", ".join(SOURCES))
-    entries = finders[source](query, data, downloader)
+    if source not in FINDERS:
+        raise InputError("--source", "source", repr(source), ", ".join(FINDERS))
+    entries = FINDERS[source](query, data, downloader)
     if not entries:
         raise InputError("sessions", source, "no session that fits", "less demanding terms")
     return entries[: query.limit or None]
@@ -95,7 +92,7 @@ def _coding(query: Query, data: Path, downloader: Downloader) -> list[Entry]:
         order = channels[sessions.index].sort_values(ascending=False, kind="stable").index
         sessions = sessions.loc[order]
     return [
-        _allen_entry("allen", number, row, query, f", {count} channels in {query.region}")
+        _allen_entry("allen", number, row, query, f", {count} channels in {query.region}" if query.region else "")
         for (number, row), count in zip(sessions.iterrows(), channels[sessions.index], strict=True)
     ]
 
@@ -117,9 +114,10 @@ def _behavior(query: Query, data: Path, downloader: Downloader) -> list[Entry]:
 
 
 def _allen_entry(scheme: str, number: object, row: "pd.Series", query: Query, more: str) -> Entry:
+    """The row of a session; its comment ends with `more`."""
     facts = [str(row[name]) for name in ("session_type", "genotype", "sex") if name in row]
     options = f"regions: [{query.region}]" if query.region else ""
-    return Entry(f"s{number}", "allen", f"{scheme}:{number}", options, ", ".join(facts) + more * bool(query.region))
+    return Entry(f"s{number}", "allen", f"{scheme}:{number}", options, ", ".join(facts) + more)
 
 
 def _ibl(query: Query, data: Path, downloader: Downloader) -> list[Entry]:
@@ -160,6 +158,13 @@ def _ibl_entries(eid: str, probes: list[str], query: Query, comment: str) -> lis
         Entry(session, "ibl", f"ibl:{eid}", f"probes: [{', '.join(names)}]{regions}", comment)
         for session, names in chosen.items()
     ]
+
+
+FINDERS: dict[str, Callable[[Query, Path, Downloader], list[Entry]]] = {
+    "allen": _coding,
+    "allen-behavior": _behavior,
+    "ibl": _ibl,
+}
 
 
 def _good_units(region: str, data: Path, downloader: Downloader) -> "pd.Series":
