@@ -97,7 +97,7 @@ def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
         tables += [_filter_table(source, pair, values[pair], bin_size) for pair in pairs]
     if "truth" in strengths:
         connected = truth.arrays.get("synapse", strengths["truth"] != 0)
-        scores = {model: recovery(strengths[model], strengths["truth"], connected) for model in fitted}
+        scores = {model: _auc(strengths[model], strengths["truth"], connected) for model in fitted}
         tables.append(pd.DataFrame({"kind": "auc", "source": list(scores), "value": list(scores.values())}))
     table = pd.concat(tables, ignore_index=True)
     for column in ("sender", "receiver"):
@@ -112,12 +112,6 @@ def off_diagonal(strength: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def recovery(fitted: np.ndarray, truth: np.ndarray, connected: np.ndarray) -> float:
-    """AUC of |fitted| as a test for `connected`, over the pairs known in fit and truth; NaN where it is not defined."""
-    known = np.isfinite(fitted) & np.isfinite(truth)
-    return auc(np.abs(fitted[known]), connected[known].astype(bool))
-
-
 def strongest_pairs(strength: np.ndarray, fitted: np.ndarray) -> list[tuple[int, int]]:
     """The most positive, then the most negative (sender, receiver) pairs of `strength` among those fitted."""
     values = np.where(np.isfinite(fitted) & np.isfinite(strength), strength, 0.0)
@@ -125,6 +119,12 @@ def strongest_pairs(strength: np.ndarray, fitted: np.ndarray) -> list[tuple[int,
     positive = [cell for cell in order[::-1][:FILTERS_EACH_SIGN] if values.flat[cell] > 0]
     negative = [cell for cell in order[:FILTERS_EACH_SIGN] if values.flat[cell] < 0]
     return [divmod(int(cell), len(values)) for cell in positive + negative]
+
+
+def _auc(fitted: np.ndarray, truth: np.ndarray, connected: np.ndarray) -> float:
+    """AUC of |fitted| as a test for `connected`, over the pairs known in fit and truth; NaN where it is not defined."""
+    known = np.isfinite(fitted) & np.isfinite(truth)
+    return auc(np.abs(fitted[known]), connected[known].astype(bool))
 
 
 def _matrix_table(source: str, matrix: np.ndarray, shown: np.ndarray) -> pd.DataFrame:
