@@ -9,6 +9,11 @@ from matplotlib.axes import Axes
 
 from pipeline_lib.figures.style import FAINT, QUIET, SMALL_SIZE
 
+MOST_BARS = 12
+"""Points of a row beyond which their intervals would be one block, and are left out."""
+Row = tuple[str, str, float]
+"""Block, model ("" for the heading of the block), place on the axis."""
+
 
 def side_by_side(count: int) -> np.ndarray:
     """Places between -0.5 and 0.5 that keep `count` points of a row apart: golden steps, the same every time.
@@ -17,10 +22,6 @@ def side_by_side(count: int) -> np.ndarray:
     [-0.5, 0.12, -0.26]
     """
     return (np.arange(count) * 0.618) % 1 - 0.5
-
-
-Row = tuple[str, str, float]
-"""Block, model ("" for the heading of the block), place on the axis."""
 
 
 def rows_in_blocks(blocks: Mapping[str, Sequence[str]]) -> list[Row]:
@@ -53,10 +54,6 @@ def word_rows(axes: Axes) -> None:
     axes.set_axisbelow(True)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
-
-
-MOST_BARS = 12
-"""Points of a row beyond which their intervals would be one block, and are left out."""
 
 
 def scored_points(

@@ -28,6 +28,8 @@ METRIC, AGGREGATION, NULL = "bits_per_spike", "pooled", "evaluated mean"
 """The score of the Neural Latents Benchmark; against the training mean it stands in the metrics table, too."""
 TOKENS = "token_bits_per_spike"
 """That of the likelihood of whole sequences of spikes, of models that have one."""
+LIKELIHOOD = ": likelihood"
+"""What follows the name of a model in the row of its `TOKENS`."""
 NULL_NAME = "each unit's mean in the test part"
 PANELS = {"heldin": "Held-in units", "heldout": "Held-out units (co-smoothing)"}
 MOST_COHORTS = 8
@@ -110,10 +112,6 @@ def _headings(table: pd.DataFrame) -> pd.Series:
     session, cohort = table["session"].astype(str), table["cohort"].astype(str)
     alone = cohort.groupby(session).transform("nunique") == 1
     return session.where(alone, session + ", " + cohort)
-
-
-LIKELIHOOD = ": likelihood"
-"""What follows the name of a model in the row of its `TOKENS`."""
 
 
 def _row_name(session: str, model: str) -> str:

@@ -42,8 +42,6 @@ GOOD = 1.0
 """Label of the units that pass every quality criterion."""
 LICENCE = "CC BY 4.0"
 CITATION = "International Brain Laboratory 2025, A brain-wide map, Nature, doi 10.1038/s41586-025-09235-0"
-
-
 Signal = Literal["licks", "motion_energy", "pose", "pupil"]
 
 

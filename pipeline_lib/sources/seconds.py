@@ -21,8 +21,6 @@ ENOUGH = 100
 """Spikes without which this says nothing."""
 APART = 100.0
 """How many times later than the last spike the last trial would have to end, for their units to differ."""
-
-
 TIME_UNITS = "seconds, or the option time_unit (ms, samples; s if these are seconds)"
 
 
