@@ -42,12 +42,11 @@ def build_report(
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    from pipeline_lib.report import contents as limits
-    from pipeline_lib.report import formats
+    from pipeline_lib.report import contents, formats
     from pipeline_lib.report.images import embed
 
     results, page = Path(results_dir), Path(out_html)
-    contents = limits.collect(results, config or {}, Path(metrics or results / "metrics.parquet"))
+    collected = contents.collect(results, config or {}, Path(metrics or results / "metrics.parquet"))
     environment = Environment(
         loader=PackageLoader("pipeline_lib.report", "."),
         autoescape=True,
@@ -57,12 +56,9 @@ def build_report(
     )
     environment.filters.update(formats.FILTERS)
     template = environment.get_template("page.html")
-    folder = page.resolve().parent
-    text_bytes = len(template.render(contents=contents, images={}, folder=folder, limits=limits).encode())
-    images = embed(
-        [figure.png for figure in contents.figures if not figure.nothing], PAGE_BYTES - SPARE_BYTES - text_bytes
-    )
+    said = {"contents": collected, "folder": page.resolve().parent, "limits": contents}
+    text_bytes = len(template.render(**said, images={}).encode())
+    drawn = [figure.png for figure in collected.figures if not figure.nothing]
+    images = embed(drawn, PAGE_BYTES - SPARE_BYTES - text_bytes)
     with atomic_file(page) as part:
-        part.write_text(
-            template.render(contents=contents, images=images, folder=folder, limits=limits), encoding="utf-8"
-        )
+        part.write_text(template.render(**said, images=images), encoding="utf-8")
