@@ -12,11 +12,17 @@ from pipeline_lib.figures import FIGURES
 
 if TYPE_CHECKING:
     from pipeline_lib.figures.subjects import FigureFiles
+    from pipeline_lib.paths import Paths
+    from pipeline_lib.plan import Plan
 
 SHOWN_LINES = 12
 NOT_BEGUN = "not begun (something before it is missing)"
 ERRORS = ("error: ", "Traceback ")
 """How the lines begin by which a job says that it failed; one that was killed says nothing."""
+
+Stage = tuple[str, str, str, list[str], bool]
+"""A result: the stage that makes it, of what, its file, the logs that may say why it is missing, and whether something
+waits for it."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +44,16 @@ def find_failures(figures: "FigureFiles") -> list[Failure]:
     return sorted(missing, key=lambda each: (each.state == NOT_BEGUN, not each.log))
 
 
-def _stages(figures: "FigureFiles") -> Iterator[tuple[str, str, str, list[str], bool]]:
-    """Every result of a plan: the stage that makes it, of what, its file, the logs that may say why it is missing, and
-    whether something waits for it. (Of searches and figures there may be hundreds; nothing waits for them.)
+def _stages(figures: "FigureFiles") -> Iterator[Stage]:
+    """Every result of a plan. (Of searches and figures there may be hundreds; nothing waits for them.)"""
+    yield from _of_sessions(figures)
+    yield from _of_cohorts(figures.plan, figures.paths)
+    yield from _of_searches(figures.plan, figures.paths)
+    yield from _of_figures(figures)
 
-    Downloads and simulations are needed only until their session is recorded.
-    """
+
+def _of_sessions(figures: "FigureFiles") -> Iterator[Stage]:
+    """Downloads and simulations, which are needed only until their session is recorded; recordings, trains, splits."""
     plan, paths = figures.plan, figures.paths
     split = {*plan.scored, *(cohort for _, cohort in plan.searched)}
     converted = {session for cohort in split for session in plan.cohorts[cohort].sessions} | _drawn(figures, "trains")
@@ -60,20 +70,30 @@ def _stages(figures: "FigureFiles") -> Iterator[tuple[str, str, str, list[str], 
         yield "trains", session, paths.trains(session), [paths.log("convert", session)], session in converted
     for cohort in plan.cohorts:
         yield "split", cohort, paths.split(cohort), [paths.log("split", cohort)], cohort in split
+
+
+def _of_cohorts(plan: "Plan", paths: "Paths") -> Iterator[Stage]:
+    """Fits, their averages and scores; predictions of training parts, which are needed until their cohort is scored."""
+    asked = bool(plan.config.evaluation.decoding)
+    decoded = {cohort for cohort in plan.scored if asked and not Path(paths.scores(cohort)).exists()}
     for cohort, model, seed in plan.fits:
         of = f"{cohort}, {model}, seed {seed}"
         yield "fit", of, paths.fit(cohort, model, seed), paths.fit_logs(cohort, model, seed), True
-        if plan.config.evaluation.decoding and not Path(paths.scores(cohort)).exists():
+        if cohort in decoded:
             log = paths.log("predict", cohort, model, f"seed{seed}")
             yield "predictions", of, paths.predictions(cohort, model, seed), [log], True
     for cohort, model in plan.averages:
         of = f"{cohort}, {model}"
-        yield "average", of, paths.fit(cohort, model, MEAN), [paths.log("average", cohort, model, MEAN)], True
-        if plan.config.evaluation.decoding and not Path(paths.scores(cohort)).exists():
+        yield "average", of, paths.fit(cohort, model, MEAN), paths.fit_logs(cohort, model, MEAN), True
+        if cohort in decoded:
             log = paths.log("average", cohort, model, "training")
             yield "average of predictions", of, paths.predictions(cohort, model, MEAN), [log], True
     for cohort in plan.scored:
         yield "scores", cohort, paths.scores(cohort), [paths.log("evaluate", cohort)], True
+
+
+def _of_searches(plan: "Plan", paths: "Paths") -> Iterator[Stage]:
+    """Searches; the logs of trials that are there say nothing of why one is missing."""
     for search, cohort in plan.searched:
         logs = [paths.log("search", search, cohort, "search")]
         trials = product(range(plan.searches[search].rounds), range(plan.searches[search].members))
@@ -84,17 +104,16 @@ def _stages(figures: "FigureFiles") -> Iterator[tuple[str, str, str, list[str], 
             if not Path(paths.trial(search, cohort, generation, member)).exists()
         ]
         yield "search", f"{cohort}, {search}", paths.search(search, cohort), logs, False
+
+
+def _of_figures(figures: "FigureFiles") -> Iterator[Stage]:
+    paths = figures.paths
     for name in figures.of_all:
         yield "figure", name, f"{paths.figure(name)}.png", [paths.log("figures", name)], False
     for each in figures.sets:
         for of, name in product(each.subjects, each.names):
-            yield (
-                "figure",
-                f"{of}, {name}",
-                f"{paths.figure(name, of)}.png",
-                [paths.log("figures", of, each.rule)],
-                False,
-            )
+            log = paths.log("figures", of, each.rule)
+            yield "figure", f"{of}, {name}", f"{paths.figure(name, of)}.png", [log], False
 
 
 def _drawn(figures: "FigureFiles", need: str) -> set[str]:
