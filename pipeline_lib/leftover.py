@@ -43,15 +43,22 @@ def leftover_scores(plan: Plan, paths: Paths, folder: Path, patience: float = PA
             elif made.exists() and time.monotonic() > until:
                 left += 1
             elif made.exists():
-                training, table = Path(paths.predictions(*fit)), folder / "-".join(map(str, (*fit, "scores.parquet")))
-                try:
-                    scoring.write(made.parent, training.parent if training.exists() else None, table)
-                except Exception as error:  # whatever it is, it must not take the scores of the others with it
-                    print(f"{', '.join(map(str, fit))}: not scored: {error!r}", file=sys.stderr)
-                else:
+                table = folder / "-".join(map(str, (*fit, "scores.parquet")))
+                if _score(scoring, fit, paths, table):
                     yield table
     if left:
         print(f"{left} finished fits are not scored yet: snakemake --cores all scores", file=sys.stderr)
+
+
+def _score(scoring: Scoring, fit: Fit, paths: Paths, table: Path) -> bool:
+    """Write the scores of a fit; whether they could be made. Why not is said, and takes no others' scores along."""
+    made, training = Path(paths.fit(*fit)), Path(paths.predictions(*fit))
+    try:
+        scoring.write(made.parent, training.parent if training.exists() else None, table)
+    except Exception as error:  # whatever a fit that failed half-way makes of it
+        print(f"{', '.join(map(str, fit))}: not scored: {error!r}", file=sys.stderr)
+        return False
+    return True
 
 
 def _is_scored(plan: Plan, paths: Paths, cohort: str) -> bool:
