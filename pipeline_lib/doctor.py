@@ -89,9 +89,8 @@ def _packages() -> list[Finding]:
         requirement = Requirement(text)
         if requirement.marker is not None:
             continue
-        try:
-            version = importlib.metadata.version(requirement.name)
-        except importlib.metadata.PackageNotFoundError:
+        version = _installed(requirement.name)
+        if version is None:
             findings.append(Finding("packages", "bad", f"{requirement.name} is not installed", "make setup"))
             continue
         if not requirement.specifier.contains(version, prereleases=True):
@@ -100,6 +99,14 @@ def _packages() -> list[Finding]:
         if requirement.name in ("snakemake", "torch", "zarr", "pandas"):
             versions.append(f"{requirement.name} {version}")
     return findings or [Finding("packages", "good", ", ".join(sorted(versions)))]
+
+
+def _installed(package: str) -> str | None:
+    """The version of an installed package, None where it is not."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _cores() -> int:
@@ -154,7 +161,7 @@ def _gpus() -> list[Finding]:
         return [Finding("gpu", "note", found)]
     listed = _output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
     findings = [Finding("gpu", "good", f"{len(names)}: {'; '.join((listed or '').splitlines()) or ', '.join(names)}")]
-    if "+cpu" in importlib.metadata.version("torch"):
+    if "+cpu" in (_installed("torch") or ""):
         remedy = "install torch for CUDA: uv pip install torch --torch-backend auto"
         findings.append(Finding("torch", "bad", "there is a GPU, and torch was built without CUDA", remedy))
     return findings
@@ -180,9 +187,7 @@ def _scheduler() -> list[Finding]:
     if accounting is not None and "accounting_storage/none" in accounting:
         remedy = "keep slurm-status-command: squeue in the profile: sacct would wait for ever"
         findings.append(Finding("slurm", "note", "accounting is off", remedy))
-    try:
-        importlib.metadata.version("snakemake-executor-plugin-slurm")
-    except importlib.metadata.PackageNotFoundError:
+    if _installed("snakemake-executor-plugin-slurm") is None:
         remedy = "pip install -e '.[slurm]' -c constraints.txt"
         findings.append(Finding("slurm", "bad", "Snakemake's executor is missing", remedy))
     return findings

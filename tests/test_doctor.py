@@ -136,6 +136,25 @@ def test_a_gpu_under_a_torch_without_cuda(monkeypatch: pytest.MonkeyPatch) -> No
     assert "CUDA_VISIBLE_DEVICES" in doctor._gpus()[0].found
 
 
+def without(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    """An environment that lacks a package."""
+
+    def version(name: str, known: Callable[[str], str] = importlib.metadata.version) -> str:
+        if name == package:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return known(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+
+
+def test_a_gpu_and_no_torch_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    without(monkeypatch, "torch")
+    assert [finding.level for finding in doctor._gpus()] == ["good"]
+    (missing,) = [finding for finding in about(examine(), "packages") if finding.level == "bad"]
+    assert (missing.found, missing.remedy) == ("torch is not installed", "make setup")
+
+
 def test_logins_are_named_never_shown() -> None:
     environment = {"ALYX_LOGIN": "someone", "ALYX_PASSWORD": "hidden-word"}
     text = as_text([credentials(environment)])
@@ -160,14 +179,8 @@ def test_the_verb_says_what_to_do_and_fails_where_a_run_would(
 
 def test_the_missing_executor_comes_from_this_repository(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the name of the package alone, pip would take whatever is published under it."""
-
-    def version(name: str, known: Callable[[str], str] = importlib.metadata.version) -> str:
-        if name == "snakemake-executor-plugin-slurm":
-            raise importlib.metadata.PackageNotFoundError(name)
-        return known(name)
-
     for name in doctor.SCHEDULERS:
         program(programs, name)
-    monkeypatch.setattr(importlib.metadata, "version", version)
+    without(monkeypatch, "snakemake-executor-plugin-slurm")
     (finding,) = [each for each in about(examine(), "slurm") if "executor" in each.found]
     assert (finding.level, finding.remedy) == ("bad", "pip install -e '.[slurm]' -c constraints.txt")
