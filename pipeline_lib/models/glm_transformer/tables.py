@@ -15,7 +15,6 @@ from pipeline_lib.models.glm_transformer.inference import evidence, permutation_
 from pipeline_lib.models.glm_transformer.readout import area_filters
 from pipeline_lib.models.glm_transformer.timing import timing_test
 from pipeline_lib.models.glm_transformer.unit_scores import unit_scores
-from pipeline_lib.models.torch_model import PREDICTED
 
 AREA_COLUMNS = ["sender", "receiver", "factor", "strength", "peak", "delay", "gain", "p", "z", "p_timing"]
 
@@ -105,11 +104,11 @@ def coupling_share(model: GLMTransformerModel, data: FitData, session: str, samp
     (variance with it - variance without it) / variance with it, variances over windows and bins summed over units:
     what Xin & Kass (2025, figure 4) call false coupling where there is none.
     """
-    network = model.network.eval()
+    network = model.network
     head, areas = network.head(session), len(network.areas)
     between = (1 - torch.eye(areas, device=head.send.device)).repeat_interleave(model.config.rank).view(areas, -1)
     moments = np.zeros((2, 3, len(head.area)))
-    for batch in model._windows(data, session, samples).pieces(PREDICTED):
+    for batch in model.batches(data, session, samples):
         with torch.inference_mode():
             parts = network.components(batch)
             series = network.coupling_factors(session, network.inputs(batch), batch.history)
@@ -130,20 +129,18 @@ def _weights(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Weights [N, A, K] and their standard errors, from the training windows."""
     head = model.network.head(session)
-    windows = model._windows(data, session, data.samples(session, "train"))
-    receive, send = weight_errors(model.network.eval(), windows.pieces(PREDICTED))
+    receive, send = weight_errors(model.network, model.batches(data, session, "train"))
     weights = {"send": head.send.detach().cpu().numpy(), "receive": head.receive.detach().cpu().numpy()}
     return weights, {"send": send, "receive": receive}
 
 
 def _area_table(model: GLMTransformerModel, data: FitData, session: str) -> pd.DataFrame:
-    network, samples = model.network.eval(), data.samples(session, "test")
+    network = model.network
     areas = network.areas
     found, z = None, np.full((len(areas), len(areas)), np.nan)
-    if len(samples):
-        windows = model._windows(data, session, samples)
-        found = evidence(network, windows.pieces(PREDICTED))
-        z = timing_test(network, windows.pieces(PREDICTED))
+    if len(data.samples(session, "test")):
+        found = evidence(network, model.batches(data, session, "test"))
+        z = timing_test(network, model.batches(data, session, "test"))
     filters, rows = area_filters(network, session), []
     for sender, receiver in network.head(session).coupled.nonzero().tolist():
         gain = p = float("nan")
