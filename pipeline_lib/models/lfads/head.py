@@ -14,12 +14,11 @@ if TYPE_CHECKING:
     from pipeline_lib.training.batches import Batch, Windows
 
 
-def linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
+def linear(inputs: int, outputs: int) -> nn.Linear:
     """Weights N(0, 1 / inputs), bias 0."""
-    layer = nn.Linear(inputs, outputs, bias)
+    layer = nn.Linear(inputs, outputs)
     nn.init.normal_(layer.weight, std=inputs**-0.5)
-    if bias:
-        nn.init.zeros_(layer.bias)
+    nn.init.zeros_(layer.bias)
     return layer
 
 

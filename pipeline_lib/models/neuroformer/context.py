@@ -9,6 +9,9 @@ from torch import Tensor
 
 from pipeline_lib.models.neuroformer.layers import Pair
 
+PLACES = 16
+"""Tokens that there is memory for at first."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -57,7 +60,7 @@ class Kept:
         layer, self._layer = self._layer, self._layer + 1
         end = self.length + pair[0].shape[2]
         if layer == len(self.pairs):
-            self.pairs.append((_room(pair[0], 16), _room(pair[1], 16)))
+            self.pairs.append((_room(pair[0]), _room(pair[1])))
         keys, values = self.pairs[layer]
         while end > keys.shape[2]:
             keys, values = (torch.cat([each, torch.empty_like(each)], 2) for each in (keys, values))
@@ -74,6 +77,7 @@ class Kept:
         return Kept([(keys[rows], values[rows]) for keys, values in self.pairs], self.length)
 
 
-def _room(token: Tensor, places: int) -> Tensor:
-    windows, heads, _, width = token.shape
-    return token.new_empty(windows, heads, places, width)
+def _room(tokens: Tensor) -> Tensor:
+    """Memory for the first tokens of windows [M, heads, places, width], of which `tokens` are some."""
+    windows, heads, _, width = tokens.shape
+    return tokens.new_empty(windows, heads, PLACES, width)
