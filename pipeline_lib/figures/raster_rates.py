@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
 from pipeline_lib.clock import TICKS_PER_SECOND
@@ -162,41 +163,52 @@ def _rates_table(
 def draw(table: pd.DataFrame) -> Figure:
     """Raster and one map of rates a model above; single units below."""
     kinds = {str(kind): rows for kind, rows in table.groupby("kind")}
-    window, spikes = kinds["window"].iloc[0], kinds.get("spike", table.iloc[:0])
-    first, last = float(window["time"]), float(window["time"] + window["value"])
-    label = time_label(window["event"])
-    rates = kinds.get("rate", table.iloc[:0])
-    models = _truth_first(rates["model"].unique())
-    units = pd.concat([spikes, rates]).drop_duplicates("unit").sort_values("row")
-    panels = 1 + len(models)
+    spikes, hidden, rates = (kinds.get(kind, table.iloc[:0]) for kind in ("spike", "hidden", "rate"))
+    window = kinds["window"].iloc[0]
+    span, label = (float(window["time"]), float(window["time"] + window["value"])), time_label(window["event"])
+    panels = 1 + rates["model"].nunique()
     map_rows = -(-panels // PANELS_A_ROW)
-    columns = -(-panels // map_rows)
     trace_rows = -(-kinds["trace"]["unit"].nunique() // 2) if "trace" in kinds else 0
-    heights = [map_rows * PANEL_HEIGHT + 4, trace_rows * TRACE_HEIGHT + 5]
-    figure = new_figure("double", sum(heights) if trace_rows else heights[0])
-    parts = stacked(figure, heights if trace_rows else heights[:1])
+    heights = [map_rows * PANEL_HEIGHT + 4, *([trace_rows * TRACE_HEIGHT + 5] if trace_rows else [])]
+    figure = new_figure("double", sum(heights))
+    parts = stacked(figure, heights)
 
-    grid = parts[0].subplots(map_rows, columns, sharex=True, sharey=True, squeeze=False)
-    blocks = _blocks(units)
-    extent = (first, last, units["row"].max() + 0.5, -0.5)
+    grid = parts[0].subplots(map_rows, -(-panels // map_rows), sharex=True, sharey=True, squeeze=False)
+    blocks = _blocks(pd.concat([spikes, rates]).drop_duplicates("unit").sort_values("row"))
+    extent = (*span, blocks[-1].stop - 0.5, -0.5)
     for place, axes in enumerate(grid.ravel()):
         axes.set_visible(place < panels)
         axes.set(xlim=extent[:2], ylim=extent[2:])
         axes.locator_params(axis="x", nbins=3)
     _raster(grid[0, 0], spikes, blocks)
-    hidden = kinds.get("hidden", table.iloc[:0])
     draw_hidden(grid[0, 0], hidden)
-    clock = kinds["clock"]["value"].iloc[0]
-    panel_title(grid[0, 0], "a", f"Spikes, {clock:.1f} s")
+    panel_title(grid[0, 0], "a", f"Spikes, {kinds['clock']['value'].iloc[0]:.1f} s")
+    image = _maps(grid.ravel()[1:], rates, extent)
+    _name_axes(grid, panels, blocks, label)
+    if image is not None:
+        colour_bar(image, grid.ravel(), "Rate (spikes/s)", fraction=0.02, pad=0.012, aspect=25, extend="max")
+    if trace_rows:
+        _traces(parts[1], kinds["trace"], spikes, hidden, span, label)
+    return figure
+
+
+def _maps(panels: np.ndarray, rates: pd.DataFrame, extent: tuple[float, float, float, float]) -> AxesImage | None:
+    """A map of rates a model, all on one scale, that of the image returned; None without a model."""
     image = None
     top = float(rates["value"].quantile(0.995)) if len(rates) else 1.0
-    for model, axes in zip(models, grid.ravel()[1:], strict=False):
+    for model, axes in zip(_truth_first(rates["model"].unique()), panels, strict=False):
         pivot = rates[rates["model"] == model].pivot(index="row", columns="time", values="value")
         norm = PowerNorm(0.5, vmin=0, vmax=max(top, 1e-3))
         image = axes.imshow(pivot, aspect="auto", extent=extent, cmap=rate_map(), norm=norm, interpolation="nearest")
         axes.set_title(_name(model))
+    return image
+
+
+def _name_axes(grid: np.ndarray, panels: int, blocks: list[Block], label: str) -> None:
+    """Regions at the left of the first `panels`, times below the lowest of them, and a line at the event."""
+    columns = grid.shape[1]
     for place, axes in enumerate(grid.ravel()[:panels]):
-        if first < 0:
+        if axes.get_xlim()[0] < 0:
             axes.axvline(0, color=QUIET, lw=0.4, ls=(0, (2, 2)))
         if place % columns == 0:
             name_regions(axes, blocks, PANEL_HEIGHT * 0.75)
@@ -208,11 +220,6 @@ def draw(table: pd.DataFrame) -> Figure:
         if place + columns >= panels:
             axes.tick_params(axis="x", labelbottom=True)
             axes.set_xlabel(label if len(label) * columns <= LONG_LABELS else "Time (s)")
-    if image is not None:
-        colour_bar(image, grid.ravel(), "Rate (spikes/s)", fraction=0.02, pad=0.012, aspect=25, extend="max")
-    if trace_rows:
-        _traces(parts[1], kinds["trace"], spikes, hidden, (first, last), label)
-    return figure
 
 
 def _truth_first(models: Iterable[str]) -> list[str]:
