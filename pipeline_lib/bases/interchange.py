@@ -11,7 +11,6 @@ from pipeline_lib.bases.features import Convolve, Evaluate, Features, Product, S
 from pipeline_lib.bases.functions import Basis, BSpline, CyclicBSpline, RaisedCosineLinear, RaisedCosineLog, RawHistory
 from pipeline_lib.errors import InputError
 
-#: NeMoS's name without Conv or Eval: our class, and what our fields are called there.
 PAIRS: dict[str, tuple[type[Basis], dict[str, str]]] = {
     "RaisedCosineLinear": (RaisedCosineLinear, {"n": "n_basis_funcs", "width": "width"}),
     "RaisedCosineLog": (
@@ -27,6 +26,7 @@ PAIRS: dict[str, tuple[type[Basis], dict[str, str]]] = {
     "CyclicBSpline": (CyclicBSpline, {"n": "n_basis_funcs", "order": "order"}),
     "History": (RawHistory, {"n": "window_size"}),
 }
+"""By NeMoS's name without Conv or Eval: our class, and what our fields are called there."""
 _KINDS = ", ".join(f"{name}Conv/{name}Eval" for name in PAIRS if name != "History") + ", HistoryConv"
 
 

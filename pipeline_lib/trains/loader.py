@@ -2,6 +2,8 @@
 
 A session takes 6 bytes a spike, so it stays resident and a batch is one vectorised call: no worker processes, which
 would spend ten times the binning on handing the result over. On a GPU the events live there and so is the batch made.
+
+For training loops of one's own: the networks of this package hold their windows, binned once (`training.batches`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,21 +36,21 @@ class Batch:
     """
 
     session: str
-    #: [B] int64, sample ids: rows of `Split.samples`.
     sample: "Array"
-    #: [B] int64, row of the trials table; -1 for windows of continuous time.
+    """[B] int64, sample ids: rows of `Split.samples`."""
     trial: "Array"
-    #: [B, T, N] spikes per bin, uint8 or wider (torch: uint8 or int32); 0 after the end of a shorter window.
+    """[B] int64, row of the trials table; -1 for windows of continuous time."""
     counts: "Array"
-    #: [B, T, N] bool: False where a bin was not recorded or lies after the end of a shorter window.
+    """[B, T, N] spikes per bin, uint8 or wider (torch: uint8 or int32); 0 after the end of a shorter window."""
     mask: "Array"
-    #: [B, H, N] spikes per bin in the history before the window; to be read, never to be scored.
+    """[B, T, N] bool: False where a bin was not recorded or lies after the end of a shorter window."""
     history: "Array"
-    #: [B, H, N] bool: False where a bin of history was not recorded.
+    """[B, H, N] spikes per bin in the history before the window; to be read, never to be scored."""
     history_mask: "Array"
-    #: name: [B, T, D] float32, linearly interpolated to the middle of each bin; NaN before and after its samples
-    #: and in gaps between them.
+    """[B, H, N] bool: False where a bin of history was not recorded."""
     signals: dict[str, "Array"] = field(default_factory=dict)
+    """By name [B, T, D] float32, linearly interpolated to the middle of each bin; NaN before and after its samples and
+    in gaps between them."""
 
 
 class Loader:
