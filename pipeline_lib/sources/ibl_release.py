@@ -51,13 +51,13 @@ def _unpack(archive: Path, place: Path, sha256: str) -> None:
             return
         try:
             with zipfile.ZipFile(archive) as members:
-                for member in members.namelist():
-                    # Only the name within the archive's folders counts: a member cannot lead elsewhere.
-                    if member.endswith(".pqt"):
-                        with atomic_file(place / PurePosixPath(member).name) as part:
-                            part.write_bytes(members.read(member))
+                tables = {name: members.read(name) for name in members.namelist() if name.endswith(".pqt")}
         except zipfile.BadZipFile as error:
             raise InputError(archive, "ZIP archive", str(error), "a whole archive; remove it and fetch again") from None
+        for name, content in tables.items():
+            # Only the name within the archive's folders counts: a member cannot lead elsewhere.
+            with atomic_file(place / PurePosixPath(name).name) as part:
+                part.write_bytes(content)
         done.write_text(sha256)
 
 
