@@ -19,12 +19,12 @@ import numpy as np
 
 from pipeline_lib.models.contract import FitData, Model
 from pipeline_lib.training.run import FitError, Run
+from pipeline_lib.trains.splits import PREDICTED
 
 if TYPE_CHECKING:
     import pandas as pd
     import zarr
 
-PARTS = ("validation", "test")
 CHUNK = 64
 """Windows in a chunk of the store."""
 BLOCK_BYTES = 2**27
@@ -32,7 +32,7 @@ BLOCK_BYTES = 2**27
 
 
 def write_predictions(
-    path: Path, model: Model, data: FitData, attributes: dict[str, Any], run: Run, parts: Sequence[str] = PARTS
+    path: Path, model: Model, data: FitData, attributes: dict[str, Any], run: Run, parts: Sequence[str] = PREDICTED
 ) -> None:
     """Predict the windows of some parts of every session and write them as a Zarr store; `path` is new.
 

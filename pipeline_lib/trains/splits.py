@@ -18,12 +18,14 @@ from pipeline_lib.trains.leakage import check_leakage
 from pipeline_lib.trains.settings import SplitSettings, WindowSettings
 from pipeline_lib.trains.windows import windows
 
-__all__ = ["PARTS", "Split", "SplitSettings", "make_split"]
+__all__ = ["PARTS", "PREDICTED", "Split", "SplitSettings", "make_split"]
 
 if TYPE_CHECKING:
     from pipeline_lib.trains.store import Trains
 
 PARTS = ("train", "validation", "test")
+PREDICTED = PARTS[1:]
+"""What every fit publishes predictions of, and scores are made from."""
 COLUMN = "split"
 """Of the trials table: the part of a trial, where its source says."""
 

@@ -15,6 +15,7 @@ from pipeline_lib.models.contract import Couplings
 from pipeline_lib.models.neuroformer import settings
 from pipeline_lib.models.neuroformer.signals import as_classes, bin_times, classes_of, read_frames, read_signals
 from pipeline_lib.models.torch_model import Layout, TorchModel, public
+from pipeline_lib.trains.splits import PREDICTED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from pipeline_lib.training.batches import Batch, Batches, Windows
     from pipeline_lib.training.run import Run, State
     from pipeline_lib.trains.store import Trains
-
-PARTS = ("validation", "test")
 
 
 class NeuroformerModel(TorchModel):
@@ -153,10 +152,10 @@ class NeuroformerModel(TorchModel):
         )
         from pipeline_lib.models.neuroformer.statistics import generated_statistics, statistics_scores
 
-        scores, tokens = token_tables(self, data, PARTS)
+        scores, tokens = token_tables(self, data, PREDICTED)
         tables = {"tokens": tokens}
         if self.config.decode:
-            tables["decoding"], more = decoding_table(self, data, PARTS)
+            tables["decoding"], more = decoding_table(self, data, PREDICTED)
             scores = pd.concat([scores, more], ignore_index=True)
         if self.config.probes:
             tables["attention"] = attention_table(self, data, "train")
