@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from pipeline_lib.models.glm.blocks import Blocks, lay_blocks
 from pipeline_lib.models.glm.data import Source
+from pipeline_lib.models.glm.products import Products
 
 CHUNK_BYTES = {"fast": 31 << 20, "low": 4 << 20}
 """Bytes of a chunk's spectra. An allocation above 32 MB would get fresh, zeroed pages from the kernel every time."""
@@ -354,44 +355,6 @@ class Design:
             product = self._filtered(self.spectra(*chunk), kernels, coefficients)
             for strip in self.strips(*chunk, self.n_receivers):
                 yield *strip, self._predictor(product, coefficients, units, chunk, strip)[1]
-
-
-class Products:
-    """Products of the columns of `design` with residuals of some units, added up chunk by chunk."""
-
-    def __init__(self, design: Design, units: int) -> None:
-        self.design = design
-        self.dense = torch.zeros(units, 1 + design.n_features, dtype=torch.float64, device=design.device)
-        shape = (design.n_basis, design.n_senders, units)
-        self.couplings = torch.zeros(shape, dtype=torch.float64, device=design.device)
-
-    def begin(self, chunk: tuple[int, int], buffer: Tensor | None = None) -> None:
-        """Residuals of a chunk follow; their transforms go to `buffer` (frequencies, blocks, units) if it is given."""
-        design, self.chunk, self.buffer = self.design, chunk, buffer
-        if buffer is None and design.n_senders:
-            shape = (design.n_frequencies, chunk[1] - chunk[0], len(self.dense))
-            self.buffer = torch.empty(shape, dtype=design.complex, device=design.device)
-
-    def add(self, residual: Tensor, first: int, last: int) -> None:
-        """Blocks `first` to `last` of a residual (blocks, units, block size), zero in the lead-in."""
-        design, scored = self.design, residual[..., self.design.history :]
-        self.dense[:, 0] += scored.sum(-1).sum(0, dtype=torch.float64)
-        features = design.features(first, last)
-        if features is not None:
-            self.dense[:, 1:] += torch.matmul(scored, features.transpose(1, 2)).sum(0, dtype=torch.float64)
-        if self.buffer is not None:
-            part = self.buffer[:, first - self.chunk[0] : last - self.chunk[0]]
-            # The conjugate goes to the residual, which is rearranged anyway.
-            torch.conj_physical(torch.fft.rfft(residual).permute(2, 0, 1), out=part)
-
-    def end(self, spectra: Tensor | None) -> None:
-        """The chunk is complete; `spectra` are those of its counts."""
-        if spectra is not None and self.buffer is not None:
-            self.couplings += self.design.correlate(spectra, self.buffer)
-
-    def total(self) -> Tensor:
-        """(units, columns) float64."""
-        return torch.cat([self.dense, self.couplings.permute(2, 1, 0).reshape(len(self.dense), -1)], dim=1)
 
 
 def _ranges(first: int, last: int, step: int) -> Iterator[tuple[int, int]]:
