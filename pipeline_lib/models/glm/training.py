@@ -76,22 +76,31 @@ def train_session(
     solution = follow(
         problem, path, score, config.tolerance, config.max_iterations, REMEMBERED, after_sweep, after_strength
     )
-    for unit in range(design.n_receivers):
-        status = STATUS[int(solution.status[unit])] if problem.fitted[unit] else "silent: held at its floor"
-        row = {"session": session, "stage": "unit", "unit": unit, "status": status}
-        run.log(row | {"train_loss": float(solution.loss[unit]), "decrement": float(solution.decrement[unit])})
+    _log_units(problem, solution, session, run)
     learned["coefficients"] = solution.coefficients.cpu().numpy()
     if config.rank is not None:
         learned |= _through_channels(problem, solution, config.rank, session, run)
     learned["decrement"] = solution.decrement.cpu().numpy()
     learned["strength"] = np.array([path.strength])
-    if config.inference:
-        found = infer(problem, solution, path.strength)
-        # What was not fitted is fixed at zero: no error, nothing to discover.
-        learned["standard_errors"] = np.nan_to_num(found.standard_errors, nan=0.0)
-        learned["filter_errors"] = np.nan_to_num(found.filter_errors, nan=0.0).astype(np.float32)
-        learned["p"] = np.nan_to_num(found.p, nan=1.0)
-    return learned
+    return learned | (_inference(problem, solution, path.strength) if config.inference else {})
+
+
+def _log_units(problem: Problem, solution: Solution, session: str, run: Run) -> None:
+    """How the fit of each unit ended."""
+    for unit in range(problem.design.n_receivers):
+        status = STATUS[int(solution.status[unit])] if problem.fitted[unit] else "silent: held at its floor"
+        row = {"session": session, "stage": "unit", "unit": unit, "status": status}
+        run.log(row | {"train_loss": float(solution.loss[unit]), "decrement": float(solution.decrement[unit])})
+
+
+def _inference(problem: Problem, solution: Solution, strength: float) -> dict[str, np.ndarray]:
+    """Errors and p of `infer`. What was not fitted is fixed at zero: no error, nothing to discover."""
+    found = infer(problem, solution, strength)
+    return {
+        "standard_errors": np.nan_to_num(found.standard_errors, nan=0.0),
+        "filter_errors": np.nan_to_num(found.filter_errors, nan=0.0).astype(np.float32),
+        "p": np.nan_to_num(found.p, nan=1.0),
+    }
 
 
 def _through_channels(problem: Problem, solution: Solution, rank: int, session: str, run: Run) -> dict[str, np.ndarray]:
