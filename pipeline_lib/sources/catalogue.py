@@ -35,6 +35,10 @@ class Query:
     limit: int = 10
     """At most this many rows; 0: all."""
 
+    def __post_init__(self) -> None:
+        if self.limit < 0:
+            raise InputError("sessions", "limit", self.limit, "0 or more rows")
+
 
 @dataclass(frozen=True)
 class Entry:

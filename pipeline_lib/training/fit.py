@@ -64,7 +64,7 @@ def fit(
 
     Raises
     ------
-    InputError : an unknown model or hyper-parameter, a session of the split without a store.
+    InputError : an unknown model or hyper-parameter, a negative seed, a session of the split without a store.
     FitError : weights or rates that are not finite; nothing is published.
     Interrupted : the process was asked to end (SIGTERM); the fit is checkpointed.
 

@@ -36,7 +36,14 @@ for the very fit that is there."""
 def identity(
     trains_dirs: Sequence[Path | str], split_path: Path | str, implementation: str, settings: Any, seed: int, code: str
 ) -> dict[str, Any]:
-    """Everything that a fit depends on, and its hash as "key"; of weights it starts from (`initial`) the content."""
+    """Everything that a fit depends on, and its hash as "key"; of weights it starts from (`initial`) the content.
+
+    Raises
+    ------
+    InputError : a negative seed, which no generator takes, or a folder that is no store.
+    """
+    if seed < 0:
+        raise InputError("fit", "seed", seed, "a whole number from 0 on")
     made = {
         "format_version": FORMAT_VERSION,
         "implementation": Path(implementation).stem,

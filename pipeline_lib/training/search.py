@@ -65,9 +65,12 @@ def search(
 
     Raises
     ------
+    InputError : no fit at a time.
     FitError : every trial failed, or a process of one ended otherwise.
     Interrupted : the process was asked to end (SIGTERM); the fits are checkpointed.
     """
+    if jobs < 1:
+        raise InputError("search", "jobs", jobs, "at least 1")
     out = Path(out_dir)
     done: list[tuple[Trial, float]] = []
     with exclusive(out / LOCK):

@@ -46,6 +46,12 @@ def test_allen_by_genotype_and_stimulus_set(server: FileServer, tmp_path: Path, 
     assert len(server.requests) == 1, "the table was fetched once"
 
 
+def test_fewer_rows_than_none_are_refused(server: FileServer, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="limit: found -1; accepted: 0 or more rows"):
+        _find(server, tmp_path, "allen", limit=-1)
+    assert not server.requests
+
+
 def test_allen_by_structure_most_channels_first(server: FileServer, tmp_path: Path) -> None:
     server.put(f"{CODING}/sessions.csv", b"id,session_type,genotype,sex\n1,a,wt,M\n2,a,wt,F\n3,b,wt,M\n")
     server.put(f"{CODING}/probes.csv", b"id,ecephys_session_id\n10,1\n20,2\n21,2\n30,3\n")

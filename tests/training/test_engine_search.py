@@ -70,6 +70,13 @@ def test_a_random_search_ends_with_the_best_settings(cohort: Cohort, tmp_path: P
     assert "last generation" not in text
 
 
+def test_no_fit_at_once_is_no_search(cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.connection, "wait", lambda _: pytest.fail("it would wait for no process, for ever"))
+    with pytest.raises(InputError, match="search: jobs: found 0; accepted: at least 1"):
+        search(*cohort, RANDOM, tmp_path, jobs=0)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_killed_search_goes_on_and_ends_the_same(
     cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -318,6 +318,8 @@ def test_wrong_input(cohort: Cohort, tmp_path: Path) -> None:
     stores, split = cohort
     with pytest.raises(InputError, match="unknown key"):
         fit(stores, split, "psth", "psth", {"smooth": 1}, 0, tmp_path / "out")
+    with pytest.raises(InputError, match="fit: seed: found -1; accepted: a whole number from 0 on"):
+        fit(stores, split, "psth", "psth", {}, -1, tmp_path / "out")
     with pytest.raises(InputError, match=r"manifest\.json"):
         fit([tmp_path], split, "psth", "psth", {}, 0, tmp_path / "out")
     other, _ = write_cohort(tmp_path / "other", made=[recording("other", trials=30)])
