@@ -1,4 +1,4 @@
-"""Allen Visual Coding tables and sessions through AllenSDK, made safe.
+"""Sessions of Allen Visual Coding, and the tables of its release, through AllenSDK, made safe.
 
 AllenSDK saves error pages as data, trusts what an earlier, killed run left behind, and waits for ever. So it writes
 into a folder that nobody reads, is ended when it stalls and started again, and what it wrote is verified (the tables
@@ -22,9 +22,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "workflow/scripts/fetch_allen.py"
 TABLES = ("sessions", "probes", "channels", "units")
 
 
-def fetch_with_sdk(
-    cache: Path, environments: Path, downloader: Downloader, session: int | None = None
-) -> list[Fetched]:
+def fetch_with_sdk(cache: Path, environments: Path, downloader: Downloader, session: int) -> list[Fetched]:
     """Fetch the release's four tables, and the NWB file of `session`, into `cache` as AllenSDK lays them out.
 
     What is there is not asked for again: the folder is AllenSDK's own, and a second run makes no request.
@@ -36,15 +34,14 @@ def fetch_with_sdk(
     """
     warehouse = downloader.endpoints.allen_warehouse
     python = environment(SCRIPT.with_suffix(".requirements.txt"), environments)
-    names = [f"{name}.csv" for name in TABLES]
-    names += [] if session is None else [f"session_{session}/session_{session}.nwb"]
+    names = [*(f"{name}.csv" for name in TABLES), f"session_{session}/session_{session}.nwb"]
     with exclusive(cache / ".sdk.lock"):
         if not all((cache / name).is_file() for name in ["manifest.json", *names]):
             patiently(warehouse, downloader.network, lambda: _run(python, cache, names, downloader, session))
     return [_fetched(cache / name, f"{warehouse}#{name}") for name in names]
 
 
-def _run(python: Path, cache: Path, names: list[str], downloader: Downloader, session: int | None) -> None:
+def _run(python: Path, cache: Path, names: list[str], downloader: Downloader, session: int) -> None:
     """One run of the script in a folder of its own, started with the verified files that are here already."""
     for left in cache.glob(f"{WRITING}*"):
         shutil.rmtree(left, ignore_errors=True)
@@ -56,7 +53,7 @@ def _run(python: Path, cache: Path, names: list[str], downloader: Downloader, se
                 (writing / name).parent.mkdir(exist_ok=True)
                 os.link(cache / name, writing / name)
         command = [python, SCRIPT, "--cache", writing, "--warehouse", downloader.endpoints.allen_warehouse]
-        command += [] if session is None else ["--session", session]
+        command += ["--session", session]
         try:
             result = run_watched(command, writing, downloader.network.stall)
         except TimeoutError:

@@ -159,6 +159,10 @@ def test_a_program_that_outlived_its_killed_run_has_a_folder_of_its_own(
         "place = Path(sys.argv[2])\n"
         "for name in ('sessions', 'probes', 'channels', 'units'):\n"
         "    (place / f'{name}.csv').write_text('id\\n1\\n')\n"
+        "if not (place / 'session_1').exists():\n"
+        "    import h5py\n"
+        "    (place / 'session_1').mkdir()\n"
+        "    h5py.File(place / 'session_1/session_1.nwb', 'w').close()\n"
         "(place / 'manifest.json').write_text('{}')\n"
         "(place.parent / 'given').open('a').write(f'{place}\\n')\n"
         "print(json.dumps({'sessions': 1}))\n"
@@ -168,8 +172,9 @@ def test_a_program_that_outlived_its_killed_run_has_a_folder_of_its_own(
     endpoints = Endpoints(allen_warehouse="http://nowhere")
     cache, downloader = tmp_path / "cache", Downloader(tmp_path / "ledger.tsv", PATIENT, endpoints=endpoints)
     for _ in range(2):
-        fetched = fetch_with_sdk(cache, tmp_path, downloader)
-        assert [each.file.path.read_text() for each in fetched] == ["id\n1\n"] * 4
+        *tables, session = fetch_with_sdk(cache, tmp_path, downloader, 1)
+        assert [each.file.path.read_text() for each in tables] == ["id\n1\n"] * 4
+        assert session.checked == "AllenSDK and ledger"
         folders = (cache / "given").read_text().split()
         Path(folders[-1]).mkdir()  # as if that program still were there
         (cache / "sessions.csv").unlink()

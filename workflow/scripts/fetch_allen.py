@@ -2,7 +2,7 @@
 # requires-python = ">=3.10,<3.12"
 # dependencies = ["allensdk==2.16.2", "hdmf>=3.14.5,<5", "setuptools<81"]
 # ///
-"""Tables and sessions of Allen Visual Coding Neuropixels through AllenSDK, in an environment of its own.
+"""A session of Allen Visual Coding Neuropixels, and the tables, through AllenSDK, in an environment of its own.
 
 The exact environment is in fetch_allen.requirements.txt, every file with its hashes; after a change above, make it with
 
@@ -25,11 +25,11 @@ from allensdk.brain_observatory.ecephys.ecephys_project_cache import EcephysProj
 
 
 def main() -> None:
-    """Fetch the tables (and a session), and print how many rows they have as JSON."""
+    """Fetch the tables and a session, and print how many rows the tables have as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, required=True, help="folder to write")
     parser.add_argument("--warehouse", required=True, help="address of the RMA warehouse")
-    parser.add_argument("--session", type=int, help="fetch the NWB file of this session, too, and open it")
+    parser.add_argument("--session", type=int, required=True, help="fetch the NWB file of this session and open it")
     options = parser.parse_args()
     address = urlsplit(options.warehouse)
     # Only with both scheme and host does AllenSDK ask another server than its default.
@@ -42,10 +42,9 @@ def main() -> None:
         "channels": len(cache.get_channels()),
         "units": len(cache.get_units()),
     }
-    if options.session is not None:
-        session = cache.get_session_data(options.session)
-        if session.ecephys_session_id != options.session:
-            raise SystemExit(f"the file of session {options.session} says it is session {session.ecephys_session_id}")
+    session = cache.get_session_data(options.session)
+    if session.ecephys_session_id != options.session:
+        raise SystemExit(f"the file of session {options.session} says it is session {session.ecephys_session_id}")
     print(json.dumps(rows))
 
 
