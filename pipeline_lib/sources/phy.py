@@ -11,17 +11,16 @@ other tables that options name are in seconds from the same start.
 
 import contextlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from annotated_types import Gt
 
 from pipeline_lib.errors import InputError, refuse_rows
-from pipeline_lib.sources import tables
 from pipeline_lib.sources.columns import column, load_columns, table_of
-from pipeline_lib.sources.given_units import SignalUnits, give_units
+from pipeline_lib.sources.companions import Companions, read_companions
 from pipeline_lib.sources.location import checksums, reading
 from pipeline_lib.sources.options import Names, as_tuple, check_names
 from pipeline_lib.sources.presence import spike_ranges
@@ -37,13 +36,13 @@ if TYPE_CHECKING:
 
 TIMES, CLUSTERS, PARAMETERS = "spike_times.npy", "spike_clusters.npy", "params.py"
 SAMPLE_RATE = re.compile(r"^\s*sample_rate\s*=([^#\n]*)", re.MULTILINE)
-UNSORTED = "unsorted"
+UNKNOWN, UNSORTED = "unknown", "unsorted"
 LABELS = ("group", "KSLabel")
 """Columns that say what a cluster is, the one that goes before first: a person's word, then Kilosort's."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(UnitSelection, SignalUnits):
+class Options(UnitSelection, Companions):
     """Which clusters are units, and the tables beside them. File names are relative to the location."""
 
     groups: Names = ("good",)
@@ -51,23 +50,8 @@ class Options(UnitSelection, SignalUnits):
     unsorted, of which neither says anything."""
     sampling_rate: Annotated[float, Gt(0)] | None = None
     """Samples per second; by default `sample_rate` of `params.py`."""
-    region: str = tables.UNKNOWN
+    region: str = UNKNOWN
     """Region of all units, where no `cluster_*.tsv` has a column `region`."""
-    duration: Annotated[float, Gt(0)] | None = None
-    """End of the session, s; by default its last spike, trial or observation."""
-    trials: str | None = None
-    """A table of trials; `start`, `stop` name its columns, in seconds."""
-    start: str = "start"
-    stop: str = "stop"
-    condition: Names | None = None
-    """Column of the trials that is their condition, or several to join; by default `condition` where there is one."""
-    observed: str | None = None
-    """A table of `start` and `stop`: when anything was recorded at all; by default the whole session."""
-    unit_presence: Literal["spike_range", "always"] = "always"
-    """When a unit was there: always, or from its first to its last spike (`spike_range`), for units that drift away or
-    are first held later. Outside of it a unit is masked, not silent; one without two spikes was never there."""
-    signals: dict[str, str] = field(default_factory=dict)
-    """Tables of a column `time` and one a dimension, name -> file."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -117,16 +101,9 @@ def read(session: str, location: Path, options: Options) -> "Recording":
         found = f"{', '.join(as_tuple(options.groups))}, of clusters that are {here}"
         raise InputError(location, "option groups", found, "a group that is here")
 
-    others = tables.Options(start=options.start, stop=options.stop, condition=options.condition)
-    trying = location / options.trials if options.trials else None
-    trials, counts = tables.read_trials(trying, others)
-    observing = location / options.observed if options.observed else None
-    observed = tables.read_observed(observing, others)
-    signals = {}
-    for name, file in options.signals.items():
-        signals[name], left_out = tables.read_signal(name, location / file, others)
-        counts |= left_out
-    give_units(signals, options, location)
+    trying, observing = (location / name if name else None for name in (options.trials, options.observed))
+    measured = {name: location / file for name, file in options.signals.items()}
+    trials, observed, signals, counts = read_companions(options, trying, observing, measured, location)
 
     last, tried = float(times.max()), float(trials["stop"].max()) if len(trials) else 0.0
     _require_seconds(tried, last, trying, f"column {options.stop}")
@@ -222,7 +199,7 @@ def _units(location: Path, ids: np.ndarray, options: Options) -> "tuple[pd.DataF
     named = "region" in known
     region = column_text(known["region"], missing=options.region) if named else [options.region] * len(ids)
     table = pd.DataFrame({"unit_id": [str(int(each)) for each in ids], "region": region})
-    table["population"] = region if named or options.region != tables.UNKNOWN else ALL
+    table["population"] = region if named or options.region != UNKNOWN else ALL
     for name in known.columns.difference(["region", "unit_id", "population"], sort=False):
         text = known[name].dtype.kind not in "iufb"
         table[name] = column_text(known[name], missing="") if text else known[name].to_numpy()

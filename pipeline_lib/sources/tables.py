@@ -9,7 +9,7 @@ without being named.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,18 +17,16 @@ import numpy as np
 from annotated_types import Gt
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.signal_units import keep_units
 from pipeline_lib.sources.cells import cell_arrays, load_cells
-from pipeline_lib.sources.columns import SUFFIXES, column, load_columns, numbers, stored_units, table_of, vector
-from pipeline_lib.sources.given_units import SignalUnits, give_units
+from pipeline_lib.sources.columns import SUFFIXES, column, load_columns, numbers, table_of, vector
+from pipeline_lib.sources.companions import Companions, read_companions
 from pipeline_lib.sources.location import checksums
-from pipeline_lib.sources.options import Names, as_tuple, check_names
+from pipeline_lib.sources.options import Names, check_names
 from pipeline_lib.sources.presence import spike_ranges
 from pipeline_lib.sources.seconds import check_seconds, check_together
 from pipeline_lib.sources.selection import UnitSelection, select
-from pipeline_lib.sources.signals import signal_table
 from pipeline_lib.sources.spikes import check_spike_times
-from pipeline_lib.sources.trials import ALL, column_text, condition_text, no_trials, trial_table
+from pipeline_lib.sources.trials import ALL, column_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +38,7 @@ WHOLE = re.compile(r"^(-?\d+)\.0+$")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(UnitSelection, SignalUnits):
+class Options(UnitSelection, Companions):
     """Where the tables are and what their columns are called. File names are relative to the location."""
 
     spikes: str | None = None
@@ -60,29 +58,14 @@ class Options(UnitSelection, SignalUnits):
     """Samples per second, for `time_unit: samples`."""
     sort: bool = False
     """Accept spikes that are not in order of time (grouped by unit, for example), and sort them."""
-    duration: Annotated[float, Gt(0)] | None = None
-    """End of the session, s; by default its last spike, trial or observation."""
     units: str | None = None
     """A table of units; without one the units are those that spiked."""
     unit_id: str = "unit_id"
     """Column of `units` that holds the ids the spikes use; `region` and `population` name two more."""
     region: str = "region"
     population: str = "population"
-    trials: str | None = None
-    """A table of trials; `start`, `stop` name its columns."""
-    start: str = "start"
-    stop: str = "stop"
-    condition: Names | None = None
-    """Column of the trials that is their condition, or several to join; by default `condition` where there is one."""
     events: Names = ()
     """Columns of the trials that are times, where `time_unit` is not s."""
-    observed: str | None = None
-    """A table of `start` and `stop`: when anything was recorded at all; by default the whole session."""
-    unit_presence: Literal["spike_range", "always"] = "always"
-    """When a unit was there: always, or from its first to its last spike (`spike_range`), for units that drift away or
-    are first held later. Outside of it a unit is masked, not silent; one without two spikes was never there."""
-    signals: dict[str, str] = field(default_factory=dict)
-    """Tables of a column `time` and one a dimension, name -> file; by default every file of the folder `signals`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,7 +83,7 @@ class Options(UnitSelection, SignalUnits):
     def seconds(self, times: Any) -> np.ndarray:
         """Times of the files in seconds."""
         per_second = {"s": 1.0, "ms": 1000.0, "samples": self.sampling_rate or 1.0}[self.time_unit or "s"]
-        return np.asarray(times, dtype=np.float64) / per_second
+        return super().seconds(times) / per_second
 
 
 def locate(location: Path) -> Path:
@@ -146,15 +129,9 @@ def read(session: str, location: Path, options: Options) -> "Recording":
         row = int(np.argmax(rows < 0))
         found = f"unit {ids[codes[row]]!r}"
         raise InputError(spikes, f"column {options.unit}, row {row}", found, "a unit of the table of units")
-    trying = files.path("trials", options.trials)
-    trials, counts = read_trials(trying, options)
-    observing = files.path("observed", options.observed)
-    observed = read_observed(observing, options)
-    measured, signals = files.signals(options.signals), {}
-    for name, path in measured.items():
-        signals[name], left_out = read_signal(name, path, options)
-        counts |= left_out
-    give_units(signals, options, location)
+    trying, observing = files.path("trials", options.trials), files.path("observed", options.observed)
+    measured = files.signals(options.signals)
+    trials, observed, signals, counts = read_companions(options, trying, observing, measured, location, options.events)
 
     last, tried = float(times.max()), trials["stop"].max() if len(trials) else 0.0
     if options.time_unit is None:
@@ -307,51 +284,3 @@ def read_units(path: Path | None, ids: list[str], options: Options) -> "pd.DataF
     if options.region in own and options.population not in own:
         table["population"] = table["region"]
     return pd.concat([table, own.drop(columns=[name for name in table if name in own])], axis=1)
-
-
-def read_trials(path: Path | None, options: Options) -> "tuple[pd.DataFrame, dict[str, int]]":
-    """Trials in order of their start with all columns of the file, and how many were left out for want of times."""
-    if path is None:
-        return no_trials(), {}
-    names = as_tuple(options.condition)
-    used = (options.start, options.stop, *as_tuple(options.events))
-    table = table_of(path, load_columns(path, text=names or ("condition",), used=used))
-    start, stop = (_times(path, table, name, options) for name in (options.start, options.stop))
-    for name in as_tuple(options.events):
-        table[name] = _times(path, table, name, options)
-    condition = condition_text(table, names or tuple(table.columns.intersection(["condition"])), path, "trials")
-    rest = table.drop(columns=[options.start, options.stop])
-    return trial_table(start, stop, condition, rest)
-
-
-def read_observed(path: Path | None, options: Options) -> np.ndarray:
-    """The observed intervals (intervals, 2) in s; none without a file."""
-    if path is None:
-        return np.empty((0, 2))
-    table = table_of(path, load_columns(path, used=("start", "stop")))
-    return np.stack([_times(path, table, name, options) for name in ("start", "stop")], axis=1)
-
-
-def read_signal(name: str, path: Path, options: Options) -> "tuple[pd.DataFrame, dict[str, int]]":
-    """A signal: the column `time`, and every other column as a dimension, with the units that a Parquet file says.
-
-    Raises
-    ------
-    InputError : no column beside `time`, one that is not of numbers, or times out of order.
-    """
-    table = table_of(path, load_columns(path, used=("time",)))
-    time = _times(path, table, "time", options)
-    dimensions = [str(column) for column in table if column != "time"]
-    if not dimensions:
-        raise InputError(path, "columns", "time alone", "time and at least one dimension")
-    for each in dimensions:
-        if table[each].dtype.kind not in "iufb":
-            raise InputError(path, f"signal {name}, column {each}", f"{table[each].dtype}", "numbers")
-    signal, left_out = signal_table(name, time, table[dimensions].to_numpy(), path, f"signal {name}", dimensions)
-    keep_units(signal, {column: unit for column, unit in stored_units(path).items() if column in dimensions})
-    return signal, left_out
-
-
-def _times(path: Path, columns: Any, name: str, options: Options) -> np.ndarray:
-    """A column of times, in s."""
-    return options.seconds(numbers(path, name, vector(path, columns, name)))
