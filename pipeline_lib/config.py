@@ -39,8 +39,9 @@ class Simulation(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     simulator: str
-    """`eif` (two areas of coupled neurons), `lorenz` (Lorenz-driven Poisson units), `glm` (coupled Poisson GLM) or
-    `chaotic_rnn` (Poisson units of a chaotic rate network)."""
+    """`eif` (two areas of coupled neurons), `lorenz` (Lorenz-driven Poisson units), `glm` (coupled Poisson GLM),
+    `glm_factors` (areas coupled beside a background of factors), `chaotic_rnn` (Poisson units of a chaotic rate
+    network) or `video` (visual cortex of an animal that runs)."""
     layout: Literal["allen", "ibl", "tables"] = "tables"
     """On-disk layout: an Allen ecephys NWB, an IBL ALF folder, or plain tables."""
     seed: int = Field(default=0, ge=0)

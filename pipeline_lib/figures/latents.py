@@ -55,8 +55,8 @@ def data(split: Path | str, trains: Path | str, fits: Sequence[Path | str]) -> p
 
     Rows by `kind`: "condition" (mean trajectory: condition, event, time in s, pc1, pc2, pc3; of windows that follow no
     trials, the middle one of a third of the session), "window" (window, single trajectories of a few windows: the same
-    columns), "point" (window, condition, place of a window by t-SNE in x and
-    y) and "share" (pc1, pc2, pc3 = share of the variance), each with model and source ("latents" or "log-rates").
+    columns), "point" (window, condition, place of a window by t-SNE in x and y) and "share" (pc1, pc2, pc3 = share of
+    the variance), each with model and source ("latents" or "log-rates").
 
     Raises
     ------

@@ -29,10 +29,10 @@ def candidates(recording: "Recording", kept: np.ndarray) -> "pd.DataFrame":
 
     Returns
     -------
-    Columns unit_id, region, kept, rate (`observed_rates`, spikes/s), presence (share of `PARTS`
-    equal parts of the session in which the unit fired), violations (share of its intervals below `REFRACTORY`; NaN for
-    fewer than two spikes) and excerpt (the times, s, of its spikes in `excerpt`; none for a unit that stays, whose
-    spikes are all in the recording).
+    Columns unit_id, region, kept, rate (`observed_rates`, spikes/s), presence (share of `PARTS` equal parts of the
+    session in which the unit fired), violations (share of its intervals below `REFRACTORY`; NaN for fewer than two
+    spikes) and excerpt (the times, s, of its spikes in `excerpt`; none for a unit that stays, whose spikes are all in
+    the recording).
 
     Examples
     --------

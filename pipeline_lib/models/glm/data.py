@@ -15,11 +15,12 @@ from pipeline_lib.models.glm.blocks import check_segments
 
 
 class Source(ABC):
-    """What the engine reads. `segments` (k, 2) first scored frame, frame after the last; `kernel` (history, basis)
+    """What the engine reads.
 
-    float64, row k weighs the count k + 1 bins ago; `senders`, `receivers`: units whose history is an input, units that
-    are fitted; `frames`, history and gaps included; `n_features`, inputs that are not counts; `plain`: every scored bin
-    counts once, and there is no offset.
+    `segments` (k, 2): first scored frame, frame after the last; `kernel` (history, basis) float64, row k weighs the
+    count k + 1 bins ago; `senders`, `receivers`: units whose history is an input, units that are fitted; `frames`: how
+    many, history and gaps included; `n_features`: inputs that are not counts; `plain`: every scored bin counts once,
+    and there is no offset.
     """
 
     segments: np.ndarray
