@@ -122,7 +122,8 @@ def _average(options: argparse.Namespace) -> None:
 
 
 def _search(options: argparse.Namespace) -> None:
-    from pipeline_lib.training.search import SearchSettings, run_trial, search
+    from pipeline_lib.training.search import run_trial, search
+    from pipeline_lib.training.search_settings import SearchSettings
 
     settings = SearchSettings.read(options.search)
     if options.trial is None:

@@ -35,9 +35,7 @@ from pipeline_lib.training.fit import MODULE, fit
 from pipeline_lib.training.processes import in_a_line
 from pipeline_lib.training.publication import identity
 from pipeline_lib.training.run import FitError, Interrupted, on_sigterm
-from pipeline_lib.training.search_settings import Range, SearchSettings, Trial, place, successful
-
-__all__ = ["SCORE", "Range", "SearchSettings", "Trial", "place", "run_trial", "search"]
+from pipeline_lib.training.search_settings import SearchSettings, Trial, place, successful
 
 SCORE = "score.json"
 

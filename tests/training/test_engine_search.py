@@ -22,7 +22,8 @@ from pipeline_lib.models.torch_model import Layout
 from pipeline_lib.training import search as module
 from pipeline_lib.training.batches import Batch
 from pipeline_lib.training.run import FitError, read_arrays
-from pipeline_lib.training.search import Range, SearchSettings, Trial, place, run_trial, search
+from pipeline_lib.training.search import run_trial, search
+from pipeline_lib.training.search_settings import Range, SearchSettings, Trial, place
 from tests.small_cohort import Cohort, recording, write_cohort
 
 TINY = str(Path(__file__).with_name("tiny_network.py"))
