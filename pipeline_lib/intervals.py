@@ -15,10 +15,10 @@ def merged(intervals: np.ndarray) -> np.ndarray:
     return np.stack([intervals[first, 0], reach[last]], axis=1)
 
 
-def complement(intervals: np.ndarray, start: float, stop: float) -> np.ndarray:
-    """What `intervals` leave free of [start, stop]."""
-    taken = merged(np.clip(intervals, start, stop))
-    edges = np.concatenate([[start], taken.ravel(), [stop]]).reshape(-1, 2)
+def complement(intervals: np.ndarray, end: float) -> np.ndarray:
+    """What `intervals` leave free of [0, end], as float64."""
+    taken = merged(np.clip(intervals, 0.0, end))
+    edges = np.concatenate([[0.0], taken.ravel(), [end]]).reshape(-1, 2)
     return edges[edges[:, 1] > edges[:, 0]]
 
 

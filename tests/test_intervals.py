@@ -32,7 +32,7 @@ def test_intervals_that_touch_overlap_or_nest_become_one_and_stay_whole_ticks():
 @example([(-5, -1)])
 def test_complement_covers_exactly_the_rest(spans):
     intervals = np.array(spans, dtype=float).reshape(-1, 2)
-    result = complement(intervals, 0.0, 20.0)
+    result = complement(intervals, 20.0)
     assert (np.diff(result.ravel()) > 0).all()
     assert ((result >= 0) & (result <= 20)).all()
     np.testing.assert_array_equal(covered(result), ~covered(intervals))

@@ -134,7 +134,7 @@ def read(session: str, location: Path, options: Options) -> "Recording":
         units=units,
         trials=trials,
         duration=duration,
-        observed=complement(spans_of(invalid, "all_probes"), 0.0, duration),
+        observed=complement(spans_of(invalid, "all_probes"), duration),
         provenance=provenance,
         signals=signals,
         stimulus=stimulus,
@@ -214,7 +214,7 @@ def probe_intervals(units: "pd.DataFrame", invalid: Sequence[Invalid], duration:
     for probe in sorted(set(units["probe"])):
         spans = spans_of(invalid, probe)
         if len(spans):
-            valid = complement(spans, 0.0, duration)
+            valid = complement(spans, duration)
             rows = np.flatnonzero(units["probe"] == probe)
             tables.append(unit_intervals(np.repeat(rows, len(valid)), np.tile(valid, (len(rows), 1)), rows))
     return pd.concat(tables).sort_values(["unit", "start"], ignore_index=True) if tables else None

@@ -131,7 +131,7 @@ def read(session: str, location: Path, options: Options) -> "Recording":
         units=units,
         trials=trials,
         duration=float(duration),
-        observed=complement(invalid, 0.0, duration) if len(invalid) else np.array([[0.0, duration]]),
+        observed=complement(invalid, duration) if len(invalid) else np.array([[0.0, duration]]),
         provenance=provenance,
         signals=signals,
         unit_intervals=intervals,

@@ -56,10 +56,10 @@ def presence(observed: np.ndarray, own: "pd.DataFrame | None", units: int) -> li
     present, end = [merged(observed)] * units, float(observed.max(initial=0.0))
     if own is not None:
         whose, *bounds = (own[name].to_numpy() for name in ("unit", "start", "stop"))
-        spans, outside = np.stack(bounds, axis=1), complement(observed, 0.0, end)
+        spans, outside = np.stack(bounds, axis=1), complement(observed, end)
         for unit in np.unique(whose):
-            absent = np.concatenate([outside, complement(spans[whose == unit], 0.0, end)])
-            present[unit] = complement(absent, 0.0, end)
+            absent = np.concatenate([outside, complement(spans[whose == unit], end)])
+            present[unit] = complement(absent, end)
     return present
 
 

@@ -206,7 +206,7 @@ def write_presentations(nwb: NwbWriter, recording: "Recording") -> None:
 
 def write_invalid_times(nwb: NwbWriter, recording: "Recording", session_id: str) -> None:
     """The gaps between observed intervals, invalid for all probes."""
-    gaps = complement(recording.observed, 0.0, recording.duration)
+    gaps = complement(recording.observed, recording.duration)
     if len(gaps) == 0:
         return
     tags = np.array(["EcephysSession", session_id, "all_probes"] * len(gaps), dtype=object)
