@@ -10,10 +10,12 @@ may be the data and the other rows its bootstrap.
 
 import numpy as np
 
+from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.sums import (
     RATE_FLOOR,
     PoissonSums,
     SquareSums,
+    as_arrays,
     observed,
     poisson_sums,
     square_sums,
@@ -26,13 +28,17 @@ ROUNDING = 1e-9
 def negative_log_likelihood(counts: np.ndarray, rates: np.ndarray, mask: np.ndarray | None = None) -> float:
     """Sum over observed bins of r - y ln r + ln y!, in nats.
 
-    Arrays (samples, bins, units) as in `poisson_sums`, which says what is raised; counts are whole numbers.
+    Arrays (samples, bins, units) as in `poisson_sums`, which says what is raised; so is a count that is not whole.
 
     >>> round(negative_log_likelihood(np.array([[[0], [2]]]), np.array([[[0.5], [0.5]]])), 4)  # 1 - 2 ln 0.5 + ln 2!
     3.0794
     """
+    counts, rates, mask = as_arrays(counts, rates, mask)
     sums = poisson_sums(counts, rates, mask)
-    spikes = counts[observed(counts, mask)].astype(np.int64)
+    known = counts[observed(counts, mask)]
+    spikes = known.astype(np.int64)
+    if (spikes != known).any():
+        raise InputError("data", "counts", known[spikes != known][0], "whole numbers of spikes")
     log_factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, spikes.max(initial=0) + 1)))])
     return float((sums.expected - sums.log_expected).sum() + log_factorials[spikes].sum())
 
@@ -141,6 +147,10 @@ def latent_r2(estimate: np.ndarray, true: np.ndarray, mask: np.ndarray | None = 
 
     NaN where every second sample is unknown, so that there is nothing to fit to.
 
+    Raises
+    ------
+    InputError : samples and bins of the two are not the same.
+
     Examples
     --------
     >>> rng = np.random.default_rng(0)
@@ -148,6 +158,10 @@ def latent_r2(estimate: np.ndarray, true: np.ndarray, mask: np.ndarray | None = 
     >>> round(latent_r2(true @ np.array([[2.0, 1.0], [0.0, -1.0]]) + 5, true), 3)  # the same, in other coordinates
     1.0
     """
+    estimate, true = np.asarray(estimate), np.asarray(true)
+    if estimate.ndim != 3 or true.ndim != 3 or estimate.shape[:2] != true.shape[:2]:
+        found = f"shapes {estimate.shape} and {true.shape}"
+        raise InputError("predictions", "latents", found, "(samples, bins, dimensions), samples and bins of the truth")
     mapped = np.full(true.shape, np.nan)
     known = np.isfinite(true).all(axis=2) & np.isfinite(estimate).all(axis=2)
     if mask is not None:
@@ -173,8 +187,8 @@ def psth_r2(
 
     Parameters
     ----------
-    counts, rates, mask : (samples, bins, units) as in `poisson_sums`.
-    condition : (samples,).
+    counts, rates, mask : (samples, bins, units) as in `poisson_sums`, InputError where they are not.
+    condition : (samples,); InputError where it is of another length.
     smoothing : standard deviation in bins of the Gaussian (cut at 3) that smooths the measured PSTH; 0 = none.
 
     Examples
@@ -184,6 +198,11 @@ def psth_r2(
     >>> round(score, 3), units
     (0.75, 1)
     """
+    counts, rates, mask = as_arrays(counts, rates, mask)
+    condition = np.asarray(condition)
+    if condition.shape != counts.shape[:1]:
+        found = f"shape {condition.shape} of {len(counts)} samples"
+        raise InputError("data", "condition", found, "the condition of each sample")
     names, psths = smoothed_psths(counts, condition, smoothing, mask)
     true, predicted = _condition_means(names, psths, rates, condition, observed(counts, mask))
     spiking = np.nansum(true, axis=(0, 1)) > 0

@@ -76,26 +76,33 @@ class SquareSums(Sums):
 
 
 def poisson_sums(counts: np.ndarray, rates: np.ndarray, mask: np.ndarray | None = None) -> PoissonSums:
-    """Sums behind every Poisson score. The inputs are not changed.
+    """Sums behind every Poisson score. The inputs, whatever numpy takes for an array, are not changed.
 
     Parameters
     ----------
     counts : (samples, bins, units), spikes a bin; NaN = not observed.
-    rates : the same shape, expected spikes a bin; may be anything where nothing was observed.
+    rates : the same shape, expected spikes a bin (no spikes/s); may be anything where nothing was observed.
     mask : the same shape, bool; False = not observed.
 
     Raises
     ------
-    InputError : shapes differ, or a rate is NaN, infinite or negative where a bin was observed.
+    InputError : shapes differ or have no three axes, or where a bin was observed a count is negative, or a rate is
+        negative, NaN or infinite.
+
+    Examples
+    --------
+    >>> sums = poisson_sums([[[0], [2]]], [[[0.5], [0.5]]])  # one sample of two bins of one unit
+    >>> sums.spikes.tolist(), sums.expected.tolist()
+    ([[2.0]], [[1.0]])
     """
-    if not counts.shape == rates.shape == (counts.shape if mask is None else mask.shape):
-        found = f"shapes {counts.shape} and {rates.shape}"
-        raise InputError("predictions", "rates", found, "counts, rates and mask of one shape")
+    counts, rates, mask = as_arrays(counts, rates, mask)
     parts = []
     for rows in blocks(counts.shape):
         valid = observed(counts[rows], None if mask is None else mask[rows])
         y = np.where(valid, counts[rows], 0).astype(np.float64)
         r = np.where(valid, rates[rows], 0).astype(np.float64)
+        if (y < 0).any():
+            raise InputError("data", "counts", y[y < 0][0], "spikes a bin, none negative")
         bad = ~np.isfinite(r) | (r < 0)
         if bad.any():
             accepted = "expected counts, finite and not negative, wherever a bin was observed"
@@ -105,6 +112,21 @@ def poisson_sums(counts: np.ndarray, rates: np.ndarray, mask: np.ndarray | None 
         y_log_y = y * np.log(np.maximum(y, 1))
         parts.append([values.sum(axis=1, dtype=np.float64) for values in (y, valid, r, y * log_rate, y_log_y)])
     return PoissonSums(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def as_arrays(
+    counts: np.ndarray, rates: np.ndarray, mask: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """The arguments of `poisson_sums` as numpy's arrays; InputError where they are not of one shape of three axes."""
+    counts, rates = np.asarray(counts), np.asarray(rates)
+    mask = None if mask is None else np.asarray(mask, dtype=bool)
+    if not counts.shape == rates.shape == (counts.shape if mask is None else mask.shape):
+        found = f"shapes {counts.shape} and {rates.shape}" + ("" if mask is None else f", mask {mask.shape}")
+        raise InputError("predictions", "rates", found, "counts, rates and mask of one shape")
+    if counts.ndim != 3:
+        accepted = "(samples, bins, units); of a recording that is not cut into windows, one sample: counts[None]"
+        raise InputError("predictions", "rates", f"shape {counts.shape}", accepted)
+    return counts, rates, mask
 
 
 def square_sums(true: np.ndarray, estimate: np.ndarray, mask: np.ndarray | None = None) -> SquareSums:
