@@ -228,7 +228,7 @@ class TorchModel(Model):
     def batches(self, data: FitData, session: str, samples: pd.DataFrame | str) -> Iterator[Batch]:
         """The windows of a session or of a part of it, in order, `PREDICTED` at a time, for a network that predicts."""
         rows = data.samples(session, samples) if isinstance(samples, str) else samples
-        self._check(session, rows)
+        self._check(data, session, rows)
         self.network.eval()
         for start in range(0, len(rows), PREDICTED):
             yield self._windows(data, session, rows.iloc[start : start + PREDICTED]).batch(slice(None))
@@ -260,12 +260,26 @@ class TorchModel(Model):
             result[number * PREDICTED : (number + 1) * PREDICTED, : piece.shape[1]] = piece
         return result
 
-    def _check(self, session: str, samples: pd.DataFrame) -> None:
-        """Windows this network can predict: of a session it knows, no longer than those it was built for."""
-        who = f"model {type(self).__name__}"
-        if session not in self.layout.units:
-            raise InputError(who, "session", session, f"a session it was fitted to: {', '.join(self.layout.units)}")
-        longest = self.layout.bins - self.layout.history
+    def _check(self, data: FitData, session: str, samples: pd.DataFrame) -> None:
+        """Windows this network can predict: of a session it knows, no longer than those it was built for, in bins like
+        those, and of the same units. Of another width or with other units hidden they have the shape of those that it
+        was trained on, and rates that mean nothing."""
+        who, layout, split = f"model {type(self).__name__}", self.layout, data.split
+        if session not in layout.units:
+            raise InputError(who, "session", session, f"a session it was fitted to: {', '.join(layout.units)}")
+        same = {
+            "bin_size": (split.bin_size, layout.bin_size, "ms"),
+            "history": (split.history_bins, layout.history, "bins"),
+            "units": (data.trains[session].n_units, layout.units[session], "units"),
+        }
+        for field, (found, fitted, unit) in same.items():
+            if found != fitted:
+                raise InputError(who, field, f"{found:g} {unit}", f"{fitted:g} {unit}, as in the fit")
+        if data.heldin(session).tolist() != layout.heldin[session]:
+            hidden = np.setdiff1d(np.arange(layout.units[session]), layout.heldin[session]).tolist()
+            others = f"rows {data.heldout(session).tolist()} of session {session}"
+            raise InputError(who, "held-out units", others, f"those of the fit: rows {hidden}")
+        longest = layout.bins - layout.history
         if samples["bins"].max() > longest:
             raise InputError(who, "bins", samples["bins"].max(), f"windows of at most {longest} bins, as in its split")
 

@@ -1,18 +1,30 @@
-"""Predictions of a published fit for further parts of its split: what readouts are fitted to."""
+"""Predictions of a published fit beside those it was published with: for further parts of its split, which readouts are
+fitted to, and for windows of a recording that it has not seen."""
 
 import contextlib
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from pipeline_lib.errors import InputError, suggest
 from pipeline_lib.files import LOCK, exclusive, sha256_file, sha256_tree, whole_directory, write_json
+from pipeline_lib.models.contract import FitData
 from pipeline_lib.training.fit import load_fit
-from pipeline_lib.training.predictions import write_predictions
+from pipeline_lib.training.predictions import checked_rates, write_predictions
 from pipeline_lib.training.publication import content_hashes, open_data, read_manifest
 from pipeline_lib.training.run import RESUME, Run
-from pipeline_lib.trains.settings import MEMORY_BUDGET
-from pipeline_lib.trains.splits import PARTS
+from pipeline_lib.trains.settings import MEMORY_BUDGET, WindowSettings
+from pipeline_lib.trains.splits import PARTS, Split
+from pipeline_lib.trains.windows import windows as windows_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline_lib.trains.store import Trains
 
 
 def predict(
@@ -58,11 +70,91 @@ def predict(
         write_json(writing / "manifest.json", manifest)
 
 
+def predict_windows(
+    fit_dir: Path | str,
+    split_path: Path | str,
+    trains: "Trains",
+    windows: WindowSettings,
+    session: str | None = None,
+    implementation: str | None = None,
+    device: str = "cpu",
+) -> "tuple[pd.DataFrame, np.ndarray]":
+    """Rates of a published fit in windows of its own choosing, of a recording that it has not seen, say.
+
+    The recording's units are those of the fit's session, in the same order; those that the split holds out stay hidden,
+    and so do its forward bins. Nobody checks here whether the fit learned from these windows.
+
+    Parameters
+    ----------
+    fit_dir : folder of a published fit.
+    split_path : the split it was fitted with.
+    trains : spike trains of the recording.
+    windows : where its windows lie; bins and history as in the split.
+    session : the fit's session whose units these are; default: the one of the recording's name.
+    implementation : path of the Python file of a user's own model; default: the registered model that was fitted.
+    device : where its tensors live, "cpu" or "cuda".
+
+    Returns
+    -------
+    The windows, as of `pipeline_lib.trains.windows.windows`, and expected spikes a bin, float32 [S, T, N], NaN past the
+    end of a shorter window.
+
+    Raises
+    ------
+    InputError : not a published fit, another split than its own, a session it does not know, other bins or units.
+    FitError : rates that are not finite, or negative.
+
+    Examples
+    --------
+    >>> from pipeline_lib.sources.simulate import simulate
+    >>> from pipeline_lib.trains.splits import SplitSettings, make_split
+    >>> from pipeline_lib.trains.store import Trains, convert
+    >>> from pipeline_lib.training.fit import fit
+    >>> simulate("lorenz", {"conditions": 2, "repeats": 10}, seed=0, session="day1").write("recordings/day1")
+    >>> convert("recordings/day1", "trains/day1")
+    >>> windows = WindowSettings(bin_size=20)
+    >>> make_split([Trains.open("trains/day1")], windows, SplitSettings(), "day1").write("day1.parquet")
+    >>> fit(["trains/day1"], "day1.parquet", "psth", "psth", {}, seed=0, out_dir="fits/day1/psth/seed0")
+    >>> day2 = Trains.from_recording(simulate("lorenz", {"conditions": 2, "repeats": 3}, seed=0, session="day2"))
+    >>> found, rates = predict_windows("fits/day1/psth/seed0", "day1.parquet", day2, windows, session="day1")
+    >>> len(found), rates.shape  # [windows, bins, units]
+    (6, (6, 50, 29))
+    """
+    fit_dir, session = Path(fit_dir), session or trains.session
+    model, split = load_fit(fit_dir, implementation, device), Split.read(split_path)
+    _check_split(fit_dir, split_path)
+    if session not in split.sessions:
+        accepted = f"a session of the fit, {', '.join(split.sessions[:20])} (whose units these are)"
+        raise InputError(fit_dir, "session", session, accepted)
+    same = {
+        "bin_size": (windows.bin_size, split.bin_size, "ms"),
+        "history": (windows.history_bins, split.history_bins, "bins"),
+        "units": (trains.n_units, _units(fit_dir, session), f"units of session {session}"),
+    }
+    for field, (found, fitted, unit) in same.items():
+        if found != fitted:
+            raise InputError(f"session {trains.session}", field, f"{found:g}", f"{fitted:g} {unit}, as in the fit")
+    samples = windows_of(trains, windows)
+    asked = samples.assign(session=session, split="test")
+    data = FitData({session: replace(trains, session=session)}, replace(split, samples=asked))
+    return samples, checked_rates(model, data, session, asked)
+
+
+def _units(fit_dir: Path, session: str) -> int:
+    """How many units a fit's session has."""
+    import zarr
+
+    return int(zarr.open_group(str(fit_dir / "predictions.zarr"), mode="r")[f"{session}/rates"].shape[2])
+
+
+def _check_split(fit_dir: Path, split_path: Path | str) -> None:
+    if sha256_file(split_path) != (read_manifest(fit_dir) or {})["split"]:
+        raise InputError(split_path, "content", "another split than the fit's", f"what {fit_dir} was fitted to")
+
+
 def _check_data(fit_dir: Path, trains_dirs: Sequence[Path | str], split_path: Path | str) -> None:
     """Refuse other data than the fit's: in another split, windows that it learned from may be called test."""
-    told, accepted = read_manifest(fit_dir) or {}, f"what {fit_dir} was fitted to"
-    if sha256_file(split_path) != told["split"]:
-        raise InputError(split_path, "content", "another split than the fit's", accepted)
-    if content_hashes(trains_dirs) != told["trains"]:
+    _check_split(fit_dir, split_path)
+    if content_hashes(trains_dirs) != (read_manifest(fit_dir) or {})["trains"]:
         given = ", ".join(map(str, trains_dirs))
-        raise InputError(given, "content", "other spike trains than the fit's", accepted)
+        raise InputError(given, "content", "other spike trains than the fit's", f"what {fit_dir} was fitted to")

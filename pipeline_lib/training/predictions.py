@@ -73,7 +73,7 @@ def _write_rates(
     for start in range(0, len(samples), step):
         run.stop_if_asked()
         block = samples.iloc[start : start + step]
-        rates[start : start + step, : block["bins"].max()] = _predict(model, data, session, block)
+        rates[start : start + step, : block["bins"].max()] = checked_rates(model, data, session, block)
 
 
 def _write_extras(group: "zarr.Group", model: Model, data: FitData, session: str, samples: "pd.DataFrame") -> None:
@@ -97,8 +97,8 @@ def _require(right: bool, problem: str) -> None:
         raise FitError(problem)
 
 
-def _predict(model: Model, data: FitData, session: str, samples: "pd.DataFrame") -> np.ndarray:
-    """Checked rates, float32 [S, T, N], NaN past the end of each window."""
+def checked_rates(model: Model, data: FitData, session: str, samples: "pd.DataFrame") -> np.ndarray:
+    """What a model expects, float32 [S, T, N], NaN past the end of each window; FitError as for `write_predictions`."""
     bins = samples["bins"].to_numpy()
     shape = (len(samples), int(bins.max()), data.trains[session].n_units)
     rates = np.array(model.predict(data, session, samples), dtype=np.float32)

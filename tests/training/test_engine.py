@@ -23,7 +23,7 @@ from pipeline_lib.training.batches import Batch, Order, Windows
 from pipeline_lib.training.fit import fit, load_fit
 from pipeline_lib.training.optimiser import AdamW, move_towards
 from pipeline_lib.training.run import FitError, Interrupted, Run, State
-from tests.small_cohort import Cohort
+from tests.small_cohort import SPLITS, WINDOWS, Cohort, open_cohort, recording, write_cohort
 from tests.training.tiny_network import Config, Tiny, TinyModel
 
 TINY = str(Path(__file__).with_name("tiny_network.py"))
@@ -348,3 +348,28 @@ def test_a_published_fit_predicts_as_the_fitted_one(cohort: Cohort, data: FitDat
     assert rates.shape == (len(samples), 50, 9) and rates.dtype == np.float32
     with pytest.raises(InputError, match="session: found three; accepted: a session it was fitted to: one, two"):
         model.predict(data, "three", samples)
+
+
+@pytest.mark.parametrize(
+    ("windows", "splits", "units", "message"),
+    [
+        ({"bin_size": 50.0}, {}, 9, "bin_size: found 50 ms; accepted: 20 ms, as in the fit"),
+        ({"history": 0.2}, {}, 9, "history: found 10 bins; accepted: 5 bins, as in the fit"),
+        ({}, {}, 8, "units: found 8 units; accepted: 9 units, as in the fit"),
+        (
+            {},
+            {"heldout_units": 0},
+            9,
+            r"held-out units: found rows \[\] of session one; accepted: those of the fit: rows",
+        ),
+    ],
+)
+def test_a_network_refuses_windows_unlike_those_it_learned_from(
+    cohort: Cohort, tmp_path: Path, windows: dict, splits: dict, units: int, message: str
+) -> None:
+    """They would have the right shape, and rates that mean nothing; units that were hidden would be shown."""
+    fit(*cohort, "tiny", TINY, {}, 0, tmp_path / "fit")
+    made = [recording("one", 0, units=units, trials=30)]
+    other = open_cohort(*write_cohort(tmp_path, replace(WINDOWS, **windows), replace(SPLITS, **splits), made))
+    with pytest.raises(InputError, match=message):
+        load_fit(tmp_path / "fit", TINY).predict(other, "one", other.samples("one", "test"))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import Couplings, FitData, Model
 from pipeline_lib.models.glm.frames import Frames, lay_frames, read_frames
 from pipeline_lib.models.glm.inputs import Inputs
@@ -72,7 +73,19 @@ class CoupledGLM(Model):
         """Expected counts, each bin given the real past; forecast bins take expected counts for the past they lack."""
         from pipeline_lib.models.glm.prediction import expected_counts
 
+        self._check(data, session)
         return expected_counts(self, data, session, samples)
+
+    def _check(self, data: FitData, session: str) -> None:
+        """A session that was fitted, in its bins and of its units: of other bins, filters would have other lags."""
+        if session not in self.learned:
+            raise InputError("model GLM", "session", session, f"a session it was fitted to: {', '.join(self.learned)}")
+        learned, units = self.learned[session], data.trains[session].n_units
+        found, fitted = data.split.bin_size, float(learned["bin_size"][0])
+        if found != fitted:
+            raise InputError("model GLM", "bin_size", f"{found:g} ms", f"{fitted:g} ms, as in the fit")
+        if units != len(learned["coefficients"]):
+            raise InputError("model GLM", "units", units, f"{len(learned['coefficients'])}, as in the fit")
 
     def state(self) -> dict[str, np.ndarray]:
         """What was learned, keys `{session}/name`."""

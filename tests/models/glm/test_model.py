@@ -111,6 +111,20 @@ def test_a_window_is_predicted_from_its_own_past_alone(tmp_path, continuous):
     np.testing.assert_allclose(model.predict(data, "net", test.iloc[4:5])[0], together[4], rtol=1e-6)
 
 
+def test_windows_unlike_those_that_were_fitted_are_refused(tmp_path, continuous, network_counts):
+    """In other bins, filters would have other lags: rates of the right shape that mean nothing."""
+    model, _ = fitted(replace(CONFIG, strength=1e-2), continuous[0], tmp_path / "run")
+    data = continuous[1]
+    wider = replace(data.split, bin_size=20.0)
+    with pytest.raises(InputError, match="bin_size: found 20 ms; accepted: 10 ms, as in the fit"):
+        model.predict(replace(data, split=wider), "net", data.samples("net", "test"))
+    fewer = cohort(tmp_path, network_counts[:, :6], CONTINUOUS, BLOCKS)[1]
+    with pytest.raises(InputError, match="units: found 6; accepted: 10, as in the fit"):
+        model.predict(fewer, "net", fewer.samples("net", "test"))
+    with pytest.raises(InputError, match="session: found day2; accepted: a session it was fitted to: net"):
+        model.predict(data, "day2", data.samples("net", "test"))
+
+
 def test_state_is_all_there_is(tmp_path, continuous):
     fit_data, data = continuous
     model, _ = fitted(CONFIG, fit_data, tmp_path)
