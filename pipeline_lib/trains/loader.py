@@ -33,6 +33,16 @@ class Batch:
     """Windows of one session. Arrays are numpy's, or torch tensors on the loader's device where it has one.
 
     Axes: B windows, T bins of the longest of them, H bins of history, N units of the session, D dimensions of a signal.
+    Nothing is hidden: held-out units and forward bins are among the counts.
+
+    >>> from pipeline_lib.sources.simulate import simulate
+    >>> from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+    >>> from pipeline_lib.trains.splits import make_split
+    >>> trains = Trains.from_recording(simulate("lorenz", {"conditions": 2, "repeats": 10}, seed=0, session="demo"))
+    >>> split = make_split([trains], WindowSettings(bin_size=20, history=0.1), SplitSettings(), cohort="demo")
+    >>> batch = next(iter(Loader([trains], split, part="test")))
+    >>> batch.counts.shape, batch.history.shape, bool(batch.mask.all())
+    ((4, 50, 29), (4, 5, 29), True)
     """
 
     session: str
@@ -56,10 +66,15 @@ class Batch:
 class Loader:
     """Iterate over the batches of one part of a split, epoch after epoch, in an order that the seed fixes.
 
-    >>> loader = Loader([trains], split, part="train", batch_size=64, seed=0)   # doctest: +SKIP
-    >>> for batch in loader:                                                    # doctest: +SKIP
-    ...     batch.counts.shape
-    (64, 200, 600)
+    >>> from pipeline_lib.sources.simulate import simulate
+    >>> from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+    >>> from pipeline_lib.trains.splits import make_split
+    >>> trains = Trains.from_recording(simulate("lorenz", {"conditions": 2, "repeats": 10}, seed=0, session="demo"))
+    >>> split = make_split([trains], WindowSettings(bin_size=20), SplitSettings(), cohort="demo")
+    >>> for batch in Loader([trains], split, part="train", batch_size=8, seed=0, device="cpu"):
+    ...     batch.session, tuple(batch.counts.shape)  # tensors of torch; without a device, arrays of numpy
+    ('demo', (6, 50, 29))
+    ('demo', (8, 50, 29))
 
     Parameters
     ----------

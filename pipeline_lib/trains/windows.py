@@ -30,6 +30,16 @@ def windows(trains: "Trains", settings: WindowSettings) -> pd.DataFrame:
     Raises
     ------
     InputError : the trials table has no such column or condition, or no window is left.
+
+    Examples
+    --------
+    >>> from pipeline_lib.sources.simulate import simulate
+    >>> from pipeline_lib.trains.store import Trains
+    >>> trains = Trains.from_recording(simulate("glm", {"units": 4, "duration": 5}, seed=0, session="demo"))
+    >>> windows(trains, WindowSettings(bin_size=20, mode="continuous", length=2.0))[["start_tick", "bins"]]
+       start_tick  bins
+    0           0   100
+    1      200000   100
     """
     if settings.mode == "trials" and not len(trains.trials):
         accepted = "`mode: continuous`, or a recording with trials"

@@ -1,0 +1,50 @@
+"""Rates that come from anywhere are scored as those of a fit."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.evaluation.arrays import COLUMNS, score_rates
+from pipeline_lib.evaluation.evaluate import evaluate, train_means
+from pipeline_lib.training.fit import fit, load_fit
+from pipeline_lib.trains.binning import bin_windows, observed_windows
+from tests.small_cohort import open_cohort, recording, write_cohort
+
+
+def test_arrays_score_as_the_fit_that_they_are_of(tmp_path: Path) -> None:
+    stores, split = write_cohort(tmp_path, made=[recording(trials=30)])
+    fit(stores, split, "smoothing", "smoothing", {"smoothing": [50.0], "ridge": [10.0]}, 0, tmp_path / "fit")
+    evaluate(tmp_path / "fit", stores, split, [], tmp_path / "scores.parquet", "cohort", "smoothing", 0, resamples=50)
+    data = open_cohort(stores, split)
+    trains, samples = data.trains["small0"], data.samples("small0", "test")
+    inside = 50 - data.split.forward_bins
+    where = samples["start_tick"].to_numpy(), inside, data.split.bin_ticks
+    scores = score_rates(
+        bin_windows(trains, *where),
+        load_fit(tmp_path / "fit").predict(data, "small0", samples)[:, :inside],
+        observed_windows(trains, *where),
+        heldout=data.heldout("small0"),
+        train_mean=train_means(trains, data.split),
+        resamples=50,
+    )
+    table = pd.read_parquet(tmp_path / "scores.parquet")
+    asked = (table["split"] == "test") & table["metric"].isin(scores["metric"])
+    expected = table[asked & table["units"].isin(["heldin", "heldout"])]
+    assert len(scores) == 12
+    pd.testing.assert_frame_equal(scores, expected[COLUMNS].reset_index(drop=True), check_dtype=False)
+
+
+def test_what_is_no_mean_and_no_unit_is_refused() -> None:
+    counts, rates = np.ones((3, 4, 2)), np.full((3, 4, 2), 0.5)
+    assert score_rates(counts, rates)["units"].unique() == "heldin"
+    for means, message in (([0.5], r"shape \(1,\)"), ([0.5, 0.0], r"found 0\.0"), ([np.nan, 1.0], "found nan")):
+        with pytest.raises(InputError, match=f"train_mean: {message}" if "found" in message else message):
+            score_rates(counts, rates, train_mean=means)
+    marked = score_rates(counts, rates, heldout=[False, True])  # as rows, they would be 0 and 1
+    pd.testing.assert_frame_equal(marked, score_rates(counts, rates, heldout=[1]))
+    for rows in ([2], [-1, 0], [0.5], [True]):
+        with pytest.raises(InputError, match=r"heldout: found .*; accepted: rows of the units, 0 to 1"):
+            score_rates(counts, rates, heldout=rows)
