@@ -5,6 +5,7 @@ import os
 import select
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline_lib import __version__
@@ -130,9 +131,16 @@ def _figure(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    from pipeline_lib.outdated import outdated_fits
+    from pipeline_lib.paths import Paths
+    from pipeline_lib.plan import resolve
     from pipeline_lib.report import build_report
 
-    build_report(options.results, options.out, options.config, options.metrics)
+    outdated = set()
+    if options.config:
+        with suppress(InputError):  # the page says what is wrong with the configuration
+            outdated = outdated_fits(resolve(options.config), Paths(str(options.results)))
+    build_report(options.results, options.out, options.config, options.metrics, outdated)
 
 
 def _status(options: argparse.Namespace) -> None:

@@ -6,23 +6,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline_lib.evaluation.cohort import Scoring
+from pipeline_lib.outdated import Fit, outdated_fits
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import Plan
 
 PATIENCE = 60.0
 """Seconds that this may take after a failed run."""
 
-Fit = tuple[str, str, int | str]
-
 
 def available_scores(plan: Plan, paths: Paths, folder: Path) -> list[Path]:
     """Tables of all that is scored: those of whole cohorts, and of what is left of others (`leftover_scores`)."""
-    whole = [Path(paths.scores(cohort)) for cohort in plan.scored if _is_scored(plan, paths, cohort)]
-    return [*whole, *leftover_scores(plan, paths, folder)]
+    outdated = outdated_fits(plan, paths)
+    whole = [Path(paths.scores(cohort)) for cohort in plan.scored if _is_scored(plan, paths, cohort, outdated)]
+    return [*whole, *leftover_scores(plan, paths, folder, outdated)]
 
 
-def leftover_scores(plan: Plan, paths: Paths, folder: Path, patience: float = PATIENCE) -> Iterator[Path]:
+def leftover_scores(
+    plan: Plan, paths: Paths, folder: Path, outdated: set[Fit], patience: float = PATIENCE
+) -> Iterator[Path]:
     """Tables of the finished fits of cohorts that have no table, or an older one, because a fit, or scoring it, failed.
+    Those that are `outdated` are not among them.
 
     A cohort is scored in one job, so that a model that fails would take the scores of the others with it. They are
     scored here, one by one, into `folder`; a fit that was scored alone before (`snakemake scores`) is taken as it is.
@@ -31,12 +34,14 @@ def leftover_scores(plan: Plan, paths: Paths, folder: Path, patience: float = PA
     until, left = time.monotonic() + patience, 0
     for cohort in plan.scored:
         fits = plan.predicted(cohort)
-        if _is_scored(plan, paths, cohort) or not _failed(cohort, fits, paths):
+        if _is_scored(plan, paths, cohort, outdated) or not _failed(cohort, fits, paths, outdated):
             continue
         if not all(file.exists() for file in _data(plan, paths, cohort)):
             continue  # these fits are of what was there before
         scoring = _scoring(plan, paths, cohort)
         for fit in fits:
+            if fit in outdated:
+                continue
             alone, made = Path(paths.scores_of_fit(*fit)), Path(paths.fit(*fit))
             if _made_after(alone, [made]):
                 yield alone
@@ -61,8 +66,10 @@ def _score(scoring: Scoring, fit: Fit, paths: Paths, table: Path) -> bool:
     return True
 
 
-def _is_scored(plan: Plan, paths: Paths, cohort: str) -> bool:
+def _is_scored(plan: Plan, paths: Paths, cohort: str, outdated: set[Fit]) -> bool:
     """Whether its table is of the fits that are there: when a fit fails to be made anew, its old scores lie about."""
+    if outdated.intersection(plan.predicted(cohort)):
+        return False
     fits = [Path(paths.fit(*fit)) for fit in plan.predicted(cohort)]
     data = all(file.exists() for file in _data(plan, paths, cohort))
     return data and _made_after(Path(paths.scores(cohort)), fits)
@@ -79,9 +86,10 @@ def _data(plan: Plan, paths: Paths, cohort: str) -> list[Path]:
     return [Path(paths.split(cohort)), *(Path(of(each)) for of in (paths.trains, paths.recording) for each in sessions)]
 
 
-def _failed(cohort: str, fits: list[Fit], paths: Paths) -> bool:
+def _failed(cohort: str, fits: list[Fit], paths: Paths, outdated: set[Fit]) -> bool:
     """Whether a fit of the cohort, or its scoring, was begun and is not there, rather than never begun."""
-    logs = [log for fit in fits if not Path(paths.fit(*fit)).exists() for log in paths.fit_logs(*fit)]
+    missing = [fit for fit in fits if fit in outdated or not Path(paths.fit(*fit)).exists()]
+    logs = [log for fit in missing for log in paths.fit_logs(*fit)]
     return any(Path(log).exists() for log in [*logs, paths.log("evaluate", cohort)])
 
 

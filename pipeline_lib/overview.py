@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pipeline_lib.evaluation.settings import MEAN
+from pipeline_lib.outdated import Fit, outdated_fits
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import Plan
 from pipeline_lib.training.status import as_table, statuses
@@ -11,8 +12,12 @@ DONE, RUNNING, FAILED, STOPPED, MISSING = "done", "running", "failed", "stopped"
 
 
 def overview(plan: Plan) -> str:
-    """Two tables as text: sessions with their stages, and cohorts with the fits done of each model."""
+    """Two tables as text: sessions with their stages, and cohorts with the fits done of each model.
+
+    A fit that a change of the configuration has left behind is not done.
+    """
     paths = Paths(plan.config.results, plan.config.data)
+    outdated = outdated_fits(plan, paths)
     sessions = [["session", "source", "recording", "trains"]]
     for session in plan.sessions.values():
         stages = (paths.recording(session.session), paths.trains(session.session))
@@ -28,24 +33,31 @@ def overview(plan: Plan) -> str:
     cohorts = [["cohort", "sessions", *models]]
     for name, cohort in plan.cohorts.items():
         cells = [
-            _fits(paths, name, model, plan.config.seeds, unfinished.get((name, model), set()))
+            _fits(paths, name, model, plan.config.seeds, unfinished.get((name, model), set()), outdated)
             if model in cohort.models
             else ""
             for model in models
         ]
         cohorts.append([name, str(len(cohort.sessions)), *cells])
-    done = sum(Path(paths.fit(*fit)).exists() for fit in plan.fits)
-    return f"{as_table(sessions)}\n\n{as_table(cohorts)}\n\n{done} of {len(plan.fits)} fits done"
+    done = sum(_is_done(paths, fit, outdated) for fit in plan.fits)
+    told = f"{done} of {len(plan.fits)} fits done"
+    if left := len(outdated.intersection(plan.fits)):
+        told += f"; {left} more were made with other settings or data, and the next run makes them anew"
+    return f"{as_table(sessions)}\n\n{as_table(cohorts)}\n\n{told}"
 
 
-def _fits(paths: Paths, cohort: str, model: str, seeds: list[int], states: set[str]) -> str:
+def _is_done(paths: Paths, fit: Fit, outdated: set[Fit]) -> bool:
+    return fit not in outdated and Path(paths.fit(*fit)).exists()
+
+
+def _fits(paths: Paths, cohort: str, model: str, seeds: list[int], states: set[str], outdated: set[Fit]) -> str:
     """What runs, has failed, or has stopped on its way, goes before what is done."""
     if states & {"running", "silent"}:
         return RUNNING
     if states:
         return FAILED if "failed" in states else STOPPED
-    done = sum(Path(paths.fit(cohort, model, seed)).exists() for seed in seeds)
+    done = sum(_is_done(paths, (cohort, model, seed), outdated) for seed in seeds)
     if len(seeds) > 1:
-        mean = f", {MEAN}" if Path(paths.fit(cohort, model, MEAN)).exists() else ""
+        mean = f", {MEAN}" if _is_done(paths, (cohort, model, MEAN), outdated) else ""
         return f"{done}/{len(seeds)}{mean}"
     return DONE if done else MISSING

@@ -14,6 +14,7 @@ from pipeline_lib.leftover import available_scores, leftover_scores
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import Cohort, ModelPlan, Plan
 from pipeline_lib.session_sheet import Session
+from pipeline_lib.training.fit import fit
 from tests.small_cohort import SPLITS, WINDOWS, write_fits
 
 MODELS, SEEDS = ("mean_rate", "psth"), (0, 1)
@@ -42,7 +43,8 @@ def plan(results: Path, **more: object) -> Plan:
 def leftover(results: Path, folder: Path, **more: float) -> set[tuple[str, int]]:
     """Which fits have scores."""
     folder.mkdir()
-    tables = [pd.read_parquet(path) for path in leftover_scores(plan(results), Paths(str(results)), folder, **more)]
+    paths = Paths(str(results))
+    tables = [pd.read_parquet(path) for path in leftover_scores(plan(results), paths, folder, set(), **more)]
     return {(row.model, row.seed) for table in tables for row in table.itertuples()}
 
 
@@ -65,7 +67,7 @@ def test_averages_of_the_others_are_scored_too(results: Path, tmp_path: Path) ->
         if begun:
             log.parent.mkdir(parents=True)
             log.write_text("error: no space left")
-        tables = [pd.read_parquet(path) for path in leftover_scores(asked, Paths(str(results)), tmp_path)]
+        tables = [pd.read_parquet(path) for path in leftover_scores(asked, Paths(str(results)), tmp_path, set())]
         assert {model for table in tables for model in table["model"]} == models
 
 
@@ -98,6 +100,23 @@ def test_scores_of_fits_that_have_failed_since_are_not_taken(
     capsys.readouterr()
     assert leftover(results, tmp_path / "e") == set(), "of another split"
     assert capsys.readouterr().err == "", "nor was it tried"
+
+
+def test_scores_of_before_a_change_of_settings_are_not_taken(results: Path, tmp_path: Path) -> None:
+    """A run that was ended half-way: the PSTH of seed 0 is of the new settings, that of seed 1 of the old ones."""
+    (results / "scores/small").mkdir(parents=True)
+    (results / "scores/small/metrics.parquet").touch()  # of the run before
+    asked = plan(results)
+    asked.cohorts["small"].models["psth"] = ModelPlan("psth", {"smoothing": [30.0]})
+    log = results / "logs/fit/small/psth/seed1.log"
+    log.parent.mkdir(parents=True)
+    log.touch()
+    data = [results / "trains/small"], results / "splits/small.parquet"
+    fit(*data, "psth", "psth", {"smoothing": [30.0]}, 0, results / "fits/small/psth/seed0")
+    os.utime(results / "scores/small/metrics.parquet")  # whatever its age
+    tables = [pd.read_parquet(path) for path in available_scores(asked, Paths(str(results)), tmp_path)]
+    scored = {(row.model, row.seed) for table in tables for row in table.itertuples()}
+    assert scored == {("mean_rate", 0), ("mean_rate", 1), ("psth", 0)}
 
 
 def test_predictions_that_cannot_be_scored_are_said_and_the_rest_is(

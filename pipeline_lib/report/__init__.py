@@ -1,5 +1,6 @@
 """One self-contained HTML page of everything in a results folder: scores, figures, failures, provenance."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ def build_report(
     out_html: Path | str,
     config: dict[str, Any] | None = None,
     metrics: Path | str | None = None,
+    outdated: Collection[tuple[str, str, int | str]] = (),
 ) -> None:
     """Write the report of `results_dir`, whole or not at all, under `PAGE_BYTES`.
 
@@ -28,6 +30,7 @@ def build_report(
     out_html : the file to write.
     config : the configuration that made the results: which fits were expected, and shown under "Provenance".
     metrics : the table of scores; None: `metrics.parquet` of the results.
+    outdated : fits (cohort, model, seed) that are there but of another configuration: they do not count as made.
 
     Raises
     ------
@@ -46,7 +49,7 @@ def build_report(
     from pipeline_lib.report.images import embed
 
     results, page = Path(results_dir), Path(out_html)
-    collected = contents.collect(results, config or {}, Path(metrics or results / "metrics.parquet"))
+    collected = contents.collect(results, config or {}, Path(metrics or results / "metrics.parquet"), outdated)
     environment = Environment(
         loader=PackageLoader("pipeline_lib.report", "."),
         autoescape=True,

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,8 +134,11 @@ class Contents:
         return list(dict.fromkeys((figure.name, figure.spec.title) for figure in self.figures))
 
 
-def collect(results: Path, config: dict[str, Any], metrics: Path) -> Contents:
-    """Read what a results folder holds, and its scores; whatever is missing is left out or becomes a failure.
+def collect(
+    results: Path, config: dict[str, Any], metrics: Path, outdated: Collection[tuple[str, str, int | str]] = ()
+) -> Contents:
+    """Read what a results folder holds, and its scores; whatever is missing or `outdated` is left out or becomes a
+    failure.
 
     Of a configuration, what it asks for: the folder may hold sessions, models and figures that it once had. Without
     one, everything there is.
@@ -159,12 +163,12 @@ def collect(results: Path, config: dict[str, Any], metrics: Path) -> Contents:
         if config:
             plan = resolve(config)
             asked = FigureFiles(plan, Paths(str(results), plan.config.data))
-            stems, fits = {Path(stem) for stem in asked.stems}, set(plan.fits)
+            stems, fits = {Path(stem) for stem in asked.stems}, set(plan.fits).difference(outdated)
             sessions = [file for file in sessions if file.parent.name in plan.sessions]
             splits = [file for file in splits if file.stem in plan.cohorts]
             figures = [file for file in figures if file.with_suffix("") in stems]
             runs = [run for run in runs if (run.cohort, run.model, run.seed) in fits]
-            expected, failures = len(fits), find_failures(asked)
+            expected, failures = len(plan.fits), find_failures(asked, outdated)
     except InputError as error:
         failures = [Failure("configuration", "", str(error), "")]
     return Contents(

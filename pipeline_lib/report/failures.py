@@ -1,7 +1,7 @@
 """What was expected of a run and is not there, and what its log says last."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import product, starmap
 from pathlib import Path
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from pipeline_lib.plan import Plan
 
 SHOWN_LINES = 12
-NOT_BEGUN = "not begun (something before it is missing)"
+SILENT = "not finished: it said nothing (the run was stopped, or the job was killed)"
+NOT_BEGUN = "not begun (the run ended before it, or something before it is missing)"
+OUTDATED = "made with other settings or data; the next run makes it anew (figures may show it still)"
 ERRORS = ("error: ", "Traceback ")
 """How the lines begin by which a job says that it failed; one that was killed says nothing."""
 
@@ -35,12 +37,15 @@ class Failure:
     log: str
 
 
-def find_failures(figures: "FigureFiles") -> list[Failure]:
+def find_failures(figures: "FigureFiles", outdated: Collection[tuple[str, str, int | str]] = ()) -> list[Failure]:
     """Every result up to the scores that a plan needs and is missing: first where a log says why, last what was not
-    begun. Of searches, of figures, and of what is in the plan but not needed, only what was begun.
+    begun. Of searches, of figures, and of what is in the plan but not needed, only what was begun. Fits (cohort, model,
+    seed) that are `outdated` are missing, too.
     """
     # Once each: two sessions may be read from one download.
     missing = dict.fromkeys(filter(None, starmap(_missing, _stages(figures))))
+    for cohort, model, seed in sorted(outdated, key=str):
+        missing[Failure("fit", f"{cohort}, {model}, seed {seed}", OUTDATED, "")] = None
     return sorted(missing, key=lambda each: (each.state == NOT_BEGUN, not each.log))
 
 
@@ -136,7 +141,9 @@ def _state(path: Path, log: Path | None) -> str:
     """Interrupted at some step, failed, or never begun."""
     progress = path.parent / ".resume" / "progress.json"
     if not progress.is_file():
-        return "failed" if log else NOT_BEGUN
+        if log is None:
+            return NOT_BEGUN
+        return "failed" if log.stat().st_size else SILENT
     about = json.loads(progress.read_text())
     seen = f"last seen at step {about.get('step')}" + (f" of {about['total']}" if about.get("total") else "")
     if log and any(line.startswith(ERRORS) for line in log.read_text(errors="replace").splitlines()):

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image as Pillow
 
+from pipeline_lib.__main__ import main
 from pipeline_lib.errors import InputError
 from pipeline_lib.figures import FIGURES
 from pipeline_lib.figures.score_table import primary_rows
@@ -202,6 +203,36 @@ def test_the_log_of_copies_is_that_of_each_copy(tmp_path: Path, folder: Folder) 
     log.write_text("error: no room\n")
     found = find_failures(FigureFiles(resolve(folder.config), Paths(str(tmp_path))))
     assert next(each for each in found if each.of == "demo, glm, seed 0").log == "error: no room"
+
+
+def test_a_job_that_was_stopped_with_the_run_has_not_failed(tmp_path: Path, folder: Folder) -> None:
+    for name, said in (("session", ""), ("cohort", "error: no room\n")):
+        log = tmp_path / f"logs/figures/demo/figures_of_{name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(said)
+    states = {each.of: each.state for each in find_failures(FigureFiles(resolve(folder.config), Paths(str(tmp_path))))}
+    assert states["demo, session_overview"].startswith("not finished: it said nothing")
+    assert states["demo, psth"] == "failed"
+
+
+def test_a_fit_of_another_configuration_is_no_fit_of_this_one(folder: Folder, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    build_report(folder.results, page, folder.config, outdated={("demo", "glm", 1)})
+    text = " ".join("".join(Page(page.read_text()).text).split())
+    assert "9 of 16 fits finished" in text
+    assert "Fit of demo, glm, seed 1: made with other settings or data; the next run makes it anew" in text
+
+
+def test_the_verb_looks_for_fits_of_another_configuration(folder: Folder, tmp_path: Path) -> None:
+    """Their manifests say so; where they say nothing, nothing is known."""
+    results = tmp_path / "results"
+    shutil.copytree(folder.results, results)
+    (results / "fits/demo/glm/seed1/manifest.json").write_text(json.dumps({"config": {"strength": 17.0}}))
+    config = folder.config | {"results": str(results)}
+    out = tmp_path / "report.html"
+    assert main(["report", "--results", str(results), "--config", json.dumps(config), "--out", str(out)]) == 0
+    text = " ".join("".join(Page(out.read_text()).text).split())
+    assert "9 of 16 fits finished" in text and "Fit of demo, glm, seed 1: made with other settings" in text
 
 
 def test_without_a_configuration_nothing_is_missing(folder: Folder) -> None:
