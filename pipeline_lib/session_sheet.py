@@ -43,10 +43,10 @@ def read_sessions(config: Config, where: str) -> dict[str, Session]:
     InputError : no such file, or not a table of these columns; a session twice; an unknown source, option or
         simulation; a location where nothing is.
     """
-    from pipeline_lib.sources import SOURCES, check_options
+    from pipeline_lib.sources import OWN, SOURCES, check_options
 
     for source in config.sources:
-        if source not in SOURCES:
+        if source not in SOURCES and not source.endswith(OWN):
             raise InputError(where, "sources", repr(source), suggest(source, SOURCES))
     path = Path(config.sessions)
     if not path.is_file():

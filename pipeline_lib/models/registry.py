@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import re
-import sys
 from dataclasses import fields
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pipeline_lib.errors import InputError, suggest
+from pipeline_lib.own_code import import_file
 
 if TYPE_CHECKING:
     from pipeline_lib.models.contract import Model
@@ -56,7 +54,7 @@ def load_model(implementation: str) -> type[Model]:
     from pipeline_lib.models.contract import Model
 
     source = model_source(implementation)
-    module = _import_file(source) if isinstance(source, Path) else importlib.import_module(source)
+    module = import_file(source, "model") if isinstance(source, Path) else importlib.import_module(source)
     model = getattr(module, "MODEL", None)
     if not (isinstance(model, type) and issubclass(model, Model)):
         raise InputError(source, "MODEL", model, "a subclass of pipeline_lib.models.contract.Model")
@@ -91,17 +89,3 @@ def check_config(implementation: str, settings: dict[str, Any], where: str | Non
         if key not in names:
             raise InputError(where, str(key), "an unknown key", suggest(str(key), names))
     return parse(config, settings, where)
-
-
-def _import_file(path: Path) -> ModuleType:
-    name = f"trainyard_model_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise InputError(path, "file", "not importable", "a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up while they are made
-    try:
-        spec.loader.exec_module(module)
-    except (SyntaxError, ImportError) as error:
-        raise InputError(path, "import", str(error), "a Python file that imports") from error
-    return module

@@ -1,8 +1,9 @@
 """Sources: whatever a session was stored as becomes a Recording.
 
-A source is a module with a frozen dataclass `Options`, each field documented; ``locate(location)``, the file or folder
-of the session at or in a location; and ``read(session, location, options) -> Recording``. Where options name more
-files, ``files(location, options)`` lists all that are read.
+A source is a module of this package, or a user's own Python file, with a frozen dataclass `Options`, each field
+documented, and ``read(session, location, options) -> Recording``. ``locate(location)`` gives the file or folder of the
+session at or in a location, which is else the location itself; ``files(location, options)`` all files that are read,
+which are else that file, or all in that folder.
 """
 
 from pathlib import Path
@@ -10,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pipeline_lib.errors import InputError, suggest
+from pipeline_lib.own_code import import_file
 from pipeline_lib.sources.options import parse_options
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 SOURCES = ("tables", "phy", "chunks", "nlb", "nwb", "allen", "ibl", "neuroformer_dictionary")
 TRUTH, STIMULUS = "truth.zarr", "stimulus.zarr"
+OWN = ".py"
+"""How the name of a source ends that is a file of the user's."""
 LONGEST = 1e7
 """Seconds, some hundred days."""
 
@@ -26,13 +30,20 @@ def check_options(source: str, options: dict[str, Any] | None = None) -> Any:
 
     Raises
     ------
-    InputError : an unknown source or option (with the nearest known one), or a value the option does not accept.
+    InputError : an unknown source or option (with the nearest known one), a value the option does not accept, or a
+        Python file that is no source.
     """
     return parse_options(source, _module(source).Options, options or {})
 
 
+def source_code(source: str) -> str | Path:
+    """The module of a source of this package, by its dotted name, or the path of a user's Python file."""
+    return Path(source).expanduser() if source.endswith(OWN) else f"{__name__}.{source}"
+
+
 def read_source(source: str, session: str, location: Path | str, options: dict[str, Any] | None = None) -> "Recording":
-    """Read the session at `location` (a file or folder, as the source says) and validate it.
+    """Read the session at `location` (a file or folder, as the source says) and validate it. `source` is one of
+    `SOURCES`, or the path of a Python file.
 
     Where the session was fetched, its fetch.json says release, licence and citation, and what its files must hash to. A
     `truth.zarr` beside the session's file, or in its folder, is taken along for the units that were kept, and so is a
@@ -54,10 +65,9 @@ def read_source(source: str, session: str, location: Path | str, options: dict[s
     from pipeline_lib.sources.location import reading
     from pipeline_lib.sources.origin import add_origin
 
-    values = options or {}
-    chosen, module = check_options(source, values), _module(source)
-    place = module.locate(Path(location))
-    recording: Recording = module.read(session, place, chosen)
+    values, module = options or {}, _module(source)
+    place = _place(module, Path(location))
+    recording: Recording = module.read(session, place, parse_options(source, module.Options, values))
     recording.provenance.selection = {name: values[name] for name in sorted(values)}
     add_origin(recording.provenance, Path(location))
     recording.validate(place)
@@ -89,10 +99,11 @@ def session_files(source: str, location: Path | str, options: dict[str, Any] | N
     >>> [file.name for file in session_files("tables", "day2.csv", {"trials": "trials2.csv"})]
     ['day2.csv', 'trials2.csv']
     """
-    module, place = _module(source), _module(source).locate(Path(location))
+    module = _module(source)
+    place = _place(module, Path(location))
     folder = place if place.is_dir() else place.parent
     if hasattr(module, "files"):
-        found = module.files(place, check_options(source, options))
+        found = module.files(place, parse_options(source, module.Options, options or {}))
     else:
         found = _below(place) if place.is_dir() else [place]
     return list(dict.fromkeys([*found, *_below(folder / STIMULUS), *_below(folder / TRUTH)]))
@@ -112,11 +123,27 @@ def _check_span(recording: "Recording", place: Path) -> None:
         raise InputError(place, "times", f"{furthest:g} s", f"a session of at most {LONGEST:g} s (are these seconds?)")
 
 
+def _place(module: ModuleType, location: Path) -> Path:
+    """The file or folder of the session."""
+    if hasattr(module, "locate"):
+        return Path(module.locate(location))
+    if not location.exists():
+        raise InputError(location, "location", "no such file or folder", "an existing file or folder")
+    return location
+
+
 def _module(source: str) -> ModuleType:
+    if source.endswith(OWN):
+        own = import_file(Path(source).expanduser(), "source")
+        for name in ("Options", "read"):
+            if not hasattr(own, name):
+                raise InputError(source, name, "nothing", "`Options` and `read`, as pipeline_lib.sources says")
+        return own
     # Imported by name, not by a computed name: the workflow hashes the code that reading a session runs through.
     from pipeline_lib.sources import allen, chunks, ibl, neuroformer_dictionary, nlb, nwb, phy, tables
 
     modules = dict(zip(SOURCES, (tables, phy, chunks, nlb, nwb, allen, ibl, neuroformer_dictionary), strict=True))
     if source not in modules:
-        raise InputError("sessions", "source", repr(source), suggest(str(source), list(SOURCES)))
+        accepted = suggest(str(source), list(SOURCES)) + " (or the path of a Python file)"
+        raise InputError("sessions", "source", repr(source), accepted)
     return modules[source]

@@ -24,7 +24,7 @@ from pipeline_lib.models.registry import model_source
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import resolve
 from pipeline_lib.preflight import preflight
-from pipeline_lib.sources import session_files
+from pipeline_lib.sources import session_files, source_code
 from pipeline_lib.training.code_id import code_id
 from pipeline_lib.yaml_text import read_yaml
 

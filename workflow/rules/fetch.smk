@@ -82,9 +82,9 @@ rule record:
         location=location_of,
         options=lambda wildcards: told(session_of(wildcards).options),
         code=lambda wildcards: code_id(
-            [f"pipeline_lib.sources.{session_of(wildcards).source}"]
+            [source_code(session_of(wildcards).source)]
             + ["pipeline_lib.sources.simulate.store"] * bool(session_of(wildcards).simulation)
         ),
     shell:
-        "python -m pipeline_lib record --session {wildcards.session} --source {params.source} --location {params.location:q}"
+        "python -m pipeline_lib record --session {wildcards.session} --source {params.source:q} --location {params.location:q}"
         " --options {params.options:q} --out {output:q} > {log:q} 2>&1"
