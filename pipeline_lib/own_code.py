@@ -2,6 +2,9 @@
 
 import importlib.util
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -34,3 +37,30 @@ def import_file(path: Path, kind: str) -> ModuleType:
     except (SyntaxError, ImportError) as error:
         raise InputError(path, "import", str(error), "a Python file that imports") from error
     return module
+
+
+@contextmanager
+def running(path: Path, accepted: str) -> Iterator[None]:
+    """Tell whatever the code of a file raises as one line that names its own; files that are not there go through.
+
+    Raises
+    ------
+    InputError : its code has failed; the cause is the error itself.
+
+    Examples
+    --------
+    >>> with running(Path("lab.py"), "a recording"):
+    ...     {}["side"]
+    Traceback (most recent call last):
+        ...
+    pipeline_lib.errors.InputError: lab.py: code: found KeyError: 'side'; accepted: a recording
+    """
+    try:
+        yield
+    except (InputError, OSError):
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame.lineno for frame in frames if Path(frame.filename).name == path.name]
+        found = f"{type(error).__name__}: {error}"
+        raise InputError(path, f"line {own[-1]}" if own else "code", found, accepted) from error

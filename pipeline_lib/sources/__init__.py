@@ -6,12 +6,13 @@ session at or in a location, which is else the location itself; ``files(location
 which are else that file, or all in that folder.
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pipeline_lib.errors import InputError, suggest
-from pipeline_lib.own_code import import_file
+from pipeline_lib.own_code import import_file, running
 from pipeline_lib.sources.options import parse_options
 
 if TYPE_CHECKING:
@@ -61,13 +62,17 @@ def read_source(source: str, session: str, location: Path | str, options: dict[s
     >>> recording.units["unit_id"].tolist(), recording.spike_times.tolist()
     (['7', '9'], [0.5, 0.75, 1.25])
     """
-    from pipeline_lib.recording import Truth
+    from pipeline_lib.recording import Recording, Truth
     from pipeline_lib.sources.location import reading
     from pipeline_lib.sources.origin import add_origin
 
     values, module = options or {}, _module(source)
     place = _place(module, Path(location))
-    recording: Recording = module.read(session, place, parse_options(source, module.Options, values))
+    chosen, accepted = parse_options(source, module.Options, values), f"a Recording of {place}"
+    with running(Path(source), accepted) if source.endswith(OWN) else nullcontext():
+        recording: Recording = module.read(session, place, chosen)
+    if not isinstance(recording, Recording):
+        raise InputError(source, "read", type(recording).__name__, accepted)
     recording.provenance.selection = {name: values[name] for name in sorted(values)}
     add_origin(recording.provenance, Path(location))
     recording.validate(place)

@@ -69,6 +69,25 @@ def test_what_is_wrong_with_it_is_one_line(folder: Path, tmp_path: Path) -> None
         check_options("nwbb")
 
 
+def test_its_own_faults_are_told_with_their_line(folder: Path, tmp_path: Path) -> None:
+    own, text = tmp_path / "own.py", EXAMPLE.read_text()
+    for before, after, message in (
+        (
+            "start = start / 1000",
+            "start = {}['start']",
+            r"own\.py: line \d+: found KeyError: 'start'; accepted: a Recording of",
+        ),
+        ("return select(", "return None and (", r"own\.py: read: found NoneType; accepted: a Recording of .*day1"),
+        ("start + options.trial", "start - options.trial", r"trials"),
+    ):
+        own.write_text(text.replace(before, after))
+        with pytest.raises(InputError, match=message):
+            read_source(str(own), "day1", folder)
+    (folder / "trials.npy").unlink()
+    with pytest.raises(FileNotFoundError, match=r"trials\.npy"):
+        read_source(str(EXAMPLE), "day1", folder)
+
+
 def test_a_plan_takes_it_and_its_options(folder: Path, tmp_path: Path) -> None:
     own = shutil.copy(EXAMPLE, tmp_path / "own.py")
     sheet = tmp_path / "sessions.tsv"
