@@ -139,13 +139,25 @@ def make(name: str, paths: Mapping[str, Path | str | Sequence[Path | str]], stem
     if missing:
         raise InputError(f"figure {name}", missing[0], "no path", f"paths of {', '.join(spec.needs)}")
     module = spec.load()
-    arguments: dict[str, Any] = {need: paths[need] for need in spec.needs}
+    arguments = {need: _argument(spec, need, paths[need]) for need in spec.needs}
     try:
         table = module.data(**arguments)
         figure = module.draw(table)
     except NothingToDrawError as reason:
         table, figure = pd.DataFrame({"nothing_to_draw": [str(reason)]}), notice(str(reason))
     save(figure, table, stem)
+
+
+def _argument(spec: FigureSpec, need: str, given: Any) -> Any:
+    """A path, or a list of them where `data` takes one (of which one may be given by itself)."""
+    alone = isinstance(given, str | Path)
+    if need == "fits":
+        return [given] if alone else given
+    if spec.scope != "all" and not alone:
+        raise InputError(f"figure {spec.module}", need, f"{len(given)} paths", "one path: it shows one session")
+    if need == "metrics" and not Path(given).is_file():
+        raise InputError(given, need, "no such file", "a table of scores")
+    return given
 
 
 def figure_spec(name: str) -> FigureSpec:

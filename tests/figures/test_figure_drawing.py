@@ -256,6 +256,20 @@ def test_make_refuses_what_it_cannot_do(trials: Results, tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
+def test_make_takes_one_fit_for_a_list_and_no_list_for_one_session(trials: Results, tmp_path: Path) -> None:
+    paths = trials.of("cohort")
+    fit = paths["fits"][0]
+    tables = []
+    for fits in (fit, [fit], str(fit)):
+        make("psth", paths | {"fits": fits}, tmp_path / "psth")
+        tables.append((tmp_path / "psth.csv").read_bytes())
+    assert tables[0] == tables[1] == tables[2]
+    with pytest.raises(InputError, match="figure psth: trains: found 1 paths; accepted: one path"):
+        make("psth", paths | {"trains": [paths["trains"]]}, tmp_path / "psth")
+    with pytest.raises(InputError, match=r"none\.parquet: metrics: found no such file"):
+        make("score_table", {"metrics": tmp_path / "none.parquet"}, tmp_path / "scores")
+
+
 def test_the_registry_is_light_and_figures_never_import_torch(tmp_path: Path) -> None:
     import subprocess
     import sys
