@@ -110,8 +110,8 @@ class Attention(nn.Module):
     def _padded(self, qkv: Tensor, bias: Tensor | None) -> Tensor:
         """`_mixed` of queries, keys and values [3, B, heads, T, d], with sizes that suit tensor cores.
 
-        A compiler makes them in the copies that batched products need anyway. Bins that fill up attend to all others and
-        nobody attends to them; they are cut off.
+        A compiler makes them in the copies that batched products need anyway. Bins that fill up attend to all
+        others, and nobody attends to them; they are cut off.
         """
         bins, item = qkv.shape[-2], qkv.element_size()
         more = missing(bins, item)
