@@ -111,6 +111,6 @@ status: setup  ## the running fits: step, loss, time left
 doctor: setup  ## is this machine fit for a run? what to do about what is not
 	@$(BIN)/python -m pipeline_lib doctor --config $(CONFIG)
 
-# What Snakemake knows of results in other folders stays: without it no change of settings would make them anew.
+# What Snakemake knows of downloads stays: without it no change of what is asked of them would fetch more.
 clean:  ## remove what was made (not the downloads)
-	rm -rf results/* data/simulated
+	rm -rf results/* results/.*.made_with.json data/simulated

@@ -11,7 +11,6 @@ from pipeline_lib.training.provenance import Stopwatch
 from pipeline_lib.training.publication import IDENTITY, KEPT, MANIFEST, TABLES, key_of, read_manifest
 
 PREDICTIONS, RUN = "predictions.zarr", "run.json"
-NOT_COPIED = {MANIFEST, KEPT, LOCK}
 
 
 def copy_fit(fit_dir: Path | str, seeds: Sequence[int], out_dirs: Sequence[Path | str]) -> None:
@@ -39,10 +38,10 @@ def copy_fit(fit_dir: Path | str, seeds: Sequence[int], out_dirs: Sequence[Path 
 
 def _copy(fit_dir: Path, manifest: dict, seed: int, writing: Path) -> None:
     watch = Stopwatch()
-    for entry in sorted(fit_dir.iterdir()):
-        if entry.is_dir() and entry.name[0] != ".":
+    for entry in sorted(fit_dir.glob("[!.]*")):  # what is hidden is of that fit alone
+        if entry.is_dir():
             shutil.copytree(entry, writing / entry.name)
-        elif entry.is_file() and entry.name not in NOT_COPIED:
+        elif entry.name != MANIFEST:
             shutil.copy(entry, writing)
     root = writing / PREDICTIONS / "zarr.json"
     told = json.loads(root.read_text())

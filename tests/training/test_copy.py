@@ -33,8 +33,10 @@ def test_a_copy_is_the_fit_of_the_other_seed(tmp_path: Path, model: str) -> None
     settings = {"strength": 0.1} if model == "glm" else {}
     for seed in (0, 7):
         fit(*cohort, model, model, settings, seed, tmp_path / f"seed{seed}", code="some")
+    (tmp_path / "seed0/.manifest.made_with.json").touch()
     copy_fit(tmp_path / "seed0", [7, 3], [tmp_path / "copy7", tmp_path / "copy3"])
     assert contents(tmp_path / "copy7") == contents(tmp_path / "seed7") != contents(tmp_path / "seed0")
+    assert not (tmp_path / "copy7/.manifest.made_with.json").exists(), "of that fit alone"
     before = (tmp_path / "copy7/manifest.json").stat().st_mtime_ns
     fit(*cohort, model, model, settings, 7, tmp_path / "copy7", code="some")
     assert (tmp_path / "copy7/manifest.json").stat().st_mtime_ns == before, "found made, as any fit of seed 7"

@@ -71,6 +71,7 @@ class Project:
             str(path.relative_to(results)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(results.rglob("*"))
             if path.is_file()
+            and not path.name.endswith(".made_with.json")
             and (path.parent.name, path.stem) != ("figures", "speed")
             and not skipped & {*path.relative_to(results).parts}
         }

@@ -20,6 +20,7 @@ from pipeline_lib.evaluation.settings import MEAN
 from pipeline_lib.figures import FIGURES as FIGURE_SPECS
 from pipeline_lib.figures.subjects import FigureFiles, caption_file
 from pipeline_lib.files import sha256_file
+from pipeline_lib.made_with import told
 from pipeline_lib.models.registry import model_source
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import resolve
@@ -120,11 +121,6 @@ def listed(files):
 def code_of(*modules):
     """Parameter: what the code of a job does."""
     return often(lambda wildcards: code_id(modules))
-
-
-def told(settings):
-    """Parameter: settings for a command line. Their order in a file is no reason to run anything again."""
-    return json.dumps(settings, sort_keys=True, default=str)
 
 
 def session_of(wildcards):
