@@ -1,6 +1,7 @@
 """Rates averaged over seeds: a cell of the workflow like any other."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,9 @@ def test_a_cell_more_of_a_model_with_several_seeds(copy_of_finished: Project) ->
     told = json.loads((folder / "results/fits/pair/drawing/mean/manifest.json").read_text())
     assert list(told["mean_of"]) == ["seed0", "seed2"]
     assert copy_of_finished.planned("results/metrics.parquet", alone) == {}
+    shutil.rmtree(folder / "results/fits/pair/drawing/mean")
+    assert copy_of_finished.planned()["average"] == 1
+    assert copy_of_finished.planned("fits") == {"average": 1, "fits": 1}
     copy_of_finished.write_config(AVERAGED | {"seeds": [0, 2, 7], "models": ["drawing"]})
     jobs = copy_of_finished.planned("results/metrics.parquet")
     assert set(jobs) - DOWNSTREAM == {"fit", "average", "evaluate"} and set(jobs.values()) == {1}

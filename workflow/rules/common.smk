@@ -69,6 +69,7 @@ SEARCH = PATHS.search("{search}", "{cohort}")
 SEARCHES = [PATHS.search(search, cohort) for search, cohort in PLAN.searched]
 FITS = [PATHS.fit(*fit) for fit in PLAN.fits]
 KNOWN_FITS = set(FITS)
+AVERAGES = [PATHS.fit(*each, MEAN) for each in PLAN.averages]
 METRICS = PATHS.metrics
 RESULTS = PLAN.config.results
 ONERROR = PATHS.log("onerror")
