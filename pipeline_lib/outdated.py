@@ -14,6 +14,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.settings import MEAN
 from pipeline_lib.files import sha256_file
 from pipeline_lib.models.registry import check_config
+from pipeline_lib.outdated_data import outdated_data
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import Plan
 
@@ -22,11 +23,13 @@ Fit = tuple[str, str, int | str]
 
 def outdated_fits(plan: Plan, paths: Paths) -> set[Fit]:
     """Fits of the plan, averages over seeds among them, that were made with other hyper-parameters, another split or
-    other spike trains than those that are here now, as their manifests say (what those do not say is taken as right).
+    other spike trains than those that are here now, as their manifests say (what those do not say is taken as right),
+    and those of cohorts that are to be split anew.
 
     Of the code nothing is asked: it changes with every version, and Snakemake knows whether that matters.
     """
     found: set[Fit] = set()
+    cohorts = outdated_data(plan, paths).cohorts
     for cohort in plan.scored:
         split = Path(paths.split(cohort))
         now: dict[str, Any] = {"split": sha256_file(split)} if split.is_file() else {}
@@ -37,7 +40,9 @@ def outdated_fits(plan: Plan, paths: Paths) -> set[Fit]:
             told = _manifest(paths.fit(*fit))
             if told is None:
                 continue
-            if fit[2] == MEAN:  # follows its seeds
+            if cohort in cohorts:
+                differs = True
+            elif fit[2] == MEAN:  # follows its seeds
                 seeds = {f"seed{seed}": (cohort, fit[1], seed) for seed in plan.config.seeds}
                 of = {name: Path(paths.fit(*each)) for name, each in seeds.items()}
                 made = {name: sha256_file(path) for name, path in of.items() if path.is_file()}

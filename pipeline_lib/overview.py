@@ -4,26 +4,26 @@ from pathlib import Path
 
 from pipeline_lib.evaluation.settings import MEAN
 from pipeline_lib.outdated import Fit, outdated_fits
+from pipeline_lib.outdated_data import outdated_data
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import Plan
 from pipeline_lib.training.status import as_table, statuses
 
-DONE, RUNNING, FAILED, STOPPED, MISSING = "done", "running", "failed", "stopped", "-"
+DONE, OUTDATED, RUNNING, FAILED, STOPPED, MISSING = "done", "outdated", "running", "failed", "stopped", "-"
 
 
 def overview(plan: Plan) -> str:
     """Two tables as text: sessions with their stages, and cohorts with the fits done of each model.
 
-    A fit that a change of the configuration has left behind is not done.
+    A fit that a change of the configuration has left behind is not done, and a recording or store is outdated.
     """
     paths = Paths(plan.config.results, plan.config.data)
     outdated = outdated_fits(plan, paths)
     sessions = [["session", "source", "recording", "trains"]]
-    for session in plan.sessions.values():
-        stages = (paths.recording(session.session), paths.trains(session.session))
-        sessions.append(
-            [session.session, session.source, *(DONE if Path(path).exists() else MISSING for path in stages)]
-        )
+    data = outdated_data(plan, paths)
+    for name, session in plan.sessions.items():
+        recording = _stage(paths.recording(name), name in data.recordings)
+        sessions.append([name, session.source, recording, _stage(paths.trains(name), name in data.trains)])
     unfinished: dict[tuple[str, str], set[str]] = {}
     seeds = set(map(str, plan.config.seeds))
     for fit in statuses(plan.config.results):
@@ -44,6 +44,12 @@ def overview(plan: Plan) -> str:
     if left := len(outdated.intersection(plan.fits)):
         told += f"; {left} more were made with other settings or data, and the next run makes them anew"
     return f"{as_table(sessions)}\n\n{as_table(cohorts)}\n\n{told}"
+
+
+def _stage(path: str, outdated: bool) -> str:
+    if not Path(path).exists():
+        return MISSING
+    return OUTDATED if outdated else DONE
 
 
 def _is_done(paths: Paths, fit: Fit, outdated: set[Fit]) -> bool:

@@ -1,0 +1,110 @@
+"""Sessions and cohorts that a changed setting has left behind: what was made with the one before."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline_lib.made_with import told, write_made_with
+from pipeline_lib.outdated import outdated_fits
+from pipeline_lib.outdated_data import outdated_data
+from pipeline_lib.overview import overview
+from pipeline_lib.paths import Paths
+from pipeline_lib.plan import Plan, resolve
+
+SIMULATION = {"simulator": "eif", "layout": "allen", "settings": {"trials": 40}}
+CONFIG: dict[str, Any] = {
+    "models": ["glm", "psth"],
+    "seeds": [0, 1],
+    "simulations": {"pair": SIMULATION},
+    "cohorts": {"both": {"sessions": ["day1", "day2"], "models": ["glm"]}},
+}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> dict[str, Any]:
+    """A configuration whose results are all there, made with its settings."""
+    (tmp_path / "spikes.csv").write_text("time,unit\n")
+    rows = "day1\ttables\tspikes.csv\nday2\tallen\tsimulated:pair\n"
+    (tmp_path / "sheet.tsv").write_text(f"session\tsource\tlocation\n{rows}")
+    config = CONFIG | {"sessions": str(tmp_path / "sheet.tsv"), "data": str(tmp_path)}
+    config |= {"results": str(tmp_path / "results")}
+    plan = resolve(config)
+    paths = Paths(plan.config.results, plan.config.data)
+    for name, simulation in plan.config.simulations.items():
+        made(plan, paths.simulation(name), simulation.model_dump(exclude={"settings"}), told(simulation.settings))
+    for name, session in plan.sessions.items():
+        made(plan, paths.recording(name), session.source, told(session.options), "location", "code")
+        made(plan, paths.trains(name), plan.config.counts, "code")
+    for name, cohort in plan.cohorts.items():
+        made(plan, paths.split(name), json.dumps(asdict(cohort.windows)), json.dumps(asdict(cohort.splits)))
+    for fit in plan.fits:
+        made(plan, paths.fit(*fit))
+        Path(paths.fit(*fit)).write_text("{}")
+    return config
+
+
+def made(plan: Plan, file: str, *parameters: Any) -> None:
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    Path(file).touch()
+    write_made_with(file, {"params": sorted(map(repr, parameters))}, plan.config.results)
+
+
+def listed(config: dict[str, Any]) -> list[list[str]]:
+    return [line.split() for line in overview(resolve(config)).splitlines() if line]
+
+
+def test_what_was_made_with_these_settings_is_done(config: dict[str, Any]) -> None:
+    lines = listed(config)
+    assert lines[0] == ["session", "source", "recording", "trains"]
+    assert lines[1:3] == [["day1", "tables", "done", "done"], ["day2", "allen", "done", "done"]]
+    assert lines[4:7] == [["day1", "1", "2/2", "2/2"], ["day2", "1", "2/2", "2/2"], ["both", "2", "2/2"]]
+    assert lines[7:] == [["10", "of", "10", "fits", "done"]]
+
+
+@pytest.mark.parametrize(
+    ("change", "recordings", "trains", "cohorts"),
+    [
+        ({"counts": [20]}, "", "day1 day2", ""),
+        ({"sources": {"tables": {"unit": "id"}}}, "day1", "day1", "both day1"),
+        ({"simulations": {"pair": SIMULATION | {"seed": 3}}}, "day2", "day2", "both day2"),
+        ({"simulations": {"pair": SIMULATION | {"settings": {}}}}, "day2", "day2", "both day2"),
+        ({"windows": {"bin_size": 10}}, "", "", "both day1 day2"),
+        ({"splits": {"fractions": [0.6, 0.2, 0.2]}}, "", "", "both day1 day2"),
+        ({"cohorts": {"both": CONFIG["cohorts"]["both"] | {"splits": {"seed": 1}}}}, "", "", "both"),
+    ],
+)
+def test_a_changed_setting_outdates_what_follows_from_it(
+    config: dict[str, Any], change: dict[str, Any], recordings: str, trains: str, cohorts: str
+) -> None:
+    plan = resolve(config | change)
+    paths = Paths(plan.config.results, plan.config.data)
+    found = outdated_data(plan, paths)
+    assert [sorted(each) for each in (found.recordings, found.trains, found.cohorts)] == [
+        each.split() for each in (recordings, trains, cohorts)
+    ]
+    assert outdated_fits(plan, paths) == {fit for fit in plan.fits if fit[0] in cohorts.split()}
+
+
+def test_the_lists_say_so(config: dict[str, Any]) -> None:
+    lines = listed(config | {"sources": {"tables": {"unit": "id"}}, "counts": [20]})
+    assert [line[2:] for line in lines[1:3]] == [["outdated", "outdated"], ["done", "outdated"]]
+    assert [line[2:] for line in lines[4:7]] == [["0/2", "0/2"], ["2/2", "2/2"], ["0/2"]]
+    assert lines[7][:7] == ["4", "of", "10", "fits", "done;", "6", "more"]
+
+
+def test_what_is_not_there_is_not_outdated(config: dict[str, Any], tmp_path: Path) -> None:
+    for each in ("recordings/day1/recording.json", "trains/day2/manifest.json"):
+        (tmp_path / "results" / each).unlink()
+    lines = listed(config | {"sources": {"tables": {"unit": "id"}}, "counts": [20]})
+    assert [line[2:] for line in lines[1:3]] == [["-", "outdated"], ["done", "-"]]
+
+
+def test_what_says_nothing_is_taken_as_right(config: dict[str, Any], tmp_path: Path) -> None:
+    for number, file in enumerate(sorted((tmp_path / "results").rglob("*.made_with.json"))):
+        file.write_text(["", '{"params": []}', "{"][number % 3])
+    lines = listed(config | {"windows": {"bin_size": 10}, "counts": [20]})
+    assert lines[1:3] == [["day1", "tables", "done", "done"], ["day2", "allen", "done", "done"]]
+    assert lines[7] == ["10", "of", "10", "fits", "done"]
