@@ -73,7 +73,7 @@ class Sessions:
             self.fit(names),
             [self.trains(name) for name in names],
             self.split_path(names),
-            [self.recordings(name) for name in sorted(UNITS)],  # in another order, and more of them
+            [self.recordings(name) for name in sorted(names)],  # in another order
             out,
             *("cohort", "made_up", 0, 20),
             decoding={"condition": Target(choice="condition")},

@@ -81,6 +81,19 @@ def test_neural_latents_layout(trains, tmp_path):
             np.testing.assert_array_equal(array[:], expected[:, time][:, :, units])
 
 
+def test_windows_of_another_part_end_where_each_ends(trains, tmp_path):
+    split = make_split([trains], WindowSettings(after=None), SplitSettings(heldout_units=5), "c")
+    export.to_nlb(trains, split, tmp_path / "in.h5", tmp_path / "target.h5", part="validation")
+    samples = split.part("s1", "validation")
+    starts, bins = samples["start_tick"].to_numpy(), samples["bins"].to_numpy()
+    expected = bin_windows(trains, starts, bins.max(), 500).astype(float)
+    known = observed_windows(trains, starts, bins.max(), 500) & (np.arange(bins.max()) < bins[:, None])[:, :, None]
+    assert len(set(bins)) > 1
+    with h5py.File(tmp_path / "target.h5") as file:
+        found = file["s1/eval_spikes_heldout"][:]
+    np.testing.assert_array_equal(found, np.where(known, expected, np.nan)[:, :, split.heldout["s1"]])
+
+
 def test_forward_bins_need_windows_of_one_length(trains, tmp_path):
     split = make_split([trains], WindowSettings(after=None), SplitSettings(forward=0.1), "c")
     with pytest.raises(InputError, match="one length"):
