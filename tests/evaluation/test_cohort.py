@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import zarr
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.cohort import Scoring, evaluate_fits
 from pipeline_lib.evaluation.evaluate import evaluate
 from pipeline_lib.evaluation.settings import Target
+from pipeline_lib.training.predict import predict
 from tests.small_cohort import write_fits
 
 MODELS, SEEDS = ("mean_rate", "psth"), (0, 1)
@@ -42,6 +44,21 @@ def test_one_table_holds_what_each_fit_scores_alone(results: Path) -> None:
     assert len(table) == 4 * len(alone) and alone["metric"].str.startswith("few_shot_3").any()
     evaluate_fits(scoring(results), fits[::-1], [], results / "again.parquet")
     assert (results / "again.parquet").read_bytes() == (results / "all.parquet").read_bytes()
+
+
+def test_each_fit_is_decoded_by_what_it_predicts_itself_of_the_training_part(results: Path) -> None:
+    """In other coordinates than those of another seed."""
+    fits = [results / f"fits/small/psth/seed{seed}" for seed in SEEDS]
+    training = [results / f"training/seed{seed}" for seed in SEEDS]
+    for fit, train, order in zip(fits, training, (slice(None), slice(None, None, -1)), strict=True):
+        predict(fit, [results / "trains/small"], results / "splits/small.parquet", train, parts=["train"])
+        for folder in (fit, train):
+            rates = zarr.open_group(str(folder / "predictions.zarr"))["small/rates"]
+            rates[:] = rates[:][:, :, order]
+    made = replace(scoring(results), decoding={"which": Target(choice="condition")})
+    evaluate_fits(made, fits, training, results / "all.parquet")
+    found = pd.read_parquet(results / "all.parquet").query("metric.str.startswith('decoding')")
+    assert found["value"].tolist() == [1.0, 1.0]
 
 
 def test_a_fit_without_predictions_of_the_training_part_is_scored_but_for_what_is_decoded(results: Path) -> None:

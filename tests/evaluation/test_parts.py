@@ -11,6 +11,7 @@ import zarr
 from pipeline_lib.evaluation import parts, sums
 from pipeline_lib.evaluation.evaluate import evaluate
 from pipeline_lib.evaluation.parts import Fitted, joined, read_part, train_means
+from pipeline_lib.evaluation.responses import measured
 from pipeline_lib.trains.splits import Split
 from pipeline_lib.trains.store import Trains
 from tests.evaluation.test_evaluate import gain_by_hand
@@ -128,6 +129,24 @@ def test_the_mean_of_the_training_part_is_that_of_its_observed_bins(
     np.testing.assert_allclose(train_means(trains, gappy.split), expected)
     monkeypatch.setattr(sums, "BLOCK", 5 * known.shape[1] * UNITS)
     np.testing.assert_allclose(train_means(trains, gappy.split), expected)
+
+
+def test_responses_to_all_trials_are_those_of_their_observed_bins(gappy: Gappy) -> None:
+    """Spikes near a bin over what was observed near it, by a Gaussian of 70 ms that ends at three times that."""
+    samples = gappy.split.samples
+    counts, known = gappy.measured(samples)
+    place = np.arange(known.shape[1])
+    known &= (place < samples["bins"].to_numpy()[:, None])[:, :, None]
+    found = measured(Trains.open(gappy.trains), gappy.split)
+    assert found is not None and found.names.tolist() == ["c0", "c1", "c2"]
+    for name, psth in zip(found.names, found.psths, strict=True):
+        own = (samples["condition"] == name).to_numpy()
+        seen, spikes = (each[own].sum(axis=0) for each in (known, known * counts))
+        for at in place:
+            near = np.where(abs(place - at) <= 10.5, np.exp(-0.5 * ((place - at) / 3.5) ** 2), 0)
+            with np.errstate(invalid="ignore"):
+                expected = np.where(seen[at], near @ spikes / (near @ seen), np.nan)
+            np.testing.assert_allclose(psth[at], expected)
 
 
 def test_two_parts_together_are_what_one_part_of_both_would_be(gappy: Gappy) -> None:
