@@ -97,7 +97,7 @@ def floor(folder: Path, sessions: int, jobs: int) -> tuple[float, float, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sessions", type=int, default=1000)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "scale.md")
+    parser.add_argument("--out", type=Path, help="also write the table to this file")
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
@@ -132,7 +132,8 @@ def main() -> None:
         ),
     ]
     print("\n".join(lines))
-    options.out.write_text("\n".join(lines) + "\n")
+    if options.out:
+        options.out.write_text("\n".join(lines) + "\n")
 
 
 def write_all(folder: Path) -> None:
