@@ -11,9 +11,10 @@ from pipeline_lib.errors import InputError
 
 @dataclass
 class Simulated:
-    """`counts` (repeats, bins, units) uint16; `rates` of the same shape, float32 expected counts given the past;
+    """What was simulated.
 
-    `capped`: share of bins in which a rate was held at the cap.
+    `counts` (repeats, bins, units) uint16; `rates` of the same shape, float32 expected counts given the past; `capped`:
+    share of bins in which a rate was held at the cap.
     """
 
     counts: np.ndarray
@@ -45,6 +46,14 @@ def simulate(
     Raises
     ------
     InputError : shapes that do not fit, an unknown link, a cap that is not positive.
+
+    Examples
+    --------
+    >>> filters = np.zeros((2, 2, 3))
+    >>> filters[0, 1] = 0.5  # for three bins after a spike of unit 0, unit 1 fires 1.6 times as often
+    >>> made = simulate(np.log([0.1, 0.1]), filters, bins=5000, seed=0)
+    >>> made.counts.shape, made.capped, (made.rates.mean(axis=(0, 1)) > 0.11).tolist()
+    ((1, 5000, 2), 0.0, [False, True])
     """
     units = len(intercept)
     links: dict[str, Callable[[np.ndarray], np.ndarray]] = {
