@@ -18,6 +18,15 @@ WRITING = ".writing"
 LOCK = ".lock"
 
 
+def listed(paths: Iterable[Path | str] | Path | str) -> list[Path]:
+    """Several paths; one may stand for a list of one, which would else be taken for a list of its letters.
+
+    >>> listed("trains/day1"), listed(["a", Path("b")])
+    ([PosixPath('trains/day1')], [PosixPath('a'), PosixPath('b')])
+    """
+    return [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
+
+
 @contextlib.contextmanager
 def atomic_file(path: Path | str) -> Iterator[Path]:
     """Yield a path beside `path` to write to; it takes the place of `path` on success and is removed on failure.

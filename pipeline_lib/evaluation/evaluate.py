@@ -29,7 +29,7 @@ from pipeline_lib.evaluation.rows import OVER_UNITS, Row, poisson_rows, score_ro
 from pipeline_lib.evaluation.settings import Target
 from pipeline_lib.evaluation.sums import poisson_sums, square_sums
 from pipeline_lib.evaluation.truth import window_means
-from pipeline_lib.files import atomic_file
+from pipeline_lib.files import atomic_file, listed
 from pipeline_lib.recording import Truth, read_description
 from pipeline_lib.trains.splits import Split
 from pipeline_lib.trains.store import Trains
@@ -71,7 +71,8 @@ def evaluate(
     Parameters
     ----------
     fit_dir : folder with `predictions.zarr`.
-    trains_dirs, recording_dirs : folders of the cohort's sessions; recordings give the truth of simulated sessions.
+    trains_dirs, recording_dirs : folders of the cohort's sessions, or of its only one; recordings give the truth of
+        simulated sessions.
     seed : of the fit; None, and missing in the table: predictions of no single one (`pipeline_lib.evaluation.average`).
     resamples : bootstrap resamples behind the intervals; 0 = no intervals.
     decoding : what to decode, by name.
@@ -105,9 +106,9 @@ def evaluate(
     training = _open(train_dir) if train_dir is not None else None
     if decoding and training is None:
         raise InputError("evaluate", "train_dir", "nothing", "predictions of the training part, to fit readouts to")
-    recordings = {read_description(directory)["session"]: Path(directory) for directory in recording_dirs}
+    recordings = {read_description(directory)["session"]: directory for directory in listed(recording_dirs)}
     rows = []
-    for directory in trains_dirs:
+    for directory in listed(trains_dirs):
         trains = Trains.open(directory)
         fitted = read_fitted(predictions, trains, split)
         truth = _truth(recordings.get(trains.session))

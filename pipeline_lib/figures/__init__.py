@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from pipeline_lib.errors import InputError, suggest
+from pipeline_lib.files import listed
 
 
 @dataclass(frozen=True)
@@ -150,10 +151,9 @@ def make(name: str, paths: Mapping[str, Path | str | Sequence[Path | str]], stem
 
 def _argument(spec: FigureSpec, need: str, given: Any) -> Any:
     """A path, or a list of them where `data` takes one (of which one may be given by itself)."""
-    alone = isinstance(given, str | Path)
     if need == "fits":
-        return [given] if alone else given
-    if spec.scope != "all" and not alone:
+        return listed(given)
+    if spec.scope != "all" and not isinstance(given, str | Path):
         raise InputError(f"figure {spec.module}", need, f"{len(given)} paths", "one path: it shows one session")
     if need == "metrics" and not Path(given).is_file():
         raise InputError(given, need, "no such file", "a table of scores")

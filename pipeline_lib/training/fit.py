@@ -50,7 +50,7 @@ def fit(
 
     Parameters
     ----------
-    trains_dirs : folders of the cohort's spike-train stores, a session each.
+    trains_dirs : folders of the cohort's spike-train stores, a session each; of one session, its folder.
     split_path : the cohort's split.
     model_name : name of the model in the results.
     implementation : registered model, or the path of a Python file with `MODEL`.

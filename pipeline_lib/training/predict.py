@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline_lib.errors import InputError, suggest
-from pipeline_lib.files import LOCK, exclusive, sha256_file, sha256_tree, whole_directory, write_json
+from pipeline_lib.files import LOCK, exclusive, listed, sha256_file, sha256_tree, whole_directory, write_json
 from pipeline_lib.models.contract import FitData
 from pipeline_lib.training.fit import load_fit
 from pipeline_lib.training.predictions import checked_rates, write_predictions
@@ -156,5 +156,5 @@ def _check_data(fit_dir: Path, trains_dirs: Sequence[Path | str], split_path: Pa
     """Refuse other data than the fit's: in another split, windows that it learned from may be called test."""
     _check_split(fit_dir, split_path)
     if content_hashes(trains_dirs) != (read_manifest(fit_dir) or {})["trains"]:
-        given = ", ".join(map(str, trains_dirs))
+        given = ", ".join(map(str, listed(trains_dirs)))
         raise InputError(given, "content", "other spike trains than the fit's", f"what {fit_dir} was fitted to")

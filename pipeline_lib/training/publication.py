@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.files import sha256_file, sha256_tree, whole_directory, write_json
+from pipeline_lib.files import listed, sha256_file, sha256_tree, whole_directory, write_json
 from pipeline_lib.models.contract import FitData, Model
 from pipeline_lib.models.registry import load_model
 from pipeline_lib.training import gpu, processes
@@ -189,7 +189,7 @@ def open_data(trains_dirs: Sequence[Path | str], split_path: Path | str, memory_
     ------
     InputError : a session is in only one of the split and the stores.
     """
-    trains = Sessions([Path(directory) for directory in trains_dirs], lambda opened: opened, memory_budget)
+    trains = Sessions(listed(trains_dirs), lambda opened: opened, memory_budget)
     split = Split.read(split_path)
     missing = sorted(set(split.samples["session"]) ^ set(trains))
     if missing:
@@ -201,8 +201,8 @@ def open_data(trains_dirs: Sequence[Path | str], split_path: Path | str, memory_
 def content_hashes(trains_dirs: Sequence[Path | str]) -> dict[str, str]:
     """Hash of the content of each session's store, by session; InputError for a folder that is no store."""
     hashes = {}
-    for directory in trains_dirs:
-        manifest = read_manifest(Path(directory))
+    for directory in listed(trains_dirs):
+        manifest = read_manifest(directory)
         if manifest is None:
             raise InputError(directory, MANIFEST, "no such file", "the folder of a spike-train store")
         hashes[manifest["session"]] = manifest["content_hash"]

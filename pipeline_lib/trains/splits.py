@@ -6,13 +6,13 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from pipeline_lib import clock
-from pipeline_lib.errors import InputError, refuse_rows
+from pipeline_lib.errors import InputError, refuse_rows, suggest
 from pipeline_lib.files import atomic_file
 from pipeline_lib.trains.leakage import check_leakage
 from pipeline_lib.trains.settings import SplitSettings, WindowSettings
@@ -70,7 +70,10 @@ class Split:
         return list(self.heldout)
 
     def part(self, session: str, name: str) -> pd.DataFrame:
-        """The samples of one session in one part; the index is the sample id."""
+        """The samples of one session in one part; the index is the sample id. InputError for a name that is none."""
+        for field, given, known in (("part", name, PARTS), ("session", session, self.sessions)):
+            if given not in known:
+                raise InputError(f"split of cohort {self.cohort}", field, repr(given), suggest(given, known))
         samples = self.samples
         return samples[(samples["session"] == session) & (samples["split"] == name)]
 
@@ -126,23 +129,35 @@ def make_split(trains: Sequence["Trains"], windows: WindowSettings, settings: Sp
             raise InputError(f"cohort {cohort}", "sessions", f"{name} twice", "every session once")
     frames = [_split_session(session, windows, settings) for session in trains]
     heldout = {session.session: _heldout_units(session, settings) for session in trains}
-    aligned = windows.mode == "trials"
-    split = Split(
-        samples=pd.concat(frames, ignore_index=True),
-        heldout=heldout,
-        forward_bins=clock.duration_bins(settings.forward, windows.bin_size, "splits.forward"),
-        bin_size=windows.bin_size,
-        history_bins=windows.history_bins,
-        cohort=cohort,
-        event=windows.align if aligned else "",
-        before=windows.before if aligned else 0.0,
-    )
+    split = Split(pd.concat(frames, ignore_index=True), heldout, cohort=cohort, **about(windows, settings))
     shortest = int(split.samples["bins"].min())
     if not 0 <= split.forward_bins < shortest:
         accepted = f"less than the shortest window, {shortest} bins of {windows.bin_size} ms"
         raise InputError("config", "splits.forward", f"{settings.forward} s", accepted)
     check_leakage(split)
     return split
+
+
+def about(windows: WindowSettings, settings: SplitSettings) -> dict[str, Any]:
+    """What a split says of the windows it was cut into, by name."""
+    aligned = windows.mode == "trials"
+    return {
+        "forward_bins": clock.duration_bins(settings.forward, windows.bin_size, "splits.forward"),
+        "bin_size": windows.bin_size,
+        "history_bins": windows.history_bins,
+        "event": windows.align if aligned else "",
+        "before": windows.before if aligned else 0.0,
+    }
+
+
+def read_about(path: Path | str) -> dict[str, Any]:
+    """That of a split file, without its samples; nothing where it is no such file."""
+    import pyarrow.parquet as parquet
+
+    try:
+        return dict(json.loads(parquet.read_schema(path).metadata[b"trainyard"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _split_session(trains: "Trains", settings: WindowSettings, split: SplitSettings) -> pd.DataFrame:

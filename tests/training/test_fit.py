@@ -11,14 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 import zarr
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.evaluation.evaluate import evaluate
 from pipeline_lib.files import sha256_file, sha256_tree, write_json
 from pipeline_lib.training import publication as module
 from pipeline_lib.training.fit import fit, load_fit
+from pipeline_lib.training.predict import predict
 from pipeline_lib.training.run import FitError, read_arrays
 from tests.small_cohort import SPLITS, UNITS, WINDOWS, Cohort, open_cohort, recording, write_cohort
 
@@ -312,6 +315,19 @@ def test_impossible_numbers_are_not_published(cohort: Cohort, tmp_path: Path, sp
     for word in words:
         assert caught.match(word)
     assert contents(tmp_path) == before
+
+
+def test_one_folder_stands_for_a_list_of_one(cohort: Cohort, tmp_path: Path) -> None:
+    """Not for a list of its letters."""
+    (store,), split = cohort
+    for name, given in (("list", [store]), ("path", store), ("text", str(store))):
+        fit(given, split, "mean_rate", "mean_rate", {}, 0, tmp_path / name)
+        predict(tmp_path / name, given, split, tmp_path / f"train of {name}")
+        evaluate(tmp_path / name, given, split, [], tmp_path / f"{name}.parquet", "a", "mean_rate", 0, resamples=0)
+    manifests = [json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("list", "path", "text")]
+    assert manifests[0] == manifests[1] == manifests[2]
+    first, *others = (pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("list", "path", "text"))
+    assert len(first) and all(first.equals(other) for other in others)
 
 
 def test_wrong_input(cohort: Cohort, tmp_path: Path) -> None:

@@ -318,6 +318,15 @@ def test_settings_that_are_no_numbers_are_refused(name, value):
         SplitSettings(**{name: value})
 
 
+def test_a_part_or_session_that_is_none_is_refused(trains):
+    """It would be one without windows, of which nothing can be said."""
+    split = make_split([trains], WindowSettings(), SplitSettings(), "c")
+    with pytest.raises(InputError, match="split of cohort c: part: found 'tset'; accepted: did you mean 'test'"):
+        split.part(trains.session, "tset")
+    with pytest.raises(InputError, match="session: found 'nobody'; accepted: one of"):
+        split.part("nobody", "test")
+
+
 def test_a_session_is_in_a_cohort_once(trains):
     with pytest.raises(InputError, match="s1 twice"):
         make_split([trains, trains], TRIALS, SplitSettings(), "c")
