@@ -57,7 +57,9 @@ def add_data_verbs(verb: Verb) -> None:
 
     added = verb("record", _record, "read a session from its source and write it as a recording")
     added.add_argument("--session", required=True)
-    added.add_argument("--source", required=True, help="such as allen, ibl, nwb, phy or tables, or a Python file of your own")
+    added.add_argument(
+        "--source", required=True, help="such as allen, ibl, nwb, phy or tables, or a Python file of your own"
+    )
     path(added, "--location", "file or folder of the session")
     mapping(added, "--options", "reading options of the source")
     folder(added, "--out", "folder to write")

@@ -1,8 +1,8 @@
 # What Snakemake remembers of a result it keeps by path in `.snakemake`, which stays behind where results are moved or copied.
 # Here it keeps it beside the result, too, and reads it there first: so every result is judged by what it was made with.
 import snakemake.workflow
+from contextlib import suppress
 from functools import lru_cache
-from snakemake.persistence import MetadataRecord, ParamsChange
 
 from pipeline_lib import made_with
 
@@ -10,17 +10,17 @@ from pipeline_lib import made_with
 TRAVELLING = (f"{RESULTS}/", f"{PLAN.config.data}/simulated/")
 
 
-class ReadableChange(ParamsChange):
-    """Parameters that have changed, without those of their settings that have not."""
-
-    def __str__(self):
-        return made_with.difference(self.only_old, self.only_new)
-
-
 def travelling(records):
     """Snakemake's class of records, such that they are kept beside results, too."""
+    from snakemake.persistence import MetadataRecord, ParamsChange
 
     silent = []
+
+    class ReadableChange(ParamsChange):
+        """Parameters that have changed, without those of their settings that have not."""
+
+        def __str__(self):
+            return made_with.difference(self.only_old, self.only_new)
 
     @lru_cache
     def kept(file):
@@ -75,4 +75,5 @@ def travelling(records):
 # In an object store only what is declared is kept.
 if not STORED:
     for each in ("FilePersistence", "DbPersistence"):
-        setattr(snakemake.workflow, each, travelling(getattr(snakemake.workflow, each)))
+        with suppress(AttributeError, ImportError):  # a Snakemake that keeps its records otherwise keeps them by path alone
+            setattr(snakemake.workflow, each, travelling(getattr(snakemake.workflow, each)))
