@@ -67,8 +67,8 @@ def read_source(source: str, session: str, location: Path | str, options: dict[s
     from pipeline_lib.sources.origin import add_origin
 
     values, module = options or {}, _module(source)
-    place = _place(module, Path(location))
-    chosen, accepted = parse_options(source, module.Options, values), f"a Recording of {place}"
+    chosen, place = parse_options(source, module.Options, values), _place(module, Path(location))
+    accepted = f"a Recording of {place}"
     with running(Path(source), accepted) if source.endswith(OWN) else nullcontext():
         recording: Recording = module.read(session, place, chosen)
     if not isinstance(recording, Recording):
