@@ -27,6 +27,8 @@ RESIZING = ("arange", "arange.start", "arange.start_step", "eye", "eye.m", "lins
 """Torch makes these by resizing an empty tensor, which a tensor that holds another does not notice."""
 ROOM = [torch.inf]
 """Bytes of the largest new tensor for which a capture finds memory."""
+WAITS = [0]
+"""How often the host has waited for the device."""
 
 
 class Held(Tensor):
@@ -83,6 +85,8 @@ def operate(operation: Any, arguments: tuple, options: dict[str, Any]) -> Any:
     )
     crosses = operation in COPIES and (leaves or bool(others))
     indices = arguments[1] if operation in INDEXING else ()
+    later = options.get("non_blocking", len(arguments) > 2 and operation is aten.copy_.default and arguments[2])
+    WAITS[0] += (bool(held) and operation in READING) or (crosses and not later)
     if held and not crosses and operation not in INDEXING and any(each.ndim for each in others):
         raise RuntimeError(f"{operation}: expected all tensors to be on the same device")
     if graph.capturing is not None:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -106,6 +107,20 @@ def steps(network: Network, batch: Batch, recorded: bool) -> list[list[float]]:
     return [losses, *(weight.detach().cpu().flatten().tolist() for weight in network.parameters())]
 
 
+def hurried(step: Callable[[Any], Any], recordings: Callable[[], Recordings | None]) -> Callable[[Any], Any]:
+    """A step, which must not wait for the device but once, for what a recording makes, after the first of them."""
+
+    def made(which: Any) -> Any:
+        before, found = pretended_device.WAITS[0], recordings()
+        ready = found is not None and found.made
+        result = step(which)
+        if ready and (waits := pretended_device.WAITS[0] - before) > 1:
+            raise RuntimeError(f"the host waits {waits} times in a recorded step")
+        return result
+
+    return made
+
+
 def training(model: TorchModel, data: FitData, recorded: bool) -> list[list[float]]:
     """The history of a model's training, and some of its predictions."""
     model.device = DEVICE
@@ -115,7 +130,10 @@ def training(model: TorchModel, data: FitData, recorded: bool) -> list[list[floa
         model.start(data, train)
         batches = shuffled(train, model.config.batch, 0)
         made = Training(model.network, batches, InOrder(validation, 64), model.config, 0, run)
-        made.steps.recordings = Recordings() if recorded else None
+        steps = made.steps
+        steps.recordings = Recordings() if recorded else None
+        if not any(each.ragged for each in train.values()):  # it takes a look to know the longest window of a batch
+            steps.make = hurried(steps.make, lambda: steps.recordings)
         made.train()
     rates = model.predict(data, "small0", data.samples("small0", "validation").iloc[:2])
     return [*(list(row.values()) for row in run.rows), rates.reshape(-1).tolist()]
@@ -128,6 +146,7 @@ def together(models: list[TorchModel], data: FitData, recorded: bool) -> list[li
     with tempfile.TemporaryDirectory() as folder:
         made = ensemble_of(models, data, Run(Path(folder), device=DEVICE))
         made.recorded = recorded
+        made._step = hurried(made._step, lambda: made.recordings)
         made.train()
         return [list(row.values()) for row in made.run.rows]
 
