@@ -94,7 +94,8 @@ class Windows:
         # torch computes with no unsigned type wider than a byte.
         self.counts = torch.as_tensor(counts if counts.dtype == np.uint8 else counts.astype(np.int32), device=device)
         self.observed = None if observed.all() else torch.as_tensor(observed, device=device)
-        self.bins = torch.as_tensor(rows["bins"].to_numpy(dtype=np.int64) + self.history, device=device)
+        self.lengths = rows["bins"].to_numpy(dtype=np.int64) + self.history  # of `bins`, where nobody waits for them
+        self.bins = torch.as_tensor(self.lengths, device=device)
         self.ragged = rows["bins"].nunique() > 1
         heldin = np.zeros(counts.shape[2], dtype=bool)
         heldin[data.heldin(session)] = True
@@ -104,16 +105,17 @@ class Windows:
     def __len__(self) -> int:
         return len(self.bins)
 
-    def batch(self, rows: Tensor | slice) -> Batch:
-        """The windows `rows`, cut to the longest of them."""
-        bins = self.bins[rows]
-        length = int(bins.max()) if self.ragged else self.counts.shape[1]
-        counts = self.counts[rows][:, :length]
-        observed = torch.ones_like(counts, dtype=torch.bool) if self.observed is None else self.observed[rows]
+    def batch(self, rows: np.ndarray | slice) -> Batch:
+        """The windows `rows`, cut to the longest of them; the host waits for nothing that the device does."""
+        length = int(self.lengths[rows].max()) if self.ragged else self.counts.shape[1]
+        there = rows if isinstance(rows, slice) else torch.from_numpy(rows).to(self.bins.device, non_blocking=True)
+        bins = self.bins[there]
+        counts = self.counts[there][:, :length]
+        observed = torch.ones_like(counts, dtype=torch.bool) if self.observed is None else self.observed[there]
         observed = observed[:, :length]
         known = torch.arange(length, device=bins.device) < bins[:, None] - self.forward
         visible = observed & self.heldin & known[:, :, None]
-        inputs = {name: array[rows] for name, array in self.inputs.items()}
+        inputs = {name: array[there] for name, array in self.inputs.items()}
         return Batch(self.session, counts, observed, visible, bins, self.history, inputs, self.ragged)
 
     def pieces(self, size: int = PIECE) -> Iterator[Batch]:
@@ -177,7 +179,7 @@ class Order(Batches):
     def __getitem__(self, number: int) -> Batch:
         """Batch `number`, counted from the start of training."""
         windows, rows = self.rows(number)
-        return windows.batch(rows_on(windows, rows))
+        return windows.batch(rows)
 
     def rows(self, number: int) -> tuple[Windows, np.ndarray]:
         """The windows that batch `number` comes from, and their rows."""
@@ -203,9 +205,4 @@ def together(orders: Sequence[Order], number: int) -> Batch | None:
     windows = chosen[0][0]
     if windows.ragged:
         return None
-    return windows.batch(rows_on(windows, np.concatenate([rows for _, rows in chosen])))
-
-
-def rows_on(windows: Windows, rows: np.ndarray) -> Tensor:
-    """Rows of windows where these are; the host does not wait for what the device has to do before."""
-    return torch.from_numpy(rows).to(windows.bins.device, non_blocking=True)
+    return windows.batch(np.concatenate([rows for _, rows in chosen]))

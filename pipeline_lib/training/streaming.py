@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pipeline_lib.training.batches import Batch, Batches, Order, Windows
 
@@ -44,9 +43,9 @@ class Streamed(Windows):
         heldin[data.heldin(session)] = True
         self.heldin = torch.as_tensor(heldin, device=device)
 
-    def batch(self, rows: Tensor | slice) -> Batch:
+    def batch(self, rows: np.ndarray | slice) -> Batch:
         """The windows `rows`, cut to the longest of them."""
-        samples = self._samples.iloc[rows if isinstance(rows, slice) else rows.numpy()]
+        samples = self._samples.iloc[rows]
         inputs = self._inputs(self._data, self.session, samples)
         batch = Windows(self._data, self.session, samples, self._device, inputs).batch(slice(None))
         return replace(batch, ragged=self.ragged)  # kernels for windows of equal length may round otherwise

@@ -30,7 +30,7 @@ def check_other_windows(model: Model, data: FitData, session: str) -> None:
 
 def check_hidden_counts(network: Network, windows: Windows, data: FitData, session: str, hidden: str) -> None:
     """Counts that a prediction may not look at (one of `HIDDEN`) change nothing, those that it may do."""
-    batch = windows.batch(torch.argsort(windows.bins)[:6])
+    batch = windows.batch(torch.argsort(windows.bins)[:6].numpy())
     network.eval()
     with torch.inference_mode():
         before = network.rates(batch)

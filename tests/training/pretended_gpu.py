@@ -132,8 +132,7 @@ def training(model: TorchModel, data: FitData, recorded: bool) -> list[list[floa
         made = Training(model.network, batches, InOrder(validation, 64), model.config, 0, run)
         steps = made.steps
         steps.recordings = Recordings() if recorded else None
-        if not any(each.ragged for each in train.values()):  # it takes a look to know the longest window of a batch
-            steps.make = hurried(steps.make, lambda: steps.recordings)
+        steps.make = hurried(steps.make, lambda: steps.recordings)
         made.train()
     rates = model.predict(data, "small0", data.samples("small0", "validation").iloc[:2])
     return [*(list(row.values()) for row in run.rows), rates.reshape(-1).tolist()]

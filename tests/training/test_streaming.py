@@ -65,7 +65,7 @@ def test_a_batch_of_equal_windows_is_as_ragged_as_its_session(data: FitData) -> 
     """Which kernels run may depend on it."""
     resident, streamed = (cohort_windows(data, "train", "cpu", no_inputs, budget) for budget in (2**30, 0))
     for session, ragged in (("s0", False), ("s2", True)):
-        assert {windows[session].batch(torch.tensor([3])).ragged for windows in (resident, streamed)} == {ragged}
+        assert {windows[session].batch(np.array([3])).ragged for windows in (resident, streamed)} == {ragged}
 
 
 def test_the_budget_is_what_the_windows_take(data: FitData) -> None:
