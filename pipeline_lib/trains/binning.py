@@ -101,10 +101,10 @@ class _Sparse:
         from scipy.sparse import coo_array  # takes a while to import, and not every user of a store bins
 
         self._new, self._ones = coo_array, np.ones(0, dtype)
-        self._sparse = coo_array((0, 0), dtype=dtype)
+        self._sparse: coo_array | None = None
 
     def __call__(self, block: np.ndarray, row: np.ndarray, column: np.ndarray) -> None:
-        if self._sparse.shape != block.shape:
+        if self._sparse is None or self._sparse.shape != block.shape:
             self._sparse = self._new(block.shape, dtype=block.dtype)
         if len(row) > len(self._ones):
             self._ones = np.ones(len(row), block.dtype)
