@@ -5,13 +5,28 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.arrays import COLUMNS, score_rates
 from pipeline_lib.evaluation.evaluate import evaluate, train_means
+from pipeline_lib.evaluation.metrics import bits_per_spike, latent_r2, negative_log_likelihood, psth_r2
+from pipeline_lib.evaluation.sums import poisson_sums
 from pipeline_lib.training.fit import fit, load_fit
 from pipeline_lib.trains.binning import bin_windows, observed_windows
 from tests.small_cohort import open_cohort, recording, write_cohort
+
+Data = tuple[np.ndarray, np.ndarray]
+
+
+@pytest.fixture
+def data() -> Data:
+    """Counts [9, 14, 6], some of them not observed, and rates that somebody expects."""
+    rng = np.random.default_rng(0)
+    rates = rng.gamma(1.0, 0.2, (9, 14, 6))
+    counts = rng.poisson(rates).astype(float)
+    counts[rng.random(counts.shape) < 0.1] = np.nan
+    return counts, rates * rng.uniform(0.5, 1.5, rates.shape)
 
 
 def test_arrays_score_as_the_fit_that_they_are_of(tmp_path: Path) -> None:
@@ -48,3 +63,40 @@ def test_what_is_no_mean_and_no_unit_is_refused() -> None:
     for rows in ([2], [-1, 0], [0.5], [True]):
         with pytest.raises(InputError, match=r"heldout: found .*; accepted: rows of the units, 0 to 1"):
             score_rates(counts, rates, heldout=rows)
+
+
+def test_arrays_of_other_tools_score_as_numpys(data: Data) -> None:
+    """Tensors, lists, and masks of 0 and 1, which numpy would take for the rows to look up."""
+    counts, estimate = data
+    known = np.isfinite(counts)
+    whole = np.where(known, counts, 0)
+    expected = bits_per_spike(poisson_sums(whole, estimate, known).total())
+    tensors = torch.tensor(whole), torch.tensor(estimate), torch.tensor(known).int()
+    assert np.array_equal(bits_per_spike(poisson_sums(*tensors).total()), expected)
+    lists = whole.tolist(), estimate.tolist(), known.astype(int).tolist()
+    assert np.array_equal(bits_per_spike(poisson_sums(*lists).total()), expected)
+    assert negative_log_likelihood(*lists) == negative_log_likelihood(whole, estimate, known)
+    condition = ["a", "b", "a"] * 3
+    assert psth_r2(*lists[:2], condition, 1.0) == psth_r2(whole, estimate, np.array(condition), 1.0)
+
+
+@pytest.mark.parametrize("shape", [(126, 6), (756,), (1, 9, 14, 6)])
+def test_arrays_without_windows_bins_and_units_are_refused(data: Data, shape: tuple[int, ...]) -> None:
+    counts, estimate = data
+    for score in (poisson_sums, negative_log_likelihood):
+        with pytest.raises(InputError, match=r"shape \(.*\(samples, bins, units\)"):
+            score(np.nan_to_num(counts).reshape(shape), estimate.reshape(shape))
+
+
+def test_counts_that_nobody_counted_are_refused(data: Data) -> None:
+    counts, estimate = data
+    counts[2, 3, 1] = -1.0
+    with pytest.raises(InputError, match=r"counts: found -1\.0; accepted: spikes a bin, none negative"):
+        poisson_sums(counts, estimate)
+    counts[2, 3, 1] = 0.5  # a smoothed count has no factorial
+    with pytest.raises(InputError, match=r"counts: found 0\.5; accepted: whole numbers"):
+        negative_log_likelihood(counts, estimate)
+    with pytest.raises(InputError, match=r"condition: found shape \(3,\) of 9 samples"):
+        psth_r2(counts, estimate, ["a", "b", "c"], 0.0)
+    with pytest.raises(InputError, match="latents: found shapes"):
+        latent_r2(estimate, estimate[:, :10])

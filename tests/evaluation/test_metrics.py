@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -171,43 +170,6 @@ def test_arrays_of_different_shape_are_refused(data) -> None:
     counts, estimate, _ = data
     with pytest.raises(InputError, match="shape"):
         poisson_sums(counts, estimate[:, :, :1])
-
-
-def test_arrays_of_other_tools_score_as_numpys(data) -> None:
-    """Tensors, lists, and masks of 0 and 1, which numpy would take for the rows to look up."""
-    counts, estimate, _ = data
-    known = np.isfinite(counts)
-    whole = np.where(known, counts, 0)
-    expected = bits_per_spike(poisson_sums(whole, estimate, known).total())
-    tensors = torch.tensor(whole), torch.tensor(estimate), torch.tensor(known).int()
-    assert np.array_equal(bits_per_spike(poisson_sums(*tensors).total()), expected)
-    lists = whole.tolist(), estimate.tolist(), known.astype(int).tolist()
-    assert np.array_equal(bits_per_spike(poisson_sums(*lists).total()), expected)
-    assert negative_log_likelihood(*lists) == negative_log_likelihood(whole, estimate, known)
-    condition = ["a", "b", "a"] * 3
-    assert psth_r2(*lists[:2], condition, 1.0) == psth_r2(whole, estimate, np.array(condition), 1.0)
-
-
-@pytest.mark.parametrize("shape", [(126, 6), (756,), (1, 9, 14, 6)])
-def test_arrays_without_windows_bins_and_units_are_refused(data, shape: tuple[int, ...]) -> None:
-    counts, estimate, _ = data
-    for score in (poisson_sums, negative_log_likelihood):
-        with pytest.raises(InputError, match=r"shape \(.*\(samples, bins, units\)"):
-            score(np.nan_to_num(counts).reshape(shape), estimate.reshape(shape))
-
-
-def test_counts_that_nobody_counted_are_refused(data) -> None:
-    counts, estimate, _ = data
-    counts[2, 3, 1] = -1.0
-    with pytest.raises(InputError, match=r"counts: found -1\.0; accepted: spikes a bin, none negative"):
-        poisson_sums(counts, estimate)
-    counts[2, 3, 1] = 0.5  # a smoothed count has no factorial
-    with pytest.raises(InputError, match=r"counts: found 0\.5; accepted: whole numbers"):
-        negative_log_likelihood(counts, estimate)
-    with pytest.raises(InputError, match=r"condition: found shape \(3,\) of 9 samples"):
-        psth_r2(counts, estimate, ["a", "b", "c"], 0.0)
-    with pytest.raises(InputError, match="latents: found shapes"):
-        latent_r2(estimate, estimate[:, :10])
 
 
 def test_the_order_of_trials_and_units_changes_no_score(data) -> None:
