@@ -16,7 +16,7 @@ from pipeline_lib.files import sha256_file
 from pipeline_lib.models.registry import check_config
 from pipeline_lib.outdated_data import outdated_data
 from pipeline_lib.paths import Paths
-from pipeline_lib.plan import Cohort, Plan
+from pipeline_lib.plan import Plan
 
 Fit = tuple[str, str, int | str]
 
@@ -24,14 +24,15 @@ Fit = tuple[str, str, int | str]
 def outdated_fits(plan: Plan, paths: Paths) -> set[Fit]:
     """Fits of the plan, averages over seeds among them, that were made with other hyper-parameters, another split or
     other spike trains than those that are here now, as their manifests say (what they do not say is taken as right),
-    or with a split of other windows than the plan's, and those of cohorts that are to be split anew.
+    and those of cohorts that are to be split anew.
 
     Of the code nothing is asked: it changes with every version, and Snakemake knows whether that matters.
     """
     found: set[Fit] = set()
     cohorts = outdated_data(plan, paths).cohorts
     for cohort in plan.scored:
-        now = _split(Path(paths.split(cohort)), plan.cohorts[cohort])
+        split = Path(paths.split(cohort))
+        now: dict[str, Any] = {"split": sha256_file(split)} if split.is_file() else {}
         stores = {name: _manifest(paths.trains(name)) for name in plan.cohorts[cohort].sessions}
         if all(stores.values()):
             now["trains"] = {name: told["content_hash"] for name, told in stores.items() if told}
@@ -53,16 +54,6 @@ def outdated_fits(plan: Plan, paths: Paths) -> set[Fit]:
             if differs:
                 found.add(fit)
     return found
-
-
-def _split(path: Path, cohort: Cohort) -> dict[str, Any]:
-    """What manifests should say of the split; none can where it is itself of other windows."""
-    from pipeline_lib.trains.splits import about, read_about
-
-    if not path.is_file():
-        return {}
-    same = not _differs(read_about(path), about(cohort.windows, cohort.splits))
-    return {"split": sha256_file(path) if same else None}
 
 
 def _differs(told: dict[str, Any], now: dict[str, Any]) -> bool:

@@ -99,24 +99,6 @@ def test_other_data_outdate_every_fit(results: Path, change: Callable[[Path], No
     assert outdated(plan(results)) == PSTHS | MEAN_RATES
 
 
-@pytest.mark.parametrize(
-    ("windows", "splits"),
-    [
-        ({"bin_size": 10.0}, {}),
-        ({"history": 0.2}, {}),
-        ({"before": 0.1}, {}),
-        ({"align": "stop"}, {}),
-        ({}, {"forward": 0.2}),
-    ],
-)
-def test_a_split_that_is_still_to_be_cut_anew_outdates_every_fit(results: Path, windows: dict, splits: dict) -> None:
-    asked = plan(results)
-    small = asked.cohorts["small"]
-    changed = replace(small, windows=replace(WINDOWS, **windows), splits=replace(SPLITS, **splits))
-    asked.cohorts["small"] = changed
-    assert outdated(asked) == PSTHS | MEAN_RATES
-
-
 def test_sessions_that_came_to_a_cohort_or_left_it_outdate_its_fits(results: Path) -> None:
     store(results, recording("other", seed=5, trials=30))
     asked = plan(results)

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -129,35 +129,23 @@ def make_split(trains: Sequence["Trains"], windows: WindowSettings, settings: Sp
             raise InputError(f"cohort {cohort}", "sessions", f"{name} twice", "every session once")
     frames = [_split_session(session, windows, settings) for session in trains]
     heldout = {session.session: _heldout_units(session, settings) for session in trains}
-    split = Split(pd.concat(frames, ignore_index=True), heldout, cohort=cohort, **about(windows, settings))
+    aligned = windows.mode == "trials"
+    split = Split(
+        samples=pd.concat(frames, ignore_index=True),
+        heldout=heldout,
+        forward_bins=clock.duration_bins(settings.forward, windows.bin_size, "splits.forward"),
+        bin_size=windows.bin_size,
+        history_bins=windows.history_bins,
+        cohort=cohort,
+        event=windows.align if aligned else "",
+        before=windows.before if aligned else 0.0,
+    )
     shortest = int(split.samples["bins"].min())
     if not 0 <= split.forward_bins < shortest:
         accepted = f"less than the shortest window, {shortest} bins of {windows.bin_size} ms"
         raise InputError("config", "splits.forward", f"{settings.forward} s", accepted)
     check_leakage(split)
     return split
-
-
-def about(windows: WindowSettings, settings: SplitSettings) -> dict[str, Any]:
-    """What a split says of the windows it was cut into, by name."""
-    aligned = windows.mode == "trials"
-    return {
-        "forward_bins": clock.duration_bins(settings.forward, windows.bin_size, "splits.forward"),
-        "bin_size": windows.bin_size,
-        "history_bins": windows.history_bins,
-        "event": windows.align if aligned else "",
-        "before": windows.before if aligned else 0.0,
-    }
-
-
-def read_about(path: Path | str) -> dict[str, Any]:
-    """That of a split file, without its samples; nothing where it is no such file."""
-    import pyarrow.parquet as parquet
-
-    try:
-        return dict(json.loads(parquet.read_schema(path).metadata[b"trainyard"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
 
 
 def _split_session(trains: "Trains", settings: WindowSettings, split: SplitSettings) -> pd.DataFrame:
