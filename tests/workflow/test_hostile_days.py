@@ -43,7 +43,7 @@ def test_a_second_run_in_the_same_folder_says_so_and_harms_nothing(project: Proj
     locks = project.folder / ".snakemake/locks"
     first = project.start("data", output=subprocess.PIPE)
     until = time.monotonic() + 120
-    while not (locks.is_dir() and any(locks.iterdir())):
+    while not (locks.is_dir() and any(each.stat().st_size for each in locks.iterdir())):
         assert first.poll() is None and time.monotonic() < until
         time.sleep(0.01)
     first.send_signal(signal.SIGSTOP)  # else it might be done before the second has started
