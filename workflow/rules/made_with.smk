@@ -75,7 +75,6 @@ def travelling(records):
 # In an object store only what is declared is kept.
 if not STORED:
     for each in ("FilePersistence", "DbPersistence"):
-        with suppress(
-            AttributeError, ImportError
-        ):  # a Snakemake that keeps its records otherwise keeps them by path alone
+        # A Snakemake that keeps its records otherwise keeps them by path alone.
+        with suppress(AttributeError, ImportError):
             setattr(snakemake.workflow, each, travelling(getattr(snakemake.workflow, each)))
