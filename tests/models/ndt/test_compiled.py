@@ -1,5 +1,6 @@
-"""A compiled NDT is the same network: traced, not turned into machine code, which would need a compiler."""
+"""A compiled NDT is the same network: traced, and where there is a compiler turned into machine code."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -93,3 +94,29 @@ def test_a_compiled_encoder_is_the_same_and_drops() -> None:
         # What neither branch adds to: dropped after attention, and after the feed-forward network.
         untouched = [(output == x).double().mean().item() for output, _ in made]
         assert untouched == pytest.approx([share**2] * 2, abs=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no compiler of C++ for torch's own")
+@pytest.mark.parametrize("sessions", [1, 2])
+def test_machine_code_drops_and_learns(sessions: int) -> None:
+    """Of several draws loss and gradient are, in the mean, those of the network that is launched."""
+    made = []
+    for compiled in (False, True):
+        some = network(replace(SILENT, dropout=0.2, dropout_embedding=0.2, dropout_rates=0.2), sessions)
+        if compiled:
+            torch.compiler.reset()
+            some.compile()
+        losses, gradients = [], torch.zeros_like(some.head("s0").last.bias)
+        for draw in range(200):
+            torch.manual_seed(2)
+            batch = some.prepare(windows(False), 0)  # always the same
+            torch.manual_seed(draw)
+            loss = some.loss(batch)["masked_nll"]
+            gradients += torch.autograd.grad(loss, some.head("s0").last.bias)[0] / 200
+            losses.append(loss.item())
+        made.append((torch.tensor(losses), gradients))
+    (launched, one), (other, two) = made
+    error = (launched.var() / 200 + other.var() / 200).sqrt()
+    assert abs(launched.mean() - other.mean()) < 4 * error and 0.5 < launched.std() / other.std() < 2
+    torch.testing.assert_close(two, one, rtol=0.1, atol=0.02)
