@@ -1,5 +1,6 @@
 """Content of files and options into typed definitions, and one clear line where it does not fit."""
 
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -29,6 +30,11 @@ Location = tuple[int | str, ...]
 
 def parse(kind: Any, content: Any, where: str) -> Any:
     """`content` as an instance of the definition `kind`; InputError in one line, naming `where`, if it does not fit."""
+    if is_dataclass(kind) and isinstance(content, dict):  # of which pydantic passes over what it does not know
+        names = [field.name for field in fields(kind)]
+        for key in content:
+            if key not in names:
+                raise InputError(where, str(key), "an unknown key", suggest(str(key), names))
     try:
         return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:

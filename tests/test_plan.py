@@ -168,7 +168,7 @@ def test_what_is_not_here_lies_in_the_data(folder: Path, monkeypatch: pytest.Mon
         ({"simulations": {"../s": {"simulator": "glm"}}}, ["'../s'", "letters"]),
         ({"sources": {"table": {"sort": True}}}, ["sources: found 'table'", "'tables'"]),
         ({"cohorts": {"x": {}}}, ["cohorts.x", "no session is called 'x'"]),
-        ({"simulations": {"s": {"simulator": "glm", "settings": {"units": "a\nb"}}}}, ["simulations.s.units", "a b"]),
+        ({"simulations": {"s": {"simulator": "glm", "settings": {"units": "a\nb"}}}}, ["s.units", r"'a\nb'"]),
         ({"windows": {"bin_size": 1e308}}, ["windows.bin_size", "1e+308"]),
         ({"evaluation": {"decoding": {"w": {"signal": "w", "lag": float("inf")}}}}, ["decoding.w.lag", "inf"]),
         ({"evaluation": {"few_shot": [0]}}, ["evaluation.few_shot.0: found 0"]),

@@ -1,11 +1,11 @@
 """Options of a source: a block of the config made into the source's frozen dataclass."""
 
-import dataclasses
 import re
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from pipeline_lib.errors import InputError, suggest
+from pipeline_lib.errors import InputError
+from pipeline_lib.parsing import parse
 
 T = TypeVar("T")
 
@@ -23,23 +23,12 @@ def parse_options(source: str, kind: type[T], values: dict[str, Any]) -> T:
     ------
     InputError : an unknown option (with the nearest known one), or a value its field does not accept.
     """
-    from pydantic import TypeAdapter, ValidationError
-
-    known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    for name in values:
-        if name not in known:
-            raise InputError(f"source {source}", f"option {name}", "an unknown option", suggest(str(name), known))
     try:
-        return TypeAdapter(kind).validate_python(values)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        cause = problem.get("ctx", {}).get("error")
-        if isinstance(cause, InputError):
-            raise cause from None
-        name = str(problem["loc"][0]) if problem["loc"] else "options"
-        same = [other["msg"] for other in error.errors() if other["loc"][:1] == problem["loc"][:1]]
-        accepted = " or ".join(dict.fromkeys(text.removeprefix("Input should be ") for text in same))
-        raise InputError(f"source {source}", f"option {name}", repr(values.get(name)), accepted) from None
+        made: T = parse(kind, values, f"source {source}")
+    except InputError as error:
+        field = f"option {error.field.removeprefix('option ')}"
+        raise InputError(error.where, field, error.found, error.accepted) from None
+    return made
 
 
 def check_names(names: Iterable[str], where: str, field: str) -> None:

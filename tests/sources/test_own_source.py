@@ -61,7 +61,7 @@ def test_what_is_wrong_with_it_is_one_line(folder: Path, tmp_path: Path) -> None
         own.write_text(text)
         with pytest.raises(InputError, match=message):
             check_options(str(own))
-    with pytest.raises(InputError, match=r"option regoin: found an unknown option; accepted: did you mean 'region'"):
+    with pytest.raises(InputError, match=r"option regoin: found an unknown key; accepted: did you mean 'region'"):
         check_options(str(EXAMPLE), {"regoin": "CA1"})
     with pytest.raises(InputError, match=r"location: found no such file or folder"):
         read_source(str(EXAMPLE), "day1", folder / "nowhere")

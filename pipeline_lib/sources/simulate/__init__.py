@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pipeline_lib.errors import InputError, suggest
+from pipeline_lib.parsing import parse
 from pipeline_lib.sources.simulate.settings import SimulatorSettings
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def simulate(name: str, settings: dict[str, Any], seed: int, session: str) -> "R
 
 def check_settings(name: str, settings: dict[str, Any]) -> SimulatorSettings:
     """The settings of the simulator `name`, complete and checked; raises InputError as `simulate` does."""
-    checked: SimulatorSettings = _module(name).Settings.from_dict(settings)
+    checked: SimulatorSettings = parse(_module(name).Settings, settings, f"simulator {name}")
     return checked
 
 

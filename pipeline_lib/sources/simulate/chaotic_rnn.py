@@ -13,12 +13,13 @@ first 8 repeats of each condition train and the last 2 validate; the column `rep
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
+from annotated_types import Ge, Gt, Le
 
 from pipeline_lib.clock import bin_ticks, to_ticks
-from pipeline_lib.sources.simulate.settings import SimulatorSettings, number
+from pipeline_lib.sources.simulate.settings import Number, SimulatorSettings, Whole
 from pipeline_lib.sources.spikes import spikes_of
 
 if TYPE_CHECKING:
@@ -34,26 +35,25 @@ class Settings(SimulatorSettings):
 
     NAME: ClassVar[str] = "chaotic_rnn"
     CITATION: ClassVar[str] = "Pandarinath et al. 2018, Nat Methods 15:805; Sussillo & Abbott 2009, Neuron 63:544"
-    conditions: int = number(130, least=1)
+    conditions: Annotated[Whole, Ge(1)] = 130
     """Initial states."""
-    repeats: int = number(10, least=1)
+    repeats: Annotated[Whole, Ge(1)] = 10
     """Trials of each condition, one after another."""
-    units: int = number(50, least=2)
-    bins: int = number(100, least=2)
+    units: Annotated[Whole, Ge(2)] = 50
+    bins: Annotated[Whole, Ge(2)] = 100
     """Bins in a trial."""
-    bin_size: float = number(10.0, above=0)
+    bin_size: Annotated[Number, Gt(0)] = 10.0
     """ms; also the step of the network."""
-    tau: float = number(25.0, above=0)
+    tau: Annotated[Number, Gt(0)] = 25.0
     """Time constant of the units, ms."""
-    gain: float = number(1.5, least=0)
+    gain: Annotated[Number, Ge(0)] = 1.5
     """g; above 1 the network is chaotic."""
-    peak_rate: float = number(30.0, above=0, most=1000)
+    peak_rate: Annotated[Number, Gt(0), Le(1000)] = 30.0
     """Spikes/s."""
-    gap: float = number(0.2, least=0)
+    gap: Annotated[Number, Ge(0)] = 0.2
     """Seconds between trials that nobody recorded."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         bin_ticks(self.bin_size)
         if self.bin_size > self.tau:
             self.refuse("bin_size", self.bin_size, f"at most tau, {self.tau} ms")

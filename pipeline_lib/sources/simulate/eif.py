@@ -19,12 +19,13 @@ Gaussians (`PEAK_HEIGHTS`, `PEAK_WIDTHS`) on a flat baseline. Its exponential is
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
+from annotated_types import Ge, Le
 
 from pipeline_lib.clock import TICKS_PER_MS, to_ticks
-from pipeline_lib.sources.simulate.settings import SimulatorSettings, number
+from pipeline_lib.sources.simulate.settings import Flag, Number, SimulatorSettings, Whole
 
 if TYPE_CHECKING:
     from pipeline_lib.recording import Recording
@@ -60,27 +61,26 @@ class Settings(SimulatorSettings):
     CITATION: ClassVar[str] = (
         "Xin & Kass 2025, arXiv 2506.02263; neuron model: Fourcaud-Trocme et al. 2003, J Neurosci 23:11628"
     )
-    neurons_per_area: int = number(50, least=1)
-    trials: int = number(200, least=1)
-    coupled: int = number(10, least=0)
+    neurons_per_area: Annotated[Whole, Ge(1)] = 50
+    trials: Annotated[Whole, Ge(1)] = 200
+    coupled: Annotated[Whole, Ge(0)] = 10
     """The first `coupled` neurons of V1 excite the first `coupled` of LM."""
-    connection: float = number(0.1, least=0)
+    connection: Annotated[Number, Ge(0)] = 0.1
     """Typical (log-mean) strength J of these synapses; the authors use 0, 0.1 and 0.2."""
-    recurrent: float = number(0.001, least=0)
+    recurrent: Annotated[Number, Ge(0)] = 0.001
     """Typical strength between all neurons of an area, themselves included."""
-    stimulus: float = number(0.25, least=0)
+    stimulus: Annotated[Number, Ge(0)] = 0.25
     """Peak of the stimulus response, in the units of the noise."""
-    gp_amplitude: float = number(0.1, least=0)
+    gp_amplitude: Annotated[Number, Ge(0)] = 0.1
     """Standard deviation over trials of the slow background; the authors use 0.1 and 0.05."""
-    shared_background: float = number(0.0, least=0, most=1)
+    shared_background: Annotated[Number, Ge(0), Le(1)] = 0.0
     """Share of the variance of the slow background of LM that is V1's: the two correlate by its square root."""
-    gap: float = number(0.4, least=0)
+    gap: Annotated[Number, Ge(0)] = 0.4
     """Seconds between trials that nobody recorded."""
-    keep_inputs: bool = True
+    keep_inputs: Flag = True
     """Store the synaptic and background input of every neuron (0.24 MB a trial of 100 neurons)."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.coupled > self.neurons_per_area:
             self.refuse("coupled", self.coupled, f"not above neurons_per_area ({self.neurons_per_area})")
 

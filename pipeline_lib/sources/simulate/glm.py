@@ -12,12 +12,13 @@ al. 2008, Nature 454:995). A sender excites all its receivers or inhibits all of
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
+from annotated_types import Ge, Gt, Le
 
 from pipeline_lib.clock import bin_ticks, duration_bins
-from pipeline_lib.sources.simulate.settings import SimulatorSettings, number
+from pipeline_lib.sources.simulate.settings import Flag, Number, SimulatorSettings, Whole
 from pipeline_lib.sources.spikes import spikes_of
 from pipeline_lib.sources.trials import no_trials
 
@@ -38,28 +39,27 @@ class Settings(SimulatorSettings):
 
     NAME: ClassVar[str] = "glm"
     CITATION: ClassVar[str] = "Pillow et al. 2008, Nature 454:995"
-    units: int = number(40, least=2)
-    duration: float = number(600.0, above=0)
+    units: Annotated[Whole, Ge(2)] = 40
+    duration: Annotated[Number, Gt(0)] = 600.0
     """Seconds, all observed."""
-    bin_size: float = number(5.0, above=0)
+    bin_size: Annotated[Number, Gt(0)] = 5.0
     """ms: the step of the simulation and of the filters."""
-    filter_length: float = number(0.1, above=0)
+    filter_length: Annotated[Number, Gt(0)] = 0.1
     """Seconds a filter lasts."""
-    base_rate: float = number(10.0, above=0)
+    base_rate: Annotated[Number, Gt(0)] = 10.0
     """Geometric mean over units of the rate without input, spikes/s."""
-    connected: float = number(0.1, least=0, most=1)
+    connected: Annotated[Number, Ge(0), Le(1)] = 0.1
     """Probability of a synapse between two units."""
-    strength: float = number(1.2, least=0)
+    strength: Annotated[Number, Ge(0)] = 1.2
     """Sum over lags of a typical coupling filter, log rate per spike."""
-    inhibitory: float = number(0.3, least=0, most=1)
+    inhibitory: Annotated[Number, Ge(0), Le(1)] = 0.3
     """Share of senders that inhibit."""
-    rate_limit: float = number(1000.0, above=0)
+    rate_limit: Annotated[Number, Gt(0)] = 1000.0
     """Spikes/s a unit never exceeds; a stable network does not come near it."""
-    keep_rates: bool = False
+    keep_rates: Flag = False
     """Store the rate of every unit and bin."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         bin_ticks(self.bin_size)
         duration_bins(self.duration, self.bin_size, "duration")
         lags = duration_bins(self.filter_length, self.bin_size, "filter_length")

@@ -12,14 +12,15 @@ now and then (`running`) moves the first factor of every area together: a stand-
 """
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
+from annotated_types import Ge, Gt
 
 from pipeline_lib.bases.lags import raised_cosines
 from pipeline_lib.clock import TICKS_PER_MS, to_ticks
 from pipeline_lib.signal_units import keep_units
-from pipeline_lib.sources.simulate.settings import SimulatorSettings, number
+from pipeline_lib.sources.simulate.settings import Number, SimulatorSettings, Whole
 from pipeline_lib.sources.spikes import spikes_of
 
 if TYPE_CHECKING:
@@ -42,27 +43,26 @@ class Settings(SimulatorSettings):
 
     NAME: ClassVar[str] = "glm_factors"
     CITATION: ClassVar[str] = "Xin & Kass 2025, arXiv 2506.02263"
-    neurons_per_area: int = number(50, least=1)
-    trials: int = number(300, least=1)
-    areas: int = number(2, least=2)
-    coupled: int = number(10, least=0)
+    neurons_per_area: Annotated[Whole, Ge(1)] = 50
+    trials: Annotated[Whole, Ge(1)] = 300
+    areas: Annotated[Whole, Ge(2)] = 2
+    coupled: Annotated[Whole, Ge(0)] = 10
     """The first `coupled` units of each area excite the first `coupled` of the next."""
-    coupling: float = number(1.0, least=0)
+    coupling: Annotated[Number, Ge(0)] = 1.0
     """Scale of the coupling filter."""
-    factors: int = number(2, least=1)
+    factors: Annotated[Whole, Ge(1)] = 2
     """Background factors of an area."""
-    factor_variance: float = number(0.5, least=0)
-    timescale: float = number(150.0, above=0)
+    factor_variance: Annotated[Number, Ge(0)] = 0.5
+    timescale: Annotated[Number, Gt(0)] = 150.0
     """ms: factors t apart correlate by exp(-(t / timescale)^2)."""
-    running: float = number(0.0, least=0)
+    running: Annotated[Number, Ge(0)] = 0.0
     """What running adds to the first factor of every area; above 0, the speed is recorded as the signal `running`."""
-    base: float = number(0.05, above=0)
+    base: Annotated[Number, Gt(0)] = 0.05
     """Spikes a bin without input."""
-    gap: float = number(0.4, least=0)
+    gap: Annotated[Number, Ge(0)] = 0.4
     """Seconds between trials that nobody recorded."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.coupled > self.neurons_per_area:
             self.refuse("coupled", self.coupled, f"not above neurons_per_area ({self.neurons_per_area})")
 

@@ -14,12 +14,13 @@ a set like that of `specs/lfads.md` section 6: conditions 1000, repeats 1, units
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
+from annotated_types import Ge, Gt, Le
 
 from pipeline_lib.clock import bin_ticks, to_ticks
-from pipeline_lib.sources.simulate.settings import SimulatorSettings, number
+from pipeline_lib.sources.simulate.settings import Number, SimulatorSettings, Whole
 from pipeline_lib.sources.spikes import spikes_of
 
 if TYPE_CHECKING:
@@ -36,28 +37,27 @@ class Settings(SimulatorSettings):
 
     NAME: ClassVar[str] = "lorenz"
     CITATION: ClassVar[str] = "Lorenz 1963, J Atmos Sci 20:130"
-    conditions: int = number(65, least=1)
+    conditions: Annotated[Whole, Ge(1)] = 65
     """Initial states."""
-    repeats: int = number(24, least=1)
+    repeats: Annotated[Whole, Ge(1)] = 24
     """Trials of each condition, in shuffled order."""
-    units: int = number(29, least=1)
-    bins: int = number(50, least=1)
+    units: Annotated[Whole, Ge(1)] = 29
+    bins: Annotated[Whole, Ge(1)] = 50
     """Bins in a trial."""
-    bin_size: float = number(20.0, above=0)
+    bin_size: Annotated[Number, Gt(0)] = 20.0
     """ms."""
-    steps_per_bin: int = number(2, least=2)
+    steps_per_bin: Annotated[Whole, Ge(2)] = 2
     """Runge-Kutta steps in a bin; even, so that the latents are those at the middle of the bin."""
-    dt: float = number(0.006, above=0, most=0.02)
+    dt: Annotated[Number, Gt(0), Le(0.02)] = 0.006
     """Length of a step, in the time units of the equations."""
-    base_rate: float = number(5.0, above=0, most=1000)
+    base_rate: Annotated[Number, Gt(0), Le(1000)] = 5.0
     """Spikes/s of a unit at the mean of all latents."""
-    loading: float = number(0.457, least=0, most=1)
+    loading: Annotated[Number, Ge(0), Le(1)] = 0.457
     """Standard deviation of the loadings; sets how strongly rates are modulated."""
-    gap: float = number(0.2, least=0)
+    gap: Annotated[Number, Ge(0)] = 0.2
     """Seconds between trials that nobody recorded."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         bin_ticks(self.bin_size)
         if self.steps_per_bin % 2:
             self.refuse("steps_per_bin", self.steps_per_bin, "an even number")

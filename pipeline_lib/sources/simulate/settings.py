@@ -1,59 +1,27 @@
-"""The settings of a simulator: frozen dataclasses in which every number says what it accepts."""
+"""What the settings of every simulator share; `parsing.parse` makes them of a block of the configuration."""
 
-import dataclasses
-import math
-from typing import Any, ClassVar, NoReturn, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, NoReturn
 
-from pipeline_lib.errors import InputError, suggest
+from pydantic import Strict
 
-S = TypeVar("S", bound="SimulatorSettings")
+from pipeline_lib.errors import InputError
+
+Whole = Annotated[int, Strict()]
+Number = Annotated[float, Strict()]
+Flag = Annotated[bool, Strict()]
+"""Kinds of settings; strict: `true` is no number, and "20" is text."""
 
 
-def number(default: Any, least: float = -math.inf, most: float = math.inf, above: float = -math.inf) -> Any:
-    """A field of a settings class: `least` <= value <= `most`, and value > `above`."""
-    return dataclasses.field(default=default, metadata={"least": least, "most": most, "above": above})
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class SimulatorSettings:
-    """What every simulator's settings share: checks of type and range, and construction from a config block."""
+    """A frozen dataclass in which every number says what it accepts."""
 
+    __pydantic_config__: ClassVar = {"allow_inf_nan": False}
     NAME: ClassVar[str]
     CITATION: ClassVar[str]
     """The paper that the simulator follows."""
 
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not _accepts(field, value):
-                self.refuse(field.name, value, _accepted(field))
-
     def refuse(self, field: str, found: object, accepted: str) -> NoReturn:
         """Raise InputError about one field of these settings."""
         raise InputError(f"simulator {self.NAME}", field, found, accepted)
-
-    @classmethod
-    def from_dict(cls: type[S], values: dict[str, Any]) -> S:
-        """The settings of a config block; InputError names an unknown key and the nearest known one."""
-        known = [field.name for field in dataclasses.fields(cls)]
-        for key in values:
-            if key not in known:
-                raise InputError(f"simulator {cls.NAME}", str(key), "an unknown setting", suggest(str(key), known))
-        return cls(**values)
-
-
-def _accepts(field: dataclasses.Field, value: Any) -> bool:
-    if field.type is bool or isinstance(value, bool):
-        return field.type is bool and isinstance(value, bool)
-    if not isinstance(value, int if field.type is int else (int, float)) or not math.isfinite(value):
-        return False
-    rule = field.metadata
-    return rule["least"] <= value <= rule["most"] and value > rule["above"]
-
-
-def _accepted(field: dataclasses.Field) -> str:
-    if field.type is bool:
-        return "true or false"
-    words = {"least": "not below", "above": "above", "most": "not above"}
-    bounds = [f"{word} {field.metadata[key]:g}" for key, word in words.items() if math.isfinite(field.metadata[key])]
-    return f"{'a whole number' if field.type is int else 'a number'} {' and '.join(bounds)}".strip()

@@ -11,14 +11,15 @@ processes, speed through a threshold, so that the animal stands still at times. 
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
+from annotated_types import Ge, Gt, Le
 
 from pipeline_lib.clock import bin_ticks, duration_bins
 from pipeline_lib.errors import InputError
 from pipeline_lib.signal_units import keep_units
-from pipeline_lib.sources.simulate.settings import SimulatorSettings, number
+from pipeline_lib.sources.simulate.settings import Number, SimulatorSettings, Whole
 from pipeline_lib.sources.spikes import spikes_of
 from pipeline_lib.sources.trials import no_trials
 
@@ -35,35 +36,34 @@ class Settings(SimulatorSettings):
 
     NAME: ClassVar[str] = "video"
     CITATION: ClassVar[str] = "a stand-in for the data of Antoniades et al. 2024, ICLR"
-    units: int = number(40, least=2)
-    duration: float = number(900.0, above=0)
+    units: Annotated[Whole, Ge(2)] = 40
+    duration: Annotated[Number, Gt(0)] = 900.0
     """Seconds, all observed."""
-    bin_size: float = number(10.0, above=0)
+    bin_size: Annotated[Number, Gt(0)] = 10.0
     """ms: the step of the simulation and of the filters."""
-    frame_rate: float = number(20.0, above=0)
+    frame_rate: Annotated[Number, Gt(0)] = 20.0
     """Frames a second; a frame lasts a whole number of bins."""
-    height: int = number(16, least=4)
-    width: int = number(24, least=4)
+    height: Annotated[Whole, Ge(4)] = 16
+    width: Annotated[Whole, Ge(4)] = 24
     """Pixels."""
-    base_rate: float = number(5.0, above=0, most=500)
+    base_rate: Annotated[Number, Gt(0), Le(500)] = 5.0
     """Geometric mean of the rates without input, spikes/s."""
-    visual: float = number(0.6, least=0)
+    visual: Annotated[Number, Ge(0)] = 0.6
     """Standard deviation over time of what the film adds to a log rate."""
-    running: float = number(0.5, least=0)
+    running: Annotated[Number, Ge(0)] = 0.5
     """Standard deviation over units of what one of speed adds to a log rate."""
-    gaze: float = number(1.5, least=0)
+    gaze: Annotated[Number, Ge(0)] = 1.5
     """Standard deviation of the direction of gaze, pixels."""
-    hubs: int = number(4, least=0)
-    targets: int = number(8, least=0)
-    strength: float = number(2.0, least=0)
+    hubs: Annotated[Whole, Ge(0)] = 4
+    targets: Annotated[Whole, Ge(0)] = 8
+    strength: Annotated[Number, Ge(0)] = 2.0
     """Sum over lags of a coupling filter, log rate per spike."""
-    filter_length: float = number(0.1, above=0)
+    filter_length: Annotated[Number, Gt(0)] = 0.1
     """Seconds a coupling filter lasts."""
-    rate_limit: float = number(200.0, above=0)
+    rate_limit: Annotated[Number, Gt(0)] = 200.0
     """Spikes/s a unit never exceeds."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         bin_ticks(self.bin_size)
         duration_bins(self.duration, self.bin_size, "duration")
         duration_bins(self.filter_length, self.bin_size, "filter_length")
