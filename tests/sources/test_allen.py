@@ -57,6 +57,10 @@ def test_quality_criteria(path):
     assert kept(max_amplitude_cutoff=None) == ["11", "20"]
     assert kept(quality=None) == ["11", "8"]
     assert kept(in_brain=False) == ["11", "100"]
+    edit(path, units__snr=[1.0, 9.0, 9.0, 9.0, 9.0, 9.0])
+    assert kept(min_snr=1.0) == ["11"]
+    with refuses(path.name, "none of 6"):
+        kept(min_snr=1.01)
     assert read_source("allen", "s", path, {"in_brain": False}).units["region"].iloc[1] == "unknown"
     counts = read_source("allen", "s", path).provenance.counts
     assert (counts["units_before"], counts["units_after"]) == (6, 1)
@@ -73,6 +77,17 @@ def test_populations_and_probes(path):
     units = read_source("allen", "s", path, {"population": "probe"}).units
     assert list(units["population"]) == ["probeA", "probeB", "probeC", "probeA", "probeB", "probeC"]
     assert list(units["depth"]) == [20 * row for row in range(6)]
+
+
+def test_a_unit_lies_where_its_peak_channel_does(path):
+    """In real files neither units nor electrodes are in order of the channels."""
+    with h5py.File(path, "r+") as file:
+        channels = file["units/peak_channel_id"][:]
+        replace(file, "units/peak_channel_id", channels[[4, 2, 0, 1, 5, 3]])
+    units = read_source("allen", "s", path).units
+    assert list(units["region"]) == ["VISl", "CA1", "VISp", "VISl", "CA1", "VISp"]
+    assert list(units["probe"]) == ["probeB", "probeC", "probeA", "probeB", "probeC", "probeA"]
+    assert list(units["depth"]) == [80, 40, 0, 20, 100, 60]
 
 
 def test_presentations_become_trials_with_the_parameters_that_vary(path):
@@ -137,6 +152,23 @@ def test_invalid_times_are_not_observed(recording, path):
     assert list(found.trials["condition"]) == list(others["condition"])
 
 
+def test_the_session_ends_with_the_last_that_was_measured(recording, tmp_path):
+    recording.signals["running"] = pd.DataFrame({"time": [0.0, 4.0], "running": [1.0, 2.0]})
+    path = write_layout(recording, tmp_path, "allen")
+    assert read_source("allen", "s", path).duration == 4.8
+    add_table(path, "late_presentations", {"start_time": [5.0], "stop_time": [5.5], "stimulus_name": ["late"]})
+    assert read_source("allen", "s", path).duration == 5.5
+    running = "processing__running__running_speed"
+    edit(path, **{f"{running}__timestamps": [0.0, 6.0], f"{running}_end_times__timestamps": [0.02, 6.02]})
+    assert read_source("allen", "s", path).duration == pytest.approx(6.01)
+    with h5py.File(path, "r+") as file:
+        del file["intervals/invalid_times"]
+    columns = {"start_time": [6.5], "stop_time": [7.0], "tags": ["EcephysSession", "1", "all_probes"]}
+    add_table(path, "invalid_times", columns, ragged=("tags",))
+    found = read_source("allen", "s", path)
+    assert found.duration == 7.0 and found.observed[-1].tolist() == [0.0, 6.5]
+
+
 def test_running_speed_is_placed_at_the_middle_of_its_samples(recording, tmp_path):
     running = pd.DataFrame({"time": [0.0, 0.1, 0.2], "running": [1.0, np.nan, 3.0]})
     recording.signals["running"] = running.assign(running=[1.0, 2.0, 3.0])
@@ -151,6 +183,10 @@ def test_running_speed_is_placed_at_the_middle_of_its_samples(recording, tmp_pat
     np.testing.assert_allclose(found.signals["running"], [[0.01, 1.0], [0.21, 3.0]])
     assert found.provenance.counts["running_samples_left_out"] == 1
     assert not read_source("allen", "s", path, {"running": False}).signals
+    running = "processing__running__running_speed"
+    edit(path, **{f"{running}__timestamps": np.array([[0.0, 0.1, 0.2], [0.04, 0.14, 0.24]])})  # as older files have it
+    np.testing.assert_allclose(read_source("allen", "s", path).signals["running"], [[0.02, 1.0], [0.22, 3.0]])
+    edit(path, **{f"{running}__timestamps": np.array([0.0, 0.1, 0.2])})
     edit(path, processing__running__running_speed_end_times__timestamps=np.array([0.02]))
     with refuses(path.name, "running_speed_end_times", "(1,)", "(3,)"):
         read_source("allen", "s", path)

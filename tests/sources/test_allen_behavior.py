@@ -77,6 +77,15 @@ def test_behaviour(path: Path) -> None:
     assert not none.signals
 
 
+def test_rewards_are_put_in_order_of_time_with_their_sizes(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        for name, values in {"timestamps": [3.0, 1.0, 2.0], "data": [0.003, 0.001, 0.002]}.items():
+            del file[f"processing/rewards/volume/{name}"]
+            file[f"processing/rewards/volume/{name}"] = values
+    rewards = read_source("allen", "s", path).signals["rewards"]
+    assert rewards.to_numpy().tolist() == [[1.0, 0.001], [2.0, 0.002], [3.0, 0.003]]
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
