@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from pipeline_lib.sources import read_source
+from pipeline_lib.sources.ibl import preferred
 from pipeline_lib.sources.simulate.layouts import write_layout
 from tests.sources.conftest import refuses
 
@@ -88,6 +89,8 @@ def test_conditions_of_the_task_and_reaction_times(session):
     assert list(quick.trials["start"]) == [0.0, 4.0]
     assert list(quick.trials["contrastLeft"]) == [1.0, 0.0625]  # of the same trials
     assert (quick.provenance.counts["trials_reaction_time"], quick.provenance.counts["trials_before"]) == (3, 5)
+    bounds = read_source("ibl", "s", session, {"reaction_time": [0.2, 2.5]})
+    assert list(bounds.trials["start"]) == [0.0, 3.0]  # the bounds themselves pass
     by_side = read_source("ibl", "s", session, {"condition": ["choice"]})
     assert list(by_side.trials["condition"]) == ["1", "-1", "0", "none", "1"]
 
@@ -204,10 +207,26 @@ def test_a_cluster_lies_where_its_channel_does(session):
     change(session, name, lambda _: np.array([385, 382, 385, 382, 382, 382]))
     change(session, "clusters.channels.npy", lambda channels: channels[::-1])
     change(session, "clusters.metrics.pqt", lambda table: table.assign(region="here"))
+    change(session, "clusters.depths.npy", lambda depths: depths[[4, 0, 5, 2, 1, 3]])
     (session / SORTING / name).rename(session / SORTING / ".." / name)
     units = read_source("ibl", "s", session).units
     assert list(units["region"]) == ["CA1", "CA1", "CA1", "VISp", "CA1", "VISp"]
+    assert list(units["depth"]) == [80, 0, 100, 40, 20, 60]
     assert units.columns.is_unique
+
+
+def test_the_session_ends_with_its_last_trial(recording, session):
+    assert recording.spike_times.max() < 4.8
+    assert read_source("ibl", "s", session).duration == 4.8
+
+
+def test_which_sorting_is_taken_where_there_are_several():
+    several = {"": "alf/probe00", "pykilosort": "alf/probe00/pykilosort", "iblsorter": "alf/probe00/iblsorter"}
+    assert preferred(several, None) == "alf/probe00/iblsorter"
+    assert preferred(several, "pykilosort") == "alf/probe00/pykilosort"
+    assert preferred({"": "here", "pykilosort": "there"}, None) == "there"
+    assert preferred({"ks2_preprocessed": "long", "ks2": "short"}, None) == "short"
+    assert preferred({"ks2": "short"}, "iblsorter") is None and preferred({}, None) is None
 
 
 def test_wheel(session):
@@ -222,12 +241,16 @@ def test_wheel(session):
     recording = read_source("ibl", "s", session, {"wheel_rate": 1})
     np.testing.assert_allclose(recording.signals["wheel"]["position"], [0, 0.5, 1, 1, 1, 2, 3, 3, 3])
     assert recording.duration == 8  # the session ends with the wheel, after the last spike
+    np.save(session / "alf/_ibl_wheel.timestamps.npy", np.array([[0, 0.0], [2, 2.0], [4, 8.0]]))  # a clock that slowed
+    wheel = read_source("ibl", "s", session, {"wheel_rate": 1}).signals["wheel"]
+    np.testing.assert_allclose(wheel["position"], [0, 1, 1, 5 / 3, 7 / 3, 3, 3, 3, 3])
     assert not read_source("ibl", "s", session, {"wheel_rate": None}).signals
 
 
 def test_spikes_before_the_clock_are_counted(session):
-    change(session, "spikes.times.npy", lambda times: np.r_[-0.2, times[1:]])
+    change(session, "spikes.times.npy", lambda times: np.r_[-0.2, 0.0, times[2:]])
     found = read_source("ibl", "s", session)
+    assert found.spike_times[0] == 0.0
     assert found.provenance.counts["spikes_before_clock"] == 1
     assert found.provenance.counts["spikes_after"] == 199
 

@@ -24,9 +24,12 @@ def test_signals_as_the_files_hold_them(session: Path) -> None:
     pd.DataFrame({"pupilDiameter_smooth": np.where(times < 1, np.nan, times)}).to_parquet(
         alf / "_ibl_leftCamera.features.pqt"
     )
+    licks = np.load(alf / "licks.times.npy")
+    np.save(alf / "licks.times.npy", licks[::-1])
+    pd.DataFrame({"nose_x": times}).to_parquet(alf / "_ibl_leftCamera.dlc.pqt")  # the older tracker is not asked
     signals = read_source("ibl", "x", session, ALL).signals
     assert set(signals) == {"wheel", "licks", "motion_energy_left", "pose_left", "pupil"}
-    assert np.array_equal(signals["licks"]["time"], np.load(alf / "licks.times.npy"))
+    assert np.array_equal(signals["licks"]["time"], licks)
     assert np.array_equal(
         signals["motion_energy_left"]["motion_energy"], np.load(alf / "leftCamera.ROIMotionEnergy.npy")
     )

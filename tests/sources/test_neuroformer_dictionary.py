@@ -33,6 +33,17 @@ def test_counts_behaviours_and_frames_come_back(tmp_path: Path) -> None:
     assert np.corrcoef(trains.stimulus.frames.ravel(), frames.ravel())[0, 1] > 0.999
 
 
+def test_each_rate_is_that_of_its_option(tmp_path: Path) -> None:
+    arrays = {"spikes": COUNTS, "speed": SPEED, "frames": np.zeros((4, 2, 3)), "intervals": np.array([0.2, 1.0])}
+    rates = {"bin_size": 20, "frame_rate": 10, "behaviour_rate": 40, "interval": 0.125}
+    made = read_source("neuroformer_dictionary", "one", saved(tmp_path, **arrays), rates)
+    assert made.duration == 8.0
+    assert np.array_equal(bin_windows(Trains.from_recording(made), np.array([0]), 400, 2000)[0].T, COUNTS)
+    assert made.stimulus is not None and np.allclose(made.stimulus.onset, [0, 0.1, 0.2, 0.3])
+    assert np.allclose(made.signals["speed"]["time"], np.arange(80) / 40)
+    assert np.allclose(made.observed, [[0.075, 0.2], [0.875, 1.0]])
+
+
 def test_trials_lie_end_to_end(tmp_path: Path) -> None:
     path = saved(tmp_path, **{"spikes/left": COUNTS[:, :100], "spikes/right": COUNTS[:, 100:250]})
     made = read_source("neuroformer_dictionary", "one", path)

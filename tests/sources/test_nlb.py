@@ -66,6 +66,16 @@ def test_counts_and_what_is_known_come_back(dataset: Path) -> None:
     assert not counts[~known].any()
 
 
+def test_bins_and_pauses_are_as_long_as_the_options_say(dataset: Path) -> None:
+    recording = read_source("nlb", "maze", dataset, {"bin_size": 20, "pause": 0.5})
+    length = (BINS + FORWARD) * 0.02
+    np.testing.assert_allclose(recording.trials["start"], np.arange(TRAIN + EVAL) * (length + 0.5))
+    np.testing.assert_allclose(recording.trials["stop"], recording.trials["start"] + length)
+    start = np.round(recording.trials["start"].to_numpy()[:TRAIN] * 1e5).astype(np.int64)
+    counts = bin_windows(Trains.from_recording(recording), start, BINS, 2000)[:, :, :HELDIN]
+    np.testing.assert_array_equal(counts, np.nan_to_num(arrays()["train_spikes_heldin"]))
+
+
 def test_a_unit_of_which_nothing_is_known_was_never_observed(tmp_path: Path) -> None:
     made = arrays()
     for name in ("train_spikes_heldin", "train_spikes_heldin_forward", "eval_spikes_heldin"):
@@ -88,16 +98,21 @@ def test_the_benchmarks_split_is_kept(dataset: Path) -> None:
     assert split.forward_bins == FORWARD
 
 
-def test_movement_is_a_signal_at_the_middle_of_bins(dataset: Path) -> None:
+@pytest.mark.parametrize("known", [False, True])
+def test_movement_is_a_signal_at_the_middle_of_bins(dataset: Path, known: bool) -> None:
     from pipeline_lib.evaluation.decoding import signal_in_bins
 
+    moved = np.random.default_rng(3).standard_normal((EVAL, BINS, 2)) if known else np.full((EVAL, BINS, 2), np.nan)
+    if known:
+        write(dataset, {"eval_behavior": moved}, "target.h5")
     recording = read_source("nlb", "maze", dataset)
     signal = recording.signals["behavior"]
     start = np.round(recording.trials["start"].to_numpy() * 1e5).astype(np.int64)
     columns = signal[["dimension_0", "dimension_1"]].to_numpy()
     found = signal_in_bins(signal["time"].to_numpy(), columns, start, BINS + FORWARD, 500)
     np.testing.assert_allclose(found[:TRAIN, :BINS], arrays()["train_behavior"], atol=1e-9)
-    assert np.isnan(found[:, BINS:]).all() and np.isnan(found[TRAIN:]).all()
+    np.testing.assert_allclose(found[TRAIN:, :BINS], moved, atol=1e-9)
+    assert np.isnan(found[:, BINS:]).all()
 
 
 def test_values_and_groups_of_trials_are_columns_of_theirs(tmp_path: Path) -> None:

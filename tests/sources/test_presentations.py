@@ -160,3 +160,14 @@ def test_film_and_eye_of_a_session(session: Path) -> None:
     single = read_source("allen", "x", session, {"stimulus": "natural_movie_one", "merge_below": None, "eye": False})
     assert len(single.trials) == 90
     assert "pupil" not in single.signals
+
+
+def test_the_mapping_without_blinks_and_outliers_goes_before_the_raw_one(session: Path) -> None:
+    with h5py.File(session, "r+") as file:
+        raw = file["processing/raw_gaze_mapping"]
+        for name, change in (("pupil_area", 10.0), ("screen_coordinates_spherical", 20.0)):
+            series = file.create_group(f"processing/filtered_gaze_mapping/{name}")
+            series["data"], series["timestamps"] = raw[f"{name}/data"][:] + change, raw[f"{name}/timestamps"][:]
+    signals = read_source("allen", "x", session).signals
+    assert np.allclose(signals["pupil"]["area"], np.sin(signals["pupil"]["time"]) + 12)
+    assert (signals["gaze"][["x", "y"]].to_numpy() == [13.0, 25.0]).all()
