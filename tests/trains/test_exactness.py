@@ -117,6 +117,9 @@ def test_many_units_together_do_not_widen_the_counts():
     """300 units fire at once: above 255 spikes in the bin, but no unit above 1."""
     ticks, unit = np.full(300, 1000, np.int32), np.arange(300, dtype=np.uint16)
     assert count_type(ticks, unit, 500) == np.uint8
+    # Beside them, a unit of as many spikes, which never are within a bin.
+    ticks, unit = np.append(ticks, 2000 + 1000 * np.arange(300, dtype=np.int32)), np.append(unit, 0 * unit)
+    assert count_type(ticks, unit, 500) == np.uint8
     ticks, unit = np.arange(256, dtype=np.int32), np.zeros(256, np.uint16)  # the last is 255 ticks after the first
     assert count_type(ticks, unit, 255) == np.uint8
     assert count_type(ticks, unit, 256) == np.uint16
