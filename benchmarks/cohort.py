@@ -26,9 +26,9 @@ import pandas as pd
 from pipeline_lib.files import sha256_file
 from pipeline_lib.recording import Provenance, Recording
 from pipeline_lib.training.fit import fit
-from pipeline_lib.trains.splits import SplitSettings, make_split
+from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+from pipeline_lib.trains.splits import make_split
 from pipeline_lib.trains.store import Trains, convert
-from pipeline_lib.trains.windows import WindowSettings
 
 MODELS = {
     "ndt": {"steps": 100, "evaluate_every": 50, "layers": 1, "heads": 1, "hidden": 16, "read_in": 16},

@@ -34,10 +34,9 @@ from pipeline_lib.training.fit import fit
 from pipeline_lib.training.fit_ensemble import ensemble_of, fit_ensemble
 from pipeline_lib.training.publication import open_data
 from pipeline_lib.training.run import Run
-from pipeline_lib.trains.settings import MEMORY_BUDGET
-from pipeline_lib.trains.splits import SplitSettings, make_split
+from pipeline_lib.trains.settings import MEMORY_BUDGET, SplitSettings, WindowSettings
+from pipeline_lib.trains.splits import make_split
 from pipeline_lib.trains.store import Trains, convert
-from pipeline_lib.trains.windows import WindowSettings
 
 RECORDED = {"cuda_graphs": True}
 """Steps as CUDA graphs."""

@@ -42,9 +42,9 @@ from pipeline_lib.training.checkpoint import Progress
 from pipeline_lib.training.memory import keep_freed_memory
 from pipeline_lib.training.run import Run
 from pipeline_lib.training.steps import Steps
-from pipeline_lib.trains.splits import SplitSettings, make_split
+from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+from pipeline_lib.trains.splits import make_split
 from pipeline_lib.trains.store import Trains, convert
-from pipeline_lib.trains.windows import WindowSettings
 from tests.models.lfads.plain import PlainLFADS
 
 WIDE = Config(

@@ -45,9 +45,9 @@ from pipeline_lib.models.torch_model import Layout
 from pipeline_lib.sources.simulate import simulate
 from pipeline_lib.training.batches import Batch
 from pipeline_lib.training.run import Run
-from pipeline_lib.trains.splits import SplitSettings, make_split
+from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+from pipeline_lib.trains.splits import make_split
 from pipeline_lib.trains.store import Trains
-from pipeline_lib.trains.windows import WindowSettings
 from tests.models.neuroformer.small import write_anew
 
 UNITS, SPIKES, WINDOWS = 2023, 40, 4

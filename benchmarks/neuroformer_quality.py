@@ -47,9 +47,9 @@ from pipeline_lib.sources.simulate import simulate
 from pipeline_lib.training.batches import Batch
 from pipeline_lib.training.run import Run, write_arrays
 from pipeline_lib.trains.binning import bin_windows
-from pipeline_lib.trains.splits import SplitSettings, make_split
+from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+from pipeline_lib.trains.splits import make_split
 from pipeline_lib.trains.store import Trains, write_store
-from pipeline_lib.trains.windows import WindowSettings
 
 SPEED = "decode:running/speed"
 DECODING = Config(

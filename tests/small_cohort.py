@@ -9,9 +9,9 @@ import pandas as pd
 
 from pipeline_lib.models.contract import FitData
 from pipeline_lib.recording import Provenance, Recording
-from pipeline_lib.trains.splits import Split, SplitSettings, make_split
+from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+from pipeline_lib.trains.splits import Split, make_split
 from pipeline_lib.trains.store import Trains, convert
-from pipeline_lib.trains.windows import WindowSettings
 
 UNITS = 12
 TRIALS = 60

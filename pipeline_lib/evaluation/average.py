@@ -42,9 +42,9 @@ def average(fit_dirs: Sequence[Path | str], out_dir: Path | str) -> None:
     Examples
     --------
     >>> from pipeline_lib.sources.simulate import simulate
-    >>> from pipeline_lib.trains.splits import SplitSettings, make_split
+    >>> from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+    >>> from pipeline_lib.trains.splits import make_split
     >>> from pipeline_lib.trains.store import Trains, convert
-    >>> from pipeline_lib.trains.windows import WindowSettings
     >>> simulate("lorenz", {"conditions": 2, "repeats": 10}, seed=0, session="demo").write("recordings/demo")
     >>> convert("recordings/demo", "trains/demo")
     >>> split = make_split([Trains.open("trains/demo")], WindowSettings(bin_size=20), SplitSettings(), "demo")

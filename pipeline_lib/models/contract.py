@@ -61,9 +61,9 @@ class FitData:
     Examples
     --------
     >>> from pipeline_lib.sources.simulate import simulate
-    >>> from pipeline_lib.trains.splits import SplitSettings, make_split
+    >>> from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+    >>> from pipeline_lib.trains.splits import make_split
     >>> from pipeline_lib.trains.store import Trains
-    >>> from pipeline_lib.trains.windows import WindowSettings
     >>> trains = Trains.from_recording(simulate("lorenz", {"conditions": 2, "repeats": 10}, seed=0, session="demo"))
     >>> split = make_split([trains], WindowSettings(bin_size=20), SplitSettings(heldout_units=5), cohort="demo")
     >>> data = FitData({"demo": trains}, split)

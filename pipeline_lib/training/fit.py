@@ -71,9 +71,9 @@ def fit(
     Examples
     --------
     >>> from pipeline_lib.sources.simulate import simulate
-    >>> from pipeline_lib.trains.splits import SplitSettings, make_split
+    >>> from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+    >>> from pipeline_lib.trains.splits import make_split
     >>> from pipeline_lib.trains.store import Trains, convert
-    >>> from pipeline_lib.trains.windows import WindowSettings
     >>> simulate("lorenz", {"conditions": 2, "repeats": 10}, seed=0, session="demo").write("recordings/demo")
     >>> convert("recordings/demo", "trains/demo")
     >>> split = make_split([Trains.open("trains/demo")], WindowSettings(bin_size=20), SplitSettings(), "demo")
@@ -154,9 +154,9 @@ def load_fit(fit_dir: Path | str, implementation: str | None = None, device: str
     Examples
     --------
     >>> from pipeline_lib.sources.simulate import simulate
-    >>> from pipeline_lib.trains.splits import SplitSettings, make_split
+    >>> from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+    >>> from pipeline_lib.trains.splits import make_split
     >>> from pipeline_lib.trains.store import Trains, convert
-    >>> from pipeline_lib.trains.windows import WindowSettings
     >>> simulate("lorenz", {"conditions": 2, "repeats": 10}, seed=0, session="other").write("recordings/other")
     >>> convert("recordings/other", "trains/other")
     >>> split = make_split([Trains.open("trains/other")], WindowSettings(bin_size=20), SplitSettings(), "other")

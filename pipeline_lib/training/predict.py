@@ -107,7 +107,8 @@ def predict_windows(
     Examples
     --------
     >>> from pipeline_lib.sources.simulate import simulate
-    >>> from pipeline_lib.trains.splits import SplitSettings, make_split
+    >>> from pipeline_lib.trains.settings import SplitSettings
+    >>> from pipeline_lib.trains.splits import make_split
     >>> from pipeline_lib.trains.store import Trains, convert
     >>> from pipeline_lib.training.fit import fit
     >>> simulate("lorenz", {"conditions": 2, "repeats": 10}, seed=0, session="day1").write("recordings/day1")

@@ -18,8 +18,6 @@ from pipeline_lib.trains.leakage import check_leakage
 from pipeline_lib.trains.settings import SplitSettings, WindowSettings
 from pipeline_lib.trains.windows import windows
 
-__all__ = ["PARTS", "PREDICTED", "Split", "SplitSettings", "make_split"]
-
 if TYPE_CHECKING:
     from pipeline_lib.trains.store import Trains
 

@@ -10,8 +10,6 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.intervals import overlap_any
 from pipeline_lib.trains.settings import WindowSettings
 
-__all__ = ["COLUMNS", "WindowSettings", "windows"]
-
 if TYPE_CHECKING:
     from pipeline_lib.trains.store import Trains
 

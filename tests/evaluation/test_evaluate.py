@@ -19,9 +19,9 @@ from pipeline_lib.models.mean_rate import mean_counts
 from pipeline_lib.recording import Recording
 from pipeline_lib.sources.simulate import simulate
 from pipeline_lib.trains.binning import bin_windows
-from pipeline_lib.trains.splits import Split, SplitSettings, make_split
+from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+from pipeline_lib.trains.splits import Split, make_split
 from pipeline_lib.trains.store import Trains, convert
-from pipeline_lib.trains.windows import WindowSettings
 
 UNITS, BINS, FORWARD = 15, 50, 10
 KEYS = ["cohort", "session", "model", "seed", "split", "units", "metric", "null", "aggregation"]

@@ -18,9 +18,8 @@ from pipeline_lib.evaluation.evaluate import evaluate
 from pipeline_lib.evaluation.settings import Target
 from pipeline_lib.recording import Recording
 from pipeline_lib.sources import read_source
-from pipeline_lib.trains.splits import SplitSettings
+from pipeline_lib.trains.settings import SplitSettings, WindowSettings
 from pipeline_lib.trains.store import Trains
-from pipeline_lib.trains.windows import WindowSettings
 from tests.evaluation.test_evaluate import KEYS, Cohort, value
 
 TRAIN, EVAL, BINS, FORWARD, HELDIN, HELDOUT, CONDITIONS = 40, 25, 16, 4, 5, 3, 6

@@ -16,9 +16,9 @@ from pipeline_lib.evaluation.settings import Target
 from pipeline_lib.files import write_json
 from pipeline_lib.sources.simulate import simulate
 from pipeline_lib.submission import brain_wide_bench, nlb
-from pipeline_lib.trains.splits import Split, SplitSettings, make_split
+from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+from pipeline_lib.trains.splits import Split, make_split
 from pipeline_lib.trains.store import Trains, convert
-from pipeline_lib.trains.windows import WindowSettings
 
 UNITS = {"second": 9, "first": 14}
 BINS = 50

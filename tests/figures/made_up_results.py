@@ -9,9 +9,9 @@ import pandas as pd
 import zarr
 
 from pipeline_lib.recording import Provenance, Recording, Truth
-from pipeline_lib.trains.splits import Split, SplitSettings, make_split
+from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+from pipeline_lib.trains.splits import Split, make_split
 from pipeline_lib.trains.store import Trains, convert
-from pipeline_lib.trains.windows import WindowSettings
 
 BIN_MS = 5.0
 MODELS = ("mean_rate", "psth", "smoothing", "glm")

@@ -14,10 +14,11 @@ from pipeline_lib.bases import RaisedCosineLog
 from pipeline_lib.figures import FIGURES, NothingToDrawError, make
 from pipeline_lib.figures.style import EXCITATION
 from pipeline_lib.training.fit import fit
+from pipeline_lib.trains.settings import SplitSettings
 from tests.figures.test_figure_drawing import assert_readable
 from tests.models.glm.networks import Network, simulate_network
 from tests.models.glm.sessions import CONTINUOUS, recording_of
-from tests.small_cohort import SplitSettings, write_cohort
+from tests.small_cohort import write_cohort
 
 NAMES = ("coupling_map", "coupling_filters", "coupling_network", "glm_features", "glm_basis")
 UNITS = 12

@@ -20,9 +20,9 @@ from pipeline_lib.figures import (
 from pipeline_lib.figures.glm_transformer_fit import matched
 from pipeline_lib.recording import Recording
 from pipeline_lib.sources.simulate import simulate
-from pipeline_lib.trains.splits import Split, SplitSettings, make_split
+from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+from pipeline_lib.trains.splits import Split, make_split
 from pipeline_lib.trains.store import Trains, convert
-from pipeline_lib.trains.windows import WindowSettings
 from pipeline_lib.yaml_text import read_yaml
 
 WINDOWS = WindowSettings(bin_size=2.0, align="stimulus_onset", after=0.5, history=0.1)

@@ -14,8 +14,8 @@ from pipeline_lib.figures import FIGURES, NothingToDrawError
 from pipeline_lib.figures.contrastive_latents import neighbour_r2
 from pipeline_lib.sources.simulate import simulate
 from pipeline_lib.training.fit import fit
-from pipeline_lib.trains.splits import Split, SplitSettings
-from pipeline_lib.trains.windows import WindowSettings
+from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+from pipeline_lib.trains.splits import Split
 from tests.figures.test_figure_drawing import assert_readable
 from tests.small_cohort import write_cohort
 

@@ -10,9 +10,9 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.sources import read_source
 from pipeline_lib.trains import export
 from pipeline_lib.trains.binning import bin_windows, observed_windows
-from pipeline_lib.trains.splits import SplitSettings, make_split
+from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+from pipeline_lib.trains.splits import make_split
 from pipeline_lib.trains.store import Trains
-from pipeline_lib.trains.windows import WindowSettings
 
 TRAIN, EVAL, BINS, FORWARD, HELDIN, HELDOUT = 30, 8, 14, 4, 6, 3
 WINDOWS = WindowSettings(bin_size=5.0, after=(BINS + FORWARD) * 0.005)

@@ -13,8 +13,8 @@ from safetensors.numpy import load_file
 from pipeline_lib.__main__ import main
 from pipeline_lib.errors import InputError
 from pipeline_lib.submission import brain_wide_bench, nlb
+from pipeline_lib.trains.settings import WindowSettings
 from pipeline_lib.trains.splits import Split
-from pipeline_lib.trains.windows import WindowSettings
 from tests.small_cohort import SPLITS, UNITS, WINDOWS, recording, write_cohort
 
 FORWARD, BINS = 5, 50

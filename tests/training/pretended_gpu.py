@@ -33,7 +33,7 @@ from pipeline_lib.training.run import Run
 from pipeline_lib.training.settings import TrainingSettings
 from pipeline_lib.training.steps import Steps
 from pipeline_lib.training.streaming import shuffled
-from pipeline_lib.trains.windows import WindowSettings
+from pipeline_lib.trains.settings import WindowSettings
 from tests.models.glm_transformer.test_network import pair, windows
 from tests.models.lfads.small import CONTROLLED, SMALL
 from tests.models.neuroformer.small import batch as neuroformer_batch

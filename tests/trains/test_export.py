@@ -9,9 +9,9 @@ import pytest
 from pipeline_lib.errors import InputError
 from pipeline_lib.trains import export
 from pipeline_lib.trains.binning import bin_windows, observed_windows
-from pipeline_lib.trains.splits import SplitSettings, make_split
+from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+from pipeline_lib.trains.splits import make_split
 from pipeline_lib.trains.store import Trains
-from pipeline_lib.trains.windows import WindowSettings
 
 
 @pytest.fixture

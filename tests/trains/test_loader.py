@@ -12,9 +12,9 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.trains import sessions as module
 from pipeline_lib.trains.binning import bin_windows, observed_windows
 from pipeline_lib.trains.loader import Batch, Loader
-from pipeline_lib.trains.splits import Split, SplitSettings, make_split
+from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+from pipeline_lib.trains.splits import Split, make_split
 from pipeline_lib.trains.store import Trains, convert
-from pipeline_lib.trains.windows import WindowSettings
 
 from .conftest import make_recording
 

@@ -6,8 +6,9 @@ import pytest
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.trains.binning import observed_windows
+from pipeline_lib.trains.settings import WindowSettings
 from pipeline_lib.trains.store import Trains
-from pipeline_lib.trains.windows import COLUMNS, WindowSettings, windows
+from pipeline_lib.trains.windows import COLUMNS, windows
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ from pipeline_lib.models.glm import MODEL
 from pipeline_lib.models.glm.settings import Config
 from pipeline_lib.recording import Provenance, Recording
 from pipeline_lib.training.run import Run
-from pipeline_lib.trains.splits import SplitSettings
-from pipeline_lib.trains.windows import WindowSettings
+from pipeline_lib.trains.settings import SplitSettings, WindowSettings
 from tests.small_cohort import open_cohort, write_cohort
 
 BIN = 0.01

@@ -9,8 +9,7 @@ from pipeline_lib.models.glm.frames import lay_frames
 from pipeline_lib.models.glm.gain import gain_columns, usual_activity
 from pipeline_lib.models.glm.inputs import Inputs
 from pipeline_lib.models.glm.settings import Config
-from pipeline_lib.trains.splits import SplitSettings
-from pipeline_lib.trains.windows import WindowSettings
+from pipeline_lib.trains.settings import SplitSettings, WindowSettings
 from tests.models.glm.sessions import cohort, fitted
 
 BINS, TRIALS, UNITS = 150, 200, 6

@@ -11,8 +11,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.models.glm.frames import lay_frames
 from pipeline_lib.models.glm.inputs import Inputs, learn, learn_conditions, signal_values
 from pipeline_lib.models.glm.settings import Config, Signal
-from pipeline_lib.trains.splits import SplitSettings
-from pipeline_lib.trains.windows import WindowSettings
+from pipeline_lib.trains.settings import SplitSettings, WindowSettings
 from tests.models.glm.sessions import BIN, BLOCKS, CONTINUOUS, cohort, fitted, recording_of
 
 SECONDS = np.arange(0, 150, BIN)

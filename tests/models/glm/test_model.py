@@ -13,8 +13,7 @@ from pipeline_lib.models.glm.frames import lay_frames, read_blocks, read_frames
 from pipeline_lib.models.glm.settings import Config
 from pipeline_lib.models.registry import check_config, load_model
 from pipeline_lib.training.run import Run
-from pipeline_lib.trains.splits import SplitSettings
-from pipeline_lib.trains.windows import WindowSettings
+from pipeline_lib.trains.settings import SplitSettings, WindowSettings
 from tests.models.glm.networks import simulate_network
 from tests.models.glm.sessions import BIN, BLOCKS, CONFIG, CONTINUOUS, cohort, fitted
 

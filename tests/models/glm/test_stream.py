@@ -13,8 +13,7 @@ import torch
 
 from pipeline_lib.models.glm import MODEL
 from pipeline_lib.models.glm.settings import Signal
-from pipeline_lib.trains.splits import SplitSettings
-from pipeline_lib.trains.windows import WindowSettings
+from pipeline_lib.trains.settings import SplitSettings, WindowSettings
 from tests.models.glm.sessions import BLOCKS, CONFIG, CONTINUOUS, cohort, fitted, recording_of
 
 CHANGES = {

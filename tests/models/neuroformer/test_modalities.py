@@ -22,9 +22,9 @@ from pipeline_lib.models.neuroformer.signals import as_classes, read_frames, rea
 from pipeline_lib.sources.simulate import simulate
 from pipeline_lib.stimulus import Stimulus
 from pipeline_lib.training.run import Run
-from pipeline_lib.trains.splits import SplitSettings, make_split
+from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+from pipeline_lib.trains.splits import make_split
 from pipeline_lib.trains.store import Trains
-from pipeline_lib.trains.windows import WindowSettings
 
 TASKS = Config(
     window=0.1,

@@ -15,9 +15,9 @@ from pipeline_lib.models.neuroformer.session import ReadOut
 from pipeline_lib.models.neuroformer.settings import Config
 from pipeline_lib.sources.simulate import simulate
 from pipeline_lib.training.run import Run
-from pipeline_lib.trains.splits import SplitSettings, make_split
+from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+from pipeline_lib.trains.splits import make_split
 from pipeline_lib.trains.store import Trains
-from pipeline_lib.trains.windows import WindowSettings
 from tests.models.neuroformer.small import batch, network, poisson
 
 SPEED = "decode:running/speed"

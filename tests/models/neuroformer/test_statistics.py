@@ -9,8 +9,7 @@ import pytest
 from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.neuroformer.report import decoding_table, generated_table
 from pipeline_lib.models.neuroformer.statistics import generated_statistics, statistics_scores
-from pipeline_lib.trains.splits import SplitSettings
-from pipeline_lib.trains.windows import WindowSettings
+from pipeline_lib.trains.settings import SplitSettings, WindowSettings
 from tests.small_cohort import open_cohort, recording, write_cohort
 
 WINDOWS = WindowSettings(bin_size=10, mode="trials", after=0.8, history=0.1)
