@@ -202,6 +202,15 @@ def test_a_gap_may_be_longer_than_a_block():
     assert not (other & (apart > -0.5) & (apart < 1.5)).any() and (other & (apart > 1.4) & (apart < 1.6)).any()
 
 
+def test_blocks_shorter_than_their_windows_keep_their_distance():
+    """The gap before a window then lies in blocks that no window starts in."""
+    windows, settings = replace(CONTINUOUS, history=0.0), SplitSettings(block=0.1, gap=0.3)
+    samples = make_split([_session(_trials([]), duration=400.0)], windows, settings, "c").samples
+    begin, part = samples["start_tick"].to_numpy() / 1e5, samples["split"].to_numpy()
+    apart, changes = begin[1:] - (begin[:-1] + 0.5), part[1:] != part[:-1]
+    assert changes.any() and (apart[changes] >= 0.3).all() and (apart[~changes] == 0).any()
+
+
 def test_a_gap_shorter_than_the_history(trains):
     with pytest.raises(InputError, match="gap"):
         make_split([trains], CONTINUOUS, SplitSettings(gap=0.1), "c")

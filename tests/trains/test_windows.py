@@ -47,6 +47,12 @@ def test_ragged_windows_end_within_a_bin_of_the_stop(trains):
     assert (left > -1).all() and (left < 2000).all()
 
 
+def test_a_trial_that_ends_with_a_bin_keeps_it(trains):
+    trials = trains.trials.assign(stop=trains.trials["start"] + 0.5)
+    trains.tables = {"units": trains.units, "trials": trials}
+    assert set(windows(trains, WindowSettings(after=None, before=0.1, bin_size=20))["bins"]) == {30}
+
+
 def test_a_trial_nobody_recorded_is_left_out(trains):
     start = trains.trials["start"].to_numpy()
     for after in (0.5, 1.0):  # the last trial of the gap ends with it or after it
