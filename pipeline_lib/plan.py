@@ -3,7 +3,7 @@
 The Snakefile and the command line work from the plan alone. Nothing heavy is imported here.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,15 +64,18 @@ class Plan:
     @property
     def ensembles(self) -> list[str]:
         """Models whose seeds are trained in one process, where there are several."""
-        several = len(self.config.seeds) > 1
-        plans = (each for cohort in self.cohorts.values() for each in cohort.models.items())
-        return sorted({name for name, model in plans if model.ensemble and several})
+        return self._of_several_seeds(lambda model: model.ensemble)
 
     def copied(self, random: Container[str]) -> list[str]:
         """Models whose fits no seed changes, where there are several seeds; `random`: implementations that draw."""
-        several = len(self.config.seeds) > 1
+        return self._of_several_seeds(lambda model: model.implementation not in random)
+
+    def _of_several_seeds(self, wanted: Callable[[ModelPlan], bool]) -> list[str]:
+        """Models that are `wanted`, where there are several seeds."""
+        if len(self.config.seeds) == 1:
+            return []
         plans = (each for cohort in self.cohorts.values() for each in cohort.models.items())
-        return sorted({name for name, model in plans if model.implementation not in random and several})
+        return sorted({name for name, model in plans if wanted(model)})
 
     @property
     def without_effect(self) -> list[str]:

@@ -13,7 +13,7 @@ from pipeline_lib.figures import FIGURES, figure_spec, make
 from pipeline_lib.files import atomic_file
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import Plan
-from pipeline_lib.sources.remote import MANIFEST
+from pipeline_lib.sources.origin import MANIFEST
 
 FOLDERS = ("recording", "trains", "fits")
 """Needs whose declared file completes a folder, which is what the figure reads."""

@@ -86,7 +86,7 @@ def locate(location: Path) -> Path:
 
 
 def read(session: str, location: Path, options: Options) -> "Recording":
-    """The recording of an Allen session file (or of a folder with one).
+    """The recording of an Allen session file.
 
     Invalid times of all probes are unobserved; those of one probe end the observation of its units; presentations
     within invalid times of the stimulus are left out and counted. The session ends at its last spike, presentation,
@@ -98,12 +98,11 @@ def read(session: str, location: Path, options: Options) -> "Recording":
     """
     from pipeline_lib.recording import Provenance, Recording
 
-    path = locate(location)
-    with HdfFile(path) as file:
+    with HdfFile(location) as file:
         times = file.floats(f"{UNITS}/spike_times")
         ends = file.ends(f"{UNITS}/spike_times_index", len(times))
         known = np.isfinite(times) & (times >= 0)
-        refuse_rows(~known, path, f"{UNITS}/spike_times", times, "finite times from 0 s on", " s")
+        refuse_rows(~known, location, f"{UNITS}/spike_times", times, "finite times from 0 s on", " s")
         units, keep = read_units(file, len(ends), options)
         invalid = read_invalid_times(file)
         read_trials = read_task if options.trials == "task" else read_presentations
@@ -112,7 +111,7 @@ def read(session: str, location: Path, options: Options) -> "Recording":
         counts |= left_out
         stimulus = None
         if options.frames is not None:
-            stimulus = read_films(read_shown(file), path.parent.parent, options.frames)
+            stimulus = read_films(read_shown(file), location.parent.parent, options.frames)
         behavior = file.find(TASK_PARAMETERS) is not None
         provenance = Provenance(
             source="allen",
@@ -120,7 +119,7 @@ def read(session: str, location: Path, options: Options) -> "Recording":
             release="visual-behavior-neuropixels" if behavior else "visual-coding-neuropixels",
             licence=LICENCE,
             citation=BEHAVIOR_CITATION if behavior else CITATION,
-            files=checksums([path], path),
+            files=checksums([location], location),
             counts=counts,
         )
     stops = [times.max(initial=0.0), *(interval.stop for interval in invalid)]
@@ -140,7 +139,7 @@ def read(session: str, location: Path, options: Options) -> "Recording":
         stimulus=stimulus,
         unit_intervals=probe_intervals(units, invalid, duration),
     )
-    return select(recording, options, path, keep)
+    return select(recording, options, location, keep)
 
 
 def read_units(file: HdfFile, count: int, options: Options) -> "tuple[pd.DataFrame, np.ndarray]":

@@ -12,8 +12,7 @@ from typing import Any
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import write_json
 from pipeline_lib.sources.download import Fetched, RemoteFile
-from pipeline_lib.sources.origin import VERSION, read_fetched
-from pipeline_lib.sources.remote import MANIFEST
+from pipeline_lib.sources.origin import MANIFEST, VERSION, read_fetched
 from pipeline_lib.sources.transport import remembered
 
 

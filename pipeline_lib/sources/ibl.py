@@ -106,7 +106,6 @@ def read(session: str, location: Path, options: Options) -> "Recording":
 
     from pipeline_lib.recording import Provenance, Recording
 
-    location = locate(location)
     alf = AlfSession(location, options.revision)
     probes = [read_probe(alf, name, options) for name in choose_probes(alf, options)]
     offsets = np.cumsum([0, *(len(units) for _, _, units in probes)])

@@ -62,13 +62,6 @@ class Options(UnitSelection, SignalUnits):
     """Share of the train trials that are for selection."""
 
 
-def locate(location: Path) -> Path:
-    """`location`, a file or folder; InputError where there is none."""
-    if not location.exists():
-        raise InputError(location, "location", "no such file or folder", "an HDF5 file, or a folder of them")
-    return location
-
-
 def read(session: str, location: Path, options: Options) -> "Recording":
     """The recording of a dataset: binned spikes are placed evenly in their bins, so that binning gives them back.
 

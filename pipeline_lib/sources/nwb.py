@@ -80,7 +80,7 @@ def locate(location: Path) -> Path:
 
 
 def read(session: str, location: Path, options: Options) -> "Recording":
-    """The recording of an NWB file (or of a folder with one).
+    """The recording of an NWB file.
 
     The session ends at its last spike, trial or observation. Trials without a finite start and stop are left out and
     counted; NaN in event columns stays NaN (the event did not happen).
@@ -91,8 +91,7 @@ def read(session: str, location: Path, options: Options) -> "Recording":
     """
     from pipeline_lib.recording import Provenance, Recording
 
-    path = locate(location)
-    with HdfFile(path) as file:
+    with HdfFile(location) as file:
         times, ends = read_spikes(file, options)
         units = read_units(file, len(ends), options)
         trials, counts = read_trials(file, options)
@@ -104,12 +103,12 @@ def read(session: str, location: Path, options: Options) -> "Recording":
             counts |= left_out
             if name not in options.signal_units:
                 keep_units(signals[name], dict.fromkeys(signals[name].columns.drop("time"), series_unit(file, series)))
-        give_units(signals, options, path)
+        give_units(signals, options, location)
         provenance = Provenance(
             source="nwb",
             source_id=file.text("identifier"),
             citation=file.text("general/related_publications"),
-            files=checksums([path], path),
+            files=checksums([location], location),
             counts=counts,
         )
     rows = np.repeat(np.arange(len(ends), dtype=np.int32), np.diff(ends, prepend=0))
@@ -120,9 +119,10 @@ def read(session: str, location: Path, options: Options) -> "Recording":
     }
     if options.time_unit is None and len(times):
         measured = {options.signals[name]: signal["time"].max() for name, signal in signals.items()}
-        check_seconds(times, rows, path, f"{UNITS}/spike_times", "seconds (with the option time_unit: s, these are)")
+        accepted = "seconds (with the option time_unit: s, these are)"
+        check_seconds(times, rows, location, f"{UNITS}/spike_times", accepted)
         for name, end in (last | measured).items():
-            check_together(end, times.max(), path, name)
+            check_together(end, times.max(), location, name)
     duration = max(0.0, *last.values())
     recording = Recording(
         session=session,
@@ -136,7 +136,7 @@ def read(session: str, location: Path, options: Options) -> "Recording":
         signals=signals,
         unit_intervals=intervals,
     )
-    return select(recording, options, path)
+    return select(recording, options, location)
 
 
 def read_spikes(file: HdfFile, options: Options) -> tuple[np.ndarray, np.ndarray]:

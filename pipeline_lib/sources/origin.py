@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.sources.location import reading
-from pipeline_lib.sources.remote import MANIFEST
 
 if TYPE_CHECKING:
     from pipeline_lib.recording import Provenance
 
+MANIFEST = "fetch.json"
+"""Declares the files of a session complete, and says where they came from."""
 VERSION = 1
 DESCRIBED = ("source_id", "release", "licence", "citation")
 """Entries that a recording takes over, where they are not empty."""

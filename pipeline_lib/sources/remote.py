@@ -22,8 +22,6 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline_lib.errors import InputError
 
-MANIFEST = "fetch.json"
-"""Declares the files of a session complete, and says where they came from."""
 NUMBER = re.compile(r"\d{6,12}")
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 IDENTIFIERS = {"allen": NUMBER, "allen-behavior": NUMBER, "ibl": UUID, "dandi": UUID}
@@ -75,10 +73,6 @@ class Remote:
         if self.scheme in WEB:
             return folder / file_name(self.identifier)
         return folder
-
-    def manifest(self, data: Path | str) -> Path:
-        """The file that declares it complete."""
-        return self.folder(data) / MANIFEST
 
 
 def parse_remote(location: str, where: Any, options: Mapping[str, Any] | None = None) -> Remote | None:

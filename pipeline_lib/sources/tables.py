@@ -86,16 +86,9 @@ class Options(UnitSelection, Companions):
         return super().seconds(times) / per_second
 
 
-def locate(location: Path) -> Path:
-    """`location`, a file or folder; InputError where there is none."""
-    if not location.exists():
-        raise InputError(location, "location", "no such file or folder", "an existing file or folder")
-    return location
-
-
 def files(location: Path, options: Options) -> list[Path]:
     """The files that `read` reads."""
-    found = _Files(locate(location))
+    found = _Files(location)
     for role in ("spikes", "units", "trials", "observed"):
         found.path(role, getattr(options, role))
     found.signals(options.signals)
@@ -117,7 +110,7 @@ def read(session: str, location: Path, options: Options) -> "Recording":
 
     from pipeline_lib.recording import Provenance, Recording
 
-    files = _Files(locate(location))
+    files = _Files(location)
     spikes = files.path("spikes", options.spikes)
     if spikes is None:
         accepted = f"spikes with one of the endings {', '.join(SUFFIXES)}, or the option `spikes`"

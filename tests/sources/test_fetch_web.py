@@ -66,7 +66,7 @@ def test_plain_address(server: FileServer, nwb: bytes, tmp_path: Path) -> None:
     location = server.put("/folder/a%20session.nwb", nwb)
     manifest = _fetch(server, tmp_path, location)
     remote = parse_remote(location, "test")
-    assert remote.manifest(tmp_path) == manifest
+    assert remote.folder(tmp_path) == manifest.parent
     assert remote.location(tmp_path).name == "a session.nwb"
     assert remote.location(tmp_path).read_bytes() == nwb
 
@@ -165,7 +165,7 @@ def test_each_part_of_a_file_and_the_whole_have_a_folder_of_their_own(
     assert manifests[2] == manifests[3], "the rate chooses when the file is read"
     for manifest, options in zip(manifests, readings, strict=True):
         remote = parse_remote(location, "sheet", options)
-        assert remote.manifest(tmp_path) == manifest
+        assert remote.folder(tmp_path) == manifest.parent
         found = read_source("allen", "x", remote.location(tmp_path), options)
         assert set(found.units["region"]) == set(options.get("regions", ["VISp", "VISl"]))
 
