@@ -62,6 +62,37 @@ def test_intervals_of_units_are_finite_and_forward(plain: Recording, column: str
         replace(plain, unit_intervals=own).validate()
 
 
+def test_a_spike_may_lie_at_either_end_of_the_session_and_nowhere_beyond(plain: Recording) -> None:
+    plain.spike_times[:] = [0.0, 3.0, 3.0]  # two at one time, too
+    plain.validate()
+    for row, time, words in ((0, -1e-9, "row 0"), (2, 3.0 + 1e-9, "0 to 3.0 s"), (1, np.nan, "row 1")):
+        times = plain.spike_times.copy()
+        times[row] = time
+        with refuses("spikes.time", words):
+            replace(plain, spike_times=times).validate()
+    for unit in (-1, 2):
+        with refuses("spikes.unit, row 2", f"found {unit}", "0 to 1"):
+            replace(plain, spike_units=np.array([0, 1, unit], np.int32)).validate()
+
+
+def test_what_was_observed_goes_forward_and_may_touch(plain: Recording) -> None:
+    for observed in ([[0.0, 1.0], [1.0, 3.0]], [[0.5, 0.5], [1.0, 2.0]]):
+        replace(plain, observed=np.array(observed)).validate()
+    for observed in ([[0.0, 2.0], [1.0, 3.0]], [[2.0, 1.0]], [[1.0, 2.0], [0.0, 0.5]], [[-0.5, 1.0]]):
+        with refuses("observed", "sorted intervals"):
+            replace(plain, observed=np.array(observed)).validate()
+    with refuses("unit_intervals.unit, row 0", "found 2", "0 to 1"):
+        replace(plain, unit_intervals=pd.DataFrame({"unit": [2], "start": [0.0], "stop": [1.0]})).validate()
+
+
+def test_a_trial_does_not_end_before_it_starts(plain: Recording) -> None:
+    plain.trials["stop"] = [1.0, 2.0]  # the second begins then: an event without length
+    plain.validate()
+    plain.trials["stop"] = [1.0, 1.5]
+    with refuses("trials.stop, row 1", "1.5 s, with a start at 2.0 s"):
+        plain.validate()
+
+
 def test_a_trial_without_a_condition_is_named(plain: Recording) -> None:
     plain.trials["condition"] = ["left", None]
     with refuses("trials.condition, row 1", "text"):

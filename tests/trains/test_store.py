@@ -14,6 +14,7 @@ import zarr
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import sha256_tree
+from pipeline_lib.stimulus import Stimulus
 from pipeline_lib.trains import events, shards, store
 from pipeline_lib.trains.binning import bin_windows
 from pipeline_lib.trains.events import events_between, keys_of_parquet, keys_of_units, unpack
@@ -249,6 +250,26 @@ def test_another_bin_size_keeps_the_content_hash(converted, tmp_path):
 
 def test_another_spike_changes_the_content_hash(recording, converted, tmp_path):
     recording.spike_times[7] = recording.spike_times[8]
+    recording.write(tmp_path / "changed")
+    convert(tmp_path / "changed", tmp_path / "other")
+    assert read_manifest(tmp_path / "other")["content_hash"] != read_manifest(converted)["content_hash"]
+
+
+@pytest.mark.parametrize("what", ["units", "trials", "observed", "unit_intervals", "signals", "duration", "stimulus"])
+def test_whatever_else_a_fit_may_read_changes_the_content_hash_too(recording, converted, tmp_path, what):
+    if what in ("units", "trials"):
+        table = getattr(recording, what)
+        table.loc[3, "population" if what == "units" else "start"] = "other" if what == "units" else 6.4
+    elif what == "observed":
+        recording.observed[2, 1] = 99.0
+    elif what == "unit_intervals":
+        recording.unit_intervals["stop"] -= 1.0
+    elif what == "signals":
+        recording.signals["running"]["speed"] += 1.0
+    elif what == "stimulus":
+        recording.stimulus = Stimulus(np.zeros((1, 2, 2), np.uint8), np.zeros(1), np.zeros(1, np.int32))
+    else:
+        recording.duration = 101.0
     recording.write(tmp_path / "changed")
     convert(tmp_path / "changed", tmp_path / "other")
     assert read_manifest(tmp_path / "other")["content_hash"] != read_manifest(converted)["content_hash"]
