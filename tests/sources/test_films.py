@@ -29,7 +29,7 @@ def release(tmp_path: Path) -> Path:
 @pytest.fixture
 def presentations() -> pd.DataFrame:
     names = ["natural_scenes"] * 4 + ["natural_movie_one"] * 3 + ["drifting_gratings"]
-    frames = [4, -1, 0, 4, 0, 1, 2, np.nan]
+    frames = [4, -1, 0, 3, 0, 1, 2, np.nan]
     return pd.DataFrame(
         {"start_time": [9.0, 8.0, 7.0, 6.0, 1.0, 2.0, 3.0, 0.0], "stimulus_name": names, "frame": frames}
     )
@@ -37,9 +37,9 @@ def presentations() -> pd.DataFrame:
 
 def test_the_picture_of_every_presentation(release: Path, presentations: pd.DataFrame, tmp_path: Path) -> None:
     stimulus = read_films(presentations, release, (4, 6))
-    assert stimulus.frames.shape == (5, 4, 6)
+    assert stimulus.frames.shape == (6, 4, 6)
     assert stimulus.onset.tolist() == [1.0, 2.0, 3.0, 6.0, 7.0, 9.0]
-    assert stimulus.frames[stimulus.frame, 0, 0].tolist() == [100, 101, 102, 4, 0, 4]
+    assert stimulus.frames[stimulus.frame, 0, 0].tolist() == [100, 101, 102, 3, 0, 4]
     stimulus.write(tmp_path / "stimulus.zarr")
     again = Stimulus.read(tmp_path / "stimulus.zarr")
     assert all(np.array_equal(getattr(again, name), getattr(stimulus, name)) for name in ("frames", "onset", "frame"))
