@@ -174,7 +174,7 @@ def read_units(file: HdfFile, count: int, options: Options) -> "pd.DataFrame":
         table["region"] = [region_name(value) for value in electrodes["location"]]
     else:
         table["region"] = ["unknown"] * count
-    table["population"] = table["region"]
+    table["population"] = own["population"].to_numpy() if "population" in own else table["region"]
     if "group_name" in electrodes:
         table["probe"] = [region_name(value) for value in electrodes["group_name"]]
     elif file.find(f"{UNITS}/electrode_group") is not None:

@@ -44,6 +44,20 @@ def test_spikes_units_and_presence(path):
     assert recording.provenance.source_id == "id-7"
 
 
+def test_a_column_called_population_is_one_of_the_files(path):
+    """Files that we export have it."""
+    with h5py.File(path, "r+") as file:
+        file["units/population"] = ["deep", "deep", "shallow", "deep"]
+        file["units"].attrs["colnames"] = [*file["units"].attrs["colnames"], "population"]
+    units = read_source("nwb", "s", path, {"population": "population"}).units
+    assert list(units["population"]) == ["deep", "deep", "shallow", "deep"]
+    assert (
+        list(units["region"])
+        == ["CA1", "CA1", "VISp", "VISp"]
+        == list(read_source("nwb", "s", path).units["population"])
+    )
+
+
 def test_trials_keep_events_that_did_not_happen(path):
     recording = read_source("nwb", "s", path, {"condition": ["side"]})
     trials = recording.trials
