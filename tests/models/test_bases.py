@@ -145,6 +145,16 @@ def test_epochs_are_not_crossed():
     for start, stop in epochs:
         np.testing.assert_array_equal(found[start:stop], features.compute(counts[start:stop]))
     assert np.isnan(found[18:27]).all()  # the epoch of three bins is too short for any row
+    short = Convolve(RawHistory(3), 3, causality="acausal")
+    rows = short.compute(counts[:, :1], epochs=np.array([[0, 3], [3, 40]]))
+    np.testing.assert_array_equal(rows[1], counts[[2, 1, 0], 0])  # as long as the window: a single row
+    assert np.isnan(rows[[0, 2, 3]]).all()
+    # Composed features hand the epochs on.
+    others = Convolve(RaisedCosineLog(2), 4, "others")
+    for both in (features + others, features * others):
+        found = both.compute(counts, counts, epochs=epochs)
+        for start, stop in epochs:
+            np.testing.assert_array_equal(found[start:stop], both.compute(*2 * [counts[start:stop]]))
 
 
 def test_outside_its_bounds_a_variable_is_not_a_number():

@@ -39,6 +39,10 @@ def test_a_part_of_a_design_weighs_as_many_bins_as_it_has(network):
     assert design.plain and not design.reweighted(first).plain
     part = design.reweighted(first)
     assert (part.total_weight() == (first[:, 0] & design.scored()).sum()).all()
+    whole = np.arange(30, 12_000 - 120, 120)[:, None] + [0, 120]  # blocks are full, so that no bin has a weight
+    offset = Design(data_of(network, segments=whole, offset=np.zeros((12_000, 8))))
+    assert not offset.plain and offset.weights(0, len(whole), torch.arange(8)) is None
+    assert (offset.total_weight() == 120 * len(whole)).all()
     assert (part.reweighted(second).total_weight() == ((first & second)[:, 0] & design.scored()).sum()).all()
 
 
@@ -77,6 +81,11 @@ def test_default_strengths_span_the_curvature_of_those_who_judge(network):
     rate = np.median(network.counts[dense_design(data)[1]].mean(0)[judges])
     expected = rate * dense_design(data)[0][:, 1:].var(0).mean() * half_decades
     np.testing.assert_allclose(default_strengths(problem, judges), expected, rtol=0.03)
+    silenced = network.counts.copy()
+    silenced[:, 5] = 0  # a unit that is not fitted has no rate to judge by
+    quiet = Problem(Design(data_of(network, counts=silenced)), PoissonExp())
+    np.testing.assert_array_equal(default_strengths(quiet, judges), default_strengths(quiet, judges[:2]))
+    assert default_strengths(quiet, judges[2:]).tolist() == [1.0]
     sparse = Problem(Design(data), PoissonExp(), penalty=Penalty("lasso"))
     largest = sparse.largest_strength(torch.from_numpy(judges))
     np.testing.assert_allclose(default_strengths(sparse, judges), largest * np.logspace(0, -3, 7))

@@ -317,7 +317,7 @@ def test_a_copy_of_a_unit_shares_its_weight(network):
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"segments": np.array([[10, 200]])}, "row 0"),
+        ({"segments": np.array([[29, 200]])}, "row 0"),
         ({"segments": np.array([[30, 30]])}, "row 0"),
         ({"segments": np.array([[30, 13_000]])}, "row 0"),
         ({"segments": np.empty((0, 2))}, "rows"),

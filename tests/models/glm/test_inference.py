@@ -27,8 +27,9 @@ def auc(scores: np.ndarray, truth: np.ndarray) -> float:
     return (ranks[truth].sum() - positive * (positive + 1) / 2) / (positive * (~truth).sum())
 
 
-def test_standard_errors_are_those_of_the_textbook(network):
-    weights = np.tile(np.random.default_rng(0).random((12_000, 1)) < 0.7, (1, 8))
+@pytest.mark.parametrize("levels", [(False, True), (0.0, 0.5, 2.0)])
+def test_standard_errors_are_those_of_the_textbook(network, levels):
+    weights = np.tile(np.random.default_rng(0).choice(levels, (12_000, 1)), (1, 8))
     features = np.sin(np.arange(12_000) / 300)[:, None]
     offset = np.tile(np.random.default_rng(1).normal(0, 0.3, (12_000, 1)), (1, 8))
     data = data_of(network.counts, network.kernel, weights=weights, features=features, offset=offset)
@@ -37,11 +38,11 @@ def test_standard_errors_are_those_of_the_textbook(network):
     solution = problem.solve(strength)
     found = infer(problem, solution, strength)
     design, frames = dense_design(data)
-    design, seen = design[weights[frames, 0]], frames[weights[frames, 0]]
+    weight = weights[frames, 0].astype(np.float64)
     for unit in (0, 5):
-        mean = np.exp(design @ solution.coefficients[unit].numpy() + offset[seen, unit])
-        information = (design.T * mean) @ design
-        bread = np.linalg.inv(information + len(seen) * strength * np.diag(np.r_[0, scale]))
+        mean = np.exp(design @ solution.coefficients[unit].numpy() + offset[frames, unit])
+        information = (design.T * mean * weight) @ design
+        bread = np.linalg.inv(information + weight.sum() * strength * np.diag(np.r_[0, scale]))
         covariance = bread @ information @ bread
         np.testing.assert_allclose(found.standard_errors[unit], np.sqrt(np.diag(covariance)), rtol=1e-6)
         part = slice(2 + 3 * 5, 2 + 4 * 5)
@@ -129,6 +130,19 @@ def test_likelihood_ratio_agrees_with_wald(network):
     np.testing.assert_allclose(p, stats.chi2.sf(statistic, 5))
 
 
+def test_a_test_has_a_degree_of_freedom_for_each_function_that_was_fitted(network):
+    """A last function that is a unit's own, as refractoriness is, is no part of what a coupling to others is."""
+    own = np.eye(3, dtype=bool)
+    allowed = np.ones((3, 3, 5), dtype=bool)
+    allowed[:, :, 4] = own
+    data = data_of(network.counts, network.kernel, senders=np.arange(3), receivers=np.arange(3))
+    solution, problem = fit(data, PoissonExp(), 0.0, allowed.reshape(3, -1))
+    found, freedom = infer(problem, solution, 0.0), np.where(own, 5, 4)
+    np.testing.assert_allclose(found.p, stats.chi2.sf(found.wald, freedom))
+    statistic, p = likelihood_ratio(problem, solution, tolerance=1e-4)
+    np.testing.assert_allclose(p, stats.chi2.sf(statistic, freedom))
+
+
 def test_masked_and_silent_units_are_not_tested(network):
     counts = network.counts.copy()
     counts[:, 6] = 0
@@ -157,7 +171,7 @@ def test_what_the_data_do_not_tell_apart_has_finite_errors(network):
 
 
 def test_false_discovery_rate_is_benjamini_hochberg():
-    p = np.array([[0.01, 0.04], [0.03, np.nan], [0.005, 0.8]])
+    p = np.array([[0.01, 0.04], [0.041, np.nan], [0.042, 0.8]])  # the third is found where the second alone is not
     expected = stats.false_discovery_control(p[np.isfinite(p)])
     np.testing.assert_allclose(false_discovery_rate(p)[np.isfinite(p)], expected)
     assert np.isnan(false_discovery_rate(p)[1, 1])

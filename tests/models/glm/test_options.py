@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.models.glm import MODEL
 from pipeline_lib.models.glm.crossvalidation import cross_validate
 from pipeline_lib.models.glm.data import Data
 from pipeline_lib.models.glm.design import Design
@@ -16,7 +17,7 @@ from pipeline_lib.models.glm.engine import Problem, fit
 from pipeline_lib.models.glm.observation import PoissonExp, observation_model
 from pipeline_lib.models.glm.path import default_strengths
 from pipeline_lib.models.glm.settings import Config, allowed_couplings
-from tests.models.glm.networks import dense_design
+from tests.models.glm.networks import dense_design, newton
 from tests.models.glm.sessions import BLOCKS, CONFIG, CONTINUOUS, cohort, fitted, recording_of
 
 
@@ -175,6 +176,24 @@ def test_dispersion_is_found_for_every_unit(tmp_path):
     config = replace(CONFIG, observation="negative_binomial", strength=1e-3)
     learned = fitted(config, data, tmp_path / "run")[0].learned["net"]
     assert learned["dispersion"][0] < learned["dispersion"][1] < learned["dispersion"][2]
+    model = MODEL(config, 0)
+    source = model.read(data, "net", data.samples("net", "train"), learned, merge=True)[0]
+    of_each = observation_model("negative_binomial", "", torch.from_numpy(learned["dispersion"]))
+    expected = fit(source, of_each, 1e-3)[0].coefficients
+    np.testing.assert_allclose(learned["coefficients"], expected, atol=1e-5)
+
+
+def test_weights_of_signals_bear_a_share_of_the_penalty(tmp_path, continuous):
+    data, _ = continuous
+    config = replace(CONFIG, strength=0.03, feature_penalty=0.2, signals=("speed",), n_basis=2, dtype="float64")
+    model, _ = fitted(config, data, tmp_path)
+    source = model.read(data, "net", data.samples("net", "train"), model.learned["net"], merge=True)[0]
+    design, frames = dense_design(source)
+    strength, allowed = np.full(design.shape[1], 0.03), np.ones(design.shape[1] - 1, dtype=bool)
+    strength[1:3] *= 0.2
+    for unit in data.heldin("net")[:2]:
+        expected = newton(design, source.counts.numpy()[frames, unit], strength, allowed)
+        np.testing.assert_allclose(model.learned["net"]["coefficients"][unit], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -285,6 +285,10 @@ def test_what_a_prediction_sees_and_how_sure_a_latent_is(data: FitData, tmp_path
     assert GLMTransformerModel(replace(SMALL, background="invariant"), 0).sees == "past of held-in units"
     model, samples = fitted(data, tmp_path), data.samples("small0", "test")
     extras = model.extras(data, "small0", samples)
+    head = model.network.head("small0")
+    for weights in (head.send, head.receive):  # a pair's filter alone says how strong it is
+        norms = (head.member.T @ weights.detach().square().flatten(1)).sqrt()
+        assert np.allclose(norms, 1, atol=1e-5)
     mean, log_variance = model.network.encode(model._windows(data, "small0", samples).batch(slice(None)))
     assert np.allclose(extras["latent_mean"], mean.detach().flatten(1), atol=1e-5)
     assert np.allclose(extras["latent_sd"] ** 2, log_variance.detach().exp().flatten(1), atol=1e-5)

@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from pipeline_lib.models.glm_transformer.model import GLMTransformerModel
 from pipeline_lib.models.glm_transformer.network import GLMTransformer, weight_group
 from pipeline_lib.models.glm_transformer.session import Session
 from tests.models.glm_transformer.test_network import BINS, CONFIG, HISTORY, UNITS, layout, pair, windows
@@ -139,6 +141,25 @@ def test_published_biases_count_twice_once_trials_vary() -> None:
             network.terms = terms
             factors = network.latents(batch)[:, HISTORY:] @ network.head("s").loadings()
             assert torch.allclose(network.components(batch)["background"], factors + times * bias, atol=1e-12)
+
+
+@pytest.mark.parametrize("compat", [False, True])
+def test_a_coupling_that_was_dropped_passes_nothing_on(compat: bool) -> None:
+    _, network = pair(compat=compat)
+    batch, head = windows(), network.head("s")
+    head.coupled[0, 1] = 0
+    with torch.no_grad():
+        passed = network.coupling_factors("s", network.inputs(batch), HISTORY).unflatten(2, (2, 2, -1))
+    assert (passed[:, :, 0, 1] == 0).all() and (passed[:, :, 1, 0] != 0).any() and (passed[:, :, 1, 1] != 0).any()
+
+
+@pytest.mark.parametrize("compat", [False, True])
+def test_units_start_at_their_mean_rates_but_not_as_published(compat: bool) -> None:
+    _, network = pair(compat=compat)
+    model, mean = GLMTransformerModel(network.config, seed=0), torch.full((UNITS,), 0.2, dtype=torch.float64)
+    model.network, before = network, network.head("s").bias.detach().clone()
+    model.initialise({"s": SimpleNamespace(mean_counts=lambda: mean)})  # type: ignore[dict-item]
+    assert torch.equal(network.head("s").bias, before if compat else mean.log())
 
 
 @pytest.mark.parametrize("encoder", ["transformer", "gru"])

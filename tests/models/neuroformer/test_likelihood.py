@@ -64,6 +64,29 @@ def test_bits_per_spike_by_hand() -> None:
 
 
 @torch.inference_mode()
+def test_the_null_of_a_unit_is_of_the_bins_where_it_was_observed() -> None:
+    made, given = network(), batch(poisson(6, 37), bins=np.array([37, 37, 30, 37, 37, 37]))
+    given.observed[:3, :, 2] = given.visible[:3, :, 2] = False
+    given.counts.mul_(given.observed)
+    sums = window_sums(made, [given])
+    seen, counts = given.observed[:, 10:].numpy(), given.counts[:, 10:].numpy().astype(float)
+    assert np.array_equal(sums["bins"], seen.sum(1)) and sums["bins"][:3, 2].max() == 0
+    mean = counts.sum((0, 1)) / seen.sum((0, 1))
+    null = np.where(seen, poisson_law.logpmf(counts, mean), 0).sum()
+    row = score_rows(sums, mean)[0]
+    assert np.isclose(row["value"], (sums["loglik"].sum() - null) / counts.sum() / np.log(2), atol=1e-5)
+
+
+def test_resampled_windows_bring_their_own_spikes() -> None:
+    """Every window gains half a bit a spike: so does every sample of them, however many spikes it drew."""
+    spikes, bins = np.array([[1.0], [40.0], [3.0], [200.0]]), np.full((4, 1), 100.0)
+    found = spikes @ np.log([0.61]) - bins @ [0.61] + spikes[:, 0] * np.log(2) / 2
+    sums = {"spikes": spikes, "bins": bins, "log_factorials": np.zeros(4), "loglik": found}
+    for row in score_rows(sums, np.array([0.61])):
+        assert row["value"] == pytest.approx(0.5) and row["ci_low"] == pytest.approx(0.5) == row["ci_high"]
+
+
+@torch.inference_mode()
 def test_units_that_were_not_observed_cannot_fire() -> None:
     made = network()
     given = batch(poisson(4, 30))
@@ -131,5 +154,8 @@ def test_independent_heads_do_not_know_each_other() -> None:
     bins = made.bin_log_probabilities(head, reading.states, reading.last)
     # Untrained, both ends are as likely as the law says; after the last token of a long silence they are certain.
     assert torch.allclose(units[:, -1], bins[:, -1], atol=1e-4)
+    # Writing asks for the unit where the bins have said that there is one.
+    given_one = made.unit_log_probabilities(head, reading.states, reading.last, reading.last.unit >= 0)
+    assert torch.allclose(given_one.exp().sum(1), torch.ones(len(units)), atol=1e-5)
     asked = [made.unit_query(reading.states, torch.full((len(units),), bin)) for bin in (0, 4)]
     assert torch.equal(*asked)
