@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from pipeline_lib.evaluation.rows import Row, score_row
 from pipeline_lib.models.contract import TEST
@@ -37,11 +37,7 @@ def share_row(share: float, windows: int) -> Row:
 
 
 def coupling_share(model: CoupledGLM, data: FitData, session: str, samples: pd.DataFrame) -> float:
-    """Share of the variance of linear predictors (without own history) that coupling between populations makes up.
-
-    (variance with it - variance without it) / variance with it, variances over windows and bins summed over units:
-    what Xin & Kass (2025, arXiv 2506.02263, figure 4) call false coupling where there is none.
-    """
+    """`variance_share` of coupling between populations in the linear predictors of some windows."""
     learned = model.learned[session]
     inputs, frames = model.read(data, session, samples, learned, merge=False)
     scored = torch.from_numpy(frames.places(np.arange(len(frames)))[0] >= 0)[:, None]
@@ -54,19 +50,30 @@ def coupling_share(model: CoupledGLM, data: FitData, session: str, samples: pd.D
     own = senders == np.arange(units)[:, None]
     between = population[senders] != population[:, None]
 
-    def variance(dropped: np.ndarray) -> float:
-        """Of the predictors without some couplings (units, senders)."""
+    def without(dropped: np.ndarray) -> np.ndarray:
+        """The predictors (frames, units) without some couplings (units, senders)."""
         weights = coefficients[:, first:].reshape(units, len(senders), -1)
         kept = weights * torch.from_numpy(~dropped)[:, :, None]
         changed = torch.cat([coefficients[:, :first], kept.reshape(units, -1)], dim=1)
-        values = design.predictors(changed.to(model.device)).cpu()
-        return float(_variances(values, seen.to(values)).sum())
+        return design.predictors(changed.to(model.device)).cpu().numpy()
 
-    with_it = variance(own)
-    return (with_it - variance(own | between)) / with_it if with_it > 0 else float("nan")
+    return variance_share([(without(own), without(own | between), seen.numpy())])
 
 
-def _variances(values: Tensor, seen: Tensor) -> Tensor:
-    """Of each column over the frames that were seen; 0 where none was."""
-    count = seen.sum(0).clamp(min=1)
-    return ((values - (values * seen).sum(0) / count).square() * seen).sum(0) / count
+def variance_share(pieces: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> float:
+    """Share of the variance of log-rates, own histories left out, that coupling between populations makes up.
+
+    (variance with it - variance without it) / variance with it, variances over windows and bins summed over units:
+    what Xin & Kass (2025, arXiv 2506.02263, figure 4) call false coupling where there is none.
+
+    Each of the `pieces`: log-rates with that coupling and without it, and which bins were observed, all [..., units].
+    NaN where nothing varies.
+    """
+    moments: np.ndarray | float = 0.0
+    for *both, seen in pieces:
+        each = [[(seen * values**power).reshape(-1, seen.shape[-1]).sum(0) for power in range(3)] for values in both]
+        moments = moments + np.array(each)
+    bins, first, second = np.swapaxes(moments, 0, 1)
+    bins = np.maximum(bins, 1)  # a unit that was never observed there counts for nothing
+    with_it, without = (second / bins - (first / bins) ** 2).sum(axis=1)
+    return float((with_it - without) / with_it) if with_it > 0 else float("nan")

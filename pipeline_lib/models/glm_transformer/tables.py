@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from scipy import stats
 
 from pipeline_lib.models.glm.inference import coupling_table, false_discovery_rate
-from pipeline_lib.models.glm.share import share_row
+from pipeline_lib.models.glm.share import share_row, variance_share
 from pipeline_lib.models.glm_transformer.inference import evidence, permutation_test, weight_errors
 from pipeline_lib.models.glm_transformer.readout import area_filters
 from pipeline_lib.models.glm_transformer.timing import timing_test
@@ -99,29 +100,21 @@ def _scores(model: GLMTransformerModel, data: FitData, session: str) -> dict[str
 
 
 def coupling_share(model: GLMTransformerModel, data: FitData, session: str, samples: pd.DataFrame) -> float:
-    """Share of the variance of log-rates (without history) that coupling between populations makes up.
-
-    (variance with it - variance without it) / variance with it, variances over windows and bins summed over units:
-    what Xin & Kass (2025, figure 4) call false coupling where there is none.
-    """
+    """`variance_share` of coupling between populations in the log-rates of some windows."""
     network = model.network
     head, areas = network.head(session), len(network.areas)
     between = (1 - torch.eye(areas, device=head.send.device)).repeat_interleave(model.config.rank).view(areas, -1)
-    moments = np.zeros((2, 3, len(head.area)))
-    for batch in model.batches(data, session, samples):
-        with torch.inference_mode():
-            parts = network.components(batch)
-            series = network.coupling_factors(session, network.inputs(batch), batch.history)
-            cross = (series * between.flatten()) @ head.receiving()
-            whole = (parts["background"] + parts["coupling"]).double()
-            seen = batch.observed[:, batch.history :].double()
-            for row, values in enumerate((whole, whole - cross)):
-                powers = torch.stack([seen, seen * values, seen * values.square()])
-                moments[row] += powers.sum((1, 2)).cpu().numpy()
-    bins, first, second = moments.swapaxes(0, 1)
-    bins = np.maximum(bins, 1)  # a held-out unit is never observed there, and counts for nothing
-    with_it, without = (second / bins - (first / bins) ** 2).sum(axis=1)
-    return float((with_it - without) / with_it)
+
+    def pieces() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        for batch in model.batches(data, session, samples):
+            with torch.inference_mode():
+                parts = network.components(batch)
+                series = network.coupling_factors(session, network.inputs(batch), batch.history)
+                cross = ((series * between.flatten()) @ head.receiving()).cpu().numpy()
+                whole = (parts["background"] + parts["coupling"]).double().cpu().numpy()
+            yield whole, whole - cross, batch.observed[:, batch.history :].cpu().numpy()
+
+    return variance_share(pieces())
 
 
 def _weights(
