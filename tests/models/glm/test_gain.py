@@ -22,7 +22,8 @@ def session(tmp_path_factory):
     random = np.random.default_rng(0)
     gain = random.normal(0, 0.6, TRIALS)
     counts = random.poisson(0.15 * np.exp(np.repeat(gain, BINS)[:, None] * np.ones(UNITS)))
-    windows, splits = WindowSettings(bin_size=10.0, align="start", after=1.4), SplitSettings(seed=1, heldout_units=1)
+    windows = WindowSettings(bin_size=10.0, align="start", after=1.4, history=0.05)
+    splits = SplitSettings(seed=1, heldout_units=1)
     fit_data, data = cohort(tmp_path_factory.mktemp("gain"), counts, windows, splits)
     return fit_data, data, gain, counts
 

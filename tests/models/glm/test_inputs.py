@@ -170,14 +170,15 @@ def test_a_gap_in_a_signal_is_noted_and_filled(tmp_path, network_counts):
     assert np.isfinite(model.predict(data, "net", data.samples("net", "test"))).all()
 
 
-def test_events_may_be_missing_and_in_any_order(tmp_path, network_counts):
+@pytest.mark.parametrize("after", [0.205, 0.2], ids=["in a bin", "where a bin begins"])
+def test_events_may_be_missing_and_in_any_order(tmp_path, network_counts, after):
     recording = recording_of(network_counts[:6000])
-    cue = recording.trials["start"].to_numpy()[::-1] + 0.205
+    cue = recording.trials["start"].to_numpy()[::-1] + after
     cue[2] = np.nan
     recording.trials = recording.trials.assign(cue=cue)
     data, _ = cohort(tmp_path, recording, CONTINUOUS, BLOCKS)
     expected = np.zeros(6000)
-    expected[np.floor(cue[np.isfinite(cue)] / BIN).astype(int)] = 1
+    expected[np.floor(cue[np.isfinite(cue)] / BIN + 1e-6).astype(int)] = 1
     np.testing.assert_array_equal(signal_values(data, "net", "trials.cue", np.arange(6000) * 1000)[:, 0], expected)
 
 

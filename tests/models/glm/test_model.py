@@ -10,11 +10,12 @@ import pytest
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.glm import MODEL
 from pipeline_lib.models.glm.frames import lay_frames, read_blocks, read_frames
+from pipeline_lib.models.glm.inference import false_discovery_rate
 from pipeline_lib.models.glm.settings import Config
 from pipeline_lib.models.registry import check_config, load_model
 from pipeline_lib.training.run import Run
 from pipeline_lib.trains.settings import SplitSettings, WindowSettings
-from tests.models.glm.networks import simulate_network
+from tests.models.glm.networks import dense_design, simulate_network
 from tests.models.glm.sessions import BIN, BLOCKS, CONFIG, CONTINUOUS, cohort, fitted
 
 
@@ -79,6 +80,9 @@ def test_what_training_reads_is_scored_in_no_other_part(tmp_path, network_counts
     train, lead = data.samples("net", "train"), 150
     frames = lay_frames(data, train, lead, merge=True)
     assert len(others) > 5 and 2 < len(frames.segments) < len(train)
+    shuffled = lay_frames(data, train.sample(frac=1, random_state=0), lead, merge=True)
+    np.testing.assert_array_equal(shuffled.segments, frames.segments)
+    assert shuffled.windows["start_tick"].tolist() == frames.windows["start_tick"].tolist()
     for one, other in zip(read_frames(data, "net", frames), read_frames(changed, "net", frames), strict=True):
         np.testing.assert_array_equal(one, other)
     places = frames.segments[:, 0] - lead, lead + 100
@@ -240,6 +244,8 @@ def test_couplings_that_are_not_allowed_are_zero(tmp_path, continuous, coupling)
     assert (p[~allowed] == 1).all() and (p[allowed] < 1).all()
     table = model.coupling_table("net", data.trains["net"].units)
     np.testing.assert_array_equal(table["p"].isna(), ~table["allowed"])
+    tested = table[table["allowed"]]  # a unit's own history is no part of the family
+    np.testing.assert_array_equal(tested["q"], false_discovery_rate(tested["p"].to_numpy()))
     filters = model.couplings("net").filters[data.heldin("net")]
     assert (filters[~allowed] == 0).all() and (filters[allowed] != 0).any(axis=1).all()
 
@@ -287,6 +293,26 @@ def test_discoveries_are_the_true_couplings(tmp_path, continuous):
     np.testing.assert_array_equal(filters["error"], expected)
     errors = model.learned["net"]["standard_errors"]
     assert errors.shape == model.learned["net"]["coefficients"].shape and (errors > 0).all()
+
+
+def test_tables_show_what_the_fit_saw_and_found(tmp_path, continuous):
+    fit_data, data = continuous
+    model, _ = fitted(replace(CONFIG, signals=("speed",)), fit_data, tmp_path)
+    tables, learned = model.tables(data), model.learned["net"]
+    first = data.samples("net", "train").sort_values("start_tick").iloc[:1]
+    columns = dense_design(model.read(data, "net", first, learned, merge=False)[0])[0][:, 1 : 3 + 5 * 5]
+    shown = tables["inputs"].set_index(["time", "column"])["value"].unstack()
+    np.testing.assert_allclose(shown[tables["inputs"]["column"].unique()], columns, atol=1e-6)
+    np.testing.assert_allclose(shown.index, first["start_tick"].iloc[0] / 1e5 + np.arange(100) * BIN)
+    kernel = tables["basis"].pivot(index="lag", columns="function", values="value")
+    np.testing.assert_array_equal(kernel, learned["kernel"])
+    lags = (np.arange(30) + 1) * 10.0
+    np.testing.assert_array_equal(kernel.index, lags)
+    filters, found = tables["filters"], model.couplings("net").filters
+    sender, receiver = (filters[name].astype(str).str[1:].astype(int) for name in ("sender", "receiver"))
+    lag = np.rint(filters["lag"] / 10).astype(int) - 1
+    np.testing.assert_array_equal(filters["value"], found[sender, receiver, lag])
+    np.testing.assert_array_equal(filters["lag"], np.tile(lags, len(data.heldin("net")) * 10))
 
 
 def test_the_shipped_file_is_the_default():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline_lib.models.glm.share import coupling_share, share_scores
+from pipeline_lib.models.glm.share import coupling_share, share_scores, variance_share
 from tests.models.glm.sessions import CONFIG, fitted
 
 
@@ -33,3 +33,14 @@ def test_it_is_the_variance_that_filters_between_populations_make_up(tmp_path, c
     data.trains["net"].units["population"] = "one"
     assert share_scores(model, data).empty
     data.trains["net"].units["population"] = population
+
+
+def test_a_variance_is_of_the_bins_in_which_a_unit_was_observed():
+    random = np.random.default_rng(0)
+    whole, without = random.normal(-3, 1, (2, 7, 20, 4)) * [1, 2, 3, 4]
+    seen = random.random(whole.shape) < [1.0, 0.3, 0.8, 0.0]
+    seen[:, 0, 1] = True
+    found = variance_share([(whole[:3], without[:3], seen[:3]), (whole[3:], without[3:], seen[3:])])
+    each = [sum(values[..., unit][seen[..., unit]].var() for unit in range(3)) for values in (whole, without)]
+    assert found == pytest.approx(1 - each[1] / each[0])
+    assert np.isnan(variance_share([(np.zeros((5, 2)), np.zeros((5, 2)), np.ones((5, 2), dtype=bool))]))
