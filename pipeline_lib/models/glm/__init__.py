@@ -2,17 +2,19 @@
 
 A way through the files, each of which needs those above it only::
 
-    settings                                         what can be set
-    frames, inputs, gain                             windows become counts and columns, frame by frame
-    data, stream                                     both as the engine reads them: in memory, or from the store
-    blocks, design                                   the design matrix: applied and transposed, never built
-    observation, penalties                           the objective
-    precondition, descent, optimiser, sparse, engine its minimum, for all units at once
-    path, crossvalidation, dispersion, low_rank      which strength, and what else a fit may find
-    training                                         the fit of a session
-    prediction, inference, share, tables             what is made of it
-    model                                            all this as a model of the pipeline
-    goodness, simulation                             for whoever wants to look closer: how good it is, spikes from it
+    settings                            what can be set
+    frames, gain, inputs                windows become counts and columns, frame by frame
+    blocks, data, stream                both as the engine reads them, block by block: in memory, or from the store
+    products, design                    the design matrix: applied and transposed, never built
+    observation, penalties              the objective
+    precondition, descent               its shape, and what all descents have in common
+    optimiser, sparse, engine           its minimum, for all units at once
+    path, crossvalidation, dispersion   which strength, how variable counts are
+    low_rank, inference                 what else a fit may find: channels, errors and tests
+    training                            the fit of a session
+    prediction, share, tables           what is made of it
+    model                               all this as a model of the pipeline
+    goodness, simulation                for whoever wants to look closer: how good it is, spikes from it
 
 ``engine`` fits counts without a pipeline::
 
