@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -29,9 +29,10 @@ class Gradients:
     """Puts the gradient of a step into the weights of a network.
 
     Where memory runs out, the windows of a batch are taken in twice as many pieces from then on, and the step is made
-    again: the gradient is then a mean over the pieces, by their windows. That is the gradient of the whole batch where
-    its loss is a mean over windows, and about that where it is one over bins that were observed or masked. (Each term
-    of a loss has its own number of those, and pieces draw other noise than the batch: it could not be the same.)
+    again: the gradient is then the mean over the pieces, by what the loss is a mean over (`Network.counted`). Of a
+    network that prepares its batches the pieces are cut from the prepared one, so that they hide what the batch hides.
+    That is the gradient of the whole batch but for noise that is drawn in the loss (dropout), and for a loss that is no
+    such mean: one whose terms count different things, or that goes by the largest entries.
 
     Parameters
     ----------
@@ -90,15 +91,27 @@ class Gradients:
             number = step * self.settings.accumulate + part * self.processes + self.rank
             batch = self.batches[number]
             seed_noise(self.seed, number)
-            cuts = cut(batch, pieces)
-            for piece, windows in enumerate(cuts):
-                last = part == own - 1 and piece == len(cuts) - 1
-                with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
-                    loss = self.total(self.model, windows, step) * (len(windows.bins) / len(batch.bins) / own)
+            with contextlib.nullcontext() if part == own - 1 else self.accelerator.no_sync(self.model):
+                for share in self._shares(batch, step, pieces):
+                    loss = share * (1 / own)
                     loss.backward()
-                total += loss.detach()
+                    total += loss.detach()
         mean: Tensor = self.accelerator.reduce(total, "mean")
         return mean.item()
+
+    def _shares(self, batch: Batch, step: int, pieces: int) -> Iterator[Tensor]:
+        """The loss of a batch, as the shares that its pieces have in it, one after the other."""
+        network = self.network
+        if pieces == 1:
+            yield self.total(self.model, batch, step)
+        elif network.vectorises and self.processes == 1:  # what several processes share is called as a whole
+            batch = network.prepare(batch, step)
+            counted = network.counted(batch)
+            for piece in cut(batch, pieces):
+                yield self.total(network.loss, piece) * (network.counted(piece) / counted)
+        else:
+            for piece in cut(batch, pieces):
+                yield self.total(self.model, piece, step) * (len(piece.bins) / len(batch.bins))
 
     def agreed(self, numbers: dict[str, float]) -> dict[str, float]:
         """Of numbers that every process has computed, those of the first: GPUs need not round alike, and what follows
@@ -135,7 +148,5 @@ class Gradients:
 
 def cut(batch: Batch, pieces: int) -> list[Batch]:
     """The windows of a batch in at most so many pieces of nearly equal size."""
-    if pieces == 1:
-        return [batch]
     rows = torch.arange(len(batch.bins), device=batch.bins.device).tensor_split(pieces)
     return [batch.windows(each) for each in rows if len(each)]

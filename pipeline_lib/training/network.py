@@ -70,6 +70,12 @@ class Network(nn.Module):
         """
         raise NotImplementedError
 
+    def counted(self, batch: Batch) -> Tensor | int:
+        """How many things the `loss` of a prepared batch is a mean over: windows, unless overridden. By it a batch that
+        memory has no room for is put together from its pieces.
+        """
+        return len(batch.bins)
+
     def pace(self, name: str) -> float:
         """By what the learning rate of the weight `name` is multiplied."""
         return 1.0
