@@ -18,6 +18,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from multiprocessing import connection, get_context
 from multiprocessing.process import BaseProcess
@@ -184,7 +185,7 @@ def _fit(
         last = getattr(checked, "keep", "best") == "last"
         score = _score(folder / "history.csv", settings.score, last)
     except FitError as error:
-        print(f"{folder}: {error}", flush=True)
+        print(f"{folder}: {error}", file=sys.stderr, flush=True)
         score = math.inf
     write_json(folder / SCORE, what | {"score": score if math.isfinite(score) else None})
     return score

@@ -110,7 +110,9 @@ def test_a_generation_goes_on_from_the_winners_weights(cohort: Cohort, tmp_path:
         assert before["score"][parent] <= before["score"][member]
         same = row["learning_rate"] == before["learning_rate"][member]
         assert same if parent == member else abs(row["learning_rate"] / before["learning_rate"][parent] - 1) <= 0.2
-        adopted += parent != member
+        if parent != member:  # the winner's settings, changed
+            adopted += 1
+            assert row["learning_rate"] != before["learning_rate"][parent]
         manifest = yaml.safe_load((place(tmp_path, generation, member) / "manifest.json").read_text())
         assert manifest["config"]["initial"] == str(place(tmp_path, generation - 1, parent) / "model.safetensors")
     assert adopted > 1
@@ -128,6 +130,12 @@ def test_a_failed_member_is_replaced_and_a_failed_search_says_so() -> None:
     assert following[1].searched == trials[1].searched and following[0].searched != trials[0].searched
     assert following[0] == POPULATION.next(trials, [np.inf, 0.5, np.inf, np.inf])[0]
     assert isinstance(following[0], Trial)
+    two = replace(POPULATION, members=2)
+    for seed in range(8):  # nobody meets himself: of two the worse always meets the better
+        pair = replace(two, seed=seed)
+        assert [trial.parent for trial in pair.next(pair.first(), [0.5, 0.7])] == [0, 0]
+    rivals = [POPULATION.next([replace(each, generation=g) for each in trials], [0, 1, 2, 3]) for g in range(6)]
+    assert len({tuple(trial.parent for trial in each) for each in rivals}) > 3  # others in every generation
     with pytest.raises(FitError, match="all 4 trials of generation 0 failed"):
         POPULATION.next(trials, [np.inf] * 4)
 
@@ -141,7 +149,7 @@ def test_when_every_trial_fails_nothing_is_called_best(
     monkeypatch.setattr(module, "fit", diverge)
     with pytest.raises(FitError, match="all 3 trials of generation 0 failed"):
         search(*cohort, RANDOM, tmp_path)
-    assert "member02: the loss is nan" in capsys.readouterr().out
+    assert "member02: the loss is nan" in capsys.readouterr().err
     assert not (tmp_path / "best.yaml").exists() and "inf" in (tmp_path / "trials.csv").read_text()
 
 
