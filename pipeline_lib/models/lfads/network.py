@@ -137,7 +137,7 @@ class LFADS(Network):
         config, head, windows = self.config, self.head(batch.session), len(batch.counts)
         kl_ramp, l2_ramp = (1.0, 1.0) if ramps is None else ramps[0].unbind()
         if ramps is None and config.evaluated_dropout is not None:
-            config = replace(config, coordinated_dropout=config.evaluated_dropout, pass_rate=0.0)
+            config = replace(config, coordinated_dropout=config.evaluated_dropout, pass_rate=0.0, hide_units=0.0)
         alone = head.read_in is None
         dtype = torch.bfloat16 if half and alone else torch.float32
         sparse = alone and not config.input_dropout

@@ -54,9 +54,9 @@ class Config(TrainingSettings):
     pass_rate: float = 0.0
     """Share of the counts shown that the reconstruction learns from nevertheless."""
     evaluated_dropout: float | None = None
-    """Share of counts that evaluations do not show and are scored on; null: what training does. A search over
-    `coordinated_dropout` names one: the fewer counts are not shown the easier they are to tell, so that losses of fits
-    that each hide a share of their own do not compare."""
+    """Share of single counts that evaluations do not show and are scored on; null: what training does. A search over
+    `coordinated_dropout` or `hide_units` names one: the fewer counts are not shown the easier they are to tell, so that
+    losses of fits that each hide a share of their own do not compare."""
     sample_validation: float = 0.0
     """Share of the training counts that are never shown nor learned from; their likelihood is logged."""
     kl_initial: float = 1.0

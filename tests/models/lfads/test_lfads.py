@@ -316,6 +316,18 @@ def _shown(network: torch.nn.Module, batch: object):
     return conceal(batch, network.config, network.head("one").inputs, network.head("one").mean, 0, 0, drop=False)
 
 
+def test_what_a_search_may_hide_does_not_change_what_evaluations_hide(ragged: FitData, model: LFADS) -> None:
+    """Else the share of units that is hidden least wins, as that of single counts would."""
+    batch = Windows(ragged, "one", "train").batch(slice(0, 8))
+    losses = []
+    for hidden in ({}, {"coordinated_dropout": 0.6}, {"pass_rate": 0.5}, {"hide_units": 0.5}):
+        torch.manual_seed(0)
+        config = replace(CONTROLLED, read_in=4, evaluated_dropout=0.2, **hidden)
+        network = LFADS(config, 0).build(model.layout).eval()
+        losses.append(network(batch)["nll"].item())
+    assert len(set(losses)) == 1
+
+
 def test_ramps_and_penalties_weigh_their_terms(ragged: FitData, model: LFADS) -> None:
     network = LFADS(replace(CONTROLLED, read_in=4, l2_generator=3.0, l2_controller=0.0, l2_encoders=0.5), 0).build(
         model.layout
