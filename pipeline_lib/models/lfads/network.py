@@ -297,10 +297,8 @@ class LFADS(Network):
         for draw in range(draws):
             noise = None
             if config.posterior_samples:
-                length, steps = shown.counts.shape[0], self.layout.bins
-                size = config.initial_conditions
-                noise = standard_normal(self.seed, batch.inputs[SAMPLE], draw, size + steps * config.inferred_inputs)
-                noise = noise[:, : size + length * config.inferred_inputs]
+                size = config.initial_conditions + len(shown.counts) * config.inferred_inputs
+                noise = standard_normal(self.seed, batch.inputs[SAMPLE], draw, size)
             factors, inputs, _ = self.decode(head, batch, posterior, noise, half=False)
             output = head.read_out(factors)
             rates = output.exp() if head.log_variance is None else output.clamp(min=0)

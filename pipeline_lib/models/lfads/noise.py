@@ -42,6 +42,7 @@ def _choose(probability: float, target: Tensor, generator: torch.Generator | Non
 
 
 def standard_normal(seed: int, samples: Tensor, draw: int, size: int) -> Tensor:
-    """Noise [len(samples), size] that depends on the seed, a window's sample id and the number of the draw alone."""
+    """Noise [len(samples), size] that depends on the seed, a window's sample id and the number of the draw alone: of a
+    longer draw a shorter one is the beginning."""
     rows = [np.random.default_rng([seed, draw, each]).standard_normal(size, np.float32) for each in samples.tolist()]
     return torch.as_tensor(np.stack(rows), device=samples.device)

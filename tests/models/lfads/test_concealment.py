@@ -159,6 +159,7 @@ def test_noise_belongs_to_a_window() -> None:
     first = standard_normal(3, torch.tensor([5, 9]), 0, 1000)
     again = standard_normal(3, torch.tensor([9, 1, 5]), 0, 1000)
     assert torch.equal(first[0], again[2]) and torch.equal(first[1], again[0])
+    assert torch.equal(standard_normal(3, torch.tensor([5]), 0, 333)[0], first[0, :333])
     assert not torch.equal(first[0], first[1])
     assert not torch.equal(first[0], standard_normal(3, torch.tensor([5]), 1, 1000)[0])
     assert not torch.equal(first[0], standard_normal(4, torch.tensor([5]), 0, 1000)[0])
