@@ -100,6 +100,12 @@ def test_patience_counts_from_the_end_of_a_ramp() -> None:
         {"patience_start": -1},
         {"weight_decay_ramp": (5, 2)},
         {"weight_decay_ramp": (-1, 2)},
+        {"average": 1.0},
+        {"betas": (0.9, 1.0)},
+        {"clip": 0.0},
+        {"decay": 0.0},
+        {"final_rate": -0.1},
+        {"patience": 0},
     ],
     ids=str,
 )

@@ -205,10 +205,55 @@ def test_steps_are_those_of_a_plain_loop(data: FitData, tmp_path: Path, average:
         assert torch.allclose(weight, mean, atol=1e-5), name
     assert run.rows[0]["loss"] == pytest.approx(sum(losses[:8]) / 4, rel=1e-5)
     assert run.rows[-1]["learning_rate"] == pytest.approx(config.learning_rate * factor)
+    assert run.rows[-1]["validation_loss"] == pytest.approx(validation_loss(data, model), rel=1e-5)
+
+
+def validation_loss(data: FitData, model: TinyModel) -> float:
+    """The mean over windows, without dropout."""
     unseen = [Windows(data, session, "validation").batch(slice(None)) for session in data.sessions]
     scores = [sum(model.network.eval()(batch, None).values()).item() * len(batch.bins) for batch in unseen]
-    expected = sum(scores) / sum(len(batch.bins) for batch in unseen)
-    assert run.rows[-1]["validation_loss"] == pytest.approx(expected, rel=1e-5)
+    return sum(scores) / sum(len(batch.bins) for batch in unseen)
+
+
+def test_an_evaluation_is_without_dropout(data: FitData, tmp_path: Path) -> None:
+    run, model = Run(tmp_path), TinyModel(Config(noise=0.5, keep="last"), 0)
+    model.fit(data, run)
+    assert run.rows[-1]["validation_loss"] == pytest.approx(validation_loss(data, model), rel=1e-5)
+
+
+def test_another_seed_is_another_start(data: FitData, tmp_path: Path) -> None:
+    starts = []
+    for seed in (0, 0, 1):
+        model = TinyModel(Config(steps=1, learning_rate=1e-30), seed)
+        model.fit(data, Run(tmp_path))
+        starts.append(model.state()["shared.weight"])
+    assert np.array_equal(starts[0], starts[1]) and not np.allclose(starts[0], starts[2])
+
+
+class Listening(Tiny):
+    """Writes down the noise that it is given in training."""
+
+    def forward(self, batch: Batch, step: int | None = None) -> dict[str, Tensor]:
+        if step is not None:
+            self.heard.append(torch.rand(1).item())
+        return super().forward(batch, step)
+
+
+class ListeningModel(TinyModel):
+    def build(self, layout: Layout) -> Tiny:
+        network = Listening(self.config, layout)
+        network.heard = self.heard = []
+        return network
+
+
+def test_noise_belongs_to_the_seed_and_the_number_of_a_batch(data: FitData, tmp_path: Path) -> None:
+    """Not to its step: batches that share one are not hidden the same things."""
+    heard = []
+    for seed, accumulate in ((0, 1), (0, 3), (1, 1)):
+        model = ListeningModel(Config(steps=6 // accumulate, accumulate=accumulate), seed)
+        model.fit(data, Run(tmp_path / f"{seed}{accumulate}"))
+        heard.append(model.heard)
+    assert heard[0] == heard[1] and len({*heard[0], *heard[2]}) == 12
 
 
 @pytest.mark.parametrize("ramped", [False, True])

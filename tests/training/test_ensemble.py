@@ -78,6 +78,7 @@ def assert_alike(data: FitData, made: Ensemble, number: int, model: TorchModel, 
         {"schedule": "plateau", "decay_patience": 1, "decay": 0.5, "learning_rate": 0.03, "keep": "last"},
         {"embedding": 2, "mask_span": 3, "masking": ("element",), "norm": "post", "final_norm": "scale"},
         {"embedding": 2, "embedding_init": "log", "hardest_share": 0.4, "masking": ("timestep", "neuron")},
+        {"mask_token_ratio": 0.5},
         {"precision": "bfloat16", "freeze": ("encoder.*",)},
         {
             "schedule": "plateau",
@@ -92,7 +93,16 @@ def assert_alike(data: FitData, made: Ensemble, number: int, model: TorchModel, 
             "weight_decay_ramp": (2, 8),
         },
     ],
-    ids=["plain", "accumulate and modes", "plateau", "embedding", "hardest", "bfloat16 and frozen", "ramps"],
+    ids=[
+        "plain",
+        "accumulate and modes",
+        "plateau",
+        "embedding",
+        "hardest",
+        "random counts",
+        "bfloat16 and frozen",
+        "ramps",
+    ],
 )
 def test_every_member_trains_as_it_would_alone(data: FitData, tmp_path: Path, settings: dict) -> None:
     config = replace(SMALL, **settings)

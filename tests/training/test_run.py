@@ -1,7 +1,9 @@
 """Progress, history and checkpoints of one fit."""
 
 import json
+import os
 import resource
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +139,16 @@ def test_killed_between_the_two_renames_of_a_checkpoint(tmp_path: Path, monkeypa
         with pytest.raises(KeyboardInterrupt):
             run.checkpoint({"w": np.zeros(3)})
     np.testing.assert_array_equal(Run(tmp_path, "key").resume()["w"], 1)
+
+
+def test_asked_twice_it_stops_at_once(tmp_path: Path) -> None:
+    run = Run(tmp_path, "key", checkpoint_seconds=1e9)
+    with run.stopping():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert not run.rows  # and goes on to its next safe point
+        with pytest.raises(module.Interrupted):
+            os.kill(os.getpid(), signal.SIGTERM)
+            pytest.fail("it went on")
 
 
 def test_progress_is_throttled_and_estimates_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

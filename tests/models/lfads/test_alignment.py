@@ -78,8 +78,9 @@ def test_windows_of_one_session_at_a_time_are_held() -> None:
     assert len(read) == 3, "with conditions in common they are not even read"
 
 
-def test_without_a_common_condition_each_reads_its_own_components() -> None:
-    first, logs, latents = session(0, 30, [0, 1])
+@pytest.mark.parametrize("seed", [0, 5, 6])
+def test_without_a_common_condition_each_reads_its_own_components(seed: int) -> None:
+    first, logs, latents = session(seed, 30, [0, 1])
     second, *_ = session(1, 20, [2, 3])
     made = align({"a": first, "b": second}, LATENTS, sd=4.0)
     latent = read(made["a"], logs)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline_lib.models.ndt import layers
-from pipeline_lib.models.ndt.layers import LEAST_BLOCK, Attention, Band, context_bias
+from pipeline_lib.models.ndt.layers import LEAST_BLOCK, Attention, Band, Layer, context_bias
 
 
 @pytest.mark.parametrize(("backward", "forward"), [(8, 4), (0, 4), (5, 0), (0, 0), (20, 3)])
@@ -30,6 +30,20 @@ def test_a_band_gives_what_the_whole_bias_gives(bins: int, backward: int, forwar
     # In training products written out, else torch's own attention.
     for each in (bias, None):
         torch.testing.assert_close(attention.train()(x, each), attention.eval()(x, each), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pre_norm", [True, False])
+def test_a_layer_drops_attention_hidden_units_and_both_branches(
+    pre_norm: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped = []
+    monkeypatch.setattr(layers, "dropout", lambda x, share: dropped.append((share, tuple(x.shape))) or x)
+    layer, x = Layer(8, 2, 10, 0.3, "relu", pre_norm), torch.randn(3, 5, 8)
+    layer.train()(x, None)
+    branch = (3, 5, 8)
+    assert dropped == [(0.3, shape) for shape in ((3, 2, 5, 5), branch, (3, 5, 10), branch)]
+    layer.eval()(x, None)
+    assert len(dropped) == 4
 
 
 def test_short_windows_stay_whole() -> None:

@@ -10,9 +10,9 @@ import yaml
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import FitData
-from pipeline_lib.models.ndt.layers import Dropout, Layer
+from pipeline_lib.models.ndt.layers import Dropout, Layer, ScaleNorm
 from pipeline_lib.models.ndt.model import NDT
-from pipeline_lib.models.ndt.network import SPARE_COUNTS, initialise, sinusoids
+from pipeline_lib.models.ndt.network import SPARE_COUNTS, initialise, reach, sinusoids
 from pipeline_lib.models.ndt.published import load_published
 from pipeline_lib.models.ndt.settings import Config
 from pipeline_lib.models.registry import check_config
@@ -240,6 +240,10 @@ def test_branches_tables_and_read_outs_start_small() -> None:
         assert (6 / 32) ** 0.5 * 0.9 < was["attention.qkv.weight"].abs().max() <= (6 / 32) ** 0.5  # Glorot's
         assert not was["attention.qkv.bias"].any() and not was["attention.out.bias"].any()
     head = NDT(Config(embedding=3), 0).build(Layout(5.0, 9, 0, 0, 6, {"s": 5}, {"s": list(range(5))}, {"s": ["a"] * 5}))
+    counts = torch.tensor([6 + SPARE_COUNTS, 6 + SPARE_COUNTS + 1, 200])  # what is larger is taken for the last
+    largest = head.head("s").embed(counts.expand(1, 5, -1).mT)[0]
+    torch.testing.assert_close(largest[1:], largest[:1].expand(2, -1))
+    assert ScaleNorm(9).scale.item() == 3.0
     for weight in (head.head("s").table.weight, head.head("s").last.weight):
         assert 0.08 < weight.abs().max() <= 0.1
 
@@ -285,6 +289,20 @@ def test_training_may_learn_from_the_hardest_counts_alone(ragged: FitData, compa
 def test_sinusoids_are_those_of_the_formula() -> None:
     assert torch.allclose(sinusoids(20, 12), SinusoidPosition(20, 12).pe[:, 0], atol=1e-5)
     assert sinusoids(20, 7).shape == (20, 7)
+
+
+def test_a_context_is_the_whole_bins_in_it() -> None:
+    layout = Layout(20.0, 9, 0, 0, 6, {"s": 5}, {"s": list(range(5))}, {"s": ["a"] * 5})
+    assert [reach(seconds, layout) for seconds in (0.0, 0.019, 0.02, 0.035, 0.06, 0.29, None)] == [
+        0,
+        0,
+        1,
+        1,
+        3,
+        14,
+        None,
+    ]
+    assert reach(4.02, layout) == 201  # 4.02 x 1000 / 20 is 200.999...
 
 
 def test_dropout_keeps_the_mean_and_the_share() -> None:
