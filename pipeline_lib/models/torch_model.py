@@ -11,15 +11,13 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.intervals import merged, overlap_any
 from pipeline_lib.models.contract import FitData, Model
-from pipeline_lib.training.run import read_arrays
+from pipeline_lib.models.initial import check_data, read_initial, times_of, trained_on, weights_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
     from pipeline_lib.training.settings import TrainingSettings
 
 SESSIONS = "sessions."
-TRAINED_ON = "/trained_on"
-"""In a model's state, after a session: when it learned from that, int64 [intervals, 2], start and stop in ticks."""
 PREDICTED = 64
 """Windows predicted at once."""
 
@@ -155,15 +151,16 @@ class TorchModel(Model):
                 accepted = "an id without dots that no attribute of torch's modules has"
                 raise InputError(f"model {type(self).__name__}", "session", repr(session), accepted)
         seed_noise(self.seed)
-        initial = None if self.config.initial is None else _read_initial(self.config.initial)
+        path = self.config.initial
+        initial: State = {} if path is None else read_initial(path)
         most = max((each.most() for each in windows.values()), default=0)
         # Tables of counts are as long as those it starts from, which take larger counts for the last.
-        self.layout = Layout.of(data, most if initial is None else _layout(initial).most)
+        self.layout = Layout.of(data, most if path is None else _layout(initial).most)
         self.network = self.build(self.layout).to(self.device)
         self.initialise(windows)
-        if initial is not None:
-            self._start_from(initial, data)
-        self.trained_on = _trained_on(data, {} if initial is None else _kept_times(initial))
+        if path is not None:
+            self._start_from(path, initial, data)
+        self.trained_on = trained_on(data, initial)
         self._freeze()
 
     def train(self, batches: Batches, validation: Iterable[Batch], run: Run) -> None:
@@ -220,7 +217,7 @@ class TorchModel(Model):
         """Build the network that `state` describes and give it its weights."""
         import torch
 
-        self.layout, self.trained_on = _layout(state), _kept_times(state)
+        self.layout, self.trained_on = _layout(state), times_of(state)
         self.network = self.build(self.layout).to(self.device)
         names = self.network.state_dict()
         self.network.load_state_dict({name: torch.as_tensor(state[public(name)]) for name in names})
@@ -283,37 +280,17 @@ class TorchModel(Model):
         if samples["bins"].max() > longest:
             raise InputError(who, "bins", samples["bins"].max(), f"windows of at most {longest} bins, as in its split")
 
-    def _start_from(self, given: State, data: FitData) -> None:
+    def _start_from(self, path: str, given: State, data: FitData) -> None:
         """Take over the weights that another fit has under the same names."""
         import torch
 
-        path, before = self.config.initial, _layout(given)
-        if before.bin_size != self.layout.bin_size:
-            accepted = f"a fit in bins of {self.layout.bin_size:g} ms"
-            raise InputError(path, "bin_size", f"{before.bin_size:g} ms", accepted)
-        for session in before.heldin.keys() & self.layout.heldin.keys():
-            if before.heldin[session] != self.layout.heldin[session]:
-                accepted = "a fit with the same ones: weights of inputs go by their order"
-                raise InputError(path, "held-in units", f"others of session {session}", accepted)
+        before, own = _layout(given), self.network.state_dict()
+        check_data(path, given, before, self.layout, data)
         self.check_initial(given, before)
-        for session in data.sessions:
-            learned = given.get(f"{session}{TRAINED_ON}", np.empty((0, 2), np.int64))
-            begin, end = _times(data, session, "test").T
-            seen = overlap_any(begin, end, learned).sum()
-            if seen:
-                accepted = "a fit that did not learn from them: the same `splits`, with the same seed"
-                raise InputError(path, "trained on", f"{seen} test windows of session {session}", accepted)
-        own = self.network.state_dict()
-        taken = {name: given[public(name)] for name in own if public(name) in given}
+        names = {public(name): name for name in own}
         shared = [name for name in own if not name.startswith(SESSIONS)]
-        for name in shared:
-            if name not in taken:
-                raise InputError(path, public(name), "nothing", "a fit of the same model and settings")
-        for name, value in taken.items():
-            if value.shape != own[name].shape:
-                accepted = f"shape {tuple(own[name].shape)}: the same settings, bins and units"
-                raise InputError(path, public(name), f"shape {value.shape}", accepted)
-        self.network.load_state_dict({name: torch.as_tensor(value) for name, value in taken.items()}, strict=False)
+        taken = weights_of(path, given, {name: tuple(own[names[name]].shape) for name in names}, shared)
+        self.network.load_state_dict({names[name]: torch.as_tensor(taken[name]) for name in taken}, strict=False)
 
     def _freeze(self) -> None:
         """Leave the weights whose names match a pattern as they are."""
@@ -328,36 +305,8 @@ class TorchModel(Model):
                 weights[name].requires_grad_(False)
 
 
-def _read_initial(path: str) -> State:
-    """The state of a finished fit."""
-    accepted = "model.safetensors of a finished fit"
-    if not Path(path).is_file():
-        raise InputError("config", "initial", path, accepted)
-    state, _ = read_arrays(path)
-    if "layout" not in state:
-        raise InputError(path, "layout", "nothing", accepted)
-    return state
-
-
 def _layout(state: State) -> Layout:
     return Layout(**json.loads(state["layout"].tobytes()))
-
-
-def _kept_times(state: State) -> State:
-    return {name: value for name, value in state.items() if name.endswith(TRAINED_ON)}
-
-
-def _trained_on(data: FitData, before: State) -> State:
-    """When the training windows of each session lie, and those that the weights learned from `before`."""
-    now = {f"{session}{TRAINED_ON}": _times(data, session, "train") for session in data.sessions}
-    return before | {name: merged(np.concatenate([times, before.get(name, times[:0])])) for name, times in now.items()}
-
-
-def _times(data: FitData, session: str, part: str) -> np.ndarray:
-    """Start and stop of the windows of a part [windows, 2], ticks, without their history."""
-    samples = data.split.part(session, part)
-    start = samples["start_tick"].to_numpy(np.int64)
-    return np.stack([start, start + samples["bins"].to_numpy(np.int64) * data.split.bin_ticks], axis=1)
 
 
 def public(name: str) -> str:

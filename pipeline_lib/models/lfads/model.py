@@ -124,8 +124,10 @@ class LFADS(TorchModel):
 
     def initialise(self, windows: dict[str, Windows]) -> None:
         """Start every unit at its mean rate, and a cohort's read-ins and read-outs at common latents."""
+        from pipeline_lib.models.lfads.network import SIGNALS
+
         for session, each in windows.items():
-            self.network.start_at(session, each)
+            self.network.head(session).start_at(each, SIGNALS if self.config.signals else None)
         if self.config.alignment and len(windows) > 1:
             self._align(windows)
 

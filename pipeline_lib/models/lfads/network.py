@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +26,6 @@ from pipeline_lib.models.torch_model import Layout
 from pipeline_lib.training.batches import Batch
 from pipeline_lib.training.network import Network
 from pipeline_lib.training.schedule import ramp
-
-if TYPE_CHECKING:
-    from pipeline_lib.training.batches import Windows
 
 SAMPLE, SIGNALS, RAMPS = "sample", "signals", "ramps"
 """Names among a batch's inputs: sample ids [B]; external inputs [B, L, E]; in a step of training, how far the weights
@@ -103,10 +100,6 @@ class LFADS(Network):
     def head(self, session: str) -> Head:
         """What belongs to a session."""
         return cast(Head, self.sessions[session])
-
-    def start_at(self, session: str, windows: Windows) -> None:
-        """Start the units of a session at the mean of their training counts, and scale its signals by theirs."""
-        self.head(session).start_at(windows, SIGNALS if self.config.signals else None)
 
     @property
     def prepares_together(self) -> bool:
