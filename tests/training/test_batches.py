@@ -36,6 +36,12 @@ def test_an_epoch_visits_every_window_once_in_an_order_that_the_seed_fixes(data:
     assert [batch.session for batch in epochs[0]] != [batch.session for batch in epochs[1]]
 
 
+def test_a_session_without_training_windows_has_no_batch(data: FitData) -> None:
+    windows = {"one": Windows(data, "one", "train"), "two": Windows(data, "two", data.samples("two", "train").iloc[:0])}
+    order = Order(windows, 7, seed=1)
+    assert {order[number].session for number in range(2 * len(order))} == {"one"}
+
+
 def test_inputs_are_the_heldin_units_before_the_forward_bins(data: FitData) -> None:
     for part in ("train", "validation"):
         batch = Windows(data, "two", part).batch(slice(None))

@@ -305,10 +305,11 @@ def test_what_is_not_a_number_ends_training_with_the_last_good_weights(
     assert same(model.state(), until.state())
 
 
-def test_a_loss_that_never_was_a_number_publishes_nothing(data: FitData, tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [2, 3])  # in the last before the first evaluation, too
+def test_a_loss_that_never_was_a_number_publishes_nothing(data: FitData, tmp_path: Path, step: int) -> None:
     model = NoiselessModel(Config(), 0)
-    model.fails_at = 1
-    with pytest.raises(FitError, match="nan at step 2, before the first evaluation; lower the learning_rate"):
+    model.fails_at = step - 1
+    with pytest.raises(FitError, match=f"nan at step {step}, before the first evaluation; lower the learning_rate"):
         model.fit(data, Run(tmp_path))
 
 

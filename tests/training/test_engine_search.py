@@ -49,6 +49,15 @@ def test_draws_cover_the_range_evenly_in_its_own_measure() -> None:
     assert 0.2 <= min(Range(uniform=(0.2, 0.3)).draw(random) for _ in range(500)) < 0.21
 
 
+def test_trials_follow_from_the_seed_and_what_is_searched_is_not_fixed() -> None:
+    first, again, other = (replace(RANDOM, seed=seed).first() for seed in (0, 0, 1))
+    assert first == again and not {trial.searched["learning_rate"] for trial in first} & {
+        trial.searched["learning_rate"] for trial in other
+    }
+    both = replace(RANDOM, fixed={"steps": 6, "learning_rate": 1.0})
+    assert both.config(first[0]) == {"steps": 6} | first[0].searched
+
+
 def test_changes_stay_near_and_within_the_ends() -> None:
     random = np.random.default_rng(0)
     changed = [SPACE["learning_rate"].change(0.09, 0.3, random) for _ in range(500)]

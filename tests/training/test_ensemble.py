@@ -122,6 +122,14 @@ def test_every_member_trains_as_it_would_alone(data: FitData, tmp_path: Path, se
         assert abs(fits[0][1][-1]["validation_loss"] - fits[1][1][-1]["validation_loss"]) > 1e-4
 
 
+def test_evaluations_are_in_float32_whatever_the_steps_are_in(data: FitData, tmp_path: Path) -> None:
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        made = ensemble(data, Run(tmp_path / precision), replace(SMALL, precision=precision))
+        losses.append(made._validation_losses(made.weights))
+    assert losses[0] == losses[1]
+
+
 def test_windows_of_different_length_train_as_alone(tmp_path: Path) -> None:
     """Batches of members then differ in length: members are grouped by it."""
     made = recording(trials=24)

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -18,9 +19,9 @@ from pipeline_lib.files import sha256_file, sha256_tree
 from pipeline_lib.models.ndt.settings import Config
 from pipeline_lib.training.fit import fit
 from pipeline_lib.training.fit_ensemble import fit_ensemble
-from pipeline_lib.training.run import Interrupted, Run, read_arrays
+from pipeline_lib.training.run import FitError, Interrupted, Run, read_arrays
 from tests.small_cohort import Cohort
-from tests.training.test_ensemble import SEEDS, SMALL
+from tests.training.test_ensemble import SEEDS, SMALL, Failing
 
 
 def history(folder: Path) -> list[dict[str, float]]:
@@ -100,6 +101,18 @@ def test_asked_to_stop_between_two_members_it_goes_on_to_the_same_bytes(
         for name in ("model.safetensors", "history.csv"):
             first, second = (tmp_path / folder / f"seed{seed}" / name for folder in ("stopped", "undisturbed"))
             assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_member_that_fails_is_named_and_the_others_are_published(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fails(Failing):
+        loss_fails: ClassVar = {3: 1}
+
+    monkeypatch.setattr("pipeline_lib.training.ensemble.Ensemble", Fails)
+    with pytest.raises(FitError, match=r"^seed 3: loss or gradient is nan at step 2"):
+        fit_ensemble(*cohort, "ndt", "ndt", settings(replace(SMALL, steps=4)), SEEDS, folders(tmp_path))
+    assert [(folder / "manifest.json").exists() for folder in folders(tmp_path)] == [True, False, True]
 
 
 @pytest.mark.slow

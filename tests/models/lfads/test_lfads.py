@@ -190,12 +190,22 @@ def test_signals_are_scaled_by_what_is_inside_the_windows(ragged: FitData) -> No
     """So the padding of a batch, which depends on its other windows, does not count."""
     windows = Windows(ragged, "one", "train")
     inside = torch.arange(windows.counts.shape[1]) < windows.bins[:, None]
-    values = torch.randn(*inside.shape, 1)
+    values = torch.randn(*inside.shape, 2)
+    values[..., 1] = 3.0
     windows.inputs["signals"] = torch.where(inside[:, :, None], values, 100.0)
-    head = Head(9, [0, 1], replace(SMALL, signals=("running",)), None)
+    head = Head(9, [0, 1], replace(SMALL, signals=("running", "constant")), None)
     head.start_at(windows, "signals")
     assert torch.allclose(head.signal_mean, values[inside].mean(0), atol=1e-6)
-    assert torch.allclose(head.signal_sd, values[inside].std(0, correction=0), atol=1e-6)
+    deviation = values[inside].std(0, correction=0)
+    assert torch.allclose(head.signal_sd, torch.stack([deviation[0], torch.tensor(1.0)]), atol=1e-6)
+
+
+def test_a_gaussian_read_out_starts_at_the_mean_counts_with_their_variance(ragged: FitData) -> None:
+    windows = Windows(ragged, "one", "train")
+    head = Head(9, [0, 1], replace(SMALL, observation="gaussian"), None)
+    head.start_at(windows, None)
+    assert torch.equal(head.read_out.bias, windows.mean_counts())
+    assert torch.allclose(head.log_variance.exp(), windows.mean_counts())
 
 
 def test_a_final_fit_learns_from_the_validation_part_too(ragged: FitData, tmp_path: Path) -> None:

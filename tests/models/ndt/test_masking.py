@@ -100,6 +100,16 @@ def test_random_counts_come_from_another_place_for_each_unit() -> None:
     assert torch.equal(shift, shift[:1, :1].expand_as(shift)) and len(shift[0, 0].unique()) == UNITS
 
 
+def test_training_draws_a_mode_and_an_evaluation_takes_all(layout: Layout) -> None:
+    network = NDT(Config(masking=("timestep", "neuron", "causal")), 0).build(layout)
+    batch = windows(20)
+    assert {network.prepare(batch, 0).inputs["shown"].shape for _ in range(3)} == {(20, 1, 40, UNITS)}
+    shown = network.prepare(batch, None).inputs["shown"]
+    assert shown.shape == (20, 3, 40, UNITS)
+    silent = (shown == 0) & (batch.counts > 0)[:, None]
+    assert silent.any(3)[:, 0].any(1).all() and not silent[:, 2, :29].any()
+
+
 def test_an_evaluation_draws_masks_of_a_bin(layout: Layout) -> None:
     """Also where the span is not ramped, and training would draw any width at its first step."""
     batch = windows(100)

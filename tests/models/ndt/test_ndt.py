@@ -240,6 +240,7 @@ def test_branches_tables_and_read_outs_start_small() -> None:
         assert (6 / 32) ** 0.5 * 0.9 < was["attention.qkv.weight"].abs().max() <= (6 / 32) ** 0.5  # Glorot's
         assert not was["attention.qkv.bias"].any() and not was["attention.out.bias"].any()
     head = NDT(Config(embedding=3), 0).build(Layout(5.0, 9, 0, 0, 6, {"s": 5}, {"s": list(range(5))}, {"s": ["a"] * 5}))
+    assert SPARE_COUNTS == 3 and head.head("s").table.num_embeddings == 6 + 3 + 2  # as in the public code
     counts = torch.tensor([6 + SPARE_COUNTS, 6 + SPARE_COUNTS + 1, 200])  # what is larger is taken for the last
     largest = head.head("s").embed(counts.expand(1, 5, -1).mT)[0]
     torch.testing.assert_close(largest[1:], largest[:1].expand(2, -1))
