@@ -23,7 +23,7 @@ from pipeline_lib.sources.companions import Companions, read_companions
 from pipeline_lib.sources.location import checksums
 from pipeline_lib.sources.options import Names, check_names
 from pipeline_lib.sources.presence import spike_ranges
-from pipeline_lib.sources.seconds import check_seconds, check_together
+from pipeline_lib.sources.seconds import ENOUGH, check_seconds, check_together
 from pipeline_lib.sources.selection import UnitSelection, select
 from pipeline_lib.sources.spikes import check_spike_times
 from pipeline_lib.sources.trials import ALL, column_text
@@ -104,7 +104,7 @@ def read(session: str, location: Path, options: Options) -> "Recording":
     ------
     InputError : a missing or unreadable file, a missing column, spikes out of order, not finite, negative or beyond
         the session, a spike of a unit the units table does not list, times that cannot be seconds and are not said to
-        be in another unit.
+        be in another unit, a clock that was started long before the recording.
     """
     import pandas as pd
 
@@ -136,6 +136,10 @@ def read(session: str, location: Path, options: Options) -> "Recording":
     duration = options.duration or max(last, observed.max(initial=0.0), tried)
     _require_before(times, duration, spikes, f"column {options.time}")
     _require_before(observed[:, 1], duration, observing, "column stop")
+    if not len(observed) and options.unit_presence == "always":
+        told = [trials["start"], *(signal["time"] for signal in signals.values())]
+        first = min([float(times.min()), *(float(each.min()) for each in told if len(each))])
+        _require_beginning(first, duration, times, spikes)
     recording = Recording(
         session=session,
         spike_times=times,
@@ -156,6 +160,14 @@ def _require_before(times: np.ndarray, end: float, path: Path | None, field: str
     if late.any():
         row = int(np.argmax(late))
         raise InputError(path, f"{field}, row {row}", f"{times[row]} s", f"times in the session, 0 to {end} s")
+
+
+def _require_beginning(first: float, end: float, times: np.ndarray, path: Path) -> None:
+    """Raise InputError where nothing is known of the longer part of the session, before `first` (s): on a clock that
+    was started earlier, it would count as time in which no unit fired."""
+    if len(times) >= ENOUGH and first > end - first:
+        accepted = "times since the start of the recording, or a table of when that was (option observed: start, stop)"
+        raise InputError(path, "session", f"nothing before {first:g} s of {end:g} s", accepted)
 
 
 class _Files:

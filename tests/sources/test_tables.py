@@ -300,6 +300,21 @@ def test_recordings_of_weeks_are_read(tmp_path, rates):
     assert read_source("tables", "s", path, {"sort": True}).duration > 13 * 86_400
 
 
+def test_a_clock_that_was_started_long_before_is_no_silence(tmp_path):
+    """All units would have been silent for an hour and a half: no rate would be right, and `min_rate` keep none."""
+    times = 5321 + np.arange(0.05, 60, 0.1)
+    pd.DataFrame({"time": times, "unit": np.arange(600) % 5}).to_csv(tmp_path / "spikes.csv", index=False)
+    with refuses("spikes.csv", "session: found nothing before 5321.05 s of 5380.95 s", "option observed"):
+        read_source("tables", "s", tmp_path)
+    assert read_source("tables", "s", tmp_path, {"unit_presence": "spike_range"}).duration == times.max()
+    (tmp_path / "observed.csv").write_text("start,stop\n5321,5381\n")
+    recording = read_source("tables", "s", tmp_path, {"min_rate": 1.9})
+    assert recording.observed.tolist() == [[5321.0, 5381.0]] and len(recording.units) == 5
+    (tmp_path / "observed.csv").unlink()
+    (tmp_path / "trials.csv").write_text("start,stop\n2,3\n5330,5331\n")  # it was recorded, and nobody fired
+    assert read_source("tables", "s", tmp_path).observed.tolist() == [[0.0, times.max()]]
+
+
 @pytest.mark.parametrize("role", ["trials", "observed", "signals/running"])
 def test_tables_in_another_unit_than_the_spikes(tmp_path, role):
     times, units = minute(np.random.default_rng(2))
