@@ -1,5 +1,6 @@
 """A small session whose units share two latents, as a store and a split: what model and training tests fit to."""
 
+import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipeline_lib.files import sha256_tree, write_json
 from pipeline_lib.models.contract import FitData
 from pipeline_lib.recording import Provenance, Recording
 from pipeline_lib.trains.settings import SplitSettings, WindowSettings
@@ -85,6 +87,13 @@ def write_fits(results: Path, models: Iterable[str], seeds: Iterable[int]) -> No
         for seed in seeds:
             out = results / f"fits/small/{model}/seed{seed}"
             fit([trains], results / "splits/small.parquet", model, model, {}, seed, out)
+
+
+def declare(folder: Path) -> None:
+    """Let the manifest of a fit, or of further predictions, know the predictions that a test has put there."""
+    told, made = json.loads((folder / "manifest.json").read_text()), sha256_tree(folder / "predictions.zarr")
+    told["sha256"] = told["sha256"] | {"predictions.zarr": made} if isinstance(told["sha256"], dict) else made
+    write_json(folder / "manifest.json", told)
 
 
 def open_cohort(stores: list[Path], split: Path, fitting: bool = False) -> FitData:

@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "pipeline_lib"
-TOOLS = {"__version__", "errors", "clock", "files", "intervals", "parsing", "yaml_text", "signal_units", "own_code"}
+TOOLS = {
+    "__version__",
+    "errors",
+    "clock",
+    "files",
+    "intervals",
+    "parsing",
+    "yaml_text",
+    "signal_units",
+    "own_code",
+    "published",
+}
 """Modules that know nothing of recordings; every room may use them."""
 WORKFLOW = {"config", "plan", "paths"}
 BEFORE = {

@@ -5,7 +5,6 @@ cancels. It is what papers and benchmarks call an ensemble. Only rates have a me
 seeds lie in other coordinates, and so the average has none of what else a fit predicts.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.parts import MASKED
 from pipeline_lib.evaluation.settings import AVERAGED
 from pipeline_lib.files import LOCK, exclusive, sha256_file, sha256_tree, whole_directory, write_json
+from pipeline_lib.published import MANIFEST, PREDICTIONS, read_manifest, require_undamaged
 
-MANIFEST, PREDICTIONS = "manifest.json", "predictions.zarr"
 SAME = ("cohort", "model", "implementation", "config", "trains", "split", "parts")
 """What a manifest says, of a fit or of further predictions, in which the seeds of a model do not differ."""
 
@@ -37,7 +36,8 @@ def average(fit_dirs: Sequence[Path | str], out_dir: Path | str) -> None:
 
     Raises
     ------
-    InputError : fewer than two, one of them twice, one that is not finished, or not seeds of one model and cohort.
+    InputError : fewer than two, one of them twice, one that is not finished or damaged, or not seeds of one model and
+        cohort.
 
     Examples
     --------
@@ -54,7 +54,7 @@ def average(fit_dirs: Sequence[Path | str], out_dir: Path | str) -> None:
     >>> for seed, folder in enumerate(fits):
     ...     fit(["trains/demo"], "demo.parquet", "psth", "psth", {}, seed, folder)
     >>> average(fits, "fits/mean")
-    >>> json.loads(Path("fits/mean/manifest.json").read_text())["model"]
+    >>> read_manifest("fits/mean")["model"]
     'psth:mean'
     """
     folders, out = [Path(directory) for directory in fit_dirs], Path(out_dir)
@@ -105,10 +105,11 @@ def _rates_of(group: zarr.Group) -> list[str]:
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    file = folder / MANIFEST
-    if not file.is_file():
+    told = read_manifest(folder)
+    if told is None:
         raise InputError(folder, MANIFEST, "no such file", "the folder of a finished fit, or of its predictions")
-    return dict(json.loads(file.read_text()))
+    require_undamaged(folder, PREDICTIONS)
+    return told
 
 
 def _require_same(told: dict[Path, dict[str, Any]], names: Iterable[str]) -> None:

@@ -1,6 +1,5 @@
 """Score all fits of a cohort in one process, into one table: scoring one takes less time than starting Python."""
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from pathlib import Path
 from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.evaluate import collect, evaluate
 from pipeline_lib.evaluation.settings import Target
+from pipeline_lib.published import MANIFEST, read_manifest
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,9 @@ class Scoring:
         ------
         InputError : no finished fit, or as `evaluate`.
         """
-        manifest = fit_dir / "manifest.json"
-        if not manifest.is_file():
-            raise InputError(fit_dir, "manifest.json", "no such file", "the folder of a finished fit")
-        told = json.loads(manifest.read_text())
+        told = read_manifest(fit_dir)
+        if told is None:
+            raise InputError(fit_dir, MANIFEST, "no such file", "the folder of a finished fit")
         evaluate(
             fit_dir,
             self.trains_dirs,

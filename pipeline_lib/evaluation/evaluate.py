@@ -30,6 +30,7 @@ from pipeline_lib.evaluation.settings import Target
 from pipeline_lib.evaluation.sums import poisson_sums, square_sums
 from pipeline_lib.evaluation.truth import window_means
 from pipeline_lib.files import atomic_file, listed
+from pipeline_lib.published import PREDICTIONS, require_undamaged
 from pipeline_lib.recording import Truth, read_description
 from pipeline_lib.trains.splits import Split
 from pipeline_lib.trains.store import Trains
@@ -82,7 +83,7 @@ def evaluate(
 
     Raises
     ------
-    InputError : predictions of another split or of other sessions, or rates that are no expected counts.
+    InputError : predictions of another split or of other sessions, damaged ones, or rates that are no expected counts.
 
     Examples
     --------
@@ -147,10 +148,11 @@ def collect(paths: Sequence[Path | str], out_parquet: Path | str) -> None:
 def _open(directory: Path | str) -> "zarr.Group":
     import zarr
 
-    store = Path(directory) / "predictions.zarr"
+    store = Path(directory) / PREDICTIONS
     if not store.is_dir():
         accepted = "a finished fit (to have it made anew, remove its folder)"
-        raise InputError(directory, "predictions.zarr", "no such store", accepted)
+        raise InputError(directory, PREDICTIONS, "no such store", accepted)
+    require_undamaged(directory, PREDICTIONS)
     return zarr.open_group(str(store), mode="r")
 
 

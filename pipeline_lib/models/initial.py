@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.intervals import merged, overlap_any
+from pipeline_lib.published import require_undamaged
 from pipeline_lib.training.run import read_arrays
 
 if TYPE_CHECKING:
@@ -26,7 +27,13 @@ def read_initial(path: str) -> State:
     accepted = "model.safetensors of a finished fit"
     if not Path(path).is_file():
         raise InputError("config", "initial", path, accepted)
-    state, _ = read_arrays(path)
+    from safetensors import SafetensorError
+
+    require_undamaged(Path(path).parent, Path(path).name)
+    try:
+        state, _ = read_arrays(path)
+    except SafetensorError as error:
+        raise InputError(path, "file", str(error), accepted) from None
     if "layout" not in state:
         raise InputError(path, "layout", "nothing", accepted)
     return state

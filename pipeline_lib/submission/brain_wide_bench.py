@@ -15,6 +15,7 @@ import numpy as np
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import atomic_file
+from pipeline_lib.published import PREDICTIONS, require_undamaged
 from pipeline_lib.submission.predictions import rates_of, sessions
 from pipeline_lib.trains.splits import Split
 
@@ -26,10 +27,11 @@ def write(
 
     Raises
     ------
-    InputError : a split that holds out neither, or missing predictions.
+    InputError : a split that holds out neither, or missing or damaged predictions.
     """
     from safetensors.numpy import save_file
 
+    require_undamaged(fit_dir, PREDICTIONS)
     split = Split.read(split_path)
     for session in sessions(trains_dirs):
         samples, rates = rates_of(fit_dir, split, session, "test")

@@ -19,6 +19,7 @@ import numpy as np
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import atomic_file
+from pipeline_lib.published import PREDICTIONS, require_undamaged
 from pipeline_lib.submission.predictions import rates_of, sessions
 from pipeline_lib.trains.nlb_arrays import nlb_parts, write_nlb
 from pipeline_lib.trains.splits import Split
@@ -43,14 +44,16 @@ def write(
 
     Raises
     ------
-    InputError : a name for several sessions, windows of several lengths, missing predictions, or a file `out` that is
-        not HDF5.
+    InputError : a name for several sessions, windows of several lengths, missing or damaged predictions, or a file
+        `out` that is not HDF5.
     """
     import h5py
 
     split, names = Split.read(split_path), sessions(trains_dirs)
     if name is not None and len(names) > 1:
         raise InputError("export", "name", name, f"a fit to one session (this one: {', '.join(names)})")
+    for directory in (fit_dir, train_dir or fit_dir):
+        require_undamaged(directory, PREDICTIONS)
     datasets = {}
     for session in names:
         arrays = _arrays(split, session, rates_of(fit_dir, split, session, "test")[1], "eval")

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.published import PREDICTIONS
 from pipeline_lib.trains.splits import Split
 
 
@@ -26,7 +27,7 @@ def rates_of(directory: Path | str, split: Split, session: str, part: str) -> tu
     """
     import zarr
 
-    store = Path(directory) / "predictions.zarr"
+    store = Path(directory) / PREDICTIONS
     if not store.is_dir() or session not in (root := zarr.open_group(str(store), mode="r")):
         raise InputError(store, session, "no such predictions", "the folder of a fit, or of its further predictions")
     samples = split.part(session, part)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import LOCK, exclusive, sha256_tree, whole_directory, write_json
+from pipeline_lib.published import MANIFEST, PREDICTIONS, read_manifest
 from pipeline_lib.training.provenance import Stopwatch
-from pipeline_lib.training.publication import IDENTITY, KEPT, MANIFEST, TABLES, key_of, read_manifest
+from pipeline_lib.training.publication import IDENTITY, KEPT, TABLES, key_of
 
-PREDICTIONS, RUN = "predictions.zarr", "run.json"
+RUN = "run.json"
 
 
 def copy_fit(fit_dir: Path | str, seeds: Sequence[int], out_dirs: Sequence[Path | str]) -> None:

@@ -12,6 +12,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.files import LOCK, exclusive
 from pipeline_lib.models.contract import FitData, Model
 from pipeline_lib.models.registry import check_config, load_model, model_source
+from pipeline_lib.published import WEIGHTS, read_manifest, require_undamaged
 from pipeline_lib.training import processes
 from pipeline_lib.training.code_id import code_id
 from pipeline_lib.training.provenance import Stopwatch
@@ -22,7 +23,6 @@ from pipeline_lib.training.publication import (
     new_model,
     open_data,
     publish,
-    read_manifest,
 )
 from pipeline_lib.training.run import RESUME, Run, read_arrays
 from pipeline_lib.trains.settings import MEMORY_BUDGET
@@ -149,7 +149,7 @@ def load_fit(fit_dir: Path | str, implementation: str | None = None, device: str
 
     Raises
     ------
-    InputError : not a published fit.
+    InputError : not a published fit, or one that is damaged.
 
     Examples
     --------
@@ -169,7 +169,8 @@ def load_fit(fit_dir: Path | str, implementation: str | None = None, device: str
     manifest = read_manifest(fit_dir)
     if manifest is None:
         raise InputError(fit_dir, "manifest.json", "no such file", "the folder of a finished fit")
+    require_undamaged(fit_dir, WEIGHTS)
     implementation = implementation or manifest["implementation"]
     model = new_model(implementation, check_config(implementation, manifest["config"]), manifest["seed"], device)
-    model.load_state(read_arrays(fit_dir / "model.safetensors")[0])
+    model.load_state(read_arrays(fit_dir / WEIGHTS)[0])
     return model

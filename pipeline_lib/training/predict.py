@@ -13,9 +13,10 @@ import numpy as np
 from pipeline_lib.errors import InputError, suggest
 from pipeline_lib.files import LOCK, exclusive, listed, sha256_file, sha256_tree, whole_directory, write_json
 from pipeline_lib.models.contract import FitData
+from pipeline_lib.published import read_manifest
 from pipeline_lib.training.fit import load_fit
 from pipeline_lib.training.predictions import checked_rates, write_predictions
-from pipeline_lib.training.publication import content_hashes, open_data, read_manifest
+from pipeline_lib.training.publication import content_hashes, open_data
 from pipeline_lib.training.run import RESUME, Run
 from pipeline_lib.trains.settings import MEMORY_BUDGET, WindowSettings
 from pipeline_lib.trains.splits import PARTS, Split

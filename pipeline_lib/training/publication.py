@@ -16,6 +16,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.files import listed, sha256_file, sha256_tree, whole_directory, write_json
 from pipeline_lib.models.contract import FitData, Model
 from pipeline_lib.models.registry import load_model
+from pipeline_lib.published import MANIFEST, PREDICTIONS, WEIGHTS, read_manifest
 from pipeline_lib.training import gpu, processes
 from pipeline_lib.training.predictions import write_predictions
 from pipeline_lib.training.provenance import Stopwatch
@@ -28,9 +29,8 @@ IDENTITY = ("format_version", "implementation", "config", "seed", "trains", "spl
 """Keys of a manifest that say what the fit depends on."""
 TABLES = "tables"
 """Folder of what only some models write."""
-MANIFEST, KEPT = "manifest.json", ".made.json"
-"""What declares a fit complete; and the same once more: Snakemake takes the first away before it asks for a fit, be it
-for the very fit that is there."""
+KEPT = ".made.json"
+"""The manifest once more: Snakemake takes it away before it asks for a fit, be it for the very fit that is there."""
 
 
 def identity(
@@ -78,9 +78,9 @@ def _put_back(out_dir: Path, key: str) -> bool:
     """Restore the manifest of the fit `key`, if every file is still what it says; whether that is so."""
     try:
         kept = read_manifest(out_dir, KEPT)
-    except ValueError:  # no JSON
+    except InputError:  # damaged
         return False
-    if not isinstance(kept, dict) or kept.get("key") != key or not isinstance(kept.get("sha256"), dict):
+    if kept is None or kept.get("key") != key or not isinstance(kept.get("sha256"), dict):
         return False
     for name, digest in kept["sha256"].items():
         path = out_dir / name
@@ -110,7 +110,7 @@ def publish(
     state = model.state()
     require_finite(state, f"model {run.labels['model']}")
     with whole_directory(out_dir, optional=[TABLES, KEPT]) as writing:
-        weights, predictions = writing / "model.safetensors", writing / "predictions.zarr"
+        weights, predictions = writing / WEIGHTS, writing / PREDICTIONS
         write_arrays(weights, state)
         # Predict with what was written, not with the model in memory: the weights are all that others will have.
         written = new_model(implementation, model.config, model.seed, model.device)
@@ -133,7 +133,7 @@ def publish(
         facts |= gpu_facts(model.device) | run.gpu_use.facts()
         told = watch.provenance(device=model.device, seed=model.seed, code=made["code"], **facts)
         write_json(writing / "run.json", told)
-        hashes = {"model.safetensors": sha256_file(weights), "predictions.zarr": sha256_tree(predictions)}
+        hashes = {WEIGHTS: sha256_file(weights), PREDICTIONS: sha256_tree(predictions)}
         hashes |= {f"{TABLES}/{name}.parquet": sha256_file(writing / TABLES / f"{name}.parquet") for name in tables}
         manifest = made | run.labels | {"sees": model.sees, "sha256": hashes}
         write_json(writing / MANIFEST, manifest)
@@ -207,9 +207,3 @@ def content_hashes(trains_dirs: Sequence[Path | str]) -> dict[str, str]:
             raise InputError(directory, MANIFEST, "no such file", "the folder of a spike-train store")
         hashes[manifest["session"]] = manifest["content_hash"]
     return hashes
-
-
-def read_manifest(directory: Path, name: str = MANIFEST) -> dict[str, Any] | None:
-    """The manifest of a finished result; None where there is none."""
-    path = directory / name
-    return json.loads(path.read_text()) if path.is_file() else None

@@ -16,7 +16,6 @@ with the other's settings, slightly changed. The validation part decides, never 
 from __future__ import annotations
 
 import csv
-import json
 import math
 import sys
 from collections.abc import Iterable, Sequence
@@ -31,6 +30,7 @@ import yaml
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import LOCK, atomic_file, exclusive, write_json
 from pipeline_lib.models.registry import check_config, model_source
+from pipeline_lib.published import read_manifest
 from pipeline_lib.training.code_id import code_id
 from pipeline_lib.training.fit import MODULE, fit
 from pipeline_lib.training.processes import in_a_line
@@ -178,7 +178,7 @@ def _fit(
     made = identity(trains_dirs, split_path, settings.model, checked, seed, code)
     what = {"key": made["key"], "column": settings.score}
     # A fit that is done would be recognised by `fit`; one that failed would be tried again.
-    if (folder / SCORE).is_file() and what.items() <= json.loads((folder / SCORE).read_text()).items():
+    if what.items() <= (read_manifest(folder, SCORE) or {}).items():
         return _made(folder / SCORE)
     try:
         fit(trains_dirs, split_path, Path(settings.model).stem, settings.model, config, seed, folder)
@@ -193,9 +193,10 @@ def _fit(
 
 def _made(path: Path) -> float:
     """The score of a trial that is done; inf if it failed."""
-    if not path.is_file():
+    told = read_manifest(path.parent, path.name)
+    if told is None:
         raise InputError(path, "score", "no such file", "a finished trial: each generation builds on the one before")
-    score = json.loads(path.read_text())["score"]
+    score = told["score"]
     return math.inf if score is None else float(score)
 
 

@@ -16,7 +16,7 @@ from pipeline_lib.evaluation.average import average
 from pipeline_lib.evaluation.cohort import Scoring, evaluate_fits
 from pipeline_lib.evaluation.evaluate import evaluate
 from pipeline_lib.files import sha256_file, sha256_tree, write_json
-from tests.small_cohort import write_fits
+from tests.small_cohort import declare, write_fits
 
 SEEDS = (0, 1, 4)
 
@@ -38,6 +38,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         group.create_array("latents", data=rates[:, :, :2])
         for name in ("strength", "filters"):
             group.create_array(f"couplings/{name}", data=np.eye(rates.shape[2]))
+        declare(results / f"fits/small/mean_rate/seed{seed}")
     return results
 
 
@@ -98,6 +99,7 @@ def test_it_scores_what_the_mean_scores_and_is_no_seed_more(results: Path) -> No
     group = zarr.open_group(str(by_hand / "predictions.zarr/small"))
     for name in ("rates", "extras/rates_leave_one_out"):
         group[name][:] = mean_of(seeds_of(results), name)
+    declare(by_hand)
     evaluate(by_hand, *where, results / "one.parquet", "cohort", "mean_rate:mean", 0, resamples=20)
     keys = ["split", "units", "metric", "null", "aggregation"]
     found, expected = (
@@ -146,14 +148,17 @@ def test_what_are_no_seeds_of_a_model_is_refused_and_nothing_written(results: Pa
     store = zarr.open_group(str(third / "predictions.zarr"))
     for name in ("sees", "bin_size"):
         before, store.attrs[name] = store.attrs[name], "other"
+        declare(third)
         with pytest.raises(InputError, match=f"{name}: found other"):
             average([first, third], results / "mean")
         store.attrs[name] = before
     group = store["small"]
     group["sample"][:] = group["sample"][:][::-1]
+    declare(third)
     with pytest.raises(InputError, match="other windows than another seed's"):
         average([first, third], results / "mean")
     del group["extras"]["rates_leave_one_out"]
+    declare(third)
     with pytest.raises(InputError, match="extras/rates_leave_one_out: found None"):
         average([first, third], results / "mean")
     assert not (results / "mean/manifest.json").exists() and not (results / "mean/predictions.zarr").exists()

@@ -12,7 +12,7 @@ from pipeline_lib.evaluation.cohort import Scoring, evaluate_fits
 from pipeline_lib.evaluation.evaluate import evaluate
 from pipeline_lib.evaluation.settings import Target
 from pipeline_lib.training.predict import predict
-from tests.small_cohort import write_fits
+from tests.small_cohort import declare, write_fits
 
 MODELS, SEEDS = ("mean_rate", "psth"), (0, 1)
 
@@ -55,6 +55,7 @@ def test_each_fit_is_decoded_by_what_it_predicts_itself_of_the_training_part(res
         for folder in (fit, train):
             rates = zarr.open_group(str(folder / "predictions.zarr"))["small/rates"]
             rates[:] = rates[:][:, :, order]
+            declare(folder)
     made = replace(scoring(results), decoding={"which": Target(choice="condition")})
     evaluate_fits(made, fits, training, results / "all.parquet")
     found = pd.read_parquet(results / "all.parquet").query("metric.str.startswith('decoding')")

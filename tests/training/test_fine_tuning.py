@@ -36,6 +36,20 @@ def test_fine_tuning_starts_from_the_given_weights_and_leaves_the_frozen_ones(co
     assert not np.array_equal(after["three/read_in.weight"], start["three/read_in.weight"])
 
 
+def test_damaged_weights_are_not_started_from(cohort: Cohort, tmp_path: Path) -> None:
+    """Neither those that a manifest knows, nor a copy that was cut."""
+    stores, split = cohort
+    fit(stores, split, "tiny", TINY, {"steps": 1}, 0, tmp_path / "fit")
+    weights, copy = tmp_path / "fit/model.safetensors", tmp_path / "copy.safetensors"
+    content = bytearray(weights.read_bytes())
+    copy.write_bytes(content[:-4])
+    content[-2] ^= 1
+    weights.write_bytes(content)
+    for damaged, found in ((weights, "content: found bytes that do not agree"), (copy, "file: found .*incomplete")):
+        with pytest.raises(InputError, match=f"{damaged}: {found}"):
+            fit(stores, split, "tiny", TINY, {"steps": 1, "initial": str(damaged)}, 0, tmp_path / "fine")
+
+
 def test_weights_that_learned_from_what_is_to_be_tested_are_refused(tmp_path: Path) -> None:
     """Also where a fit in between, of another session, learned from nothing of it."""
     one, two = recording("one", 5, units=7, trials=24), recording("two", 6, units=7, trials=24)

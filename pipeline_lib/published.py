@@ -1,0 +1,37 @@
+"""manifest.json of a fit, an average or further predictions: it declares the folder complete, and damage has a name.
+
+It holds a hash of what others read there: Zarr would read a lost chunk as no numbers, and one with a flipped bit as
+others.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline_lib.errors import InputError
+from pipeline_lib.files import sha256_file, sha256_tree
+
+MANIFEST, WEIGHTS, PREDICTIONS = "manifest.json", "model.safetensors", "predictions.zarr"
+ANEW = "what was published (to have it made anew, remove its folder)"
+
+
+def read_manifest(directory: Path | str, name: str = MANIFEST) -> dict[str, Any] | None:
+    """The manifest of a finished result; None where there is none, InputError where it is damaged."""
+    path = Path(directory) / name
+    if not path.is_file():
+        return None
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise InputError(path, "content", str(error), ANEW) from None
+
+
+def require_undamaged(directory: Path | str, name: str) -> None:
+    """Raise InputError where a file or folder of a result differs from its hash in the manifest.
+
+    What no manifest knows, such as predictions that were put there by hand, is taken as it is.
+    """
+    path, hashes = Path(directory) / name, (read_manifest(directory) or {}).get("sha256", {})
+    digest = hashes.get(name) if isinstance(hashes, dict) else hashes  # further predictions are all that there is
+    if digest is not None and path.exists() and (sha256_tree if path.is_dir() else sha256_file)(path) != digest:
+        raise InputError(path, "content", "bytes that do not agree with their hash", ANEW)
