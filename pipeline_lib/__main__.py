@@ -40,7 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
             return 0
         # A full disk, a missing file, a folder that may not be written: the system's own words are the clear ones.
-        print(f"error: {error.filename or 'output'}: {error.strerror or error}; nothing was published", file=sys.stderr)
+        place = error.filename or _out(options)  # of what is written the system names no file
+        print(f"error: {place}: {error.strerror or error}; nothing was published", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
         # Most often the Python of the system, where that of the environment was meant.
@@ -51,6 +52,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _out(options: argparse.Namespace) -> str:
+    """Where a verb writes, for people: with several disks, they want to know which one is full."""
+    out = getattr(options, "out", "output")
+    return ", ".join(map(str, out)) if isinstance(out, list) else str(out)
 
 
 def _nobody_reads() -> bool:

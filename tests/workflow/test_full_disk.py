@@ -77,6 +77,7 @@ def test_a_full_disk_is_one_line_and_the_next_run_is_right(finished: Project, di
     assert result.returncode == 1, result.stderr
     assert len(errors) == 1, result.stderr
     assert "No space left on device" in errors[0]
+    assert str(out) in errors[0]
     assert "Traceback" not in result.stderr
     assert published(out) == []
     disk.limit(64_000)
