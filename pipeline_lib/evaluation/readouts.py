@@ -155,9 +155,9 @@ def _recorded(part: Part, forward: int) -> np.ndarray:
 
 def _groups(trains: Trains, part: Part, columns: Sequence[str]) -> np.ndarray:
     """The values of some columns of the trials table at the samples of a part, as one text; "" where one is missing."""
-    values = [_of_trials(trains, part, column) for column in columns]
+    values = [_of_trials(trains, part, column).tolist() for column in columns]
     rows = zip(*values, strict=True) if values else [("all",)] * len(part.samples)
-    return np.array(["|".join(row) if all(row) else "" for row in rows], dtype=str)
+    return np.array([repr(row) if all(row) else "" for row in rows], dtype=str)
 
 
 def _of_trials(trains: Trains, part: Part, column: str) -> np.ndarray:

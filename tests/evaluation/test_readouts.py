@@ -38,6 +38,9 @@ class Scored:
         made = recording()
         self.condition = made.trials["condition"].str[1:].astype(int).to_numpy()
         made.trials["pace"] = np.random.default_rng(0).random(TRIALS)
+        # Two columns that make the same groups, and whose values joined by any bar would not.
+        made.trials["first"] = made.trials["condition"].map({"c0": "a|b", "c1": "a", "c2": "d"})
+        made.trials["second"] = made.trials["condition"].map({"c0": "c", "c1": "b|c", "c2": "d"})
         time = np.arange(0, TRIALS * 1.5, 0.005)
         phase = 2 * np.pi * (time % 1.5) + 2.1 * self.condition[np.minimum((time / 1.5).astype(int), TRIALS - 1)]
         made.signals = {"hand": pd.DataFrame({"time": time, "x": np.sin(phase), "y": 3 + np.cos(phase)})}
@@ -191,6 +194,16 @@ def test_masked_rates_are_scored_where_there_are_any(scored: Scored) -> None:
     extras.create_array("rates_short", data=rates[:, 1:])
     with pytest.raises(InputError, match="rates_short"):
         scored.table(fit, None, 0)
+
+
+def test_names_with_any_letter_in_them_keep_groups_of_trials_apart(scored: Scored) -> None:
+    fit, train = scored.write("fit", ["validation", "test"]), scored.write("train", ["train"])
+    whole, split = (
+        scored.table(fit, train, 0, decoding={"hand": Target(signal="hand", within=columns)})
+        for columns in (("condition",), ("first", "second"))
+    )
+    first, second = (each.set_index("metric").loc["decoding_hand_r2", "value"] for each in (whole, split))
+    assert first == pytest.approx(second, rel=1e-12)
 
 
 def test_few_shot_reads_validation_and_test_only(scored: Scored, tmp_path: Path) -> None:
