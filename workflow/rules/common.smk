@@ -204,24 +204,19 @@ def weights(initial):
     return fit if fit in KNOWN_FITS else local(initial)
 
 
-@often
-def fit_of(wildcards):
-    """What a fit is made with: it runs again when any of this changes."""
-    model = model_of(wildcards)
-    return _fit_of("pipeline_lib.training.fit", model.implementation, told(model.settings))
+def fitted_by(module):
+    """Parameter: what fits are made with by this module; they run again when any of it changes."""
 
+    @cache
+    def made_with(implementation, settings):
+        code = code_id([module, model_source(implementation)])
+        return {"implementation": implementation, "settings": settings, "code": code}
 
-@often
-def ensemble_of(wildcards):
-    """What the fits of an ensemble are made with."""
-    model = model_of(wildcards)
-    return _fit_of("pipeline_lib.training.fit_ensemble", model.implementation, told(model.settings))
+    def of(wildcards):
+        model = model_of(wildcards)
+        return made_with(model.implementation, told(model.settings))
 
-
-@cache
-def _fit_of(module, implementation, settings):
-    code = code_id([module, model_source(implementation)])
-    return {"implementation": implementation, "settings": settings, "code": code}
+    return often(of)
 
 
 @often
@@ -257,6 +252,15 @@ def megabytes(base, per_input=0.0):
     if not per_input:
         return often(lambda wildcards, attempt: base * attempt)
     return lambda wildcards, input, attempt: int((base + per_input * input.size_mb) * attempt)
+
+
+# Of a cohort, beside the fits, what they are scored with.
+SCORED_WITH = {"trains": per_session(TRAINS), "recordings": per_session(RECORDING), "split": SPLIT}
+
+
+def to_decode(predictions):
+    """Predictions of training parts, which only readouts are fitted to."""
+    return predictions if PLAN.config.evaluation.decoding else []
 
 
 def scoring():

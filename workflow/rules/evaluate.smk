@@ -68,11 +68,9 @@ if PLAN.averaged:
 # All fits of a cohort in one job: scoring one takes less time than starting Python.
 rule evaluate:
     input:
+        **SCORED_WITH,
         fits=per_prediction(PATHS.fit),
-        training=per_prediction(PATHS.predictions) if PLAN.config.evaluation.decoding else [],
-        trains=per_session(TRAINS),
-        recordings=per_session(RECORDING),
-        split=SPLIT,
+        training=to_decode(per_prediction(PATHS.predictions)),
     output:
         SCORES,
     log:
@@ -100,11 +98,9 @@ rule evaluate:
 # One fit, for who asks for that cell alone, or for what a model that fails leaves of its cohorts (`snakemake scores`).
 use rule evaluate as evaluate_fit with:
     input:
+        **SCORED_WITH,
         fits=FIT,
-        training=PREDICTIONS if PLAN.config.evaluation.decoding else [],
-        trains=per_session(TRAINS),
-        recordings=per_session(RECORDING),
-        split=SPLIT,
+        training=to_decode(PREDICTIONS),
     output:
         SCORES_OF_FIT,
     log:
@@ -120,11 +116,9 @@ if PLAN.averaged:
 
     use rule evaluate_fit as evaluate_average with:
         input:
+            **SCORED_WITH,
             fits=PATHS.fit("{cohort}", "{model}", MEAN),
-            training=PATHS.predictions("{cohort}", "{model}", MEAN) if PLAN.config.evaluation.decoding else [],
-            trains=per_session(TRAINS),
-            recordings=per_session(RECORDING),
-            split=SPLIT,
+            training=to_decode(PATHS.predictions("{cohort}", "{model}", MEAN)),
         output:
             PATHS.scores_of_fit("{cohort}", "{model}", MEAN),
         log:

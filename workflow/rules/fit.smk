@@ -24,7 +24,7 @@ rule fit:
         # Counted only where a profile says how many there are; which one a job takes, it finds out itself.
         gpu=gpus_of,
     params:
-        fit=fit_of,
+        fit=fitted_by("pipeline_lib.training.fit"),
     shell:
         "python -m pipeline_lib fit --trains {input.trains:q} --split {input.split:q} --model {wildcards.model}"
         " --implementation {params.fit[implementation]:q} --settings {params.fit[settings]:q} --seed {wildcards.seed}"
@@ -83,7 +83,7 @@ if PLAN.ensembles:
             runtime=sized(pipeline_lib.resources.minutes, "fit", times=lambda wildcards: len(SEEDS)),
             gpu=gpus_of,
         params:
-            fit=ensemble_of,
+            fit=fitted_by("pipeline_lib.training.fit_ensemble"),
             seeds=SEEDS,
         shell:
             "python -m pipeline_lib fit --trains {input.trains:q} --split {input.split:q} --model {wildcards.model}"
