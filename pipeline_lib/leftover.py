@@ -3,9 +3,10 @@
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from pipeline_lib.evaluation.cohort import Scoring
+from pipeline_lib.evaluation.evaluate import Scoring, evaluate
 from pipeline_lib.outdated import Fit, outdated_fits
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import Plan
@@ -59,7 +60,10 @@ def _score(scoring: Scoring, fit: Fit, paths: Paths, table: Path) -> bool:
     """Write the scores of a fit; whether they could be made. Why not is said, and takes no others' scores along."""
     made, training = Path(paths.fit(*fit)), Path(paths.predictions(*fit))
     try:
-        scoring.write(made.parent, training.parent if training.exists() else None, table)
+        if training.exists():
+            evaluate(made.parent, scoring, table, training.parent)
+        else:
+            evaluate(made.parent, replace(scoring, decoding={}), table)
     except Exception as error:  # whatever a fit that failed half-way makes of it
         print(f"{', '.join(map(str, fit))}: not scored: {error!r}", file=sys.stderr)
         return False

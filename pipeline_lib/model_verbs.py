@@ -133,7 +133,8 @@ def _search(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from pipeline_lib.evaluation.cohort import Scoring, evaluate_fits
+    from pipeline_lib.evaluation.cohort import evaluate_fits
+    from pipeline_lib.evaluation.evaluate import Scoring
     from pipeline_lib.evaluation.settings import Target
     from pipeline_lib.parsing import parse
 

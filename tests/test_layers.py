@@ -30,7 +30,7 @@ BEFORE = {
     # Models choose by the formulas of scores, and write scores of their own.
     "models": {"recording", "stimulus", "bases", "trains", "training", "evaluation"},
     "training": {"trains", "models"},
-    "submission": {"trains"},
+    "submission": {"trains", "evaluation.predictions"},
     # The null model, and the solver of readouts: neither holds tensors.
     "evaluation": {"recording", "trains", "models.mean_rate", "models.poisson_ridge"},
     "figures": {"recording", "trains", "evaluation", "sources"},

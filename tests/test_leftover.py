@@ -9,7 +9,7 @@ import pytest
 
 from pipeline_lib.config import Config
 from pipeline_lib.evaluation.average import average
-from pipeline_lib.evaluation.evaluate import evaluate
+from pipeline_lib.evaluation.evaluate import Scoring, evaluate
 from pipeline_lib.leftover import available_scores, leftover_scores
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import Cohort, ModelPlan, Plan
@@ -32,9 +32,9 @@ def results(fitted: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(fitted, tmp_path / "results"))
 
 
-def plan(results: Path, **more: object) -> Plan:
+def plan(results: Path, decoding: dict[str, object] | None = None, **more: object) -> Plan:
     settings = {"sessions": "sessions.tsv", "results": str(results), "seeds": list(SEEDS)}
-    config = Config(**settings, evaluation={"resamples": 20}, **more)
+    config = Config(**settings, evaluation={"resamples": 20, "decoding": decoding or {}}, **more)
     models = {model: ModelPlan(model, {}) for model in MODELS}
     session = Session("small", "tables", "nowhere", None, {})
     return Plan(config, {"small": session}, {"small": Cohort("small", ("small",), WINDOWS, SPLITS, models)})
@@ -69,6 +69,23 @@ def test_averages_of_the_others_are_scored_too(results: Path, tmp_path: Path) ->
             log.write_text("error: no space left")
         tables = [pd.read_parquet(path) for path in leftover_scores(asked, Paths(str(results)), tmp_path, set())]
         assert {model for table in tables for model in table["model"]} == models
+
+
+def test_without_predictions_of_the_training_part_all_but_what_is_decoded_is_scored(
+    results: Path, tmp_path: Path
+) -> None:
+    (results / "fits/small/psth/seed1/manifest.json").unlink()
+    log = results / "logs/fit/small/psth/seed1.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("FitError")
+    found = []
+    for name, decoding in (("plain", None), ("decoded", {"which": {"choice": "condition"}})):
+        (tmp_path / name).mkdir()
+        asked = plan(results, decoding)
+        tables = leftover_scores(asked, Paths(str(results)), tmp_path / name, set())
+        found.append(pd.concat([pd.read_parquet(table) for table in tables]))
+    pd.testing.assert_frame_equal(*found)
+    assert set(found[0]["model"]) == {"mean_rate", "psth"}
 
 
 def test_scores_of_fits_that_have_failed_since_are_not_taken(
@@ -137,7 +154,7 @@ def test_no_more_time_than_asked_for_and_what_was_scored_alone_is_taken(
 ) -> None:
     alone = results / "scores/small/mean_rate/seed1/metrics.parquet"
     data = [results / "trains/small"], results / "splits/small.parquet", [results / "recordings/small"]
-    evaluate(results / "fits/small/mean_rate/seed1", *data, alone, "small", "mean_rate", 1, resamples=20)
+    evaluate(results / "fits/small/mean_rate/seed1", Scoring(*data, resamples=20), alone)
     log = results / "logs/evaluate/small.log"
     log.parent.mkdir(parents=True)
     log.write_text("error")

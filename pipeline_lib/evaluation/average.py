@@ -14,9 +14,10 @@ import zarr
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.parts import MASKED
+from pipeline_lib.evaluation.predictions import open_undamaged
 from pipeline_lib.evaluation.settings import AVERAGED
 from pipeline_lib.files import LOCK, exclusive, sha256_file, sha256_tree, whole_directory, write_json
-from pipeline_lib.published import MANIFEST, PREDICTIONS, read_manifest, require_undamaged
+from pipeline_lib.published import MANIFEST, PREDICTIONS, read_manifest
 
 SAME = ("cohort", "model", "implementation", "config", "trains", "split", "parts")
 """What a manifest says, of a fit or of further predictions, in which the seeds of a model do not differ."""
@@ -64,7 +65,7 @@ def average(fit_dirs: Sequence[Path | str], out_dir: Path | str) -> None:
     manifests = {folder: _manifest(folder) for folder in folders}
     told = {name: value for name, value in manifests[folders[0]].items() if name in SAME}
     _require_same(manifests, SAME)
-    stores = {folder: zarr.open_group(str(folder / PREDICTIONS), mode="r") for folder in folders}
+    stores = {folder: open_undamaged(folder) for folder in folders}
     _require_same({folder: dict(store.attrs) for folder, store in stores.items()}, ("sees", "bin_size"))
     if "model" in told:
         told |= {"model": told["model"] + AVERAGED, "seed": None}
@@ -108,7 +109,6 @@ def _manifest(folder: Path) -> dict[str, Any]:
     told = read_manifest(folder)
     if told is None:
         raise InputError(folder, MANIFEST, "no such file", "the folder of a finished fit, or of its predictions")
-    require_undamaged(folder, PREDICTIONS)
     return told
 
 

@@ -1,52 +1,11 @@
 """Score all fits of a cohort in one process, into one table: scoring one takes less time than starting Python."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.evaluation.evaluate import collect, evaluate
-from pipeline_lib.evaluation.settings import Target
-from pipeline_lib.published import MANIFEST, read_manifest
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """What every fit of a cohort is scored with: its data, and arguments of `evaluate`."""
-
-    trains_dirs: Sequence[Path]
-    split_path: Path
-    recording_dirs: Sequence[Path]
-    resamples: int = 1000
-    decoding: Mapping[str, Target] = field(default_factory=dict)
-    few_shot: Sequence[int] = ()
-
-    def write(self, fit_dir: Path, train_dir: Path | None, out: Path) -> None:
-        """Write the table of one fit, whose manifest says what it is called.
-
-        Nothing is decoded where there is no `train_dir`, the fit's predictions of the training part. Rates averaged
-        over seeds have no few-shot scores: those of the seeds may be of latents, of which there is no average.
-
-        Raises
-        ------
-        InputError : no finished fit, or as `evaluate`.
-        """
-        told = read_manifest(fit_dir)
-        if told is None:
-            raise InputError(fit_dir, MANIFEST, "no such file", "the folder of a finished fit")
-        evaluate(
-            fit_dir,
-            self.trains_dirs,
-            self.split_path,
-            self.recording_dirs,
-            out,
-            **{name: told[name] for name in ("cohort", "model", "seed")},
-            resamples=self.resamples,
-            decoding=self.decoding if train_dir else {},
-            few_shot=self.few_shot if told["seed"] is not None else (),
-            train_dir=train_dir,
-        )
+from pipeline_lib.evaluation.evaluate import Scoring, collect, evaluate
 
 
 def evaluate_fits(scoring: Scoring, fit_dirs: Sequence[Path], train_dirs: Sequence[Path], out: Path) -> None:
@@ -60,7 +19,7 @@ def evaluate_fits(scoring: Scoring, fit_dirs: Sequence[Path], train_dirs: Sequen
 
     Raises
     ------
-    InputError : not a `train_dirs` for each fit; of the first fit that cannot be scored, as `Scoring.write`.
+    InputError : not a `train_dirs` for each fit; of the first fit that cannot be scored, as `evaluate`.
     """
     if (scoring.decoding or train_dirs) and len(train_dirs) != len(fit_dirs):
         raise InputError("evaluate", "--train", f"{len(train_dirs)} given", f"one for each of {len(fit_dirs)} fits")
@@ -68,5 +27,5 @@ def evaluate_fits(scoring: Scoring, fit_dirs: Sequence[Path], train_dirs: Sequen
     with tempfile.TemporaryDirectory() as folder:
         tables = [Path(folder) / f"{number}.parquet" for number in range(len(fit_dirs))]
         for fit, train, table in zip(fit_dirs, training, tables, strict=True):
-            scoring.write(fit, train, table)
+            evaluate(fit, scoring, table, train)
         collect(tables, out)

@@ -10,11 +10,12 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Couplings:
-    """Fitted or true couplings between all units.
+class CouplingMatrices:
+    """Couplings between all units, as a fit or a simulation holds them.
 
-    `strength` (sender, receiver), signed; `filters` (sender, receiver, lag) or None, lag k reaching k + 1 bins of
-    `bin_size` ms back.
+    `strength` (sender, receiver), signed, in log-rate per spike summed over lags (of a simulation without filters, in
+    its own unit); `filters` (sender, receiver, lag) in log-rate per spike, or None, lag k reaching k + 1 bins of
+    `bin_size` ms back. NaN where nothing was fitted.
     """
 
     strength: np.ndarray
@@ -47,7 +48,10 @@ class Recovery:
 
 
 def recovery(
-    fitted: Couplings, true: Couplings, synapse: np.ndarray | None = None, among: np.ndarray | None = None
+    fitted: CouplingMatrices,
+    true: CouplingMatrices,
+    synapse: np.ndarray | None = None,
+    among: np.ndarray | None = None,
 ) -> Recovery:
     """Compare fitted with true couplings.
 
@@ -101,7 +105,7 @@ def correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         return (first * second).sum(axis=-1) / np.sqrt((first**2).sum(axis=-1) * (second**2).sum(axis=-1))
 
 
-def _filter_correlation(fitted: Couplings, true: Couplings, pairs: np.ndarray) -> float:
+def _filter_correlation(fitted: CouplingMatrices, true: CouplingMatrices, pairs: np.ndarray) -> float:
     """Mean correlation over `pairs` of the filters, compared at the lags of the coarser of the two.
 
     Both are taken at the same lag times up to the end of the longer one; beyond its own end a filter is 0.

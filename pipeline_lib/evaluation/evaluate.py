@@ -11,8 +11,9 @@ not defined (bits per spike of silent units) is NaN. Nothing here imports torch.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,9 +21,10 @@ import pandas as pd
 from pipeline_lib.clock import TICKS_PER_SECOND
 from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.bootstrap import resampling_weights
-from pipeline_lib.evaluation.coupling import Couplings, recovery
+from pipeline_lib.evaluation.coupling import CouplingMatrices, recovery
 from pipeline_lib.evaluation.metrics import latent_r2, r2
 from pipeline_lib.evaluation.parts import Fitted, Part, read_fitted, read_part, train_means, window_bins
+from pipeline_lib.evaluation.predictions import open_undamaged
 from pipeline_lib.evaluation.readouts import decoding_rows, few_shot_rows
 from pipeline_lib.evaluation.responses import response_rows, responses_of
 from pipeline_lib.evaluation.rows import OVER_UNITS, Row, poisson_rows, score_row
@@ -30,15 +32,12 @@ from pipeline_lib.evaluation.settings import Target
 from pipeline_lib.evaluation.sums import poisson_sums, square_sums
 from pipeline_lib.evaluation.truth import window_means
 from pipeline_lib.files import atomic_file, listed
-from pipeline_lib.published import PREDICTIONS, require_undamaged
+from pipeline_lib.published import MANIFEST, read_manifest
 from pipeline_lib.recording import Truth, read_description
-from pipeline_lib.trains.splits import Split
+from pipeline_lib.trains.splits import PREDICTED, Split
 from pipeline_lib.trains.store import Trains
 
-if TYPE_CHECKING:
-    import zarr
-
-__all__ = ["COLUMNS", "collect", "evaluate", "train_means"]
+__all__ = ["COLUMNS", "Scoring", "collect", "evaluate", "train_means"]
 
 TYPES = {
     **dict.fromkeys(("cohort", "session", "model"), "str"),
@@ -49,41 +48,49 @@ TYPES = {
     **dict.fromkeys(("null", "aggregation", "sees"), "str"),
 }
 COLUMNS = list(TYPES)
-PARTS = ("validation", "test")
 TRUTHS = ("rates", "latents", "coupling", "coupling_filters", "synapse", "psth", "psth_condition", "psth_jitter")
 
 
-def evaluate(
-    fit_dir: Path | str,
-    trains_dirs: Sequence[Path | str],
-    split_path: Path | str,
-    recording_dirs: Sequence[Path | str],
-    out: Path | str,
-    cohort: str,
-    model: str,
-    seed: int | None,
-    resamples: int = 1000,
-    decoding: Mapping[str, Target] | None = None,
-    few_shot: Sequence[int] = (),
-    train_dir: Path | str | None = None,
-) -> None:
-    """Write the table of scores of one fit to `out` (Parquet), whole or not at all.
+@dataclass(frozen=True)
+class Scoring:
+    """What every fit of a cohort is scored with.
 
-    Parameters
+    Attributes
     ----------
-    fit_dir : folder with `predictions.zarr`.
     trains_dirs, recording_dirs : folders of the cohort's sessions, or of its only one; recordings give the truth of
         simulated sessions.
-    seed : of the fit; None, and missing in the table: predictions of no single one (`pipeline_lib.evaluation.average`).
+    split_path : the cohort's split.
     resamples : bootstrap resamples behind the intervals; 0 = no intervals.
     decoding : what to decode, by name.
     few_shot : numbers of windows from which a new readout of the held-out units is learned.
+    """
+
+    trains_dirs: Sequence[Path | str]
+    split_path: Path | str
+    recording_dirs: Sequence[Path | str]
+    resamples: int = 1000
+    decoding: Mapping[str, Target] = field(default_factory=dict)
+    few_shot: Sequence[int] = ()
+
+
+def evaluate(fit_dir: Path | str, scoring: Scoring, out: Path | str, train_dir: Path | str | None = None) -> None:
+    """Write the table of scores of one fit to `out` (Parquet), whole or not at all.
+
+    Rates averaged over seeds (`pipeline_lib.evaluation.average`) have no seed in the table, and no few-shot scores:
+    those of the seeds may be of latents, of which there is no average.
+
+    Parameters
+    ----------
+    fit_dir : folder with the `predictions.zarr` of a fit, and its manifest, which says what it is called.
+    scoring : the data, and what is asked of it.
+    out : Parquet file to write.
     train_dir : folder with the `predictions.zarr` of the training part (see `pipeline_lib.training.predict`), which
-        readouts of `decoding` are fitted to.
+        readouts of `scoring.decoding` are fitted to.
 
     Raises
     ------
-    InputError : predictions of another split or of other sessions, damaged ones, or rates that are no expected counts.
+    InputError : no finished fit, predictions of another split or of other sessions, damaged ones, or rates that are no
+        expected counts.
 
     Examples
     --------
@@ -97,19 +104,21 @@ def evaluate(
     >>> split.write("demo.parquet")
     >>> from pipeline_lib.training.fit import fit
     >>> fit(["trains/demo"], "demo.parquet", "psth", "psth", {}, seed=0, out_dir="fits/demo/psth/seed0")
-    >>> names = {"cohort": "demo", "model": "psth", "seed": 0}
-    >>> evaluate("fits/demo/psth/seed0", ["trains/demo"], "demo.parquet", ["recordings/demo"], "psth.parquet", **names)
+    >>> scoring = Scoring(["trains/demo"], "demo.parquet", ["recordings/demo"])
+    >>> evaluate("fits/demo/psth/seed0", scoring, "psth.parquet")
     >>> {"bits_per_spike", "psth_r2"} <= set(pd.read_parquet("psth.parquet")["metric"])
     True
     """
-    split = Split.read(split_path)
-    predictions = _open(fit_dir)
-    training = _open(train_dir) if train_dir is not None else None
+    split = Split.read(scoring.split_path)
+    named, predictions = _named(Path(fit_dir)), open_undamaged(fit_dir)
+    training = open_undamaged(train_dir) if train_dir is not None else None
+    decoding, resamples = scoring.decoding, scoring.resamples
     if decoding and training is None:
         raise InputError("evaluate", "train_dir", "nothing", "predictions of the training part, to fit readouts to")
-    recordings = {read_description(directory)["session"]: directory for directory in listed(recording_dirs)}
+    few_shot = scoring.few_shot if named["seed"] is not None else ()
+    recordings = {read_description(directory)["session"]: directory for directory in listed(scoring.recording_dirs)}
     rows = []
-    for directory in listed(trains_dirs):
+    for directory in listed(scoring.trains_dirs):
         trains = Trains.open(directory)
         fitted = read_fitted(predictions, trains, split)
         truth = _truth(recordings.get(trains.session))
@@ -121,8 +130,9 @@ def evaluate(
     own = Path(fit_dir) / "tables" / "scores.parquet"  # what only the model could compute
     if own.is_file():
         table = pd.concat([table, pd.read_parquet(own)], ignore_index=True)[COLUMNS]
-    seeds = seed if seed is not None else pd.Series(pd.NA, table.index, dtype="Int64")
-    table = table.assign(cohort=cohort, model=model, seed=seeds, sees=str(predictions.attrs.get("sees", "")))
+    if named["seed"] is None:
+        named["seed"] = pd.Series(pd.NA, table.index, dtype="Int64")
+    table = table.assign(**named, sees=str(predictions.attrs.get("sees", "")))
     with atomic_file(out) as part:
         table.to_parquet(part, index=False)
 
@@ -145,15 +155,13 @@ def collect(paths: Sequence[Path | str], out_parquet: Path | str) -> None:
         table.sort_values(order, ignore_index=True, kind="stable").to_parquet(part, index=False)
 
 
-def _open(directory: Path | str) -> "zarr.Group":
-    import zarr
-
-    store = Path(directory) / PREDICTIONS
-    if not store.is_dir():
-        accepted = "a finished fit (to have it made anew, remove its folder)"
-        raise InputError(directory, PREDICTIONS, "no such store", accepted)
-    require_undamaged(directory, PREDICTIONS)
-    return zarr.open_group(str(store), mode="r")
+def _named(fit_dir: Path) -> dict[str, Any]:
+    """Cohort, model and seed of a fit, as its manifest says."""
+    told = read_manifest(fit_dir)
+    if told is None:
+        accepted = "the folder of a finished fit (to have it made anew, remove it)"
+        raise InputError(fit_dir, MANIFEST, "no such file", accepted)
+    return {name: told[name] for name in ("cohort", "model", "seed")}
 
 
 def _truth(recording: Path | None) -> Truth | None:
@@ -176,7 +184,7 @@ def _session(
     heldin = np.setdiff1d(np.arange(trains.n_units), heldout)
     groups = {name: rows for name, rows in (("heldin", heldin), ("heldout", heldout)) if len(rows)}
     responses = responses_of(trains, split, truth)
-    for name in PARTS:
+    for name in PREDICTED:
         part = read_part(trains, split, fitted, name)
         if part is None:
             continue
@@ -224,12 +232,12 @@ def _truth_rows(
         yield score_row("latent_r2", value, latents.shape[2], aggregation="mean over latents") | {"units": "all"}
 
 
-def _coupling_rows(fitted: Couplings, truth: Truth, population: np.ndarray) -> Iterator[Row]:
+def _coupling_rows(fitted: CouplingMatrices, truth: Truth, population: np.ndarray) -> Iterator[Row]:
     """Recovery of the true couplings, of all pairs and of those between populations.
 
     Within a population, background that its units share looks like coupling; between populations less so.
     """
-    true = Couplings(
+    true = CouplingMatrices(
         truth.arrays["coupling"], truth.arrays.get("coupling_filters"), float(truth.attributes["bin_size"])
     )
     between = population[:, None] != population

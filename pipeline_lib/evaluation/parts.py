@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.evaluation.coupling import Couplings
+from pipeline_lib.evaluation.coupling import CouplingMatrices
+from pipeline_lib.evaluation.predictions import couplings_of
 from pipeline_lib.evaluation.sums import blocks
 from pipeline_lib.models.mean_rate import mean_rates
 from pipeline_lib.trains.binning import bin_windows, observed_windows
@@ -31,7 +32,7 @@ class Fitted:
     rates: np.ndarray
     sample: np.ndarray
     latents: np.ndarray | None
-    couplings: Couplings | None
+    couplings: CouplingMatrices | None
     masked: dict[str, np.ndarray]
 
 
@@ -78,12 +79,7 @@ def read_fitted(predictions: "zarr.Group", trains: Trains, split: Split) -> Fitt
             raise InputError(where, f"{session}/{field}", f"shape {values.shape}", f"{shape}: samples, bins, units")
     if latents is not None and latents.shape[:2] != shape[:2]:
         raise InputError(where, f"{session}/latents", f"shape {latents.shape}", f"{shape[:2]}: samples, bins")
-    couplings = None
-    if "couplings" in group:
-        stored = group["couplings"]
-        bin_size = float(stored.attrs.get("bin_size", split.bin_size))
-        couplings = Couplings(np.asarray(stored["strength"][:]), np.asarray(stored["filters"][:]), bin_size)
-    return Fitted(rates, sample, latents, couplings, masked)
+    return Fitted(rates, sample, latents, couplings_of(predictions, session, split.bin_size), masked)
 
 
 def read_part(trains: Trains, split: Split, fitted: Fitted, name: str) -> Part | None:

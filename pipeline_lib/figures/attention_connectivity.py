@@ -52,7 +52,7 @@ def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     session = str(read_description(recording)["session"])
     matrices: dict[str, np.ndarray] = {}
     for model, fit in first_seeds(fits).items():
-        coupling = fit.coupling(session)
+        coupling = fit.couplings(session)
         if fit.has_table("attention"):
             table = fit.table("attention", session)
             square = table.pivot(index="sender", columns="receiver", values=["attention", "cross_correlation"])

@@ -65,7 +65,7 @@ def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     NothingToDrawError : no model of these fits has couplings, or there is no pair of units.
     """
     session = str(read_description(recording)["session"])
-    found = {model: fit.coupling(session) for model, fit in first_seeds(fits).items()}
+    found = {model: fit.couplings(session) for model, fit in first_seeds(fits).items()}
     fitted = {model: coupling for model, coupling in found.items() if coupling is not None}
     if not fitted:
         raise NothingToDrawError(f"No model fitted to {session} has couplings.")

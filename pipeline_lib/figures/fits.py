@@ -3,30 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.evaluation.coupling import CouplingMatrices
+from pipeline_lib.evaluation.predictions import couplings_of, open_predictions, rows_of
 from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.published import PREDICTIONS
 from pipeline_lib.recording import read_description
+
+if TYPE_CHECKING:
+    import zarr
 
 DISCOVERY = 0.05
 """False-discovery rate at which a tested coupling counts as found."""
-
-
-@dataclass(frozen=True)
-class Coupling:
-    """Fitted couplings of one session.
-
-    `strength` [sender, receiver] in log-rate per spike, summed over lags; `filters` [sender, receiver, lag] in log-rate
-    per spike, lag k reaching k + 1 bins of `bin_size` ms back. NaN where nothing was fitted.
-    """
-
-    strength: np.ndarray
-    filters: np.ndarray
-    bin_size: float
 
 
 @dataclass(frozen=True)
@@ -51,7 +44,7 @@ class Fit:
         """Expected counts a bin [S, T, N] of windows, rows `samples` of the split; InputError where there are none."""
         found = self._windows(session, "rates", samples)
         if found is None:
-            raise InputError(self.directory / "predictions.zarr", session, "no such group", "a session of the cohort")
+            raise InputError(self.directory / PREDICTIONS, session, "no such group", "a session of the cohort")
         return found
 
     def latents(self, session: str, samples: np.ndarray) -> np.ndarray | None:
@@ -68,7 +61,7 @@ class Fit:
         found = self._windows(session, f"extras/{name}", samples)
         if found is None:
             accepted = ", ".join(self.extras(session)) or "a model that has extras"
-            raise InputError(self.directory / "predictions.zarr", session, f"no {name}", accepted)
+            raise InputError(self.directory / PREDICTIONS, session, f"no {name}", accepted)
         return found
 
     def has_table(self, name: str) -> bool:
@@ -85,33 +78,23 @@ class Fit:
     def _table(self, name: str) -> Path:
         return self.directory / "tables" / f"{name}.parquet"
 
-    def coupling(self, session: str) -> Coupling | None:
+    def couplings(self, session: str) -> CouplingMatrices | None:
         """Couplings of a session, or None where the model has none."""
         group = self._group()
-        if f"{session}/couplings" not in group:
-            return None
-        found = group[f"{session}/couplings"]
-        bin_size = found.attrs.get("bin_size", group.attrs["bin_size"])
-        return Coupling(found["strength"][:], found["filters"][:], float(bin_size))
+        return couplings_of(group, session, float(group.attrs["bin_size"]))
 
     def _windows(self, session: str, name: str, samples: np.ndarray) -> np.ndarray | None:
         group = self._group()
         if f"{session}/{name}" not in group:
             return None
-        rows = pd.Index(group[f"{session}/sample"][:]).get_indexer(samples)
+        rows = rows_of(group, session, samples)
         if (rows < 0).any():
             missing = f"no sample {samples[rows < 0][0]}"
-            raise InputError("predictions.zarr", "sample", missing, "predictions of this split")
+            raise InputError(self.directory / PREDICTIONS, "sample", missing, "predictions of this split")
         return np.asarray(group[f"{session}/{name}"][:][rows])
 
-    def _group(self) -> Any:
-        import zarr
-
-        path = self.directory / "predictions.zarr"
-        if not path.is_dir():
-            accepted = "a finished fit (to have it made anew, remove its folder)"
-            raise InputError(path, "predictions", "no such store", accepted)
-        return zarr.open_group(str(path), mode="r")
+    def _group(self) -> "zarr.Group":
+        return open_predictions(self.directory)
 
 
 def first_seeds(directories: Sequence[Path | str]) -> dict[str, Fit]:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.evaluation.predictions import open_predictions, rows_of
 from pipeline_lib.published import PREDICTIONS
 from pipeline_lib.trains.splits import Split
 
@@ -25,13 +26,11 @@ def rates_of(directory: Path | str, split: Split, session: str, part: str) -> tu
     ------
     InputError : no predictions of the session, or of one of its samples.
     """
-    import zarr
-
-    store = Path(directory) / PREDICTIONS
-    if not store.is_dir() or session not in (root := zarr.open_group(str(store), mode="r")):
-        raise InputError(store, session, "no such predictions", "the folder of a fit, or of its further predictions")
+    predictions, where = open_predictions(directory), Path(directory) / PREDICTIONS
+    if session not in predictions:
+        raise InputError(where, session, "no such group", "a session of the fit")
     samples = split.part(session, part)
-    rows = pd.Index(np.asarray(root[f"{session}/sample"][:])).get_indexer(samples.index)
+    rows = rows_of(predictions, session, samples.index)
     if not len(rows) or (rows < 0).any():
-        raise InputError(store, f"{session}/sample", f"not all of {part}", f"predictions of every {part} window")
-    return samples, np.asarray(root[f"{session}/rates"][:])[rows]
+        raise InputError(where, f"{session}/sample", f"not all of {part}", f"predictions of every {part} window")
+    return samples, np.asarray(predictions[f"{session}/rates"][:])[rows]

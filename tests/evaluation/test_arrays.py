@@ -9,7 +9,7 @@ import torch
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.arrays import COLUMNS, score_rates
-from pipeline_lib.evaluation.evaluate import evaluate, train_means
+from pipeline_lib.evaluation.evaluate import Scoring, evaluate, train_means
 from pipeline_lib.evaluation.metrics import bits_per_spike, latent_r2, negative_log_likelihood, psth_r2
 from pipeline_lib.evaluation.sums import poisson_sums
 from pipeline_lib.training.fit import fit, load_fit
@@ -32,7 +32,7 @@ def data() -> Data:
 def test_arrays_score_as_the_fit_that_they_are_of(tmp_path: Path) -> None:
     stores, split = write_cohort(tmp_path, made=[recording(trials=30)])
     fit(stores, split, "smoothing", "smoothing", {"smoothing": [50.0], "ridge": [10.0]}, 0, tmp_path / "fit")
-    evaluate(tmp_path / "fit", stores, split, [], tmp_path / "scores.parquet", "cohort", "smoothing", 0, resamples=50)
+    evaluate(tmp_path / "fit", Scoring(stores, split, [], resamples=50), tmp_path / "scores.parquet")
     data = open_cohort(stores, split)
     trains, samples = data.trains["small0"], data.samples("small0", "test")
     inside = 50 - data.split.forward_bins

@@ -13,9 +13,10 @@ import zarr
 from pipeline_lib.__main__ import main
 from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.average import average
-from pipeline_lib.evaluation.cohort import Scoring, evaluate_fits
-from pipeline_lib.evaluation.evaluate import evaluate
+from pipeline_lib.evaluation.cohort import evaluate_fits
+from pipeline_lib.evaluation.evaluate import Scoring, evaluate
 from pipeline_lib.files import sha256_file, sha256_tree, write_json
+from tests.evaluation.made_up_fit import name_fit
 from tests.small_cohort import declare, write_fits
 
 SEEDS = (0, 1, 4)
@@ -99,8 +100,7 @@ def test_it_scores_what_the_mean_scores_and_is_no_seed_more(results: Path) -> No
     group = zarr.open_group(str(by_hand / "predictions.zarr/small"))
     for name in ("rates", "extras/rates_leave_one_out"):
         group[name][:] = mean_of(seeds_of(results), name)
-    declare(by_hand)
-    evaluate(by_hand, *where, results / "one.parquet", "cohort", "mean_rate:mean", 0, resamples=20)
+    evaluate(name_fit(by_hand, "mean_rate:mean"), Scoring(*where, resamples=20), results / "one.parquet")
     keys = ["split", "units", "metric", "null", "aggregation"]
     found, expected = (
         each.drop(columns="seed").sort_values(keys, ignore_index=True)

@@ -8,8 +8,8 @@ import pytest
 import zarr
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.evaluation.cohort import Scoring, evaluate_fits
-from pipeline_lib.evaluation.evaluate import evaluate
+from pipeline_lib.evaluation.cohort import evaluate_fits
+from pipeline_lib.evaluation.evaluate import Scoring, evaluate
 from pipeline_lib.evaluation.settings import Target
 from pipeline_lib.training.predict import predict
 from tests.small_cohort import declare, write_fits
@@ -32,11 +32,10 @@ def test_one_table_holds_what_each_fit_scores_alone(results: Path) -> None:
     fits = [results / f"fits/small/{model}/seed{seed}" for model in MODELS for seed in SEEDS]
     evaluate_fits(scoring(results), fits, [], results / "all.parquet")
     table = pd.read_parquet(results / "all.parquet")
-    data = [results / "trains/small"], results / "splits/small.parquet", [results / "recordings/small"]
     for model in MODELS:
         for seed in SEEDS:
             made, out = results / f"fits/small/{model}/seed{seed}", results / "one.parquet"
-            evaluate(made, *data, out, "cohort", model, seed, resamples=20, few_shot=(3,))
+            evaluate(made, scoring(results), out)
             alone = pd.read_parquet(out)
             found = table[(table["model"] == model) & (table["seed"] == seed)]
             keys = ["split", "units", "metric", "null", "aggregation"]
@@ -60,13 +59,6 @@ def test_each_fit_is_decoded_by_what_it_predicts_itself_of_the_training_part(res
     evaluate_fits(made, fits, training, results / "all.parquet")
     found = pd.read_parquet(results / "all.parquet").query("metric.str.startswith('decoding')")
     assert found["value"].tolist() == [1.0, 1.0]
-
-
-def test_a_fit_without_predictions_of_the_training_part_is_scored_but_for_what_is_decoded(results: Path) -> None:
-    plain, fit = scoring(results), results / "fits/small/psth/seed0"
-    plain.write(fit, None, results / "plain.parquet")
-    replace(plain, decoding={"side": Target(choice="condition")}).write(fit, None, results / "decoding.parquet")
-    pd.testing.assert_frame_equal(*(pd.read_parquet(results / f"{name}.parquet") for name in ("plain", "decoding")))
 
 
 def test_a_fit_that_is_not_there_leaves_no_table(results: Path) -> None:

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from pipeline_lib.evaluation.coupling import Couplings, auc, recovery
+from pipeline_lib.evaluation.coupling import CouplingMatrices, auc, recovery
 
 
-def couplings(filters: np.ndarray, bin_size: float = 5.0) -> Couplings:
-    return Couplings(filters.sum(axis=2), filters, bin_size)
+def couplings(filters: np.ndarray, bin_size: float = 5.0) -> CouplingMatrices:
+    return CouplingMatrices(filters.sum(axis=2), filters, bin_size)
 
 
 @pytest.fixture
-def true() -> Couplings:
+def true() -> CouplingMatrices:
     rng = np.random.default_rng(0)
     shape = np.exp(-np.arange(12) / 3.0)
     size = np.where(rng.random((10, 10)) < 0.2, rng.uniform(0.2, 1, (10, 10)), 0) * np.sign(
@@ -22,7 +22,7 @@ def true() -> Couplings:
     return couplings(size[:, :, None] * shape)
 
 
-def test_the_truth_recovers_itself(true: Couplings) -> None:
+def test_the_truth_recovers_itself(true: CouplingMatrices) -> None:
     found = recovery(true, true)
     assert found.auc == found.filter_auc == found.sign_accuracy == 1
     assert found.strength_correlation == pytest.approx(1) and found.filter_correlation == pytest.approx(1)
@@ -30,7 +30,7 @@ def test_the_truth_recovers_itself(true: Couplings) -> None:
     assert found.synapses == (true.strength != 0).sum()
 
 
-def test_a_wrong_sign_a_wrong_pair_and_an_unfitted_sender_are_seen(true: Couplings) -> None:
+def test_a_wrong_sign_a_wrong_pair_and_an_unfitted_sender_are_seen(true: CouplingMatrices) -> None:
     flipped = recovery(couplings(-true.filters), true)
     assert flipped.sign_accuracy == 0 and flipped.auc == 1 and flipped.strength_correlation == pytest.approx(-1)
     assert flipped.filter_correlation == pytest.approx(-1)
@@ -49,7 +49,7 @@ def test_a_wrong_sign_a_wrong_pair_and_an_unfitted_sender_are_seen(true: Couplin
     assert found.not_fitted == 3 and found.pairs == 9 and found.false_share == 0
 
 
-def test_the_diagonal_is_not_scored(true: Couplings) -> None:
+def test_the_diagonal_is_not_scored(true: CouplingMatrices) -> None:
     filters = true.filters.copy()
     filters[np.arange(10), np.arange(10)] = -50
     assert recovery(couplings(filters), true) == recovery(true, true)
@@ -60,10 +60,10 @@ def test_weak_couplings_outside_the_designed_synapses_count_as_none() -> None:
     strength[:2, 4:] = 0.5
     synapse = strength > 0.1
     fitted = np.where(synapse, 1.0, 0.0)
-    found = recovery(Couplings(fitted, None, 5.0), Couplings(strength, None, 2.0), synapse)
+    found = recovery(CouplingMatrices(fitted, None, 5.0), CouplingMatrices(strength, None, 2.0), synapse)
     assert found.auc == 1 and found.synapses == 4 and found.false_share == 0
     assert np.isnan(found.filter_correlation)
-    assert recovery(Couplings(fitted, None, 5.0), Couplings(strength, None, 2.0)).synapses == 30
+    assert recovery(CouplingMatrices(fitted, None, 5.0), CouplingMatrices(strength, None, 2.0)).synapses == 30
 
 
 def test_auc_is_scikit_learns_with_ties() -> None:
@@ -76,7 +76,7 @@ def test_auc_is_scikit_learns_with_ties() -> None:
     assert auc(np.zeros(40), positive) == 0.5
 
 
-def test_random_fits_are_at_chance(true: Couplings) -> None:
+def test_random_fits_are_at_chance(true: CouplingMatrices) -> None:
     rng = np.random.default_rng(2)
     scores = [recovery(couplings(rng.standard_normal((10, 10, 12))), true) for _ in range(200)]
     assert np.mean([score.auc for score in scores]) == pytest.approx(0.5, abs=0.03)
@@ -85,7 +85,7 @@ def test_random_fits_are_at_chance(true: Couplings) -> None:
     assert np.mean([score.false_share for score in scores]) == pytest.approx(share, abs=0.02)
 
 
-def test_the_order_of_units_changes_nothing(true: Couplings) -> None:
+def test_the_order_of_units_changes_nothing(true: CouplingMatrices) -> None:
     rng = np.random.default_rng(3)
     fitted = couplings(true.filters + 0.05 * rng.standard_normal(true.filters.shape))
     order = rng.permutation(10)
@@ -96,7 +96,7 @@ def test_the_order_of_units_changes_nothing(true: Couplings) -> None:
 
 
 def test_filters_in_other_bins_are_compared_at_the_same_lags() -> None:
-    def sampled(bin_size: float, length: float, delay: float = 15.0) -> Couplings:
+    def sampled(bin_size: float, length: float, delay: float = 15.0) -> CouplingMatrices:
         lag = np.arange(1, round(length / bin_size) + 1) * bin_size
         filters = np.zeros((2, 2, len(lag)))
         filters[0, 1] = np.exp(-((lag - delay) ** 2) / (2 * 8**2))
@@ -126,11 +126,11 @@ def test_a_filter_whose_lags_cancel_is_found_by_its_norm() -> None:
     filters[1, 2] = [0.1, 0.1, 0.0, 0.0]
     true = np.zeros((3, 3))
     true[0, 1] = 1.0
-    found = recovery(couplings(filters), Couplings(true, None, 1.0))
+    found = recovery(couplings(filters), CouplingMatrices(true, None, 1.0))
     assert found.filter_auc == 1 and found.auc < 0.5
 
 
-def test_only_the_asked_pairs_are_scored(true: Couplings) -> None:
+def test_only_the_asked_pairs_are_scored(true: CouplingMatrices) -> None:
     group = np.arange(10) < 4
     fitted = couplings(np.where((group[:, None] == group)[..., None], 7.0 - 10 * true.filters, true.filters))
     found = recovery(fitted, true, among=group[:, None] != group)
@@ -138,7 +138,7 @@ def test_only_the_asked_pairs_are_scored(true: Couplings) -> None:
     assert found.filter_correlation == pytest.approx(1)
 
 
-def test_a_pair_whose_truth_is_not_known_is_not_scored(true: Couplings) -> None:
+def test_a_pair_whose_truth_is_not_known_is_not_scored(true: CouplingMatrices) -> None:
     filters = true.filters.copy()
     filters[3] = np.nan
     found = recovery(true, couplings(filters))

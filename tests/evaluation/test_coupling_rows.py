@@ -6,9 +6,10 @@ import pytest
 import zarr
 from sklearn.metrics import roc_auc_score
 
-from pipeline_lib.evaluation.evaluate import evaluate
+from pipeline_lib.evaluation.evaluate import Scoring, evaluate
 from pipeline_lib.recording import Truth
 from pipeline_lib.trains.splits import Split
+from tests.evaluation.made_up_fit import name_fit
 from tests.small_cohort import UNITS, recording, write_cohort
 
 NOT_FITTED = 3
@@ -44,7 +45,7 @@ def rows(strengths: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFact
     group.create_array("filters", data=strengths["fitted"])
     group.create_array("strength", data=strengths["fitted"].sum(axis=2))
     out = directory / "scores.parquet"
-    evaluate(directory / "fit", stores, split_path, [directory / "recordings/small0"], out, "c", "m", 0, 0)
+    evaluate(name_fit(directory / "fit"), Scoring(stores, split_path, [directory / "recordings/small0"], 0), out)
     table = pd.read_parquet(out)
     return table[table["units"] == "coupling"].set_index("metric")
 

@@ -13,7 +13,7 @@ from sklearn.metrics import r2_score
 
 from pipeline_lib.clock import to_ticks
 from pipeline_lib.errors import InputError
-from pipeline_lib.evaluation.evaluate import COLUMNS, collect, evaluate, train_means
+from pipeline_lib.evaluation.evaluate import COLUMNS, Scoring, collect, evaluate, train_means
 from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.mean_rate import mean_counts
 from pipeline_lib.recording import Recording
@@ -22,6 +22,7 @@ from pipeline_lib.trains.binning import bin_windows
 from pipeline_lib.trains.settings import SplitSettings, WindowSettings
 from pipeline_lib.trains.splits import Split, make_split
 from pipeline_lib.trains.store import Trains, convert
+from tests.evaluation.made_up_fit import name_fit
 
 UNITS, BINS, FORWARD = 15, 50, 10
 KEYS = ["cohort", "session", "model", "seed", "split", "units", "metric", "null", "aggregation"]
@@ -53,7 +54,7 @@ class Cohort:
         return counts
 
     def score(self, rates: np.ndarray, name: str = "model", resamples: int = 200, **arrays: np.ndarray) -> pd.DataFrame:
-        fit, out = self.directory / name, self.directory / f"{name}.parquet"
+        fit, out = name_fit(self.directory / name, name, seed=3), self.directory / f"{name}.parquet"
         group = zarr.open_group(str(fit / "predictions.zarr"), mode="w", attributes={"sees": "everything"})
         session = group.create_group(self.made.session)
         session.create_array("rates", data=rates.astype(np.float32))
@@ -64,7 +65,7 @@ class Cohort:
             couplings.create_array("strength", data=arrays["filters"].sum(axis=2).astype(np.float32))
         if "latents" in arrays:
             session.create_array("latents", data=arrays["latents"])
-        evaluate(fit, [self.trains], self.split_path, [self.recording], out, "cohort", name, 3, resamples)
+        evaluate(fit, Scoring([self.trains], self.split_path, [self.recording], resamples), out)
         return pd.read_parquet(out)
 
 
@@ -301,7 +302,7 @@ def test_a_session_without_truth_is_scored_without_it(lorenz: Cohort, oracle: np
     made.write(tmp_path / "attractor")
     out = tmp_path / "scores.parquet"
     fit = lorenz.directory / "real"
-    evaluate(fit, [lorenz.trains], lorenz.split_path, [tmp_path / "attractor"], out, "cohort", "real", 0, 0)
+    evaluate(fit, Scoring([lorenz.trains], lorenz.split_path, [tmp_path / "attractor"], 0), out)
     assert set(pd.read_parquet(out)["metric"]) >= {"bits_per_spike", "poisson_d2", "psth_r2"}
     assert "rate_r2" not in set(pd.read_parquet(out)["metric"])
 
@@ -320,11 +321,14 @@ def test_predictions_that_do_not_belong_to_the_split_are_refused(lorenz: Cohort,
     lorenz.score(oracle, "moved")
     store = zarr.open_group(str(lorenz.directory / "moved" / "predictions.zarr"), mode="a")
     store["attractor/sample"][0] = 10_000
-    arguments = ([lorenz.trains], lorenz.split_path, [lorenz.recording], lorenz.directory / "moved.parquet")
+    scoring = Scoring([lorenz.trains], lorenz.split_path, [lorenz.recording])
     with pytest.raises(InputError, match="another"):
-        evaluate(lorenz.directory / "moved", *arguments, "cohort", "moved", 0)
-    with pytest.raises(InputError, match=r"finished fit .*remove its folder"):
-        evaluate(lorenz.directory / "absent", *arguments, "cohort", "absent", 0)
+        evaluate(lorenz.directory / "moved", scoring, lorenz.directory / "moved.parquet")
+    with pytest.raises(InputError, match=r"manifest\.json: .*finished fit .*remove it"):
+        evaluate(lorenz.directory / "absent", scoring, lorenz.directory / "absent.parquet")
+    name_fit(lorenz.directory / "absent")
+    with pytest.raises(InputError, match=r"predictions\.zarr: .*finished fit .*remove its folder"):
+        evaluate(lorenz.directory / "absent", scoring, lorenz.directory / "absent.parquet")
 
 
 def test_tables_are_collected_in_order(lorenz: Cohort, oracle: np.ndarray) -> None:

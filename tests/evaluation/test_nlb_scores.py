@@ -14,12 +14,13 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.evaluation.evaluate import evaluate
+from pipeline_lib.evaluation.evaluate import Scoring, evaluate
 from pipeline_lib.evaluation.settings import Target
 from pipeline_lib.recording import Recording
 from pipeline_lib.sources import read_source
 from pipeline_lib.trains.settings import SplitSettings, WindowSettings
 from pipeline_lib.trains.store import Trains
+from tests.evaluation.made_up_fit import name_fit
 from tests.evaluation.test_evaluate import KEYS, Cohort, value
 
 TRAIN, EVAL, BINS, FORWARD, HELDIN, HELDOUT, CONDITIONS = 40, 25, 16, 4, 5, 3, 6
@@ -85,8 +86,8 @@ def decoded(cohort: Cohort, rates: np.ndarray, target: Target) -> float:
         own = rates[samples["trial"][chosen].to_numpy()]
         fits.append(predictions(cohort.directory / name, samples.index[chosen].to_numpy(), own))
     out = cohort.directory / "decoded.parquet"
-    where = fits[0], [cohort.trains], cohort.split_path, [cohort.recording], out, "c", "m", 0, 0
-    evaluate(*where, decoding={"it": target}, train_dir=fits[1])
+    scoring = Scoring([cohort.trains], cohort.split_path, [cohort.recording], 0, decoding={"it": target})
+    evaluate(name_fit(fits[0]), scoring, out, fits[1])
     table = pd.read_parquet(out)
     (found,) = table[table["metric"].str.startswith("decoding_it")]["value"]
     return float(found)

@@ -9,11 +9,12 @@ import pytest
 import zarr
 
 from pipeline_lib.evaluation import parts, sums
-from pipeline_lib.evaluation.evaluate import evaluate
+from pipeline_lib.evaluation.evaluate import Scoring, evaluate
 from pipeline_lib.evaluation.parts import Fitted, joined, read_part, train_means
 from pipeline_lib.evaluation.responses import measured
 from pipeline_lib.trains.splits import Split
 from pipeline_lib.trains.store import Trains
+from tests.evaluation.made_up_fit import name_fit
 from tests.evaluation.test_evaluate import gain_by_hand
 from tests.small_cohort import SPLITS, TRIALS, UNITS, WINDOWS, recording, write_cohort
 
@@ -60,8 +61,8 @@ class Gappy:
         for name, values in {"rates": rates, "sample": sample, **arrays}.items():
             store.create_array(f"small0/{name}", data=values[order])
         out = self.directory / "scores.parquet"
-        where = [self.trains], self.split_path, [self.recording], out, "cohort", "model", 0, 50
-        evaluate(self.directory / "fit", *where, few_shot=[3])
+        scoring = Scoring([self.trains], self.split_path, [self.recording], 50, few_shot=[3])
+        evaluate(name_fit(self.directory / "fit"), scoring, out)
         return pd.read_parquet(out)
 
 

@@ -11,7 +11,7 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.evaluation.evaluate import evaluate
+from pipeline_lib.evaluation.evaluate import Scoring, evaluate
 from pipeline_lib.evaluation.parts import Fitted
 from pipeline_lib.evaluation.readouts import few_shot_rows
 from pipeline_lib.evaluation.settings import Target
@@ -19,6 +19,7 @@ from pipeline_lib.recording import Recording
 from pipeline_lib.trains.binning import bin_windows
 from pipeline_lib.trains.splits import Split
 from pipeline_lib.trains.store import Trains
+from tests.evaluation.made_up_fit import name_fit
 from tests.small_cohort import SPLITS, TRIALS, UNITS, WINDOWS, recording, store, write_cohort
 
 DECODING = {
@@ -66,12 +67,11 @@ class Scored:
         session.create_array("sample", data=samples.index.to_numpy(dtype=np.int64))
         for key, values in more.items():
             session.create_array(key, data=values)
-        return self.directory / name
+        return name_fit(self.directory / name)
 
     def table(self, fit: Path, train: Path | None, resamples: int = 50, **more: object) -> pd.DataFrame:
         out = self.directory / "scores.parquet"
-        where = ([self.trains], self.split_path, [self.recording], out, "cohort", "model", 0, resamples)
-        evaluate(fit, *where, train_dir=train, **more)
+        evaluate(fit, Scoring([self.trains], self.split_path, [self.recording], resamples, **more), out, train)
         return pd.read_parquet(out)
 
 
@@ -225,7 +225,7 @@ def test_few_shot_reads_validation_and_test_only(scored: Scored, tmp_path: Path)
     ]
     assert counts[0].sum() > counts[1].sum()
     out = tmp_path / "scores.parquet"
-    evaluate(fit, [changed], scored.split_path, [scored.recording], out, "cohort", "model", 0, 0, few_shot=[6])
+    evaluate(fit, Scoring([changed], scored.split_path, [scored.recording], 0, few_shot=[6]), out)
     after = pd.read_parquet(out)
     rows = before["metric"].str.startswith("few_shot") & (before["null"] == "evaluated mean")
     assert rows.any()
@@ -284,7 +284,7 @@ def test_few_windows_are_taken_from_those_in_which_heldout_units_were_observed(s
     )
     (directory,), _ = write_cohort(tmp_path, WINDOWS, SPLITS, [made])
     fit, out = scored.write("fit", ["validation", "test"]), tmp_path / "scores.parquet"
-    evaluate(fit, [directory], scored.split_path, [scored.recording], out, "c", "m", 0, 0, few_shot=[1, 2, 3])
+    evaluate(fit, Scoring([directory], scored.split_path, [scored.recording], 0, few_shot=[1, 2, 3]), out)
     few = pd.read_parquet(out).query("metric.str.startswith('few_shot')")
     assert set(few["metric"].str.extract(r"few_shot_(\d+)_")[0]) == {"1", "2"} and few["value"].notna().all()
 
@@ -305,7 +305,7 @@ def test_what_models_say_of_bins_without_any_recording_is_not_decoded(scored: Sc
                 group["rates"][:] + shift * ((trial % 2 == 0)[:, None] & (np.arange(50) >= 25))[..., None]
             )
         fit, train = folders
-        where = fit, [trains], scored.split_path, [scored.recording], out, "c", "m", 0, 20
-        evaluate(*where, decoding={"hand": DECODING["hand"]}, train_dir=train)
+        target = {"hand": DECODING["hand"]}
+        evaluate(fit, Scoring([trains], scored.split_path, [scored.recording], 20, target), out, train)
         values.append(pd.read_parquet(out).set_index("metric").loc["decoding_hand_r2", ["value", "ci_low", "ci_high"]])
     assert values[0]["value"] > 0.9 and values[0].tolist() == values[1].tolist()

@@ -11,14 +11,14 @@ from safetensors.numpy import load_file
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.average import average
-from pipeline_lib.evaluation.evaluate import evaluate
+from pipeline_lib.evaluation.evaluate import Scoring, evaluate
 from pipeline_lib.evaluation.settings import Target
-from pipeline_lib.files import write_json
 from pipeline_lib.sources.simulate import simulate
 from pipeline_lib.submission import brain_wide_bench, nlb
 from pipeline_lib.trains.settings import SplitSettings, WindowSettings
 from pipeline_lib.trains.splits import Split, make_split
 from pipeline_lib.trains.store import Trains, convert
+from tests.evaluation.made_up_fit import name_fit
 
 UNITS = {"second": 9, "first": 14}
 BINS = 50
@@ -59,7 +59,7 @@ class Sessions:
         for seed in (0, 1):
             about = {"sees": "all units", "bin_size": 20.0}
             root = zarr.open_group(str(self.fit(names, kind, seed) / "predictions.zarr"), mode="w", attributes=about)
-            write_json(self.fit(names, kind, seed) / "manifest.json", {"model": "made_up"})
+            name_fit(self.fit(names, kind, seed), "made_up", seed)
             for name in names:
                 samples = split.samples[(split.samples["session"] == name) & split.samples["split"].isin(parts)]
                 trials = np.random.default_rng([seed, UNITS[name]]).gamma(2.0, 0.2, (100, BINS, UNITS[name]))
@@ -69,17 +69,15 @@ class Sessions:
 
     def table(self, names: list[str]) -> pd.DataFrame:
         out = self.directory / "scores.parquet"
-        evaluate(
-            self.fit(names),
+        scoring = Scoring(
             [self.trains(name) for name in names],
             self.split_path(names),
             [self.recordings(name) for name in sorted(names)],  # in another order
-            out,
-            *("cohort", "made_up", 0, 20),
+            resamples=20,
             decoding={"condition": Target(choice="condition")},
             few_shot=[3],
-            train_dir=self.fit(names, "train"),
         )
+        evaluate(self.fit(names), scoring, out, self.fit(names, "train"))
         return pd.read_parquet(out)
 
 
@@ -103,9 +101,9 @@ def test_windows_of_another_session_are_refused(sessions: Sessions, tmp_path: Pa
     group = zarr.open_group(str(tmp_path / "predictions.zarr"), mode="w").create_group("second")
     group.create_array("rates", data=np.ones((2, BINS, UNITS["second"]), np.float32))
     group.create_array("sample", data=split.part("first", "test").index[:2].to_numpy())
-    where = [sessions.trains("second")], sessions.split_path(list(UNITS)), [], tmp_path / "scores.parquet"
+    scoring = Scoring([sessions.trains("second")], sessions.split_path(list(UNITS)), [])
     with pytest.raises(InputError, match=r"second/sample: found .*was the fit made with another"):
-        evaluate(tmp_path, *where, "cohort", "made_up", 0)
+        evaluate(name_fit(tmp_path), scoring, tmp_path / "scores.parquet")
 
 
 def test_rates_of_every_session_are_averaged(sessions: Sessions) -> None:

@@ -84,7 +84,10 @@ def test_a_file_of_another_kind_is_kept(fit: Fit, tmp_path: Path) -> None:
 def test_missing_predictions_are_named(fit: Fit, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="every train window"):
         nlb.write(fit.fit, [fit.trains], fit.split_path, tmp_path / "s.h5", train_dir=fit.fit)
-    with pytest.raises(InputError, match="small0"):
+    with pytest.raises(InputError, match=r"predictions\.zarr: found no such store"):
+        nlb.write(tmp_path, [fit.trains], fit.split_path, tmp_path / "s.h5")
+    zarr.open_group(str(tmp_path / "predictions.zarr"), mode="w").create_group("other")
+    with pytest.raises(InputError, match=r"predictions\.zarr: small0: found no such group"):
         nlb.write(tmp_path, [fit.trains], fit.split_path, tmp_path / "s.h5")
     assert not (tmp_path / "s.h5").exists()
 

@@ -17,7 +17,7 @@ import yaml
 import zarr
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.evaluation.evaluate import evaluate
+from pipeline_lib.evaluation.evaluate import Scoring, evaluate
 from pipeline_lib.files import sha256_file, sha256_tree, write_json
 from pipeline_lib.training import publication as module
 from pipeline_lib.training.fit import fit, load_fit
@@ -323,7 +323,7 @@ def test_one_folder_stands_for_a_list_of_one(cohort: Cohort, tmp_path: Path) -> 
     for name, given in (("list", [store]), ("path", store), ("text", str(store))):
         fit(given, split, "mean_rate", "mean_rate", {}, 0, tmp_path / name)
         predict(tmp_path / name, given, split, tmp_path / f"train of {name}")
-        evaluate(tmp_path / name, given, split, [], tmp_path / f"{name}.parquet", "a", "mean_rate", 0, resamples=0)
+        evaluate(tmp_path / name, Scoring(given, split, [], resamples=0), tmp_path / f"{name}.parquet")
     manifests = [json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("list", "path", "text")]
     assert manifests[0] == manifests[1] == manifests[2]
     first, *others = (pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("list", "path", "text"))
