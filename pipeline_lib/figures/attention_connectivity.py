@@ -12,10 +12,10 @@ from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.coupling import STRENGTH
 from pipeline_lib.figures.excerpts import truth_of
 from pipeline_lib.figures.fits import first_seeds
+from pipeline_lib.figures.palette import model_name
 from pipeline_lib.figures.style import (
     LETTERS,
     colour_bar,
-    model_name,
     new_figure,
     panel_grid,
     panel_title,

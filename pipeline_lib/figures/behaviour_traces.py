@@ -11,16 +11,8 @@ from matplotlib.lines import Line2D
 
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.fits import first_with
-from pipeline_lib.figures.style import (
-    INK,
-    LETTERS,
-    model_colours,
-    model_name,
-    new_figure,
-    panel_title,
-    styled,
-    with_unit,
-)
+from pipeline_lib.figures.palette import INK, model_colours, model_name
+from pipeline_lib.figures.style import LETTERS, new_figure, panel_title, styled, with_unit
 
 CAPTION = (
     "Variables that the model reads out of the spikes of each window, over the first test windows (gaps between blocks "

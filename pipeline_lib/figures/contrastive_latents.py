@@ -14,7 +14,8 @@ from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.embedding import principal_components
 from pipeline_lib.figures.excerpts import tested_windows
 from pipeline_lib.figures.fits import Fit, first_seeds
-from pipeline_lib.figures.style import QUIET, colour_bar, new_figure, panel_title, rate_map, styled, with_unit
+from pipeline_lib.figures.palette import QUIET, rate_map
+from pipeline_lib.figures.style import colour_bar, new_figure, panel_title, styled, with_unit
 
 if TYPE_CHECKING:
     from pipeline_lib.trains.store import Trains

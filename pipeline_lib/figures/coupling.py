@@ -14,17 +14,19 @@ from pipeline_lib.evaluation.coupling import auc
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.excerpts import truth_of
 from pipeline_lib.figures.fits import first_seeds
-from pipeline_lib.figures.style import (
-    COLUMN_WIDTHS,
+from pipeline_lib.figures.palette import (
     INK,
-    LETTERS,
     QUIET,
-    colour_bar,
     model_colours,
     model_key,
     model_line,
     model_name,
     model_order,
+)
+from pipeline_lib.figures.style import (
+    COLUMN_WIDTHS,
+    LETTERS,
+    colour_bar,
     new_figure,
     panel_grid,
     panel_title,

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.coupling import STRENGTH, coupling_matrix
 from pipeline_lib.figures.fits import DISCOVERY, fit_tables
-from pipeline_lib.figures.style import COLUMN_WIDTHS, LETTERS, colour_bar, model_name, new_figure, panel_title, styled
+from pipeline_lib.figures.palette import model_name
+from pipeline_lib.figures.style import COLUMN_WIDTHS, LETTERS, colour_bar, new_figure, panel_title, styled
 from pipeline_lib.figures.units import region_blocks
 
 CAPTION = (

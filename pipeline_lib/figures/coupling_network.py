@@ -12,16 +12,8 @@ from matplotlib.patches import FancyArrowPatch
 
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.fits import DISCOVERY, fit_tables
-from pipeline_lib.figures.style import (
-    EXCITATION,
-    INHIBITION,
-    QUIET,
-    SMALL_SIZE,
-    model_name,
-    new_figure,
-    region_colours,
-    styled,
-)
+from pipeline_lib.figures.palette import EXCITATION, INHIBITION, QUIET, model_name, region_colours
+from pipeline_lib.figures.style import SMALL_SIZE, new_figure, styled
 from pipeline_lib.figures.units import shortened
 
 CAPTION = (

@@ -7,8 +7,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.figures.palette import QUIET, model_colours, model_name, model_order
 from pipeline_lib.figures.points import scored_points, word_rows
-from pipeline_lib.figures.style import QUIET, model_colours, model_name, model_order, new_figure, panel_grid, styled
+from pipeline_lib.figures.style import new_figure, panel_grid, styled
 
 CAPTION = (
     "How well behaviour is decoded from each model's rates on the test part, by a readout fitted to the training "

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.fits import Fit
-from pipeline_lib.figures.style import INK, QUIET, new_figure, panel_title, styled
+from pipeline_lib.figures.palette import INK, QUIET
+from pipeline_lib.figures.style import new_figure, panel_title, styled
 
 CAPTION = (
     "Test score against the share of the training windows that was used, of fits that started from random weights and "

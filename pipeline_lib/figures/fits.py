@@ -99,7 +99,7 @@ class Fit:
 
 def first_seeds(directories: Sequence[Path | str]) -> dict[str, Fit]:
     """One fit a model, that of its lowest seed, by model: what a figure of single trials shows."""
-    from pipeline_lib.figures.style import model_order
+    from pipeline_lib.figures.palette import model_order
 
     fits = sorted((Fit.at(directory) for directory in directories), key=lambda fit: (fit.model, fit.seed))
     lowest = {fit.model: fit for fit in reversed(fits)}

@@ -10,17 +10,8 @@ from matplotlib.figure import Figure
 
 from pipeline_lib.figures.excerpts import tested_windows
 from pipeline_lib.figures.fits import first_with
-from pipeline_lib.figures.style import (
-    INK,
-    QUIET,
-    log_axis,
-    model_colours,
-    model_name,
-    new_figure,
-    panel_title,
-    stacked,
-    styled,
-)
+from pipeline_lib.figures.palette import INK, QUIET, model_colours, model_name
+from pipeline_lib.figures.style import log_axis, new_figure, panel_title, stacked, styled
 
 CAPTION = (
     "Spikes that the model wrote in the place of test windows, each from its history on and then from what it had "

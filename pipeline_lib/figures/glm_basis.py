@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pipeline_lib.figures.fits import fit_tables
-from pipeline_lib.figures.style import model_name, new_figure, styled
+from pipeline_lib.figures.palette import model_name
+from pipeline_lib.figures.style import new_figure, styled
 
 CAPTION = (
     "Basis functions of the coupled GLM against the lag after a spike. Every coupling filter is a weighted sum of "

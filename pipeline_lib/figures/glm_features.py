@@ -7,7 +7,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline_lib.figures.fits import fit_tables
-from pipeline_lib.figures.style import QUIET, colour_bar, diverging_map, new_figure, rate_map, styled
+from pipeline_lib.figures.palette import QUIET, diverging_map, rate_map
+from pipeline_lib.figures.style import colour_bar, new_figure, styled
 from pipeline_lib.figures.units import told_apart
 
 CAPTION = (

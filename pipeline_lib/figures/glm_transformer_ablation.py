@@ -7,8 +7,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.figures.palette import FAINT, MODEL_COLOURS, QUIET
 from pipeline_lib.figures.score_table import primary_rows
-from pipeline_lib.figures.style import FAINT, MODEL_COLOURS, QUIET, new_figure, styled
+from pipeline_lib.figures.style import new_figure, styled
 
 CAPTION = (
     "Bits per spike on the same test trials, of the GLM-Transformer with one part changed (a row), less the mean of "

@@ -12,18 +12,8 @@ from pipeline_lib.clock import to_seconds
 from pipeline_lib.figures.embedding import principal_components
 from pipeline_lib.figures.fits import DISCOVERY
 from pipeline_lib.figures.glm_transformer_fit import coupled_fit, test_windows
-from pipeline_lib.figures.style import (
-    FAINT,
-    FONT_SIZE,
-    MODEL_COLOURS,
-    QUIET,
-    colour_bar,
-    new_figure,
-    panel_title,
-    rate_map,
-    styled,
-    with_unit,
-)
+from pipeline_lib.figures.palette import FAINT, MODEL_COLOURS, QUIET, rate_map
+from pipeline_lib.figures.style import FONT_SIZE, colour_bar, new_figure, panel_title, styled, with_unit
 from pipeline_lib.recording import read_description
 from pipeline_lib.signal_units import unit_of
 from pipeline_lib.trains.signals import unmeasured

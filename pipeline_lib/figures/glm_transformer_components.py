@@ -12,7 +12,8 @@ from pipeline_lib.evaluation.truth import window_means
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.excerpts import truth_of
 from pipeline_lib.figures.glm_transformer_fit import coupled_fit, matched, name_lines, test_windows
-from pipeline_lib.figures.style import INK, MODEL_COLOURS, QUIET, new_figure, panel_title, styled
+from pipeline_lib.figures.palette import INK, MODEL_COLOURS, QUIET
+from pipeline_lib.figures.style import new_figure, panel_title, styled
 from pipeline_lib.recording import read_description
 
 CAPTION = (

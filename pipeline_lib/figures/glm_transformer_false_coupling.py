@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.style import model_colours, model_key, model_order, new_figure, styled
+from pipeline_lib.figures.palette import model_colours, model_key, model_order
+from pipeline_lib.figures.style import new_figure, styled
 
 CAPTION = (
     "Share of the variance of log-rates (test windows, own history left out) that coupling between populations makes "

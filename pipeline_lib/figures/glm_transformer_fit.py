@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from pipeline_lib.figures.excerpts import tested_windows
 from pipeline_lib.figures.fits import Fit, first_with
-from pipeline_lib.figures.style import INK, MODEL_COLOURS
+from pipeline_lib.figures.palette import INK, MODEL_COLOURS
 from pipeline_lib.trains.splits import Split
 
 

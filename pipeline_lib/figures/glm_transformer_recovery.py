@@ -14,7 +14,8 @@ from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.excerpts import truth_of
 from pipeline_lib.figures.fits import Fit
 from pipeline_lib.figures.glm_transformer_fit import coupled_fit, matched, name_lines, test_windows
-from pipeline_lib.figures.style import INK, MODEL_COLOURS, QUIET, new_figure, panel_title, styled
+from pipeline_lib.figures.palette import INK, MODEL_COLOURS, QUIET
+from pipeline_lib.figures.style import new_figure, panel_title, styled
 from pipeline_lib.recording import Truth, read_description
 
 CAPTION = (

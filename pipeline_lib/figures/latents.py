@@ -15,17 +15,8 @@ from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.embedding import principal_components, tsne
 from pipeline_lib.figures.excerpts import coarsen_trials, tested_windows, time_label
 from pipeline_lib.figures.fits import Fit, first_seeds
-from pipeline_lib.figures.style import (
-    FAINT,
-    QUIET,
-    REGION_COLOURS,
-    SMALL_SIZE,
-    model_name,
-    model_order,
-    new_figure,
-    panel_title,
-    styled,
-)
+from pipeline_lib.figures.palette import FAINT, QUIET, REGION_COLOURS, model_name, model_order
+from pipeline_lib.figures.style import SMALL_SIZE, new_figure, panel_title, styled
 from pipeline_lib.figures.units import shortened
 
 if TYPE_CHECKING:

@@ -12,21 +12,17 @@ from matplotlib.figure import Figure
 from pipeline_lib.evaluation.settings import AVERAGED
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.paired import bootstrap_interval, by_session, holm, sign_flip_p
-from pipeline_lib.figures.score_table import PANELS, primary_rows
-from pipeline_lib.figures.style import (
+from pipeline_lib.figures.palette import (
     FAINT,
     INK,
     QUIET,
-    SMALL_SIZE,
-    colour_bar,
     diverging_map,
     model_colours,
     model_name,
     model_order,
-    new_figure,
-    panel_title,
-    styled,
 )
+from pipeline_lib.figures.score_table import PANELS, primary_rows
+from pipeline_lib.figures.style import SMALL_SIZE, colour_bar, new_figure, panel_title, styled
 
 CAPTION = (
     "Models paired by session. Above, bits per spike on the test part: a grey line a session, points the means over "

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from pipeline_lib.figures.style import FAINT, QUIET, SMALL_SIZE
+from pipeline_lib.figures.palette import FAINT, QUIET
+from pipeline_lib.figures.style import SMALL_SIZE
 
 MOST_BARS = 12
 """Points of a row beyond which their intervals would be one block, and are left out."""

@@ -12,7 +12,8 @@ from pipeline_lib.clock import TICKS_PER_SECOND
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.excerpts import coarsen_trials, describe_units, example_units, tested_windows, time_label
 from pipeline_lib.figures.fits import first_seeds
-from pipeline_lib.figures.style import INK, QUIET, model_colours, model_key, model_line, model_order, new_figure, styled
+from pipeline_lib.figures.palette import INK, QUIET, model_colours, model_key, model_line, model_order
+from pipeline_lib.figures.style import new_figure, styled
 from pipeline_lib.figures.units import shortened, unit_title
 
 CAPTION = (

@@ -22,21 +22,23 @@ from pipeline_lib.figures.excerpts import (
     true_rates,
 )
 from pipeline_lib.figures.fits import first_seeds
-from pipeline_lib.figures.style import (
+from pipeline_lib.figures.palette import (
     HIDDEN,
     INK,
     QUIET,
-    SMALL_SIZE,
-    colour_bar,
     model_colours,
     model_line,
     model_name,
     model_order,
+    rate_map,
+    region_colours,
+)
+from pipeline_lib.figures.style import (
+    SMALL_SIZE,
+    colour_bar,
     new_figure,
     panel_grid,
     panel_title,
-    rate_map,
-    region_colours,
     stacked,
     styled,
 )

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.style import INK, colour_bar, diverging_map, new_figure, panel_title, styled
+from pipeline_lib.figures.palette import INK, diverging_map
+from pipeline_lib.figures.style import colour_bar, new_figure, panel_title, styled
 from pipeline_lib.sources.voltage import Snippet, snippets_in
 
 CAPTION = (

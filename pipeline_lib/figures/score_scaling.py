@@ -11,18 +11,9 @@ from matplotlib.figure import Figure
 
 from pipeline_lib.clock import TICKS_PER_SECOND
 from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.figures.palette import FAINT, model_colours, model_key, model_line, model_order
 from pipeline_lib.figures.score_table import PANELS, primary_rows
-from pipeline_lib.figures.style import (
-    FAINT,
-    log_axis,
-    model_colours,
-    model_key,
-    model_line,
-    model_order,
-    new_figure,
-    panel_title,
-    styled,
-)
+from pipeline_lib.figures.style import log_axis, new_figure, panel_title, styled
 
 CAPTION = (
     "Bits per spike on the test part against the units that were inputs and against the time that trained, a point a "

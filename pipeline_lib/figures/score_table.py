@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.figures.palette import QUIET, model_colours, model_name, model_order
 from pipeline_lib.figures.points import Row, name_rows, rows_in_blocks, scored_points, side_by_side, word_rows
-from pipeline_lib.figures.style import QUIET, model_colours, model_name, model_order, new_figure, panel_title, styled
+from pipeline_lib.figures.style import new_figure, panel_title, styled
 
 CAPTION = (
     "Bits per spike on the test part, pooled over units: how much better each model predicts the measured spikes than "

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.style import EXCITATION, INHIBITION, INK, QUIET, log_axis, model_name, new_figure, styled
+from pipeline_lib.figures.palette import EXCITATION, INHIBITION, INK, QUIET, model_name
+from pipeline_lib.figures.style import log_axis, new_figure, styled
 
 CAPTION = (
     "Each row is one search. Left: the validation loss of every trial in their order, the line the best so far; "

@@ -11,20 +11,9 @@ from matplotlib.figure import Figure
 
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.fits import Fit
+from pipeline_lib.figures.palette import INHIBITION, INK, QUIET, model_colours, model_name, model_order
 from pipeline_lib.figures.points import side_by_side, word_rows
-from pipeline_lib.figures.style import (
-    INHIBITION,
-    INK,
-    QUIET,
-    SMALL_SIZE,
-    log_axis,
-    model_colours,
-    model_name,
-    model_order,
-    new_figure,
-    panel_title,
-    styled,
-)
+from pipeline_lib.figures.style import SMALL_SIZE, log_axis, new_figure, panel_title, styled
 
 CAPTION = (
     "What the run cost, stage by stage: a point a job, bars the medians, jobs in brackets. (a) Time from start to "

@@ -11,16 +11,8 @@ from matplotlib.lines import Line2D
 
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.fits import Fit
-from pipeline_lib.figures.style import (
-    QUIET,
-    SMALL_SIZE,
-    model_colours,
-    model_name,
-    model_order,
-    new_figure,
-    panel_grid,
-    styled,
-)
+from pipeline_lib.figures.palette import QUIET, model_colours, model_name, model_order
+from pipeline_lib.figures.style import SMALL_SIZE, new_figure, panel_grid, styled
 
 CAPTION = (
     "Loss of every fit as training went on, a panel a model, a line a session and seed; full lines are the training "

@@ -9,17 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline_lib.clock import TICKS_PER_SECOND, bin_ticks, to_seconds, to_ticks
+from pipeline_lib.figures.palette import EXCITATION, FAINT, INHIBITION, INK, QUIET, region_colours
 from pipeline_lib.figures.style import (
-    EXCITATION,
-    FAINT,
-    INHIBITION,
-    INK,
-    QUIET,
     colour_bar,
     log_axis,
     new_figure,
     panel_title,
-    region_colours,
     signed_image,
     stacked,
     styled,

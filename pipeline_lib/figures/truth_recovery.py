@@ -7,8 +7,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.figures.palette import QUIET, model_colours, model_name, model_order
 from pipeline_lib.figures.points import name_rows, rows_in_blocks, scored_points, side_by_side, word_rows
-from pipeline_lib.figures.style import QUIET, model_colours, model_name, model_order, new_figure, panel_title, styled
+from pipeline_lib.figures.style import new_figure, panel_title, styled
 from pipeline_lib.figures.units import shortened
 
 CAPTION = (

@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from pipeline_lib.figures.style import FAINT, INHIBITION, log_axis
+from pipeline_lib.figures.palette import FAINT, INHIBITION
+from pipeline_lib.figures.style import log_axis
 
 QUALITIES = {
     "rate": ("Rates before and after", "Mean rate (spikes/s)"),

@@ -11,7 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation
 
-from pipeline_lib.figures.style import HIDDEN, MM, QUIET, SMALL_SIZE, region_colours
+from pipeline_lib.figures.palette import HIDDEN, QUIET, region_colours
+from pipeline_lib.figures.style import MM, SMALL_SIZE
 
 POINT = 1 / 72 / MM
 """Millimetres in a point."""

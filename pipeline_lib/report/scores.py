@@ -8,8 +8,8 @@ import pandas as pd
 
 from pipeline_lib.evaluation.settings import AVERAGED, MEAN
 from pipeline_lib.figures.paired import bootstrap_interval, by_session
+from pipeline_lib.figures.palette import model_colours, model_name, model_order
 from pipeline_lib.figures.score_table import primary_rows
-from pipeline_lib.figures.style import model_colours, model_name, model_order
 
 UNITS = {"heldin": "held-in units", "heldout": "held-out units", "all": "all units", "coupling": "couplings"}
 SHOWN_ROWS = 800

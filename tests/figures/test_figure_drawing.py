@@ -25,7 +25,8 @@ from pipeline_lib.figures import (
     score_table,
     session_overview,
 )
-from pipeline_lib.figures.style import COLUMN_WIDTHS, model_order
+from pipeline_lib.figures.palette import model_order
+from pipeline_lib.figures.style import COLUMN_WIDTHS
 from tests.figures.made_up_results import Results, made_up_metrics
 
 SLACK = 0.6  # points: anti-aliased edges of neighbouring letters may touch

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline_lib.figures import style
+from pipeline_lib.figures import palette, style
 from pipeline_lib.figures.units import shortened, told_apart
 
 # Machado, Oliveira and Fernandes (2009): how a colour looks without one kind of cone, in linear RGB.
@@ -39,7 +39,7 @@ def lab(colour: str, vision: str) -> np.ndarray:
 @pytest.mark.parametrize("vision", VISION)
 @pytest.mark.parametrize(
     "palette",
-    [[*style.MODEL_COLOURS.values(), style.INK], style.REGION_COLOURS, style.SPARE_COLOURS],
+    [[*palette.MODEL_COLOURS.values(), palette.INK], palette.REGION_COLOURS, palette.SPARE_COLOURS],
     ids=["models", "regions", "spare"],
 )
 def test_colours_are_distinguishable(palette: list[str], vision: str) -> None:
@@ -50,17 +50,17 @@ def test_colours_are_distinguishable(palette: list[str], vision: str) -> None:
 
 
 def test_a_model_keeps_its_colour_whatever_the_others_are() -> None:
-    alone = {model: style.model_colours([model])[model] for model in [*style.MODEL_COLOURS, "mine"]}
-    assert style.model_colours(alone) == alone
-    users = style.model_colours([f"mine_{k}" for k in range(len(style.SPARE_COLOURS))])
-    assert sorted(users.values()) == sorted(style.SPARE_COLOURS), "as many users' models as spare colours: all differ"
+    alone = {model: palette.model_colours([model])[model] for model in [*palette.MODEL_COLOURS, "mine"]}
+    assert palette.model_colours(alone) == alone
+    users = palette.model_colours([f"mine_{k}" for k in range(len(palette.SPARE_COLOURS))])
+    assert sorted(users.values()) == sorted(palette.SPARE_COLOURS), "as many users' models as spare colours: all differ"
 
 
 def test_diverging_map_is_centred_and_marks_what_was_not_fitted() -> None:
-    colours = style.diverging_map()
+    colours = palette.diverging_map()
     assert np.allclose(colours(0.5), 1, atol=0.01)
     assert colours(1.0)[0] > colours(1.0)[2] and colours(0.0)[2] > colours(0.0)[0], "orange excites, blue inhibits"
-    assert mpl.colors.to_hex(colours(np.ma.masked_invalid([np.nan]))[0]).upper() == style.FAINT
+    assert mpl.colors.to_hex(colours(np.ma.masked_invalid([np.nan]))[0]).upper() == palette.FAINT
 
 
 @style.styled
@@ -164,14 +164,15 @@ def test_units_with_long_names_are_told_apart() -> None:
 def test_averaged_rates_have_a_colour_of_their_own(vision: str) -> None:
     """Of the models that draw at random; of the others all seeds are the same."""
     drawing = [f"{model}:mean" for model in ("glm_transformer", "lfads", "ndt", "neuroformer")]
-    colours = [*style.model_colours([*style.MODEL_COLOURS, *drawing]).values(), style.INK]
-    assert len(colours) == len(style.MODEL_COLOURS) + 5
+    colours = [*palette.model_colours([*palette.MODEL_COLOURS, *drawing]).values(), palette.INK]
+    assert len(colours) == len(palette.MODEL_COLOURS) + 5
     pairs = itertools.combinations(colours, 2)
     assert min(float(np.linalg.norm(lab(a, vision) - lab(b, vision))) for a, b in pairs) > 7
 
 
 def test_averages_stand_behind_their_model() -> None:
     models = ["ndt", "mine:mean", "mine", "ndt:mean", "lfads", "lfads:mean"]
-    assert style.model_order(models) == ["lfads", "lfads:mean", "ndt", "ndt:mean", "mine", "mine:mean"]
-    assert style.model_line("psth:mean", "red")["linestyle"] == style.model_line("psth", "red")["linestyle"]
-    assert style.model_colours(["mine:mean"])["mine:mean"] == style.model_colours(["mine", "mine:mean"])["mine:mean"]
+    assert palette.model_order(models) == ["lfads", "lfads:mean", "ndt", "ndt:mean", "mine", "mine:mean"]
+    assert palette.model_line("psth:mean", "red")["linestyle"] == palette.model_line("psth", "red")["linestyle"]
+    alone, beside = palette.model_colours(["mine:mean"]), palette.model_colours(["mine", "mine:mean"])
+    assert alone["mine:mean"] == beside["mine:mean"]

@@ -12,7 +12,7 @@ from matplotlib.patches import FancyArrowPatch
 
 from pipeline_lib.bases import RaisedCosineLog
 from pipeline_lib.figures import FIGURES, NothingToDrawError, make
-from pipeline_lib.figures.style import EXCITATION
+from pipeline_lib.figures.palette import EXCITATION
 from pipeline_lib.training.fit import fit
 from pipeline_lib.trains.settings import SplitSettings
 from tests.figures.test_figure_drawing import assert_readable

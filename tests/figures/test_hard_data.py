@@ -22,9 +22,10 @@ from pipeline_lib.figures import (
     score_table,
     session_overview,
 )
+from pipeline_lib.figures.palette import model_colours
 from pipeline_lib.figures.raw_voltage import data as voltage_data
 from pipeline_lib.figures.raw_voltage import draw as draw_voltage
-from pipeline_lib.figures.style import LETTERS, model_colours, notice, save
+from pipeline_lib.figures.style import LETTERS, notice, save
 from pipeline_lib.figures.units import Block, name_regions
 from pipeline_lib.recording import Recording
 from pipeline_lib.sources.voltage import Snippet

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline_lib.figures import NothingToDrawError, model_comparison, score_scaling, score_table, speed
 from pipeline_lib.figures.paired import sign_flip_p
-from pipeline_lib.figures.style import FAINT
+from pipeline_lib.figures.palette import FAINT
 from pipeline_lib.trains.splits import Split
 from tests.figures.made_up_results import Results, made_up_metrics
 from tests.figures.test_figure_drawing import assert_readable, words
