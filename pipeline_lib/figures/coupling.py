@@ -19,14 +19,15 @@ from pipeline_lib.figures.palette import (
     QUIET,
     model_colours,
     model_key,
+    model_label,
     model_line,
-    model_name,
     model_order,
 )
 from pipeline_lib.figures.style import (
     COLUMN_WIDTHS,
     LETTERS,
     colour_bar,
+    legend_below,
     new_figure,
     panel_grid,
     panel_title,
@@ -76,7 +77,11 @@ def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     strengths = {model: off_diagonal(coupling.strength) for model, coupling in fitted.items()}
     if not any(np.isfinite(matrix).any() for matrix in strengths.values()):
         raise NothingToDrawError(f"No pair of units of {session} was fitted: nothing couples.")
-    filters = {model: (coupling.filters, coupling.bin_size) for model, coupling in fitted.items()}
+    filters = {
+        model: (coupling.filters, coupling.bin_size)
+        for model, coupling in fitted.items()
+        if coupling.filters is not None
+    }
     truth = truth_of(recording, TRUTHS)
     if "coupling_filters" in truth.arrays:
         true, bin_size = truth.arrays["coupling_filters"], float(truth.attributes.get("bin_size", 1.0))
@@ -184,7 +189,7 @@ def _matrices(part: SubFigure, kinds: dict[str, pd.DataFrame], sources: list[str
         colour_bar(image, beside, label, shrink=0.8, aspect=25, pad=0.015, extend="both")
     for letter, (source, axes) in zip(LETTERS, panels.items(), strict=False):
         score = f", AUC {scores[source]:.2f}" if source in scores else ""
-        panel_title(axes, letter, ("Truth" if source == "truth" else model_name(source)) + score)
+        panel_title(axes, letter, ("Truth" if source == "truth" else model_label(source)) + score)
 
 
 def coupling_matrix(
@@ -226,4 +231,4 @@ def _filters(part: SubFigure, filters: pd.DataFrame, models: list[str], letter: 
     if (filters["source"] == "truth").any():
         handles.insert(0, Line2D([], [], color=INK, lw=1.6, alpha=0.45, label="Truth"))
     if len(handles) > 1:
-        part.legend(handles=handles, loc="outside lower center", ncols=7)
+        legend_below(part, handles)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.coupling import STRENGTH, coupling_matrix
 from pipeline_lib.figures.fits import DISCOVERY, fit_tables
-from pipeline_lib.figures.palette import model_name
+from pipeline_lib.figures.palette import model_label
 from pipeline_lib.figures.style import COLUMN_WIDTHS, LETTERS, colour_bar, new_figure, panel_title, styled
 from pipeline_lib.figures.units import region_blocks
 
@@ -59,7 +59,7 @@ def draw(table: pd.DataFrame) -> Figure:
     for row, model in zip(grid, models, strict=True):
         own = table[table["model"] == model]
         limit = float(own["strength"].abs().quantile(0.99)) or 1.0
-        name = "" if len(models) == 1 else f"{model_name(str(model))}. "
+        name = "" if len(models) == 1 else f"{model_label(str(model))}. "
         left = f"q < {DISCOVERY}" if own["tested"].any() else "allowed by the mask"
         kept = int(own["after"].sum())
         titles = (f"{name}Before, {len(own):,} pairs", f"{name}After ({left}), {kept:,} pairs")

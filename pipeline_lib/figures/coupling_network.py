@@ -12,7 +12,7 @@ from matplotlib.patches import FancyArrowPatch
 
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.fits import DISCOVERY, fit_tables
-from pipeline_lib.figures.palette import EXCITATION, INHIBITION, QUIET, model_name, region_colours
+from pipeline_lib.figures.palette import EXCITATION, INHIBITION, QUIET, model_label, region_colours
 from pipeline_lib.figures.style import SMALL_SIZE, new_figure, styled
 from pipeline_lib.figures.units import shortened
 
@@ -80,7 +80,7 @@ def draw(table: pd.DataFrame) -> Figure:
         own = table[table["model"] == model]
         _network(axes, own, largest)
         if len(models) > 1:
-            axes.set_title(model_name(str(model)))
+            axes.set_title(model_label(str(model)))
     return figure
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pipeline_lib.figures.fits import fit_tables
-from pipeline_lib.figures.palette import model_name
+from pipeline_lib.figures.palette import model_label
 from pipeline_lib.figures.style import new_figure, styled
 
 CAPTION = (
@@ -42,7 +42,7 @@ def draw(table: pd.DataFrame) -> Figure:
             colour = colours(0.85 * place / max(len(functions) - 1, 1))
             axes.plot(line["lag"], line["value"], color=colour, marker="o", ms=1.2)
         if len(models) > 1:
-            axes.set_title(model_name(str(model)))
+            axes.set_title(model_label(str(model)))
         axes.set(xlabel="Lag (ms)", ylabel="Basis function", xlim=(0, own["lag"].max() * 1.02))
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=(1, 2, 5, 10)))
     return figure

@@ -15,9 +15,9 @@ from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.embedding import principal_components, tsne
 from pipeline_lib.figures.excerpts import coarsen_trials, tested_windows, time_label
 from pipeline_lib.figures.fits import Fit, first_seeds
-from pipeline_lib.figures.palette import FAINT, QUIET, REGION_COLOURS, model_name, model_order
-from pipeline_lib.figures.style import SMALL_SIZE, new_figure, panel_title, styled
-from pipeline_lib.figures.units import shortened
+from pipeline_lib.figures.palette import FAINT, QUIET, REGION_COLOURS, model_label, model_order
+from pipeline_lib.figures.style import SMALL_SIZE, legend_below, new_figure, panel_title, styled
+from pipeline_lib.figures.units import told_apart
 
 if TYPE_CHECKING:
     from mpl_toolkits.mplot3d import Axes3D  # type: ignore[import-untyped]
@@ -150,7 +150,7 @@ def draw(table: pd.DataFrame) -> Figure:
         space: Any = figure.add_subplot(grid[place, 0], projection="3d")
         over_time = figure.add_subplot(grid[place, 1])
         _in_space(space, kinds["condition"], share, colours)
-        title = f"{model_name(model)}, {own['source'].iloc[0]}"
+        title = f"{model_label(model)}, {own['source'].iloc[0]}"
         panel_title(space, "abc"[place], title)
         _over_time(over_time, kinds, colours)
         over_time.set_xlabel(label)
@@ -159,8 +159,8 @@ def draw(table: pd.DataFrame) -> Figure:
         if with_points:
             _windows(figure.add_subplot(grid[place, 2]), kinds.get("point", own.iloc[:0]), colours)
     if len(names) > 1:
-        handles = [Line2D([], [], color=colours[name], label=shortened(name, 28)) for name in names]
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(6 if with_points else 4, len(handles)))
+        labels = dict(zip(names, told_apart(names, 28), strict=True))
+        legend_below(figure, [Line2D([], [], color=colours[name], label=labels[name]) for name in names])
     return figure
 
 
@@ -170,8 +170,9 @@ def _in_space(axes: "Axes3D", means: pd.DataFrame, share: pd.Series, colours: di
         start = path[["pc1", "pc2", "pc3"]].fillna(0).iloc[0]
         axes.scatter(*start, color=colours[str(name)], s=7, depthshade=False)
     for axis, number in ((axes.xaxis, 1), (axes.yaxis, 2), (axes.zaxis, 3)):
-        of_variance = share[f"pc{number}"]
-        axis.set_label_text(f"PC {number} ({100 * of_variance:.0f} %)" if np.isfinite(of_variance) else f"PC {number}")
+        percent = 100 * share[f"pc{number}"]
+        of_variance = "<1" if 0 < percent < 1 else f"{percent:.0f}"
+        axis.set_label_text(f"PC {number} ({of_variance} %)" if np.isfinite(percent) else f"PC {number}")
         axis.labelpad = -14
         axis.set_ticklabels([])
         axis.pane.set(facecolor="white", edgecolor=FAINT)

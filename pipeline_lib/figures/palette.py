@@ -26,10 +26,14 @@ MODELS: dict[str, tuple[str, str, Any]] = {
 }
 """Name, colour and line of each. Okabe and Ito's palette (2008), greys, and two more hues; black is kept for measured
 data, yellow is too pale. Baselines are dashed, so that a black-and-white print still tells them from the models."""
+MARKS = dict(zip(MODELS, "sD^PXo*><d", strict=True))
+"""Of points whose models nothing but a legend names: a black-and-white print has no colours."""
 MODEL_COLOURS = {model: colour for model, (_, colour, _) in MODELS.items()}
 SPARE_COLOURS = ("#AA4499", "#117733", "#882255", "#999933", "#332288", "#CC6677")
 """Tol's muted palette, for models a user adds."""
 REGION_COLOURS = ("#332288", "#CC6677", "#117733", "#DDAA33", "#4C9CCF", "#882255", "#44AA99", "#661100", "#AA4499")
+LABEL = 18
+"""Letters of a model's name that a figure has room for."""
 EXCITATION, INHIBITION = "#C2410C", "#075E9C"
 
 
@@ -83,7 +87,12 @@ def model_key(models: Iterable[str], **look: Any) -> list[Line2D]:
     """What a legend shows of these models: their lines, changed by `look`, and their names."""
     colours = model_colours(models)
     lines = {model: model_line(model, colours[model]) | look for model in models}
-    return [Line2D([], [], label=model_name(model), **line) for model, line in lines.items()]
+    return [Line2D([], [], label=model_label(model), **line) for model, line in lines.items()]
+
+
+def model_mark(model: str) -> str:
+    """The mark of a model's points; those of a user are octagons."""
+    return MARKS.get(model.removesuffix(AVERAGED), "8")
 
 
 def model_order(models: Iterable[str]) -> list[str]:
@@ -106,6 +115,18 @@ def model_name(model: str) -> str:
     if model.endswith(AVERAGED):
         return f"{model_name(model.removesuffix(AVERAGED))}, rates averaged"
     return MODELS[model][0] if model in MODELS else model.replace("_", " ")
+
+
+def model_label(model: str) -> str:
+    """Its name on an axis, in a title or a legend: of one that is longer than `LABEL` letters, the two ends.
+
+    >>> model_label("glm_transformer"), model_label("my_own_model_with_four_layers:mean")
+    ('GLM-Transformer', 'my own mo…r layers, rates averaged')
+    """
+    if model.endswith(AVERAGED):
+        return f"{model_label(model.removesuffix(AVERAGED))}, rates averaged"
+    name = model_name(model)
+    return name if len(name) <= LABEL else f"{name[: LABEL // 2]}\u2026{name[1 - LABEL // 2 :]}"
 
 
 def region_colours(regions: Iterable[str]) -> dict[str, str]:

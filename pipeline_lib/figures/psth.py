@@ -13,8 +13,8 @@ from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.excerpts import coarsen_trials, describe_units, example_units, tested_windows, time_label
 from pipeline_lib.figures.fits import first_seeds
 from pipeline_lib.figures.palette import INK, QUIET, model_colours, model_key, model_line, model_order
-from pipeline_lib.figures.style import new_figure, styled
-from pipeline_lib.figures.units import shortened, unit_title
+from pipeline_lib.figures.style import legend_below, new_figure, styled
+from pipeline_lib.figures.units import told_apart, unit_title
 
 CAPTION = (
     "Average response to a condition over the trials of the test part: measured (black, shaded by one standard error "
@@ -103,7 +103,7 @@ def draw(table: pd.DataFrame) -> Figure:
     label, before = time_label(table["event"].iloc[0]), table["time"].min() < 0
     figure = new_figure("double", len(conditions) * ROW_HEIGHT + 12)
     grid = figure.subplots(len(conditions), len(units), sharex=True, sharey="col", squeeze=False)
-    for axes_row, condition in zip(grid, conditions, strict=True):
+    for axes_row, condition, name in zip(grid, conditions, told_apart(conditions), strict=True):
         rows = table[table["condition"].astype(str) == condition]
         trials = int(rows["trials"].to_numpy()[0])
         for column, (axes, unit) in enumerate(zip(axes_row, units.itertuples(), strict=True)):
@@ -122,10 +122,10 @@ def draw(table: pd.DataFrame) -> Figure:
             if condition == conditions[-1]:
                 axes.set_xlabel(label)
             if column == 0:
-                axes.set_ylabel(f"{shortened(condition) or 'All trials'}\nn = {trials}\nRate (spikes/s)")
+                axes.set_ylabel(f"{name or 'All trials'}\nn = {trials}\nRate (spikes/s)")
     for axes in grid[0]:  # after all conditions are drawn: they share the axis
         axes.set_ylim(bottom=0)
     measured_line = Line2D([], [], color=INK, lw=0.8, label="Measured, mean \u00b1 s.e.m.")
     handles = [measured_line, *model_key(models)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(7, len(handles)))
+    legend_below(figure, handles)
     return figure

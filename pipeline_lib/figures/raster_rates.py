@@ -27,8 +27,8 @@ from pipeline_lib.figures.palette import (
     INK,
     QUIET,
     model_colours,
+    model_label,
     model_line,
-    model_name,
     model_order,
     rate_map,
     region_colours,
@@ -36,6 +36,7 @@ from pipeline_lib.figures.palette import (
 from pipeline_lib.figures.style import (
     SMALL_SIZE,
     colour_bar,
+    legend_below,
     new_figure,
     panel_grid,
     panel_title,
@@ -229,7 +230,7 @@ def _truth_first(models: Iterable[str]) -> list[str]:
 
 
 def _name(model: str) -> str:
-    return "True rates" if model == TRUTH else model_name(model)
+    return "True rates" if model == TRUTH else model_label(model)
 
 
 def _blocks(units: pd.DataFrame) -> list[Block]:
@@ -281,4 +282,4 @@ def _traces(
             axes.set_xlabel(label)
     handles = [Line2D([], [], label=_name(model), **lines[model]) for model in models]
     ticks = Line2D([], [], color=INK, marker="|", ls="", ms=SMALL_SIZE, mew=0.6, label="Measured spikes")
-    part.legend(handles=[ticks, *handles], loc="outside lower center", ncols=min(7, 1 + len(handles)))
+    legend_below(part, [ticks, *handles])

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from pipeline_lib.clock import TICKS_PER_SECOND
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.palette import FAINT, model_colours, model_key, model_line, model_order
+from pipeline_lib.figures.palette import FAINT, model_colours, model_key, model_line, model_mark, model_order
 from pipeline_lib.figures.score_table import PANELS, primary_rows
-from pipeline_lib.figures.style import log_axis, new_figure, panel_title, styled
+from pipeline_lib.figures.style import legend_below, log_axis, new_figure, panel_title, styled
 
 CAPTION = (
     "Bits per spike on the test part against the units that were inputs and against the time that trained, a point a "
@@ -82,8 +82,10 @@ def draw(table: pd.DataFrame) -> Figure:
             panel_title(axes, "abcd"[2 * place + side], PANELS[kind])
         grid[place, 0].set_ylabel("Bits per spike")
     joined = table.groupby(["session", "model", "scored"]).size().max() > 1
-    handles = model_key(models, marker="o", ms=3, **({} if joined else {"linestyle": ""}))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(7, len(handles)))
+    handles = model_key(models, ms=3.5, mew=0.3, **({} if joined else {"linestyle": ""}))
+    for handle, model in zip(handles, models, strict=True):
+        handle.set_marker(model_mark(model))
+    legend_below(figure, handles)
     return figure
 
 
@@ -97,7 +99,7 @@ def _points(axes: Axes, table: pd.DataFrame, size: str, models: list[str]) -> No
     for model, of_model in table.groupby("model"):
         look: dict[str, Any] = {"mec": "white", "mew": 0.3, "color": colours[str(model)], "alpha": 0.85}
         inside = of_model["value"] >= floor
-        axes.plot(of_model.loc[inside, size], of_model.loc[inside, "value"], "o", ms=3, **look)
+        axes.plot(of_model.loc[inside, size], of_model.loc[inside, "value"], model_mark(str(model)), ms=3.5, **look)
         axes.plot(of_model.loc[~inside, size], np.full((~inside).sum(), floor), "v", ms=4, **look)
         for _, curve in of_model.groupby("session"):
             line = curve.groupby(size)["value"].mean().clip(lower=floor)

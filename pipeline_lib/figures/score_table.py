@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.palette import QUIET, model_colours, model_name, model_order
+from pipeline_lib.figures.palette import QUIET, model_colours, model_label, model_order
 from pipeline_lib.figures.points import Row, name_rows, rows_in_blocks, scored_points, side_by_side, word_rows
 from pipeline_lib.figures.style import new_figure, panel_title, styled
 
@@ -82,7 +82,7 @@ def draw(table: pd.DataFrame) -> Figure:
     sessions = table["session"].astype(str).drop_duplicates().tolist()
     scored = dict(iter(table.groupby(table["session"].astype(str))["model"])) if len(sessions) <= MOST_COHORTS else {}
     rows = rows_in_blocks({each: [row for row in shown if row in set(scored[each])] for each in scored} or {"": shown})
-    labels = {model: _cut(f"{model_name(model)}: sees {sees[model]}") for model in models}
+    labels = {model: _cut(f"{model_label(model)}: sees {sees[model]}") for model in models}
     columns = 2 if max(map(len, labels.values())) <= LABEL // 2 else 1
     legend_rows = -(-len(models) // columns)
     figure = new_figure("double", rows[-1][2] * 3.7 + 16 + legend_rows * 3.2)
@@ -117,9 +117,9 @@ def _headings(table: pd.DataFrame) -> pd.Series:
 
 def _row_name(session: str, model: str) -> str:
     if model.endswith(LIKELIHOOD):
-        return model_name(model.removesuffix(LIKELIHOOD)) + ", likelihood"
+        return model_label(model.removesuffix(LIKELIHOOD)) + ", likelihood"
     if model:
-        return model_name(model)
+        return model_label(model)
     return session if len(session) <= 32 else f"{session[:20]}\u2026{session[-11:]}"
 
 

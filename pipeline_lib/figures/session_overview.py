@@ -12,7 +12,7 @@ from pipeline_lib.figures.palette import FAINT, HIDDEN, INHIBITION, INK, QUIET, 
 from pipeline_lib.figures.points import side_by_side
 from pipeline_lib.figures.style import log_axis, new_figure, panel_title, stacked, styled
 from pipeline_lib.figures.unit_quality import LEAST_RATE, QUALITIES, draw_quality, quality_histograms
-from pipeline_lib.figures.units import draw_hidden, name_regions, region_blocks, unit_order
+from pipeline_lib.figures.units import draw_hidden, name_regions, region_blocks, shortened, unit_order
 from pipeline_lib.recording import read_description
 from pipeline_lib.sources.candidates import EXCERPT, excerpt
 from pipeline_lib.sources.presence import presence, while_present
@@ -188,9 +188,10 @@ def _rates(axes: Axes, rates: pd.DataFrame, shown: list[str], regions: pd.Series
     for place, region in enumerate(shown):
         values = rates.loc[rates["region"] == region, "value"].dropna().clip(lower=LEAST_RATE)
         axes.plot(values, place + 0.6 * side_by_side(len(values)), "o", ms=2.0, color=colours[region], alpha=0.6, mew=0)
-        axes.vlines(values.median(), place - 0.4, place + 0.4, color=INK, lw=1.2)
+        if len(values) > 1:  # else it would hide the point
+            axes.vlines(values.median(), place - 0.4, place + 0.4, color=INK, lw=1.2)
     counts = rates["region"].value_counts()
-    axes.set_yticks(range(len(shown)), [f"{region} ({counts[region]})" for region in shown])
+    axes.set_yticks(range(len(shown)), [f"{shortened(region)} ({counts[region]})" for region in shown])
     room = max(0.0, (FEW_REGIONS - len(shown)) / 2)  # one region alone would fill the panel
     axes.set(ylim=(len(shown) - 0.4 + room, -0.6 - room), xlabel="Mean rate (spikes/s)")
     log_axis(axes.xaxis, rates["value"].clip(lower=LEAST_RATE))
@@ -210,8 +211,8 @@ def _draw_course(axes: Axes, course: pd.DataFrame, trials: pd.DataFrame) -> None
     axes.vlines(trials["time"], 1.02, 1.07, color=QUIET, lw=0.3, transform=across, clip_on=False)
     axes.set(xlabel="Time in session (s)", ylabel="Rate (spikes/s\nper unit)", ylim=(0, None))
     axes.set_xlim(0, course["time"].iloc[-1] + step / 2)
-    title = f"Course of the session, {len(trials)} trials" if len(trials) else "Course of the session"
-    panel_title(axes, "c", title, pad=8)
+    number = f", {len(trials)} trial{'s' * (len(trials) > 1)}" if len(trials) else ""
+    panel_title(axes, "c", f"Course of the session{number}", pad=8)
 
 
 def _draw_counts(axes: Axes, counts: pd.DataFrame) -> None:

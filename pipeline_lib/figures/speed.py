@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.fits import Fit
-from pipeline_lib.figures.palette import INHIBITION, INK, QUIET, model_colours, model_name, model_order
+from pipeline_lib.figures.palette import INHIBITION, INK, QUIET, model_colours, model_label, model_order
 from pipeline_lib.figures.points import side_by_side, word_rows
 from pipeline_lib.figures.style import SMALL_SIZE, log_axis, new_figure, panel_title, styled
 
@@ -124,7 +124,7 @@ def draw(table: pd.DataFrame) -> Figure:
 
 
 def _name(stage: str, model: str) -> str:
-    return f"Fit {model_name(model)}" if stage == "fit" else STAGES.get(stage, stage.capitalize())
+    return f"Fit {model_label(model)}" if stage == "fit" else STAGES.get(stage, stage.capitalize())
 
 
 def _jobs(axes: Axes, values: pd.Series, place: int, colour: str) -> None:

@@ -24,6 +24,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
@@ -50,6 +51,8 @@ LETTERS = (*string.ascii_lowercase, *map("".join, itertools.product(string.ascii
 """Of panels, in their order: a to z, then aa and so on."""
 LETTER_ROOM = 10.0
 """Points from a panel's letter to its title."""
+KEY_ROOM, LETTER_WIDTH = 10.0, 1.2
+"""Millimetres that an entry of a legend takes, and in addition for each letter of its name."""
 NOTICE_LETTERS = 58
 """Letters in a line of a figure that has nothing to draw."""
 
@@ -176,6 +179,25 @@ def panel_title(axes: Axes, letter: str, title: str, pad: float = SETTINGS["axes
     heading.set_transform(heading.get_transform() + ScaledTranslation(LETTER_ROOM / 72, 0, root.dpi_scale_trans))
     look: dict[str, Any] = {"fontsize": LETTER_SIZE, "fontweight": "bold", "annotation_clip": False}
     axes.annotate(letter, (0, 1), (0, pad), xycoords="axes fraction", textcoords="offset points", **look)
+
+
+def legend_below(part: Figure | SubFigure, handles: Sequence[Line2D]) -> None:
+    """A legend below the panels of a part as wide as its figure, in as few lines as the names leave room for.
+
+    >>> figure = new_figure("double", 40)
+    >>> legend_below(figure, [Line2D([], [], label=name) for name in ("Measured", "GLM", "NDT")])
+    >>> [text.get_text() for text in figure.legends[0].get_texts()]
+    ['Measured', 'GLM', 'NDT']
+    """
+    letters = np.array([len(str(handle.get_label())) for handle in handles])
+
+    def width(columns: int) -> float:
+        """Millimetres, by the longest name of each column."""
+        return float(sum(KEY_ROOM + LETTER_WIDTH * names.max() for names in np.array_split(letters, columns)))
+
+    room = part.figure.get_figwidth() / MM
+    fitting = (columns for columns in range(len(handles), 1, -1) if width(columns) <= room)
+    part.legend(handles=handles, loc="outside lower center", ncols=next(fitting, 1))
 
 
 def signed_image(axes: Axes, values: Any, limit: float, **look: Any) -> AxesImage:

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.fits import Fit
-from pipeline_lib.figures.palette import QUIET, model_colours, model_name, model_order
+from pipeline_lib.figures.palette import QUIET, model_colours, model_label, model_order
 from pipeline_lib.figures.style import SMALL_SIZE, new_figure, panel_grid, styled
 
 CAPTION = (
@@ -81,7 +81,7 @@ def draw(table: pd.DataFrame) -> Figure:
             dashes = "-" if part == "training" else (0, (3, 1.5))
             alone: dict[str, Any] = {"marker": "o", "ms": 1.5} if len(curve) < 12 else {}
             axes.plot(curve["step"], curve["loss"], ls=dashes, **look, **alone)
-        axes.set_title(model_name(model))
+        axes.set_title(model_label(model))
         axes.set_xlabel("Step")
         if place % columns == 0:
             axes.set_ylabel("Loss (as minimised)")

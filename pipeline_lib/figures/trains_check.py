@@ -30,10 +30,10 @@ CAPTION = (
     "The stored spike trains, checked. (a) Spikes of every unit, counted twice: those of the recording against the "
     "stored events, and those events against their bins in blocks spread over the session. Every point must lie on "
     "the line. (b) Intervals shorter than 1.5 ms, in which no neuron can fire: far below the dashed line (spikes at "
-    "random) for a well isolated unit, near it for a mixture of neurons. (c) All intervals: look for a gap at the "
-    "left. (d) Rate of every unit through the session relative to its mean: stripes are drifts or units that come and "
-    "go, which models take for silent unless the option unit_presence is given; grey was not observed. (e) How "
-    "many spikes bins hold: where most hold one or more, a finer bin says more."
+    "random) for a well isolated unit, near it for a mixture of neurons. (c) All intervals: look for a gap left of "
+    "the dotted line (1.5 ms). (d) Rate of every unit through the session relative to its mean: stripes are drifts or "
+    "units that come and go, which models take for silent unless the option unit_presence is given; grey was not "
+    "observed. (e) How many spikes bins hold: where most hold one or more, a finer bin says more."
 )
 
 BIN_SIZES = (1.0, 5.0, 20.0)
@@ -189,7 +189,7 @@ def _draw_sums(axes: Axes, sums: pd.DataFrame) -> None:
         label = f"{what}: {'all' if equal == len(own) else f'{equal} of {len(own)}'} equal"
         look: dict[str, Any] = {"ms": 3, "mew": 0.5, "color": colour, "mfc": "none" if mark == "o" else colour}
         axes.plot(own["of"].clip(lower=0.5), own["value"].clip(lower=0.5), mark, label=label, **look)
-    axes.set(xlabel="Spikes that there are", ylabel="Spikes found")
+    axes.set(xlabel="Spikes expected", ylabel="Spikes found")
     for axis in (axes.xaxis, axes.yaxis):
         log_axis(axis, [ends.min() / 1.5, ends.max() * 1.5])
     axes.legend(loc="lower right", handletextpad=0.1, labelspacing=0.3)
@@ -204,7 +204,8 @@ def _draw_violations(axes: Axes, violations: pd.DataFrame, colours: dict[str, st
     axes.plot(grid, 100 * -np.expm1(-grid * REFRACTORY), color=QUIET, lw=0.7, ls=(0, (3, 2)), label="spikes at random")
     axes.set(xlabel="Rate (spikes/s)", ylabel="Intervals below 1.5 ms (%)")
     log_axis(axes.xaxis, rates)
-    axes.set_ylim(bottom=-0.03 * axes.get_ylim()[1])
+    top = axes.get_ylim()[1]
+    axes.set_ylim(-0.03 * top, 1.15 * top)  # room for the legend
     axes.legend(loc="upper left")
     panel_title(axes, "b", "Refractory violations")
 
@@ -246,5 +247,8 @@ def _draw_bins(axes: Axes, bins: pd.DataFrame) -> None:
     axes.set_xticks(range(most + 1), [*map(str, range(most)), f"{most}+"])
     axes.set(yscale="log", xlabel="Spikes in a bin", ylabel="Bins (%)", ylim=(1e-3, 400))
     axes.yaxis.set_major_formatter("{x:g}")
+    axes.spines["left"].set_bounds(1e-3, 100)  # above it there is room for the legend only
+    axes.set_yticks(np.outer(10.0 ** np.arange(-3, 2), range(2, 10)).ravel(), minor=True)
+    axes.yaxis.set_minor_formatter("")
     axes.legend(loc="upper right", ncols=3, handlelength=0.9, columnspacing=0.8, handletextpad=0.4)
     panel_title(axes, "e", "How full bins are")
