@@ -17,43 +17,62 @@ from pipeline_lib.models.registry import check_config
 from pipeline_lib.outdated_data import outdated_data
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import Plan
+from pipeline_lib.published import WEIGHTS
 
 Fit = tuple[str, str, int | str]
 
 
 def outdated_fits(plan: Plan, paths: Paths) -> set[Fit]:
-    """Fits of the plan, averages over seeds among them, that were made with other hyper-parameters, another split or
-    other spike trains than those that are here now, as their manifests say (what they do not say is taken as right),
-    and those of cohorts that are to be split anew.
+    """Fits of the plan, averages over seeds among them, that were made with other hyper-parameters, another split,
+    other spike trains or other weights to start from than those that are here now, as their manifests say (what they do
+    not say is taken as right), those of cohorts that are to be split anew, and those that start from any of these.
 
     Of the code nothing is asked: it changes with every version, and Snakemake knows whether that matters.
     """
     found: set[Fit] = set()
-    cohorts = outdated_data(plan, paths).cohorts
+    cohorts, seeds = outdated_data(plan, paths).cohorts, plan.config.seeds
     for cohort in plan.scored:
         split = Path(paths.split(cohort))
         now: dict[str, Any] = {"split": sha256_file(split)} if split.is_file() else {}
         stores = {name: _manifest(paths.trains(name)) for name in plan.cohorts[cohort].sessions}
         if all(stores.values()):
             now["trains"] = {name: told["content_hash"] for name, told in stores.items() if told}
-        for fit in plan.predicted(cohort):
-            told = _manifest(paths.fit(*fit))
-            if told is None:
-                continue
-            if cohort in cohorts:
-                differs = True
-            elif fit[2] == MEAN:  # follows its seeds
-                seeds = {f"seed{seed}": (cohort, fit[1], seed) for seed in plan.config.seeds}
-                of = {name: Path(paths.fit(*each)) for name, each in seeds.items()}
-                made = {name: sha256_file(path) for name, path in of.items() if path.is_file()}
-                differs = told.get("mean_of", made) != made or bool(found & set(seeds.values()))
-            else:
-                model = plan.cohorts[cohort].models[fit[1]]
+        for name, model in plan.cohorts[cohort].models.items():
+            fits: dict[Fit, Any] = {(cohort, name, seed): _manifest(paths.fit(cohort, name, seed)) for seed in seeds}
+            there = {fit: told for fit, told in fits.items() if told is not None}
+            if there:  # else no model is imported to complete its settings
                 settings = _settings(model.implementation, json.dumps(model.settings, sort_keys=True))
-                differs = _differs(told, now) or _differs(told.get("config", {}), settings)
-            if differs:
-                found.add(fit)
-    return found
+                initial = _initial(model.settings.get("initial"))
+            for fit, told in there.items():
+                if cohort in cohorts or _differs(told, now | initial) or _differs(told.get("config", {}), settings):
+                    found.add(fit)
+    _add_those_that_start_from(found, plan, paths)
+    return found | {(*average, MEAN) for average in plan.averages if _outdated_average(average, found, plan, paths)}
+
+
+def _initial(weights: str | None) -> dict[str, Any]:
+    """Hash of the weights that a fit starts from, as its manifest has it; nothing where there are none."""
+    return {"initial": sha256_file(weights)} if weights and Path(weights).is_file() else {}
+
+
+def _add_those_that_start_from(found: set[Fit], plan: Plan, paths: Paths) -> None:
+    """Add to `found` fits those that are there and start from the weights of one of them, directly or not."""
+    made: dict[Path, Fit] = {Path(paths.fit(*fit)).with_name(WEIGHTS): fit for fit in plan.fits}
+    initial = {fit: plan.cohorts[fit[0]].models[fit[1]].settings.get("initial") for fit in plan.fits}
+    after = {fit: made.get(Path(weights)) for fit, weights in initial.items() if weights}
+    while more := {fit for fit, first in after.items() if first in found and _manifest(paths.fit(*fit))} - found:
+        found |= more
+
+
+def _outdated_average(average: tuple[str, str], found: set[Fit], plan: Plan, paths: Paths) -> bool:
+    """Whether an average that is there is of other fits than its seeds are now, or of one of those `found`."""
+    told = _manifest(paths.fit(*average, MEAN))
+    if told is None:
+        return False
+    seeds: dict[str, Fit] = {f"seed{seed}": (*average, seed) for seed in plan.config.seeds}
+    of = {name: Path(paths.fit(*each)) for name, each in seeds.items()}
+    made = {name: sha256_file(path) for name, path in of.items() if path.is_file()}
+    return told.get("mean_of", made) != made or bool(found & set(seeds.values()))
 
 
 def _differs(told: dict[str, Any], now: dict[str, Any]) -> bool:

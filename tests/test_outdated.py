@@ -18,6 +18,33 @@ from pipeline_lib.training.fit import fit
 from pipeline_lib.trains.splits import Split
 from tests.small_cohort import SPLITS, WINDOWS, recording, store, write_fits
 
+TUNED = """
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pipeline_lib.models.mean_rate import MODEL as MeanRate
+
+
+@dataclass(frozen=True)
+class Config:
+    steps: int = 1
+    initial: str | None = None
+
+
+class MODEL(MeanRate):
+    Config = Config
+    start = 0
+
+    def fit(self, data, run):
+        super().fit(data, run)
+        self.start = sum(Path(self.config.initial).read_bytes()) if self.config.initial else self.config.steps
+
+    def state(self):
+        return super().state() | {"start": np.array([self.start])}
+"""
+"""A model without tensors whose weights tell which it started from."""
+
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -81,6 +108,43 @@ def test_other_settings_outdate_their_model_and_its_average(results: Path) -> No
         assert outdated(asked) == left
     average([folder / "seed0", folder / "seed1"], folder / "mean")
     assert outdated(asked) == set()
+
+
+def test_what_starts_from_a_fit_that_changes_is_outdated_with_it(results: Path) -> None:
+    """Before that is made anew, by its settings; after that, by the weights that are there now."""
+    own_model = results / "tuned.py"
+    own_model.write_text(TUNED)
+    data, weights = [results / "trains/small"], results / "fits/small/tuned/seed0/model.safetensors"
+    for cohort in ("fine", "finer"):
+        shutil.copy(results / "splits/small.parquet", results / f"splits/{cohort}.parquet")
+    tuned = {"fine": {"initial": str(weights)}, "finer": {"initial": str(weights).replace("small", "fine")}}
+    own = {"small": {"steps": 2}, **{cohort: {"steps": 1} | start for cohort, start in tuned.items()}}
+
+    def asked(steps: int) -> Plan:
+        made = plan(results)
+        for cohort, settings in (own | {"small": {"steps": steps}}).items():
+            models = {"tuned": ModelPlan(str(own_model), settings)}
+            made.cohorts[cohort] = Cohort(cohort, ("small",), WINDOWS, SPLITS, models)
+        return made
+
+    def made(cohort: str, settings: dict) -> None:
+        for seed in (0, 1):
+            out = results / f"fits/{cohort}/tuned/seed{seed}"
+            fit(data, results / f"splits/{cohort}.parquet", "tuned", str(own_model), settings, seed, out)
+
+    def found(steps: int) -> set[str]:
+        return {cohort for cohort, _, _ in outdated_fits(asked(steps), Paths(str(results)))}
+
+    for cohort, settings in own.items():
+        made(cohort, settings)
+    assert found(2) == set()
+    assert found(3) == {"small", "fine", "finer"}
+    made("small", {"steps": 3})
+    assert found(3) == {"fine", "finer"}
+    made("fine", own["fine"])
+    assert found(3) == {"finer"}
+    made("finer", own["finer"])
+    assert found(3) == set()
 
 
 def another_split(results: Path) -> None:
