@@ -70,11 +70,11 @@ def _check_models(plan: Plan, before: set[str], where: str) -> set[str]:
     from pipeline_lib.models.registry import model_source
     from pipeline_lib.training.code_id import code_id
 
-    models = {
-        _text([name, model.implementation, model.settings, model.ensemble]): (cohort.cohort, name, model)
-        for cohort in plan.cohorts.values()
-        for name, model in cohort.models.items()
-    }
+    models = {}
+    for each in plan.cohorts.values():
+        cut = asdict(each.windows), each.splits.forward
+        for name, model in each.models.items():
+            models[_text([name, model.implementation, model.settings, model.ensemble, *cut])] = each.cohort, name, model
     sources = {}
     for cohort, name, model in models.values():
         with _blamed(plan, cohort, name, where):
@@ -89,7 +89,8 @@ def _check_models(plan: Plan, before: set[str], where: str) -> set[str]:
 
     for cohort, name, model in models.values():
         with _blamed(plan, cohort, name, where):
-            check_config(model.implementation, model.settings)
+            config, of = check_config(model.implementation, model.settings), plan.cohorts[cohort]
+            load_model(model.implementation).check_windows(config, of.windows, of.splits.forward)
         if model.ensemble:
             check_ensemble(model.implementation, f"{where}: models.{name}")
     loaded = {implementation: load_model(implementation) for implementation in sources}
@@ -113,6 +114,8 @@ def _blamed(plan: Plan, cohort: str, name: str, where: str) -> Iterator[None]:
             place = f"{where}: models.{name}"
         if cohort in plan.config.cohorts and key in plan.config.cohorts[cohort].model_settings.get(name, {}):
             place = f"{where}: cohorts.{cohort}.model_settings.{name}"
+        if key in ("windows", "splits"):
+            place = f"{where}: cohort {cohort}, model {name}"
         raise InputError(place, error.field, error.found, error.accepted) from None
 
 

@@ -86,6 +86,23 @@ def test_a_mistake_in_the_file_of_a_model_is_told_with_that_file(folder: Path) -
     assert _complaint(folder).startswith("models/glm.yaml: implementation: found no file owm.py")
 
 
+def test_settings_of_a_model_and_windows_that_do_not_go_together_are_told(folder: Path) -> None:
+    """Else the fit would say so, hours later and after those of other models."""
+    continuous = {"mode": "continuous", "bin_size": 20, "history": 0.1}
+    for name in ("neuroformer", "glm_transformer"):
+        (folder / f"models/{name}.yaml").write_text("")
+    own = {"models": {"neuroformer": {"window": 0.1, "past": 0.2}}}
+    found = _complaint(folder, models=["neuroformer"], windows=continuous)
+    assert found == "models/neuroformer.yaml: window: found 0.05 s; accepted: a whole number of 20.0-ms bins"
+    assert _complaint(folder, **own, windows=continuous).startswith("mine.yaml: models.neuroformer: past: found 0.2 s;")
+    cohorts = {"b": {"windows": continuous | {"history": 0.2}, "splits": {"forward": 0.1}}}
+    later = {"windows": continuous | {"history": 0.2}, "cohorts": cohorts}
+    assert _complaint(folder, **own, **later).startswith("mine.yaml: cohort b, model neuroformer: splits.forward:")
+    _check(folder, **own, windows=continuous | {"history": 0.2})
+    found = _complaint(folder, models=["glm_transformer"], windows=continuous)
+    assert found.startswith("models/glm_transformer.yaml: history_peak: found 0.003;")
+
+
 def test_a_date_is_a_wrong_value_like_another(folder: Path) -> None:
     (folder / "models/glm.yaml").write_text("history: 2024-01-02\n")
     assert _complaint(folder).startswith("models/glm.yaml: history: found datetime.date(2024, 1, 2)")

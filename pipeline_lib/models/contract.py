@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pipeline_lib.training.run import Run
+    from pipeline_lib.trains.settings import WindowSettings
     from pipeline_lib.trains.splits import Split
     from pipeline_lib.trains.store import Trains
 
@@ -235,6 +236,14 @@ class Model(ABC):
     def __init__(self, config: Any, seed: int) -> None:
         self.config = config
         self.seed = seed
+
+    @classmethod
+    def check_windows(cls, config: Any, windows: WindowSettings, forward: float) -> None:
+        """Refuse windows, and `forward` seconds at their end, that hyper-parameters do not go with: before any job.
+
+        InputError names the hyper-parameter, or the key of the others: `windows.history`, `splits.forward`.
+        """
+        return
 
     @abstractmethod
     def fit(self, data: FitData, run: Run) -> None:

@@ -23,19 +23,25 @@ def bases(config: Config, layout: Layout) -> dict[str, np.ndarray]:
 
     Raises
     ------
-    InputError : filters that are over before the next bin begins, or windows of too few bins (see `time_splines`).
+    InputError : as `lag_bases` and `time_splines`.
     """
-    bin_size = layout.bin_size / 1000
+    return {"splines": time_splines(layout.bins - layout.history, config.splines)} | lag_bases(config, layout.bin_size)
+
+
+def lag_bases(config: Config, milliseconds: float) -> dict[str, np.ndarray]:
+    """`coupling_basis` and `history_basis` [lags, functions] in bins of so many milliseconds.
+
+    Raises
+    ------
+    InputError : filters that are over before the next bin begins.
+    """
+    bin_size = milliseconds / 1000
     coupling = config.coupling_basis, config.coupling_peak / bin_size, COUPLING_STRETCH
     history = config.history_basis, config.history_peak / bin_size, config.history_stretch
-    made = {
-        "splines": time_splines(layout.bins - layout.history, config.splines),
-        "coupling_basis": raised_cosines(*coupling),
-        "history_basis": raised_cosines(*history),
-    }
+    made = {"coupling_basis": raised_cosines(*coupling), "history_basis": raised_cosines(*history)}
     for term in ("coupling", "history"):
         if getattr(config, term) != "none" and not len(made[f"{term}_basis"]):
-            accepted = f"more: no function reaches the next bin, of {layout.bin_size:g} ms"
+            accepted = f"more: no function reaches the next bin, of {milliseconds:g} ms"
             raise InputError("config", f"{term}_peak", getattr(config, f"{term}_peak"), accepted)
     return made
 

@@ -12,6 +12,7 @@ import numpy as np
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import Couplings
 from pipeline_lib.models.glm_transformer import settings
+from pipeline_lib.models.glm_transformer.bases import lag_bases
 from pipeline_lib.models.torch_model import PREDICTED, Layout, TorchModel
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline_lib.models.glm_transformer.network import GLMTransformer
     from pipeline_lib.training.batches import Batch, Batches, Windows
     from pipeline_lib.training.run import Run, State
+    from pipeline_lib.trains.settings import WindowSettings
 
 
 class GLMTransformerModel(TorchModel):
@@ -37,6 +39,11 @@ class GLMTransformerModel(TorchModel):
         self.training: dict[str, Windows] = {}
         if config.background == "invariant":
             self.sees = "past of held-in units"  # type: ignore[misc]
+
+    @classmethod
+    def check_windows(cls, config: settings.Config, windows: WindowSettings, forward: float) -> None:
+        """Filters that reach the next bin."""
+        lag_bases(config, windows.bin_size)
 
     def build(self, layout: Layout) -> GLMTransformer:
         """The network, with weights from torch's generator."""

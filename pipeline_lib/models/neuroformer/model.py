@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pipeline_lib.stimulus import Stimulus
     from pipeline_lib.training.batches import Batch, Batches, Windows
     from pipeline_lib.training.run import Run, State
+    from pipeline_lib.trains.settings import WindowSettings
     from pipeline_lib.trains.store import Trains
 
 
@@ -50,6 +51,12 @@ class NeuroformerModel(TorchModel):
         """Best weights of each of the `objectives`, in the names of `state`."""
         self.frame = (0, 0)
         self.classes: dict[str, dict[str, list[float]]] = {}
+
+    @classmethod
+    def check_windows(cls, config: settings.Config, windows: WindowSettings, forward: float) -> None:
+        """Times that are whole bins, a past that the windows have, and nothing to forecast."""
+        ahead = duration_bins(forward, windows.bin_size, "splits.forward")
+        config.check_times(windows.bin_size, windows.history_bins, ahead)
 
     def build(self, layout: Layout) -> Neuroformer:
         """The network, with weights from torch's generator."""
@@ -208,18 +215,10 @@ class NeuroformerModel(TorchModel):
         super().load_state(state)
 
     def _check_layout(self, layout: Layout) -> None:
-        config = self.config
-        past = duration_bins(config.past, layout.bin_size, "past")
-        duration_bins(config.window, layout.bin_size, "window")
-        if past > layout.history:
-            history = layout.history * layout.bin_size / 1000
-            raise InputError("config", "past", f"{config.past} s", f"at most the windows' history, {history:g} s")
+        self.config.check_times(layout.bin_size, layout.history, layout.forward)
         allin = [session for session, units in layout.units.items() if len(layout.heldin[session]) == units]
-        if allin and set(config.trained) == {"heldout"}:
+        if allin and set(self.config.trained) == {"heldout"}:
             raise InputError("config", "loss_terms", "heldout", f"more: no unit of session {allin[0]} is held out")
-        if layout.forward:
-            found = f"{layout.forward * layout.bin_size / 1000:g} s"
-            raise InputError("config", "splits.forward", found, "0: this model predicts one bin ahead (see `generate`)")
 
     def _check_data(self, data: FitData) -> None:
         """Find the sizes of frames and the classes of labels; InputError where a session lacks what is asked for."""

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipeline_lib.clock import duration_bins
+from pipeline_lib.errors import InputError
 from pipeline_lib.training.settings import TrainingSettings
 
 Kind = Literal["regression", "classification"]
@@ -114,6 +116,17 @@ class Config(TrainingSettings):
         chosen = self.trained
         self.require(self.select is None or self.select in chosen, "select", f"null or one of {', '.join(chosen)}")
         self.require(set(self.objectives) <= set(chosen), "objectives", f"some of {', '.join(chosen)}")
+
+    def check_times(self, bin_size: float, history: int, forward: int) -> None:
+        """Refuse times that bins of `bin_size` (ms), `history` and `forward` (bins of the split's) do not go with."""
+        for name in ("window", "past", *(["frame_step"] if self.frames else [])):
+            duration_bins(getattr(self, name), bin_size, name)
+        if duration_bins(self.past, bin_size, "past") > history:
+            accepted = f"at most the windows' history, {history * bin_size / 1000:g} s"
+            raise InputError("config", "past", f"{self.past} s", accepted)
+        if forward:
+            found = f"{forward * bin_size / 1000:g} s"
+            raise InputError("config", "splits.forward", found, "0: this model predicts one bin ahead (see `generate`)")
 
     @property
     def trained(self) -> tuple[str, ...]:
