@@ -40,7 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
             return 0
         # A full disk, a missing file, a folder that may not be written: the system's own words are the clear ones.
-        place = error.filename or _out(options)  # of what is written the system names no file
+        # Of what is written the system names no file; a library that cannot read one has no number for that.
+        place = error.filename or (_out(options) if error.errno else "a file")
         print(f"error: {place}: {error.strerror or error}; nothing was published", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
