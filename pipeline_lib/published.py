@@ -1,4 +1,4 @@
-"""manifest.json of a fit, an average or further predictions: it declares the folder complete, and damage has a name.
+"""Results as others read them. manifest.json declares the folder of a fit complete, and damage has a name.
 
 It holds a hash of what others read there: Zarr would read a lost chunk as no numbers, and one with a flipped bit as
 others.
@@ -6,10 +6,13 @@ others.
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import sha256_file, sha256_tree
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MANIFEST, WEIGHTS, PREDICTIONS = "manifest.json", "model.safetensors", "predictions.zarr"
 ANEW = "what was published (to have it made anew, remove its folder)"
@@ -24,6 +27,16 @@ def read_manifest(directory: Path | str, name: str = MANIFEST) -> dict[str, Any]
         return dict(json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
         raise InputError(path, "content", str(error), ANEW) from None
+
+
+def read_parquet(path: Path | str) -> "pd.DataFrame":
+    """A table of a result; InputError where it is missing or damaged."""
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise InputError(path, "table", str(error).splitlines()[0], "a readable Parquet file") from error
 
 
 def require_undamaged(directory: Path | str, name: str) -> None:

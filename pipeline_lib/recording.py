@@ -26,6 +26,7 @@ import pandas as pd
 
 from pipeline_lib.errors import InputError, refuse_rows
 from pipeline_lib.files import exclusive, whole_directory
+from pipeline_lib.published import read_parquet
 from pipeline_lib.signal_units import require_units_as_text
 from pipeline_lib.stimulus import Stimulus
 
@@ -292,14 +293,6 @@ def read_description(directory: Path | str) -> dict[str, Any]:
         raise InputError(path, "observed and duration", str(error), "numbers, s") from error
     require_intervals(str(path), observed, duration)
     return description
-
-
-def read_parquet(path: Path) -> pd.DataFrame:
-    """A table of a recording; InputError where it is missing or damaged."""
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise InputError(path, "table", str(error).splitlines()[0], "a readable Parquet file") from error
 
 
 def require_units(place: str, units: pd.DataFrame) -> None:

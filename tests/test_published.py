@@ -76,6 +76,32 @@ def test_a_damaged_manifest_is_named(results: Path, capsys, verb: str) -> None:
     assert "psth/seed0/manifest.json: content: found" in error and "remove its folder" in error
 
 
+@pytest.mark.parametrize("damage", [flip, cut])
+def test_no_figure_shows_damaged_predictions(results: Path, capsys, damage) -> None:
+    fit = results / "fits/small/psth/seed0"
+    damage(fit / CHUNK)
+    paths = {"recording": "recordings/small", "trains": "trains/small", "split": "splits/small.parquet"}
+    paths = {name: str(results / path) for name, path in paths.items()} | {"fits": [str(fit)]}
+    assert main(["figure", "raster_rates", "--paths", json.dumps(paths), "--out", str(results / "figures")]) == 2
+    assert f"{fit / 'predictions.zarr'}: content: found bytes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["collect", "figure", "report"])
+def test_a_damaged_table_of_scores_is_named(results: Path, capsys, verb: str) -> None:
+    assert read("evaluate", results) == 0
+    table = results / "out"
+    cut(table)
+    arguments = {
+        "collect": ["collect", table],
+        "figure": ["figure", "score_table", "--paths", json.dumps({"metrics": str(table)})],
+        "report": ["report", "--results", results, "--metrics", table],
+    }[verb]
+    capsys.readouterr()
+    assert main([str(each) for each in [*arguments, "--out", results / "made"]]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"error: {table}: table: found ")
+
+
 def test_further_predictions_are_looked_at_too(results: Path, capsys) -> None:
     """A submission's rates of the training part lie in a folder of their own."""
     assert read("predict", results) == 0

@@ -32,7 +32,7 @@ from pipeline_lib.evaluation.settings import Target
 from pipeline_lib.evaluation.sums import poisson_sums, square_sums
 from pipeline_lib.evaluation.truth import window_means
 from pipeline_lib.files import atomic_file, listed
-from pipeline_lib.published import MANIFEST, read_manifest
+from pipeline_lib.published import MANIFEST, read_manifest, read_parquet
 from pipeline_lib.recording import Truth, read_description
 from pipeline_lib.trains.splits import PREDICTED, Split
 from pipeline_lib.trains.store import Trains
@@ -129,7 +129,7 @@ def evaluate(fit_dir: Path | str, scoring: Scoring, out: Path | str, train_dir: 
     table = pd.DataFrame(rows, columns=COLUMNS)
     own = Path(fit_dir) / "tables" / "scores.parquet"  # what only the model could compute
     if own.is_file():
-        table = pd.concat([table, pd.read_parquet(own)], ignore_index=True)[COLUMNS]
+        table = pd.concat([table, read_parquet(own)], ignore_index=True)[COLUMNS]
     if named["seed"] is None:
         named["seed"] = pd.Series(pd.NA, table.index, dtype="Int64")
     table = table.assign(**named, sees=str(predictions.attrs.get("sees", "")))
@@ -140,6 +140,10 @@ def evaluate(fit_dir: Path | str, scoring: Scoring, out: Path | str, train_dir: 
 def collect(paths: Sequence[Path | str], out_parquet: Path | str) -> None:
     """Put tables of scores together in one, sorted; `out_parquet` appears whole or not at all. Of none, an empty one.
 
+    Raises
+    ------
+    InputError : a table that is missing or damaged.
+
     >>> key = {"cohort": "a", "session": "a", "seed": 0, "split": "test", "units": "heldin", "metric": "bits_per_spike"}
     >>> for model in ("psth", "glm"):
     ...     row = key | {"model": model, "aggregation": "pooled", "null": "evaluated mean", "value": 0.1}
@@ -149,7 +153,7 @@ def collect(paths: Sequence[Path | str], out_parquet: Path | str) -> None:
     ['glm', 'psth']
     """
     none = pd.DataFrame(columns=COLUMNS).astype(TYPES)
-    table = pd.concat([pd.read_parquet(path) for path in paths] or [none], ignore_index=True)
+    table = pd.concat([read_parquet(path) for path in paths] or [none], ignore_index=True)
     order = ["cohort", "session", "model", "seed", "split", "units", "metric", "aggregation", "null"]
     with atomic_file(out_parquet) as part:
         table.sort_values(order, ignore_index=True, kind="stable").to_parquet(part, index=False)

@@ -11,6 +11,7 @@ from pipeline_lib.figures.palette import QUIET, model_colours, model_label, mode
 from pipeline_lib.figures.points import scored_points, word_rows
 from pipeline_lib.figures.style import new_figure, panel_grid, styled
 from pipeline_lib.figures.units import shortened
+from pipeline_lib.published import read_parquet
 
 CAPTION = (
     "How well behaviour is decoded from each model's rates on the test part, by a readout fitted to the training "
@@ -32,7 +33,7 @@ def data(metrics: Path | str) -> pd.DataFrame:
     Columns: target, kind (a value of `KINDS`), cohort, session, model, seed, value, ci_low, ci_high, chance. Raises
     NothingToDrawError where there is none.
     """
-    scores = pd.read_parquet(metrics)
+    scores = read_parquet(metrics)
     decoded = scores["metric"].str.startswith(PREFIX) & scores["metric"].str.endswith(tuple(KINDS))
     scores = scores[decoded & (scores["units"] == "all") & (scores["split"] == "test")]
     if scores.empty:

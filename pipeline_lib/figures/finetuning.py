@@ -11,6 +11,7 @@ from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.fits import Fit
 from pipeline_lib.figures.palette import INK, QUIET
 from pipeline_lib.figures.style import new_figure, panel_title, styled
+from pipeline_lib.published import read_parquet
 
 CAPTION = (
     "Test score against the share of the training windows that was used, of fits that started from random weights and "
@@ -42,7 +43,7 @@ def data(fits: Sequence[Path | str]) -> pd.DataFrame:
         config = yaml.safe_load(settings.read_text())
         if "fraction" not in config:
             continue
-        scores = pd.read_parquet(path).query("split == 'test' and null != 'evaluated mean'")
+        scores = read_parquet(path).query("split == 'test' and null != 'evaluated mean'")
         start = "pretrained" if config.get("initial") else "scratch"
         place = {"model": fit.model, "cohort": fit.cohort, "seed": fit.seed, "start": start}
         for metric, value in zip(scores["metric"], scores["value"], strict=True):

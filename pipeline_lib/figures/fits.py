@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.coupling import CouplingMatrices
 from pipeline_lib.evaluation.predictions import couplings_of, open_predictions, rows_of
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.published import PREDICTIONS
+from pipeline_lib.published import PREDICTIONS, read_parquet, require_undamaged
 from pipeline_lib.recording import read_description
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Fit:
         """Rows of a session in such a table; InputError where the fit wrote none of this name."""
         if not self.has_table(name):
             raise InputError(self._table(name), "tables", "no such table", "one that this model writes")
-        table = pd.read_parquet(self._table(name))
+        table = read_parquet(self._table(name))
         return table[table["session"] == session].drop(columns="session").reset_index(drop=True)
 
     def _table(self, name: str) -> Path:
@@ -94,7 +95,14 @@ class Fit:
         return np.asarray(group[f"{session}/{name}"][:][rows])
 
     def _group(self) -> "zarr.Group":
+        _look_at(self.directory)
         return open_predictions(self.directory)
+
+
+@cache
+def _look_at(directory: Path) -> None:
+    """Refuse damaged predictions, looked at once: several figures are drawn of a fit."""
+    require_undamaged(directory, PREDICTIONS)
 
 
 def first_seeds(directories: Sequence[Path | str]) -> dict[str, Fit]:

@@ -10,6 +10,7 @@ from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.palette import FAINT, MODEL_COLOURS, QUIET
 from pipeline_lib.figures.score_table import primary_rows
 from pipeline_lib.figures.style import new_figure, styled
+from pipeline_lib.published import read_parquet
 
 CAPTION = (
     "Bits per spike on the same test trials, of the GLM-Transformer with one part changed (a row), less the mean of "
@@ -28,7 +29,7 @@ def data(metrics: Path | str) -> pd.DataFrame:
     ------
     NothingToDrawError : no cohort is called `full`, or no other shares a session with it.
     """
-    scores = primary_rows(pd.read_parquet(metrics))
+    scores = primary_rows(read_parquet(metrics))
     scores = scores[(scores["model"] == MODEL) & (scores["units"] == "heldin")]
     reference = scores[scores["cohort"] == REFERENCE].groupby("session")["value"].mean()
     scores = scores[scores["session"].isin(reference.index)]

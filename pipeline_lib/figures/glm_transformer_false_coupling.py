@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.palette import model_colours, model_key, model_order
 from pipeline_lib.figures.style import new_figure, styled
+from pipeline_lib.published import read_parquet
 
 CAPTION = (
     "Share of the variance of log-rates (test windows, own history left out) that coupling between populations makes "
@@ -30,7 +31,7 @@ def data(metrics: Path | str) -> pd.DataFrame:
     ------
     NothingToDrawError : no model reports it.
     """
-    table = pd.read_parquet(metrics)
+    table = read_parquet(metrics)
     table = table[(table["metric"] == METRIC) & (table["split"] == "test")].dropna(subset=["value"])
     if len(table) == 0:
         raise NothingToDrawError("No model says how much of its log-rates is coupling between populations.")

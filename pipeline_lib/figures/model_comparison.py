@@ -23,6 +23,7 @@ from pipeline_lib.figures.palette import (
 )
 from pipeline_lib.figures.score_table import PANELS, primary_rows
 from pipeline_lib.figures.style import SMALL_SIZE, colour_bar, new_figure, panel_title, styled
+from pipeline_lib.published import read_parquet
 
 CAPTION = (
     "Models paired by session. Above, bits per spike on the test part: a grey line a session, points the means over "
@@ -53,7 +54,7 @@ def data(metrics: Path | str) -> pd.DataFrame:
     ------
     NothingToDrawError : fewer than two models have a finite score.
     """
-    scores = primary_rows(pd.read_parquet(metrics))
+    scores = primary_rows(read_parquet(metrics))
     tables = []
     for units in PANELS:
         own = scores[scores["units"] == units]

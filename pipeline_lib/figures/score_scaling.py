@@ -14,6 +14,7 @@ from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.palette import FAINT, model_colours, model_key, model_line, model_mark, model_order
 from pipeline_lib.figures.score_table import PANELS, primary_rows
 from pipeline_lib.figures.style import legend_below, log_axis, new_figure, panel_title, styled
+from pipeline_lib.published import read_parquet
 
 CAPTION = (
     "Bits per spike on the test part against the units that were inputs and against the time that trained, a point a "
@@ -51,7 +52,7 @@ def data(metrics: Path | str, trains: Sequence[Path | str], split: Sequence[Path
         for session, heldout in parts.heldout.items():
             heldin = units[session] - len(heldout)
             sizes.append({"cohort": parts.cohort, "session": session, "units": heldin, "minutes": minutes})
-    scores = primary_rows(pd.read_parquet(metrics))
+    scores = primary_rows(read_parquet(metrics))
     scores = scores[scores["units"].isin(list(PANELS))].rename(columns={"units": "scored"})
     means = scores.groupby(["cohort", "session", "model", "scored"], as_index=False)["value"].mean()
     table = means.merge(pd.DataFrame(sizes), on=["cohort", "session"])

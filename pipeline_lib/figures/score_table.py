@@ -13,6 +13,7 @@ from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.palette import QUIET, model_colours, model_label, model_order
 from pipeline_lib.figures.points import Row, name_rows, rows_in_blocks, scored_points, side_by_side, word_rows
 from pipeline_lib.figures.style import new_figure, panel_title, styled
+from pipeline_lib.published import read_parquet
 
 CAPTION = (
     "Bits per spike on the test part, pooled over units: how much better each model predicts the measured spikes than "
@@ -47,7 +48,7 @@ def data(metrics: Path | str) -> pd.DataFrame:
     Columns as in the metrics table: cohort, session, model, seed, units, metric, value, ci_low, ci_high (bits/spike),
     n, null, sees. Raises NothingToDrawError where no such row is finite.
     """
-    table = pd.read_parquet(metrics)
+    table = read_parquet(metrics)
     scores = pd.concat([primary_rows(table), primary_rows(table, TOKENS)])
     scores = scores.loc[scores["units"].isin(list(PANELS)), COLUMNS]
     if scores.empty:

@@ -11,6 +11,7 @@ from pipeline_lib.figures.palette import QUIET, model_colours, model_label, mode
 from pipeline_lib.figures.points import name_rows, rows_in_blocks, scored_points, side_by_side, word_rows
 from pipeline_lib.figures.style import new_figure, panel_title, styled
 from pipeline_lib.figures.units import shortened
+from pipeline_lib.published import read_parquet
 
 CAPTION = (
     "Where a simulation knows the truth: which share of its variance (R\u00b2) each model explains, in the windows of "
@@ -39,7 +40,7 @@ def data(metrics: Path | str) -> pd.DataFrame:
 
     Raises NothingToDrawError where no session knows its truth.
     """
-    table = pd.read_parquet(metrics)
+    table = read_parquet(metrics)
     kinds = table["metric"] + " " + table["units"]
     chosen = (table["split"] == "test") & table["value"].notna() & kinds.isin([" ".join(kind) for kind in PANELS])
     found = table[chosen]

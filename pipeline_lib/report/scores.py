@@ -10,6 +10,7 @@ from pipeline_lib.evaluation.settings import AVERAGED, MEAN
 from pipeline_lib.figures.paired import bootstrap_interval, by_session
 from pipeline_lib.figures.palette import model_colours, model_name, model_order
 from pipeline_lib.figures.score_table import primary_rows
+from pipeline_lib.published import read_parquet
 
 UNITS = {"heldin": "held-in units", "heldout": "held-out units", "all": "all units", "coupling": "couplings"}
 SHOWN_ROWS = 800
@@ -109,7 +110,7 @@ class ScoreTable:
 
 def read_scores(metrics: Path) -> ScoreTable:
     """The tables of a metrics file; empty ones where it is missing or holds nothing."""
-    table = pd.read_parquet(metrics) if metrics.is_file() else pd.DataFrame()
+    table = read_parquet(metrics) if metrics.is_file() else pd.DataFrame()
     if table.empty:
         return ScoreTable()
     main = primary_rows(table)

@@ -37,10 +37,10 @@ from pipeline_lib.clock import to_ticks
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import exclusive, whole_directory
 from pipeline_lib.intervals import merged
+from pipeline_lib.published import read_parquet
 from pipeline_lib.recording import (
     Recording,
     read_description,
-    read_parquet,
     require_intervals,
     require_trials,
     require_units,
