@@ -130,6 +130,22 @@ def test_presentations_become_trials_with_the_parameters_that_vary(path):
         read_source("allen", "s", path, {"stimulus": "grating"})
 
 
+def test_what_is_a_parameter_and_what_an_event(path):
+    """A value that is missing somewhere varies; numbers that happen to be times of some presentations are no events."""
+    gratings = {
+        "start_time": [0.1, 1.1, 2.1],
+        "stop_time": [0.6, 1.6, 2.6],
+        "stimulus_name": ["gratings"] * 3,
+        "contrast": [0.8, np.nan, 0.8],
+        "phase": [0.5, 1.25, 90.0],
+        "lick_time": [0.3, np.nan, 2.5],
+    }
+    add_table(path, "gratings_presentations", gratings)
+    trials = read_source("allen", "s", path, {"stimulus": "gratings"}).trials
+    expected = ["gratings contrast=0.8 phase=0.5", "gratings phase=1.25", "gratings contrast=0.8 phase=90"]
+    assert list(trials["condition"]) == expected
+
+
 def test_invalid_times_are_not_observed(recording, path):
     with h5py.File(path, "r+") as file:
         del file["intervals/invalid_times"]

@@ -162,6 +162,15 @@ def test_film_and_eye_of_a_session(session: Path) -> None:
     assert "pupil" not in single.signals
 
 
+def test_presentations_are_put_in_order_of_time_before_they_are_put_together(session: Path) -> None:
+    film = {"stimulus": "natural_movie_one"}
+    expected = read_source("allen", "x", session, film).trials
+    with h5py.File(session, "r+") as file:
+        for column in file["intervals/natural_movie_one_presentations"].values():
+            column[...] = column[:][::-1]
+    pd.testing.assert_frame_equal(read_source("allen", "x", session, film).trials, expected)
+
+
 def test_the_mapping_without_blinks_and_outliers_goes_before_the_raw_one(session: Path) -> None:
     with h5py.File(session, "r+") as file:
         raw = file["processing/raw_gaze_mapping"]
