@@ -232,11 +232,7 @@ def _read_models(config: Config, where: str) -> dict[str, ModelPlan]:
         raise InputError(where, "model_directory", f"no folder {directory}", "the folder of the models' YAML files")
     plans = {}
     for name, changes in overrides.items():
-        check_name(name, where, "models")
-        path = directory / f"{name}.yaml"
-        if not path.is_file():
-            names = sorted(file.stem for file in directory.glob("*.yaml"))
-            raise InputError(where, "models", f"{name!r} (no file {path})", suggest(name, names))
+        path = _yaml_file(directory, name, where, "models")
         settings = read_yaml(path) or {}
         if not isinstance(settings, dict):
             raise InputError(path, "content", type(settings).__name__, "a mapping of hyper-parameters")
@@ -250,16 +246,22 @@ def _read_models(config: Config, where: str) -> dict[str, ModelPlan]:
     return plans
 
 
+def _yaml_file(directory: Path, name: str, where: str, field: str) -> Path:
+    """The file of a model or search; InputError where there is none of its name."""
+    check_name(name, where, field)
+    path = directory / f"{name}.yaml"
+    if not path.is_file():
+        names = sorted(file.stem for file in directory.glob("*.yaml"))
+        raise InputError(where, field, f"{name!r} (no file {path})", suggest(name, names))
+    return path
+
+
 def _read_searches(config: Config, cohorts: dict[str, Cohort], where: str) -> "dict[str, SearchSettings]":
     searches = {}
     for name, chosen in config.searches.items():
         from pipeline_lib.training.search_settings import SearchSettings
 
-        check_name(name, where, "searches")
-        path = Path(config.search_directory) / f"{name}.yaml"
-        if not path.is_file():
-            names = sorted(file.stem for file in path.parent.glob("*.yaml"))
-            raise InputError(where, "searches", f"{name!r} (no file {path})", suggest(name, names))
+        path = _yaml_file(Path(config.search_directory), name, where, "searches")
         for cohort in chosen:
             if cohort not in cohorts:
                 raise InputError(where, f"searches.{name}", repr(cohort), suggest(cohort, cohorts))
