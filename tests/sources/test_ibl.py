@@ -71,9 +71,11 @@ def test_regions_in_three_parcellations(session):
 def test_conditions_of_the_task_and_reaction_times(session):
     def task(table):
         left, right = [1.0, np.nan, 0.0, np.nan, 0.0625], [np.nan, 0.25, np.nan, np.nan, np.nan]
-        moved = table["stimOn_times"] + [0.2, 0.05, np.nan, 2.5, 0.08]
+        shown = table["intervals_0"] + 0.125
+        moved = shown + np.array([0.25, 0.05, np.nan, 2.5, 0.08])
         choice = [1.0, -1.0, 0.0, np.nan, 1.0]
-        table = table.assign(contrastLeft=left, contrastRight=right, choice=choice, firstMovement_times=moved)
+        table = table.assign(contrastLeft=left, contrastRight=right, choice=choice)
+        table = table.assign(stimOn_times=shown, firstMovement_times=moved)
         return table.drop(columns="condition")
 
     change(session, "alf/_ibl_trials.table.pqt", task)
@@ -88,8 +90,9 @@ def test_conditions_of_the_task_and_reaction_times(session):
     quick = read_source("ibl", "s", session, {"reaction_time": [0.079, 2.0]})
     assert list(quick.trials["start"]) == [0.0, 4.0]
     assert list(quick.trials["contrastLeft"]) == [1.0, 0.0625]  # of the same trials
+    assert list(quick.trials["condition"]) == ["left 100% chose left", "left 6.25% chose left"]
     assert (quick.provenance.counts["trials_reaction_time"], quick.provenance.counts["trials_before"]) == (3, 5)
-    bounds = read_source("ibl", "s", session, {"reaction_time": [0.2, 2.5]})
+    bounds = read_source("ibl", "s", session, {"reaction_time": [0.25, 2.5]})
     assert list(bounds.trials["start"]) == [0.0, 3.0]  # the bounds themselves pass
     by_side = read_source("ibl", "s", session, {"condition": ["choice"]})
     assert list(by_side.trials["condition"]) == ["1", "-1", "0", "none", "1"]
