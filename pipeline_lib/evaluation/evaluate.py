@@ -37,7 +37,7 @@ from pipeline_lib.recording import Truth, read_description
 from pipeline_lib.trains.splits import PREDICTED, Split
 from pipeline_lib.trains.store import Trains
 
-__all__ = ["COLUMNS", "Scoring", "collect", "evaluate", "train_means"]
+__all__ = ["COLUMNS", "Scoring", "collect", "evaluate"]
 
 TYPES = {
     **dict.fromkeys(("cohort", "session", "model"), "str"),

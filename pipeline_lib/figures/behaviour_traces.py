@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.fits import first_with
-from pipeline_lib.figures.palette import INK, model_colours, model_label
+from pipeline_lib.figures.palette import BEHIND, INK, model_colours, model_label
 from pipeline_lib.figures.style import LETTERS, new_figure, panel_title, styled, with_unit
 
 CAPTION = (
@@ -78,13 +78,14 @@ def draw(table: pd.DataFrame) -> Figure:
             scored = f"balanced accuracy = {first['accuracy']:.2f}"
             _strips(axes, rows, colours)
         else:
-            for column, shade in colours.items():
-                axes.plot(rows["time"], rows[column], color=shade, lw=0.8)
+            axes.plot(rows["time"], rows["true"], **BEHIND)
+            axes.plot(rows["time"], rows["predicted"], color=colours["predicted"], lw=0.8)
         panel_title(axes, letter, f"{variable.partition('/')[0].capitalize()}: {scored}")
         axes.set_ylabel(with_unit(variable.partition("/")[2].capitalize(), first.get("signal_unit")))
     grid[-1].set_xlabel("Time in test windows (s)")
     names = {"true": "Measured", "predicted": f"Read out by {model_label(model)}"}
-    handles = [Line2D([], [], color=colours[column], label=name) for column, name in names.items()]
+    looks = {"true": BEHIND, "predicted": {"color": colours["predicted"]}}
+    handles = [Line2D([], [], label=name, **looks[column]) for column, name in names.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
 

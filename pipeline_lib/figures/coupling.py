@@ -15,7 +15,7 @@ from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.excerpts import truth_of
 from pipeline_lib.figures.fits import first_seeds
 from pipeline_lib.figures.palette import (
-    INK,
+    BEHIND,
     QUIET,
     model_colours,
     model_key,
@@ -218,7 +218,7 @@ def _filters(part: SubFigure, filters: pd.DataFrame, models: list[str], letter: 
         own = filters[(filters["sender"] == pair.sender) & (filters["receiver"] == pair.receiver)]
         axes.axhline(0, color=QUIET, lw=0.4)
         truth = own[own["source"] == "truth"]
-        axes.plot(truth["lag"], truth["value"], color=INK, lw=1.6, alpha=0.45)
+        axes.plot(truth["lag"], truth["value"], **BEHIND)
         for model in models:
             line = own[own["source"] == model]
             axes.plot(line["lag"], line["value"], **model_line(model, colours[model]))
@@ -229,6 +229,6 @@ def _filters(part: SubFigure, filters: pd.DataFrame, models: list[str], letter: 
     grid[0].set_ylabel("Filter\n(log-rate per spike)")
     handles = model_key(models)
     if (filters["source"] == "truth").any():
-        handles.insert(0, Line2D([], [], color=INK, lw=1.6, alpha=0.45, label="Truth"))
+        handles.insert(0, Line2D([], [], **BEHIND, label="Truth"))
     if len(handles) > 1:
         legend_below(part, handles)

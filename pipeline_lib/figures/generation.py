@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from pipeline_lib.figures.excerpts import tested_windows
 from pipeline_lib.figures.fits import first_with
-from pipeline_lib.figures.palette import INK, QUIET, model_colours, model_label
+from pipeline_lib.figures.palette import BEHIND, INK, QUIET, model_colours, model_label
 from pipeline_lib.figures.style import log_axis, new_figure, panel_title, stacked, styled
 
 CAPTION = (
@@ -83,9 +83,9 @@ def draw(table: pd.DataFrame) -> Figure:
     panels = below.subplots(1, 4 if len(responses) else 3)
     _against(panels[0], table[table["kind"] == "rate"], colours["generated"], "spikes/s")
     panel_title(panels[0], "c", "Rates")
-    for source, colour in colours.items():
+    for source, look in (("recorded", BEHIND), ("generated", {"color": colours["generated"]})):
         curve = table[(table["kind"] == "interval") & (table["source"] == source)]
-        panels[1].plot(curve["x"], curve["y"], color=colour, label=source.capitalize())
+        panels[1].plot(curve["x"], curve["y"], label=source.capitalize(), **look)
     log_axis(panels[1].xaxis, table.loc[table["kind"] == "interval", "x"])
     panels[1].set_xlabel("Interval between spikes (ms)")
     panels[1].set_ylabel("Share not longer")

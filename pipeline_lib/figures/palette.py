@@ -12,6 +12,9 @@ from pipeline_lib.evaluation.settings import AVERAGED
 INK, QUIET, FAINT, HIDDEN = "#1A1A1A", "#6E6E6E", "#D9D9D9", "#EDEDED"
 """Measured data and the truth; secondary text; separators and what was not fitted; what was not observed."""
 
+BEHIND: dict[str, Any] = {"color": INK, "lw": 1.6, "alpha": 0.45}
+"""A measured or true curve behind a model's, which may be as dark: broad, and grey in any print."""
+
 MODELS: dict[str, tuple[str, str, Any]] = {
     "mean_rate": ("Mean rate", "#B4B4B4", (0, (1, 1))),
     "psth": ("PSTH", "#CC79A7", (0, (4, 1.2))),

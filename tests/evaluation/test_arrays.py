@@ -9,8 +9,9 @@ import torch
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.arrays import COLUMNS, score_rates
-from pipeline_lib.evaluation.evaluate import Scoring, evaluate, train_means
+from pipeline_lib.evaluation.evaluate import Scoring, evaluate
 from pipeline_lib.evaluation.metrics import bits_per_spike, latent_r2, negative_log_likelihood, psth_r2
+from pipeline_lib.evaluation.parts import train_means
 from pipeline_lib.evaluation.sums import poisson_sums
 from pipeline_lib.training.fit import fit, load_fit
 from pipeline_lib.trains.binning import bin_windows, observed_windows

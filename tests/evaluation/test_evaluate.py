@@ -13,7 +13,8 @@ from sklearn.metrics import r2_score
 
 from pipeline_lib.clock import to_ticks
 from pipeline_lib.errors import InputError
-from pipeline_lib.evaluation.evaluate import COLUMNS, Scoring, collect, evaluate, train_means
+from pipeline_lib.evaluation.evaluate import COLUMNS, Scoring, collect, evaluate
+from pipeline_lib.evaluation.parts import train_means
 from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.mean_rate import mean_counts
 from pipeline_lib.recording import Recording

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 
 from pipeline_lib.figures import FIGURES, NothingToDrawError
 from pipeline_lib.figures.contrastive_latents import neighbour_r2
@@ -92,6 +94,17 @@ def test_traces_carry_the_scores_of_the_fit(fitted: Fitted) -> None:
     assert heights[0].min() >= 1 and heights[1].max() < 1, "measured labels above those read out, neither hides any"
     measured = table.loc[table["variable"] == "state/moving", "true"].dropna()
     assert heights[0].max() == pytest.approx(1.8 if measured.nunique() > 1 else 1.0)
+
+
+@pytest.mark.parametrize(("name", "panel"), [("behaviour_traces", "Speed"), ("generation", "Share not longer")])
+def test_measured_and_modelled_curves_differ_in_print_without_colours(name: str, panel: str, fitted: Fitted) -> None:
+    figure = FIGURES[name].load().draw(table_of(name, fitted))
+    axes = next(each for each in figure.findobj(Axes) if each.get_ylabel().startswith(panel))
+    measured, modelled = (
+        1 - (line.get_alpha() or 1) * (1 - to_rgb(line.get_color()) @ np.array([0.2126, 0.7152, 0.0722]))
+        for line in axes.lines[:2]
+    )
+    assert measured - modelled > 0.3, "grey behind, dark before"
 
 
 def test_attention_is_scored_against_the_true_couplings(fitted: Fitted) -> None:
