@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 
 CAPTION = (
     "The stored spike trains, checked. (a) Spikes of every unit, counted twice: those of the recording against the "
-    "stored events, and those events against their bins in blocks spread over the session. Every point must lie on "
-    "the line. (b) Intervals shorter than 1.5 ms, in which no neuron can fire: far below the dashed line (spikes at "
-    "random) for a well isolated unit, near it for a mixture of neurons. (c) All intervals: look for a gap left of "
-    "the dotted line (1.5 ms). (d) Rate of every unit through the session relative to its mean: stripes are drifts or "
-    "units that come and go, which models take for silent unless the option unit_presence is given; grey was not "
-    "observed. (e) How many spikes bins hold: where most hold one or more, a finer bin says more."
+    "stored events, and those events against their bins in blocks spread over the session. Every point must lie on the "
+    "line; units without a spike stand at one half. (b) Intervals shorter than 1.5 ms, in which no neuron can fire: "
+    "far below the dashed line (spikes at random) for a well isolated unit, near it for a mixture of neurons. (c) All "
+    "intervals: look for a gap left of the dotted line (1.5 ms). (d) Rate of every unit through the session relative "
+    "to its mean: stripes are drifts or units that come and go, which models take for silent unless the option "
+    "unit_presence is given; grey was not observed, or is a unit without a spike. (e) How many spikes bins hold: where "
+    "most hold one or more, a finer bin says more."
 )
 
 BIN_SIZES = (1.0, 5.0, 20.0)
