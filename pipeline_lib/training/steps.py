@@ -65,7 +65,6 @@ class Steps:
         loss = self.gradients.compute(progress, self.trained.values())
         if math.isfinite(loss):
             self._update(*self._now(progress))
-        self.optimiser.clear()
         return loss
 
     def _now(self, progress: Progress) -> tuple[float, float, float | None]:

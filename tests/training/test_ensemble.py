@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.ndt.model import NDT
+from pipeline_lib.models.ndt.network import Transformer
 from pipeline_lib.models.ndt.settings import Config
 from pipeline_lib.models.torch_model import TorchModel
 from pipeline_lib.training.batches import Batch
@@ -128,6 +129,16 @@ def test_evaluations_are_in_float32_whatever_the_steps_are_in(data: FitData, tmp
         made = ensemble(data, Run(tmp_path / precision), replace(SMALL, precision=precision))
         losses.append(made._validation_losses(made.weights))
     assert losses[0] == losses[1]
+
+
+def test_weights_have_paces_of_their_own(data: FitData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Transformer, "pace", lambda self, name: 0.0 if name == "position" else 1.0)
+    made = ensemble(data, Run(tmp_path), replace(SMALL, steps=3, average=0.0))
+    before = [{name: weight.clone() for name, weight in each.named_parameters()} for each in made.networks]
+    made.train()
+    for network, was in zip(made.networks, before, strict=True):
+        moved = {name for name, weight in network.named_parameters() if not torch.equal(weight, was[name])}
+        assert "position" not in moved and len(moved) > 10
 
 
 def test_windows_of_different_length_train_as_alone(tmp_path: Path) -> None:

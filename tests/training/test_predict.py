@@ -66,6 +66,39 @@ def test_windows_of_a_new_recording_are_predicted_as_those_of_the_split(tmp_path
         np.testing.assert_allclose(rates[rows], same, rtol=0, atol=1e-6)
 
 
+COPIES = """
+from dataclasses import dataclass
+import numpy as np
+from pipeline_lib.models.contract import Model
+
+@dataclass(frozen=True)
+class Config:
+    pass
+
+class Copies(Model):
+    Config, sees = Config, "all that it is given"
+    def fit(self, data, run): pass
+    def predict(self, data, session, samples): return data.targets(session, samples)[0].astype(np.float32)
+    def state(self): return {}
+    def load_state(self, state): pass
+
+MODEL = Copies
+"""
+
+
+def test_a_model_is_given_nothing_hidden_of_a_new_recording(tmp_path: Path) -> None:
+    """Whatever it would do with it."""
+    stores, split = write_cohort(tmp_path)
+    (tmp_path / "copies.py").write_text(COPIES)
+    fit(stores, split, "copies", str(tmp_path / "copies.py"), {}, 0, tmp_path / "fit")
+    day2 = Trains.from_recording(recording("day2"))
+    given = predict_windows(tmp_path / "fit", split, day2, WINDOWS, "small0", str(tmp_path / "copies.py"))[1]
+    data = open_cohort(stores, split)
+    ahead = data.split.forward_bins
+    assert not given[:, :, data.heldout("small0")].any() and not given[:, -ahead:].any()
+    assert (given[:, :-ahead, data.heldin("small0")].sum((0, 1)) > 0).all()
+
+
 def test_windows_that_the_fit_knows_nothing_of_are_refused(tmp_path: Path) -> None:
     stores, split = write_cohort(tmp_path)
     _, another = write_cohort(tmp_path / "others", splits=replace(SPLITS, seed=2), made=[recording(seed=1)])
