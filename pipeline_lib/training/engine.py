@@ -88,23 +88,23 @@ class Training:
             raise FitError(UNJUDGED)
         self.network.load_state_dict(self.best)
 
+    @torch.no_grad()
     def _evaluate(self) -> None:
         """Log the losses; keep the weights if they are the best so far."""
         progress, settings = self.progress, self.settings
         rate = learning_rate(settings, progress.step - 1, progress.factor)
+        self.network.eval()
         with self._averaged():
             terms = self._validation_losses()
-            more = self._monitor()
+            more = self.network.monitor()
             if progress.judge(terms, self.network.selects, settings) or settings.keep == "last":
                 self.best = copied(self.network.state_dict())
         self.run.log(progress.row(terms, rate) | more)
         if self.run.device == "cpu":
             give_back_freed_memory()
 
-    @torch.no_grad()
     def _validation_losses(self) -> dict[str, float]:
         """The terms of the loss: their means over the validation windows."""
-        self.network.eval()
         sums, windows = dict[str, float](), 0
         for number, batch in enumerate(self.validation):
             seed_noise(EVALUATION, number)
@@ -112,11 +112,6 @@ class Training:
             for name, value in self.network(batch, None).items():
                 sums[name] = sums.get(name, 0.0) + value.item() * len(batch.counts)
         return self.steps.gradients.agreed({name: value / windows for name, value in sums.items()})
-
-    @torch.no_grad()
-    def _monitor(self) -> dict[str, float]:
-        self.network.eval()
-        return self.network.monitor()
 
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:
