@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import FitData
@@ -111,6 +112,14 @@ def test_weights_of_other_populations_are_refused(data: FitData, tmp_path: Path)
         else:
             with pytest.raises(InputError, match="populations: found RL, V1; accepted: a fit of LM, V1"):
                 fitted(data, tmp_path / "other", tuned)
+
+
+def test_what_is_settled_stays_as_it_is() -> None:
+    """Xin & Kass (2025): the response before the trials, the encoder before the couplings."""
+    trained = [each.trained for each in stages(replace(SMALL, prune=0.05))]
+    assert trained[0] == {"readout", "response", "history"}
+    assert trained[1] == {"readout", "history", "encoder", "decoder"}
+    assert trained[2] == trained[3] == {"readout", "history", "decoder", "coupling"}
 
 
 def test_history_may_come_last() -> None:
@@ -267,6 +276,10 @@ def test_a_coupling_is_dropped_by_its_own_test(data: FitData, tmp_path: Path, mo
     monkeypatch.setattr(timing, "timing_test", lambda network, batches: z)
     assert model.prune(InOrder(model.windows(data, "validation", Run(tmp_path / "other")), 4)) == 1
     assert coupled.tolist() == [[1, 0], [1, 1]]
+    # p = .02 of one of four pairs is no discovery at a rate of .05.
+    coupled.fill_(1)
+    z[:] = [[-3.0, norm.isf(0.02)], [-3.0, -3.0]]
+    assert model.prune(InOrder(model.windows(data, "validation", Run(tmp_path / "other")), 4)) == 4
 
 
 def test_couplings_of_another_fit_are_not_turned(data: FitData, tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def test_populations_that_a_session_lacks_are_not_coupled() -> None:
     session = made([3, 0, 2])
     assert session.coupled.tolist() == [[1, 0, 1], [0, 0, 0], [1, 0, 1]]
     assert made([3, 0, 2], coupling="between").coupled.tolist() == [[0, 0, 1], [0, 0, 0], [1, 0, 0]]
+    assert not made([3, 0, 2], coupling="none").coupled.any()
 
 
 def test_the_penalty_is_on_couplings_that_there_are() -> None:
