@@ -13,11 +13,15 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import FitData, Model
 from pipeline_lib.models.gaussian import kernel_sums
 from pipeline_lib.models.mean_rate import mean_counts
+from pipeline_lib.models.poisson_ridge import nll_per_spike
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from pipeline_lib.training.run import Run
+
+LEAST = 1e-9
+"""Spikes a bin: at least so many are expected where a rate is judged."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,12 @@ class Psth(Model):
                 continue
             conditions = sorted(set(samples["condition"]))
             validation = data.validation(session)
+            unseen = data.targets(session, validation)  # without held-out units and the bins to forecast
             sums = _sums(counts, samples, conditions), _sums(mask, samples, conditions)
             for sd, trials in product(self.config.smoothing, self.config.pseudo_trials):
                 candidate = _shrink(*sums, conditions, mean, sd / data.split.bin_size, trials)
-                loss = _loss(candidate, data, session, validation)
+                logs = np.log(np.maximum(candidate.rates(validation), LEAST))
+                loss = nll_per_spike(logs, *unseen)
                 row = {"session": session, "smoothing": sd, "pseudo_trials": trials, "validation_nll_per_spike": loss}
                 run.log(row)
                 if loss < best:
@@ -131,14 +137,6 @@ def _shrink(
     overall = (spikes.sum(axis=0) + prior * mean) / (trials.sum(axis=0) + prior)
     each = (spikes + prior * overall) / (trials + prior)
     return Histogram(conditions, np.concatenate([each, overall[None]]), mean)
-
-
-def _loss(histogram: Histogram, data: FitData, session: str, samples: pd.DataFrame) -> float:
-    """Poisson negative log-likelihood (nats, without the factorials) a spike of the held-in units."""
-    heldin = data.heldin(session)
-    counts, mask = (values[..., heldin] for values in data.targets(session, samples))
-    rates = np.maximum(histogram.rates(samples)[..., heldin], 1e-9)
-    return float((mask * (rates - counts * np.log(rates))).sum(dtype=np.float64) / max(int(counts.sum()), 1))
 
 
 MODEL = Psth
