@@ -11,7 +11,7 @@ from scipy.stats import multivariate_normal
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import FitData
-from pipeline_lib.models.gpfa.em import start, steps
+from pipeline_lib.models.gpfa.em import _timescale, start, steps
 from pipeline_lib.models.gpfa.model import Gpfa, _cut
 from pipeline_lib.models.gpfa.posterior import Parameters, Posterior, covariance, groups, inverse
 from pipeline_lib.models.gpfa.readout import fit_readout
@@ -179,6 +179,13 @@ def test_every_step_raises_the_likelihood(observed, parameters) -> None:
     assert likelihoods[-1] > likelihoods[0] + 1
     whole = sum(by_hand(start(values, mask, LATENTS, 3.0), values[row], mask[row])[1] for row in range(WINDOWS))
     assert likelihoods[0] == pytest.approx(whole, rel=1e-10)
+
+
+def test_a_timescale_is_the_most_likely_one_and_never_made_worse() -> None:
+    """Of second moments that are those of the prior itself; the search for it is rough."""
+    moments = 50 * covariance(7.3, 30)
+    assert _timescale(moments, 50, 2.0) == pytest.approx(7.3, rel=0.02)
+    assert _timescale(moments, 50, 7.3) == 7.3
 
 
 def test_the_truth_is_recovered() -> None:
