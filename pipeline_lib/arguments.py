@@ -27,7 +27,7 @@ def as_argument(content: dict[str, Any]) -> str:
 
 
 def read_mapping(text: str) -> dict[str, Any]:
-    """A mapping given on the command line: JSON or YAML, inline or as @FILE.
+    """A mapping given on the command line: JSON or YAML, inline or as @FILE; a YAML file by its path, too.
 
     JSON, which the rules write, is not read as YAML: YAML takes 1e-05 for text, and a sign beyond the first 65,536 of
     Unicode for two.
@@ -40,6 +40,8 @@ def read_mapping(text: str) -> dict[str, Any]:
 
     from pipeline_lib.yaml_text import parse_yaml
 
+    if text.endswith((".yaml", ".yml")) and Path(text).is_file():  # as `list` and `check` take it
+        text = f"@{text}"
     try:
         text = Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text
         try:
