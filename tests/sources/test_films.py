@@ -40,6 +40,7 @@ def test_the_picture_of_every_presentation(release: Path, presentations: pd.Data
     assert stimulus.frames.shape == (6, 4, 6)
     assert stimulus.onset.tolist() == [1.0, 2.0, 3.0, 6.0, 7.0, 9.0]
     assert stimulus.frames[stimulus.frame, 0, 0].tolist() == [100, 101, 102, 3, 0, 4]
+    stimulus.onset[:] += 5000 + 1 / 3  # after an hour four bytes would be late by a quarter of a millisecond
     stimulus.write(tmp_path / "stimulus.zarr")
     again = Stimulus.read(tmp_path / "stimulus.zarr")
     assert all(np.array_equal(getattr(again, name), getattr(stimulus, name)) for name in ("frames", "onset", "frame"))
