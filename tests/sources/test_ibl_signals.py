@@ -37,6 +37,18 @@ def test_signals_as_the_files_hold_them(session: Path) -> None:
     assert np.array_equal(signals["pupil"]["diameter"], times[times >= 1])
 
 
+def test_a_point_without_one_of_its_coordinates_is_no_sample(session: Path) -> None:
+    """Nor is one without a time; two at one time are two."""
+    alf = session / "alf"
+    times = np.array([0.5, 0.5, 1.0, np.nan, 2.0])
+    np.save(alf / "_ibl_leftCamera.times.npy", times)
+    pose = {"nose_x": [1.0, 2.0, np.nan, 4.0, 5.0], "nose_y": [1.0, 2.0, 3.0, 4.0, 5.0]}
+    pd.DataFrame(pose).to_parquet(alf / "_ibl_leftCamera.lightningPose.pqt")
+    recording = read_source("ibl", "x", session, {"signals": "pose"})
+    assert recording.signals["pose_left"].to_numpy().tolist() == [[0.5, 1, 1], [0.5, 2, 2], [2.0, 5, 5]]
+    assert recording.provenance.counts["pose_left_samples_left_out"] == 2
+
+
 def test_only_what_is_asked_for(session: Path) -> None:
     assert set(read_source("ibl", "x", session).signals) == {"wheel"}
     assert set(read_source("ibl", "x", session, {"signals": "licks"}).signals) == {"wheel", "licks"}

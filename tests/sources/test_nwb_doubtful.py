@@ -1,10 +1,13 @@
 """NWB files that mean another thing than they seem to say: times in other units, numbers that stand for labels."""
 
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
 
 from pipeline_lib.sources import read_source
+from pipeline_lib.sources.seconds import check_together
 from tests.sources.conftest import refuses
 from tests.sources.nwb_file import replace, write_session
 
@@ -53,3 +56,11 @@ def test_trials_in_milliseconds_beside_spikes_in_seconds(path):
         with h5py.File(path, "r+") as file:
             replace(file, name, right)
     assert read_source("nwb", "s", path, options).duration == 10
+
+
+def test_a_session_of_many_hours_may_end_with_a_trial():
+    where = Path("day1.nwb")
+    for last, spikes in ((6 * 3600, 1.0), (30_000.0, 29_000.0), (30_000.0, 300.0)):
+        check_together(last, spikes, where, "stop")
+    with refuses("day1.nwb: stop", "up to 30000 s", "up to 299 s"):
+        check_together(30_000.0, 299.0, where, "stop")
