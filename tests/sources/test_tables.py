@@ -79,6 +79,22 @@ def test_real_aplysia(shared_data, animal, units, spikes, last):
         read_source("tables", animal, path, ARRAY | {"sort": True, "duration": 50})
 
 
+def test_the_session_ends_with_what_was_measured_last(tmp_path):
+    pd.DataFrame({"time": [0.5, 1.0], "unit": ["a", "a"]}).to_csv(tmp_path / "spikes.csv", index=False)
+    assert read_source("tables", "s", tmp_path).duration == 1.0
+    pd.DataFrame({"start": [0.0], "stop": [2.0]}).to_csv(tmp_path / "trials.csv", index=False)
+    assert read_source("tables", "s", tmp_path).duration == 2.0
+    pd.DataFrame({"start": [0.0], "stop": [3.0]}).to_csv(tmp_path / "observed.csv", index=False)
+    assert read_source("tables", "s", tmp_path).duration == 3.0
+
+
+def test_a_listed_unit_that_never_fires_was_not_there_where_its_spikes_say_when_it_was(tmp_path):
+    pd.DataFrame({"time": [0.5, 1.0], "unit": ["a", "a"]}).to_csv(tmp_path / "spikes.csv", index=False)
+    pd.DataFrame({"unit_id": ["a", "silent"]}).to_csv(tmp_path / "units.csv", index=False)
+    found = read_source("tables", "s", tmp_path, {"unit_presence": "spike_range"}).unit_intervals
+    assert found.to_numpy().tolist() == [[0, 0.5, 1.0], [1, 0.0, 0.0]]
+
+
 def test_time_units_and_mapped_columns(tmp_path):
     frame = pd.DataFrame({"t": [300, 600, 9000], "who": ["b", "a", "b"]})
     frame.to_csv(tmp_path / "spk.csv", index=False)
