@@ -79,6 +79,8 @@ def test_scenes_are_put_together_until_long_enough() -> None:
         (1.0, [0, 0.25, 0.75], [0.25, 0.5, 1.0], {}, [2, 1]),  # a pause as long as what went before
         (1.0, [0, 0.25, 0.5], [0.25, 0.5, 0.75], {"stimulus_block": [1.0, 2.0, 1.0]}, [1, 1, 1]),
         (0.5, np.arange(4) / 4, np.arange(1, 5) / 4, {"frame": [0.0, 10.0, 20.0, 30.0]}, [2, 2]),  # in order: no film
+        (1.0, [0, 0.5], [0.375, 0.625], {}, [2]),  # half as long as the first of them, not as the second
+        (1.0, [0, 0.25], [0.125, 0.625], {}, [1, 1]),
         (1.0, [0, 0.25, 0.5], [0.25, 0.5, 0.75], {"stimulus_name": ["x", "y", "y"]}, [1, 2]),
         (0.3, np.arange(60) / 10, np.arange(1, 61) / 10, {}, [3] * 20),  # sums of tenths are not exact
         (0.2, np.arange(60) / 10, np.arange(1, 61) / 10, {}, [2] * 30),  # 0.4 + 0.2 is more than 0.6

@@ -92,7 +92,7 @@ def test_options_say_the_units_of_tables_and_go_before_those_of_a_file(folder: P
 
 @pytest.mark.parametrize("source", ["tables", "nwb", "phy", "nlb", "neuroformer_dictionary"])
 def test_units_given_as_anything_but_text_are_refused(source: str, tmp_path: Path) -> None:
-    with refuses(f"source {source}", "option signal_units", "{'running': 5}", "string"):
+    with refuses(f"source {source}: option signal_units.running: found 5; accepted: text"):
         read_source(source, "s", tmp_path, {"signal_units": {"running": 5}})
 
 
