@@ -19,7 +19,7 @@ from pipeline_lib.figures.palette import (
     QUIET,
     model_colours,
     model_key,
-    model_label,
+    model_labels,
     model_line,
     model_order,
 )
@@ -187,9 +187,10 @@ def _matrices(part: SubFigure, kinds: dict[str, pd.DataFrame], sources: list[str
         label = "Strength (simulator's unit)" if apart and scale == sources[:1] else STRENGTH
         beside = [panels[source] for source in scale]
         colour_bar(image, beside, label, shrink=0.8, aspect=25, pad=0.015, extend="both")
+    names = {"truth": "Truth"} | model_labels(source for source in sources if source != "truth")
     for letter, (source, axes) in zip(LETTERS, panels.items(), strict=False):
         score = f", AUC {scores[source]:.2f}" if source in scores else ""
-        panel_title(axes, letter, ("Truth" if source == "truth" else model_label(source)) + score)
+        panel_title(axes, letter, names[source] + score)
 
 
 def coupling_matrix(

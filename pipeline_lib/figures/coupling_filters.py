@@ -11,9 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from pipeline_lib.figures.fits import DISCOVERY, fit_tables
+from pipeline_lib.figures.names import told_apart
 from pipeline_lib.figures.palette import QUIET, model_colours, model_key, model_line, model_order
 from pipeline_lib.figures.style import new_figure, styled
-from pipeline_lib.figures.units import told_apart
 
 CAPTION = (
     "Filters of a coupled GLM with pointwise 95 % intervals where the fit made standard errors: how a spike of the "

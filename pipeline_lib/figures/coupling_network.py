@@ -12,9 +12,9 @@ from matplotlib.patches import FancyArrowPatch
 
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.fits import DISCOVERY, fit_tables
+from pipeline_lib.figures.names import shortened
 from pipeline_lib.figures.palette import EXCITATION, INHIBITION, QUIET, model_label, region_colours
 from pipeline_lib.figures.style import SMALL_SIZE, new_figure, styled
-from pipeline_lib.figures.units import shortened
 
 CAPTION = (
     "Couplings between regions. A circle is a region, larger where it has more units; an arrow is as wide as the share "

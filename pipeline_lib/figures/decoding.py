@@ -7,10 +7,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.palette import QUIET, model_colours, model_label, model_order
+from pipeline_lib.figures.names import shortened
+from pipeline_lib.figures.palette import QUIET, model_colours, model_labels, model_order
 from pipeline_lib.figures.points import scored_points, word_rows
 from pipeline_lib.figures.style import new_figure, panel_grid, styled
-from pipeline_lib.figures.units import shortened
 from pipeline_lib.published import read_parquet
 
 CAPTION = (
@@ -70,7 +70,7 @@ def draw(table: pd.DataFrame) -> Figure:
             axes.axvline(float(null), color=QUIET, lw=0.6, zorder=0)
         axes.set_title(shortened(target.replace("_", " "), 32))
         axes.set_xlabel(str(of["kind"].iloc[0]))
-        axes.set_yticks(range(len(models)), [model_label(model) for model in models])
+        axes.set_yticks(range(len(models)), model_labels(models).values())
         axes.set_ylim(len(models) - 0.4, -0.6)
         word_rows(axes)
     return figure

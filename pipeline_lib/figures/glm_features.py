@@ -7,9 +7,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline_lib.figures.fits import fit_tables
+from pipeline_lib.figures.names import told_apart
 from pipeline_lib.figures.palette import QUIET, diverging_map, rate_map
 from pipeline_lib.figures.style import colour_bar, new_figure, styled
-from pipeline_lib.figures.units import told_apart
 
 CAPTION = (
     "Inputs of the coupled GLM during the first bins of training: a row an input, each scaled to its own largest value "

@@ -15,9 +15,9 @@ from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.embedding import principal_components, tsne
 from pipeline_lib.figures.excerpts import coarsen_trials, tested_windows, time_label
 from pipeline_lib.figures.fits import Fit, first_seeds
-from pipeline_lib.figures.palette import FAINT, QUIET, REGION_COLOURS, model_label, model_order
+from pipeline_lib.figures.names import told_apart
+from pipeline_lib.figures.palette import FAINT, QUIET, REGION_COLOURS, model_labels, model_order
 from pipeline_lib.figures.style import SMALL_SIZE, legend_below, new_figure, panel_title, styled
-from pipeline_lib.figures.units import told_apart
 
 if TYPE_CHECKING:
     from mpl_toolkits.mplot3d import Axes3D  # type: ignore[import-untyped]
@@ -138,7 +138,7 @@ def draw(table: pd.DataFrame) -> Figure:
     models = model_order(table["model"].unique())
     names = sorted(table.loc[table["kind"] == "condition", "condition"].unique())
     colours = {name: REGION_COLOURS[place % len(REGION_COLOURS)] for place, name in enumerate(names)}
-    label = time_label(table["event"].iloc[0])
+    label, labels = time_label(table["event"].iloc[0]), model_labels(models)
     with_points = bool((table["kind"] == "point").any())
     height = ROW_HEIGHT * len(models) + 4 + 3.2 * (len(names) > 1)
     figure = new_figure("double" if with_points else "wide", height)
@@ -150,7 +150,7 @@ def draw(table: pd.DataFrame) -> Figure:
         space: Any = figure.add_subplot(grid[place, 0], projection="3d")
         over_time = figure.add_subplot(grid[place, 1])
         _in_space(space, kinds["condition"], share, colours)
-        title = f"{model_label(model)}, {own['source'].iloc[0]}"
+        title = f"{labels[model]}, {own['source'].iloc[0]}"
         panel_title(space, "abc"[place], title)
         _over_time(over_time, kinds, colours)
         over_time.set_xlabel(label)
@@ -159,8 +159,8 @@ def draw(table: pd.DataFrame) -> Figure:
         if with_points:
             _windows(figure.add_subplot(grid[place, 2]), kinds.get("point", own.iloc[:0]), colours)
     if len(names) > 1:
-        labels = dict(zip(names, told_apart(names, 28), strict=True))
-        legend_below(figure, [Line2D([], [], color=colours[name], label=labels[name]) for name in names])
+        of_names = zip(names, told_apart(names, 28), strict=True)
+        legend_below(figure, [Line2D([], [], color=colours[name], label=short) for name, short in of_names])
     return figure
 
 

@@ -18,7 +18,7 @@ from pipeline_lib.figures.palette import (
     QUIET,
     diverging_map,
     model_colours,
-    model_label,
+    model_labels,
     model_order,
 )
 from pipeline_lib.figures.score_table import PANELS, primary_rows
@@ -131,7 +131,7 @@ def _sessions(axes: Axes, scores: pd.DataFrame, models: list[str]) -> None:
             mean = max(float(values.mean()), floor)
             axes.hlines(mean, place - 0.22, place + 0.22, color=colours[model], lw=2.4, alpha=0.55, zorder=1)
     axes.axhline(0, color=FAINT, lw=0.6, zorder=0)
-    axes.set_xticks(places, [model_label(model) for model in models], **_tilt(models))
+    axes.set_xticks(places, list(model_labels(models).values()), **_tilt(models))
     axes.set(xlim=(-0.5, len(models) - 0.5), ylabel="Bits per spike")
 
 
@@ -153,7 +153,7 @@ def _matrix(axes: Axes, differences: pd.DataFrame, models: list[str], limit: flo
         text = number + ("*" if p < 0.05 else "")
         colour = "white" if abs(value) > 0.6 * limit else INK
         axes.annotate(text, (across, down), ha="center", va="center", fontsize=SMALL_SIZE, color=colour)
-    names = [model_label(model) for model in models]
+    names = list(model_labels(models).values())
     axes.set_xticks(range(len(models) - 1), names[:-1], **_tilt(models))
     axes.set_yticks(range(1, len(models)), names[1:])
     axes.set(xlim=(-0.5, len(models) - 1.5), ylim=(len(models) - 0.5, 0.5))

@@ -8,6 +8,7 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.lines import Line2D
 
 from pipeline_lib.evaluation.settings import AVERAGED
+from pipeline_lib.figures.names import told_apart
 
 INK, QUIET, FAINT, HIDDEN = "#1A1A1A", "#6E6E6E", "#D9D9D9", "#EDEDED"
 """Measured data and the truth; secondary text; separators and what was not fitted; what was not observed."""
@@ -88,9 +89,8 @@ def model_line(model: str, colour: str) -> dict[str, Any]:
 
 def model_key(models: Iterable[str], **look: Any) -> list[Line2D]:
     """What a legend shows of these models: their lines, changed by `look`, and their names."""
-    colours = model_colours(models)
-    lines = {model: model_line(model, colours[model]) | look for model in models}
-    return [Line2D([], [], label=model_label(model), **line) for model, line in lines.items()]
+    colours, labels = model_colours(models), model_labels(models)
+    return [Line2D([], [], label=labels[model], **(model_line(model, colours[model]) | look)) for model in models]
 
 
 def model_mark(model: str) -> str:
@@ -130,6 +130,19 @@ def model_label(model: str) -> str:
         return f"{model_label(model.removesuffix(AVERAGED))}, rates averaged"
     name = model_name(model)
     return name if len(name) <= LABEL else f"{name[: LABEL // 2]}\u2026{name[1 - LABEL // 2 :]}"
+
+
+def model_labels(models: Iterable[str]) -> dict[str, str]:
+    """The labels of models that stand side by side: of those that begin and end alike, what differs.
+
+    >>> list(model_labels(["glm", "lfads_controller_32_dropout", "lfads_controller_64_dropout"]).values())
+    ['GLM', '…32…', '…64…']
+    """
+    labels = {model: model_label(model) for model in models}
+    for label in {each for each in labels.values() if list(labels.values()).count(each) > 1}:
+        alike = [model for model in labels if labels[model] == label]
+        labels |= dict(zip(alike, told_apart([model_name(model) for model in alike], LABEL), strict=True))
+    return labels
 
 
 def region_colours(regions: Iterable[str]) -> dict[str, str]:

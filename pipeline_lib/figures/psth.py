@@ -12,9 +12,10 @@ from pipeline_lib.clock import TICKS_PER_SECOND
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.excerpts import coarsen_trials, describe_units, example_units, tested_windows, time_label
 from pipeline_lib.figures.fits import first_seeds
+from pipeline_lib.figures.names import told_apart
 from pipeline_lib.figures.palette import INK, QUIET, model_colours, model_key, model_line, model_order
 from pipeline_lib.figures.style import legend_below, new_figure, styled
-from pipeline_lib.figures.units import told_apart, unit_title
+from pipeline_lib.figures.units import unit_title
 
 CAPTION = (
     "Average response to a condition over the trials of the test part: measured (black, shaded by one standard error "

@@ -27,7 +27,7 @@ from pipeline_lib.figures.palette import (
     INK,
     QUIET,
     model_colours,
-    model_label,
+    model_labels,
     model_line,
     model_order,
     rate_map,
@@ -199,11 +199,11 @@ def _maps(panels: np.ndarray, rates: pd.DataFrame, extent: tuple[float, float, f
     """A map of rates a model, all on one scale, that of the image returned; None without a model."""
     image = None
     top = float(rates["value"].quantile(0.995)) if len(rates) else 1.0
-    for model, axes in zip(_truth_first(rates["model"].unique()), panels, strict=False):
+    for (model, name), axes in zip(_names(rates["model"].unique()).items(), panels, strict=False):
         pivot = rates[rates["model"] == model].pivot(index="row", columns="time", values="value")
         norm = PowerNorm(0.5, vmin=0, vmax=max(top, 1e-3))
         image = axes.imshow(pivot, aspect="auto", extent=extent, cmap=rate_map(), norm=norm, interpolation="nearest")
-        axes.set_title(_name(model))
+        axes.set_title(name)
     return image
 
 
@@ -225,12 +225,11 @@ def _name_axes(grid: np.ndarray, panels: int, blocks: list[Block], label: str) -
             axes.set_xlabel(label if len(label) * columns <= LONG_LABELS else "Time (s)")
 
 
-def _truth_first(models: Iterable[str]) -> list[str]:
-    return sorted(model_order(models), key=lambda model: model != TRUTH)
-
-
-def _name(model: str) -> str:
-    return "True rates" if model == TRUTH else model_label(model)
+def _names(sources: Iterable[str]) -> dict[str, str]:
+    """What models are called, the truth first, where it is among them."""
+    models = model_order(sources)
+    named = {TRUTH: "True rates"} if TRUTH in models else {}
+    return named | model_labels(model for model in models if model != TRUTH)
 
 
 def _blocks(units: pd.DataFrame) -> list[Block]:
@@ -256,7 +255,8 @@ def _traces(
     label: str,
 ) -> None:
     units = traces.drop_duplicates("unit")
-    models = _truth_first(traces["model"].unique())
+    names = _names(traces["model"].unique())
+    models = list(names)
     colours = model_colours(model for model in models if model != TRUTH)
     lines = {model: TRUE_LINE if model == TRUTH else model_line(model, colours[model]) for model in models}
     grid = panel_grid(part, len(units), 2, sharex=True)
@@ -280,6 +280,6 @@ def _traces(
         if place + 2 >= len(units):
             axes.tick_params(axis="x", labelbottom=True)
             axes.set_xlabel(label)
-    handles = [Line2D([], [], label=_name(model), **lines[model]) for model in models]
+    handles = [Line2D([], [], label=names[model], **lines[model]) for model in models]
     ticks = Line2D([], [], color=INK, marker="|", ls="", ms=SMALL_SIZE, mew=0.6, label="Measured spikes")
     legend_below(part, [ticks, *handles])

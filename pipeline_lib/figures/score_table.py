@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.palette import QUIET, model_colours, model_label, model_order
+from pipeline_lib.figures.palette import QUIET, model_colours, model_labels, model_order
 from pipeline_lib.figures.points import Row, name_rows, rows_in_blocks, scored_points, side_by_side, word_rows
 from pipeline_lib.figures.style import new_figure, panel_title, styled
 from pipeline_lib.published import read_parquet
@@ -83,7 +83,8 @@ def draw(table: pd.DataFrame) -> Figure:
     sessions = table["session"].astype(str).drop_duplicates().tolist()
     scored = dict(iter(table.groupby(table["session"].astype(str))["model"])) if len(sessions) <= MOST_COHORTS else {}
     rows = rows_in_blocks({each: [row for row in shown if row in set(scored[each])] for each in scored} or {"": shown})
-    labels = {model: _cut(f"{model_label(model)}: sees {sees[model]}") for model in models}
+    names = model_labels(models)
+    labels = {model: _cut(f"{names[model]}: sees {sees[model]}") for model in models}
     columns = 2 if max(map(len, labels.values())) <= LABEL // 2 else 1
     legend_rows = -(-len(models) // columns)
     figure = new_figure("double", rows[-1][2] * 3.7 + 16 + legend_rows * 3.2)
@@ -98,7 +99,7 @@ def draw(table: pd.DataFrame) -> Figure:
         axes.set_xlabel(f"Bits per spike (0: {NULL_NAME})")
         axes.axvline(0, color=QUIET, lw=0.6, zorder=0)
         word_rows(axes)
-    name_rows(grid[0], rows, [_row_name(session, model) for session, model, _ in rows])
+    name_rows(grid[0], rows, [_row_name(session, model, names) for session, model, _ in rows])
     point: dict[str, Any] = {"marker": "o", "ms": 3.5, "ls": ""}
     handles = [Line2D([], [], color=colours[model], label=label, **point) for model, label in labels.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=columns)
@@ -116,11 +117,11 @@ def _headings(table: pd.DataFrame) -> pd.Series:
     return session.where(alone, session + ", " + cohort)
 
 
-def _row_name(session: str, model: str) -> str:
+def _row_name(session: str, model: str, names: dict[str, str]) -> str:
     if model.endswith(LIKELIHOOD):
-        return model_label(model.removesuffix(LIKELIHOOD)) + ", likelihood"
+        return names[model.removesuffix(LIKELIHOOD)] + ", likelihood"
     if model:
-        return model_label(model)
+        return names[model]
     return session if len(session) <= 32 else f"{session[:20]}\u2026{session[-11:]}"
 
 

@@ -8,11 +8,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pipeline_lib.figures.names import shortened
 from pipeline_lib.figures.palette import FAINT, HIDDEN, INHIBITION, INK, QUIET, region_colours
 from pipeline_lib.figures.points import side_by_side
 from pipeline_lib.figures.style import log_axis, new_figure, panel_title, stacked, styled
 from pipeline_lib.figures.unit_quality import LEAST_RATE, QUALITIES, draw_quality, quality_histograms
-from pipeline_lib.figures.units import draw_hidden, name_regions, region_blocks, shortened, unit_order
+from pipeline_lib.figures.units import draw_hidden, name_regions, region_blocks, unit_order
 from pipeline_lib.recording import read_description
 from pipeline_lib.sources.candidates import EXCERPT, excerpt
 from pipeline_lib.sources.presence import presence, while_present

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.fits import Fit
-from pipeline_lib.figures.palette import INHIBITION, INK, QUIET, model_colours, model_label, model_order
+from pipeline_lib.figures.palette import INHIBITION, INK, QUIET, model_colours, model_labels, model_order
 from pipeline_lib.figures.points import side_by_side, word_rows
 from pipeline_lib.figures.style import SMALL_SIZE, log_axis, new_figure, panel_title, styled
 
@@ -107,7 +107,9 @@ def draw(table: pd.DataFrame) -> Figure:
     _totals(grid[2], [float(groups[row]["cpu"].sum()) for row in rows], [groups[row] for row in rows])
     if used:
         grid[3].set_xlim(0, 100)
-    labels = [f"{_name(*row)} ({len(groups[row])})" for row in rows]
+    of_models = model_labels(models)
+    names = [f"Fit {of_models[model]}" if model else STAGES.get(stage, stage.capitalize()) for stage, model in rows]
+    labels = [f"{name} ({len(groups[row])})" for name, row in zip(names, rows, strict=True)]
     grid[0].set_yticks(range(len(rows)), labels)
     grid[0].set_ylim(len(rows) - 0.4, -0.6)
     for axes, letter, title, label in zip(
@@ -121,10 +123,6 @@ def draw(table: pd.DataFrame) -> Figure:
         word_rows(axes)
         panel_title(axes, letter, title)
     return figure
-
-
-def _name(stage: str, model: str) -> str:
-    return f"Fit {model_label(model)}" if stage == "fit" else STAGES.get(stage, stage.capitalize())
 
 
 def _jobs(axes: Axes, values: pd.Series, place: int, colour: str) -> None:

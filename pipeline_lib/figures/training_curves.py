@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.fits import Fit
-from pipeline_lib.figures.palette import QUIET, model_colours, model_label, model_order
+from pipeline_lib.figures.palette import QUIET, model_colours, model_labels, model_order
 from pipeline_lib.figures.style import SMALL_SIZE, new_figure, panel_grid, styled
 
 CAPTION = (
@@ -69,7 +69,7 @@ def _history(fit: Fit) -> pd.DataFrame:
 def draw(table: pd.DataFrame) -> Figure:
     """A panel a model, a thin line a session and seed."""
     models = model_order(table["model"].unique())
-    colours = model_colours(models)
+    colours, labels = model_colours(models), model_labels(models)
     columns = min(PANELS_A_ROW, len(models))
     rows = -(-len(models) // columns)
     figure = new_figure({1: "single", 2: "wide"}.get(columns, "double"), rows * ROW_HEIGHT + 6)
@@ -81,7 +81,7 @@ def draw(table: pd.DataFrame) -> Figure:
             dashes = "-" if part == "training" else (0, (3, 1.5))
             alone: dict[str, Any] = {"marker": "o", "ms": 1.5} if len(curve) < 12 else {}
             axes.plot(curve["step"], curve["loss"], ls=dashes, **look, **alone)
-        axes.set_title(model_label(model))
+        axes.set_title(labels[model])
         axes.set_xlabel("Step")
         if place % columns == 0:
             axes.set_ylabel("Loss (as minimised)")

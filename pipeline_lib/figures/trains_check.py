@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline_lib.clock import TICKS_PER_SECOND, bin_ticks, to_seconds, to_ticks
+from pipeline_lib.figures.names import shortened
 from pipeline_lib.figures.palette import EXCITATION, FAINT, INHIBITION, INK, QUIET, region_colours
 from pipeline_lib.figures.style import (
     colour_bar,
@@ -19,7 +20,7 @@ from pipeline_lib.figures.style import (
     stacked,
     styled,
 )
-from pipeline_lib.figures.units import name_regions, region_blocks, shortened, unit_order
+from pipeline_lib.figures.units import name_regions, region_blocks, unit_order
 from pipeline_lib.sources.candidates import REFRACTORY
 from pipeline_lib.sources.presence import presence, while_present
 

@@ -7,10 +7,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.palette import QUIET, model_colours, model_label, model_order
+from pipeline_lib.figures.names import shortened
+from pipeline_lib.figures.palette import QUIET, model_colours, model_labels, model_order
 from pipeline_lib.figures.points import name_rows, rows_in_blocks, scored_points, side_by_side, word_rows
 from pipeline_lib.figures.style import new_figure, panel_title, styled
-from pipeline_lib.figures.units import shortened
 from pipeline_lib.published import read_parquet
 
 CAPTION = (
@@ -73,7 +73,8 @@ def draw(table: pd.DataFrame) -> Figure:
         axes.set(xlabel="R\u00b2 with the truth", xlim=(min(0.0, *_shown(table)) - 0.02, 1.0))
         axes.axvline(0, color=QUIET, lw=0.6, zorder=0)
         word_rows(axes)
-    name_rows(grid[0], rows, [model_label(model) if model else shortened(block, 24) for block, model, _ in rows])
+    names = model_labels(models)
+    name_rows(grid[0], rows, [names[model] if model else shortened(block, 24) for block, model, _ in rows])
     return figure
 
 

@@ -1,8 +1,6 @@
 """Units along an axis: grouped by region, ordered by rate, the regions named beside them."""
 
 import itertools
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation
 
+from pipeline_lib.figures.names import shortened
 from pipeline_lib.figures.palette import HIDDEN, QUIET, region_colours
 from pipeline_lib.figures.style import MM, SMALL_SIZE
 
@@ -18,10 +17,6 @@ POINT = 1 / 72 / MM
 """Millimetres in a point."""
 BAR = 2.0
 """Width of a region's bar, and its distance from the axis, in points."""
-PART = re.compile(r"[^\W_]+|[\W_]+")
-"""A word or number, or what stands between two."""
-COLUMN = re.compile(r"(?:(?<=^)|(?<= ))[^\s=]+=")
-"""What stands before a value in the name of a condition that several columns make."""
 
 
 @dataclass(frozen=True)
@@ -70,38 +65,6 @@ def unit_title(unit: Any, region: Any, heldout: Any, between: str = ", ") -> str
     """Title of a panel about one unit; `between` stands after its number."""
     about = [shortened(str(region))] * (region not in ("", "unknown")) + ["held out"] * bool(heldout)
     return between.join([f"Unit {unit:.0f}", ", ".join(about)]) if about else f"Unit {unit:.0f}"
-
-
-def shortened(name: str, length: int = 16) -> str:
-    """A name of at most `length` letters, with an ellipsis for what is left out.
-
-    Of a condition of several columns (`side=left choice=right`) the columns go before any letter: cut off at its end,
-    conditions that differ in the last of them would be named alike.
-    """
-    if len(name) > length:
-        name = COLUMN.sub("", name)
-    return name if len(name) <= length else name[: length - 1] + "\u2026"
-
-
-def told_apart(names: Sequence[str], length: int = 16) -> list[str]:
-    """Names of at most `length` letters; where one is longer, an ellipsis is put for how all begin and end alike.
-
-    Of `imec0.ap-12-good` and `imec0.ap-7-good` that leaves 12 and 7, which their first letters would not. Parts between
-    signs stay whole: 12 and 17 do not begin alike.
-    """
-    if max(map(len, names), default=0) <= length:
-        return list(names)
-    parts = [PART.findall(name) for name in names]
-    first = _alike(parts)
-    last = _alike([row[first:][::-1] for row in parts])
-    inner = ["".join(row[first : len(row) - last]) for row in parts]
-    return [shortened("\u2026" * bool(first) + name + "\u2026" * bool(last), length) for name in inner]
-
-
-def _alike(rows: Sequence[Sequence[str]]) -> int:
-    """How many parts all rows begin with; one at least is left of each."""
-    same = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False))
-    return min(sum(1 for _ in same), min(map(len, rows)) - 1)
 
 
 def name_regions(axes: Axes, blocks: list[Block], length: float, axis: str = "y") -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from pipeline_lib.figures import palette, style
-from pipeline_lib.figures.units import shortened, told_apart
+from pipeline_lib.figures.names import shortened, told_apart
 
 # Machado, Oliveira and Fernandes (2009): how a colour looks without one kind of cone, in linear RGB.
 VISION = {

@@ -43,6 +43,15 @@ def test_long_names_of_models_leave_room_for_their_scores(module, metrics: Path)
     assert len(named) >= len(LONG), "each by its end"
 
 
+def test_models_whose_long_names_differ_in_the_middle_are_told_apart(metrics: Path) -> None:
+    table = score_table.data(metrics)
+    table = table[table["model"].isin(LONG[:2])]
+    named = {model: f"lfads_controller_{width}_dropout" for model, width in zip(LONG, (32, 64), strict=False)}
+    figure = score_table.draw(table.assign(model=table["model"].map(named)))
+    rows = [label.get_text() for label in figure.axes[0].get_yticklabels() if not label.get_text().startswith("day")]
+    assert sorted(set(rows)) == ["\u202632\u2026", "\u202664\u2026"]
+
+
 def test_a_legend_of_many_models_stays_on_the_page(trials: Results) -> None:
     table = psth.data(trials.trains, trials.split, trials.fits)
     own = table[table["source"] == "glm"]
