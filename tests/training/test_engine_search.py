@@ -132,6 +132,25 @@ def test_a_generation_goes_on_from_the_winners_weights(cohort: Cohort, tmp_path:
     assert names[0] == names[1]
 
 
+def test_the_best_fit_may_be_of_an_early_generation(
+    cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([0.5, 0.1, 0.9, 0.8])
+
+    def fitted(*arguments: object) -> None:
+        folder = arguments[-1]
+        folder.mkdir(parents=True)
+        (folder / "history.csv").write_text(f"step,validation_loss\n1,{next(losses)}\n")
+        (folder / "model.safetensors").write_bytes(b"")  # what the next generation starts from
+
+    monkeypatch.setattr(module, "fit", fitted)
+    table = search(*cohort, replace(POPULATION, members=2, generations=2), tmp_path)
+    assert table["score"].tolist() == [0.5, 0.1, 0.9, 0.8]
+    text = (tmp_path / "best.yaml").read_text()
+    assert text.startswith("# Best of 4 fits: generation00/member01\n")
+    assert yaml.safe_load(text)["learning_rate"] == table["learning_rate"][1]
+
+
 def test_a_failed_member_is_replaced_and_a_failed_search_says_so() -> None:
     trials = POPULATION.first()
     following = POPULATION.next(trials, [np.inf, 0.5, np.inf, np.inf])

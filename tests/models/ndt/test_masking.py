@@ -110,6 +110,23 @@ def test_training_draws_a_mode_and_an_evaluation_takes_all(layout: Layout) -> No
     assert silent.any(3)[:, 0].any(1).all() and not silent[:, 2, :29].any()
 
 
+@pytest.mark.parametrize(
+    ("settings", "alike", "together"),
+    [
+        ({}, True, True),
+        ({"mask_token_ratio": 0.5}, True, False),  # random counts come from the other windows of a batch
+        ({"mask_span": 2}, False, False),
+        ({"masking": ("timestep", "neuron")}, False, False),
+        ({"compat": True}, False, False),  # looks for the largest count
+    ],
+)
+def test_what_is_recorded_or_prepared_for_all_members_is_drawn_without_the_host(
+    layout: Layout, settings: dict, alike: bool, together: bool
+) -> None:
+    network = NDT(Config(**settings), 0).build(layout)
+    assert (network.prepares_alike, network.prepares_together) == (alike, together)
+
+
 def test_an_evaluation_draws_masks_of_a_bin(layout: Layout) -> None:
     """Also where the span is not ramped, and training would draw any width at its first step."""
     batch = windows(100)
