@@ -151,6 +151,11 @@ def test_the_best_fit_may_be_of_an_early_generation(
     assert yaml.safe_load(text)["learning_rate"] == table["learning_rate"][1]
 
 
+def test_an_evaluation_that_was_no_number_is_not_the_best(tmp_path: Path) -> None:
+    (tmp_path / "history.csv").write_text("step,validation_loss,stopped\n1,nan,\n2,0.5,\n3,0.7,\n4,,nan\n")
+    assert [module._score(tmp_path / "history.csv", "validation_loss", last) for last in (False, True)] == [0.5, 0.7]
+
+
 def test_a_failed_member_is_replaced_and_a_failed_search_says_so() -> None:
     trials = POPULATION.first()
     following = POPULATION.next(trials, [np.inf, 0.5, np.inf, np.inf])

@@ -148,23 +148,30 @@ def test_a_cohort_starts_to_read_what_a_gaussian_of_20_ms_makes_of_its_responses
     data = open_cohort(*write_cohort(tmp_path, replace(WINDOWS, bin_size=bin_size), SPLITS, made), fitting=True)
     model = LFADS(replace(SMALL, read_in=3), 0)
     model.start(data, model.windows(data, "train", Run(tmp_path)))
+    apart = LFADS(replace(SMALL, read_in=3, alignment=False), 0)
+    apart.start(data, apart.windows(data, "train", Run(tmp_path)))
 
     def smoothed(x: np.ndarray) -> np.ndarray:
         return gaussian_filter1d(x, 20 / bin_size, axis=1, mode="constant")[:, data.split.history_bins :]
 
-    responses = {}
+    responses, means_of = {}, {}
     for session in data.sessions:
         samples = data.samples(session, "train")
         counts, mask = (each[:, :, model.layout.heldin[session]] for each in data.read(session, samples))
         own = [samples["condition"] == each for each in ("c0", "c1", "c2")]
         means = np.stack([counts[rows].sum(0) / mask[rows].sum(0) for rows in own])
         x = (smoothed(means) / smoothed(np.ones_like(means))).reshape(-1, means.shape[2])
-        responses[session] = x - x.mean(0)
+        means_of[session] = x.mean(0)
+        responses[session] = x - means_of[session]
     scores = np.linalg.svd(np.concatenate([*responses.values()], 1), full_matrices=False)[0][:, :3]
     scores *= np.sqrt(len(scores))
     for session, x in responses.items():
         square = x.T @ x
         ridge = 0.01 * np.trace(square) / len(square) * np.eye(len(square))
         weights = np.linalg.solve(square + ridge, x.T @ scores)
-        found = model.network.head(session).read_in.weight.detach().numpy().T
+        read_in = model.network.head(session).read_in
+        found, offset = (each.numpy(force=True).T for each in (read_in.weight, read_in.bias))
         assert np.allclose(np.abs(found), np.abs(weights), atol=1e-3 * np.abs(weights).max())
+        np.testing.assert_allclose(offset, -means_of[session] @ found, rtol=1e-3, atol=1e-5)  # mean counts read as 0
+        unasked = apart.network.head(session).read_in
+        assert not unasked.bias.any() and 0.1 < unasked.weight.std() * len(found) ** 0.5 < 2  # random
