@@ -147,35 +147,22 @@ def weight_errors(network: GLMTransformer, batches: Iterable[Batch]) -> tuple[np
     Each set of weights for itself: the receiving weights of a unit (all senders and factors together), and the
     sending weights of a population to another (all its units together, factor by factor).
     """
-    received: Tensor | None = None
+    received: Tensor | float = 0.0
+    sent: dict[tuple[int, int, int], Tensor] = {}
     for batch in batches:
         head, inputs = network.head(batch.session), network.inputs(batch)
         rates = torch.stack(list(network.components(batch).values())).sum(0).exp()
         rates = rates * batch.observed[:, batch.history :]
         passed = network.coupling_factors(batch.session, inputs, batch.history)
-        if received is None:
-            received, sent = _empty(network, batch.session)
-        received += _receive_information(network, batch.session, passed, rates)
-        _add_send_information(network, batch, inputs, rates, sent)
-    assert received is not None, "no windows"
+        received = received + _receive_information(network, batch.session, passed, rates)
+        for pair, information in _send_information(network, batch, inputs, rates):
+            sent[pair] = sent.get(pair, 0.0) + information
+    assert isinstance(received, Tensor), "no windows"
     receive_error = _errors(received).unflatten(1, head.receive.shape[1:])
     send_error = torch.full_like(head.send, torch.nan)
     for (sender, receiver, factor), information in sent.items():
         send_error[head.area == sender, receiver, factor] = _errors(information[None])[0].to(send_error.dtype)
     return receive_error.float().cpu().numpy(), send_error.float().cpu().numpy()
-
-
-def _empty(network: GLMTransformer, session: str) -> tuple[Tensor, dict[tuple[int, int, int], Tensor]]:
-    head, rank = network.head(session), network.config.rank
-    columns = len(network.areas) * rank
-    like = head.send.new_zeros(0, dtype=torch.float64)
-    units = head.member.sum(0).long().tolist()
-    sent = {
-        (sender, receiver, factor): like.new_zeros(units[sender], units[sender])
-        for sender, receiver in head.coupled.nonzero().tolist()
-        for factor in range(rank)
-    }
-    return like.new_zeros(len(head.area), columns, columns), sent
 
 
 def _receive_information(network: GLMTransformer, session: str, passed: Tensor, rates: Tensor) -> Tensor:
@@ -192,20 +179,21 @@ def _receive_information(network: GLMTransformer, session: str, passed: Tensor, 
     return total.double()
 
 
-def _add_send_information(
-    network: GLMTransformer, batch: Batch, inputs: Tensor, rates: Tensor, sent: dict[tuple[int, int, int], Tensor]
-) -> None:
-    """Add to `sent` the information of this batch [N of the sender, N of the sender]."""
+def _send_information(
+    network: GLMTransformer, batch: Batch, inputs: Tensor, rates: Tensor
+) -> Iterator[tuple[tuple[int, int, int], Tensor]]:
+    """(sender, receiver, factor) and [N of the sender, N of the sender]: of a population's sending weights."""
     head = network.head(batch.session)
     kernels = network.coupling_kernels(head)
-    for (sender, receiver, factor), total in sent.items():
+    for sender, receiver in head.coupled.nonzero().tolist():
         units = head.area == sender
-        kernel = kernels[:, sender, receiver, factor, None].expand(-1, int(units.sum()))
-        past = filter_units(inputs[..., units], kernel, batch.history)
-        weights = (head.receive[:, sender, factor].square() * (head.area == receiver)).to(rates.dtype)
-        root = (rates @ weights).sqrt()[..., None]
-        rows = (past * root).flatten(0, 1)
-        total += (rows.T @ rows).double()
+        for factor in range(network.config.rank):
+            kernel = kernels[:, sender, receiver, factor, None].expand(-1, int(units.sum()))
+            past = filter_units(inputs[..., units], kernel, batch.history)
+            weights = (head.receive[:, sender, factor].square() * (head.area == receiver)).to(rates.dtype)
+            root = (rates @ weights).sqrt()[..., None]
+            rows = (past * root).flatten(0, 1)
+            yield (sender, receiver, factor), (rows.T @ rows).double()
 
 
 def _errors(information: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ No spike of a unit is counted for a coupling of the unit to itself: that is what
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -66,14 +67,12 @@ def _own(network: GLMTransformer, batch: Batch, inputs: Tensor, residual: Tensor
     head = network.head(batch.session)
     units = (head.area == area).nonzero().flatten()
     counts, missed = inputs[:, batch.history :, units], residual[..., units]
-    total: Tensor | None = None
+    parts = []
     for factor in range(network.config.rank):
         kernel = network.coupling_kernels(head)[:, area, area, factor, None].expand(-1, len(units))
         scale = head.send[units, area, factor] * head.receive[units, area, factor]
-        part = _within(counts * scale, filter_back(missed, kernel), network.token_bins)
-        total = part if total is None else total + part
-    assert total is not None
-    return total
+        parts.append(_within(counts * scale, filter_back(missed, kernel), network.token_bins))
+    return reduce(torch.add, parts)
 
 
 def _within(sent: Tensor, wanted: Tensor, bins: int) -> Tensor:

@@ -150,15 +150,13 @@ def mean_and_spread(values: Tensor) -> Tensor:
 
 def moments(pieces: Iterable[Piece], early: float) -> Tensor:
     """Sums of products [2, K, K] of 1, features and targets: of early windows, and of those from sample `early` on."""
-    sums: Tensor | None = None
+    sums: Tensor | float = 0.0
     for features, targets, sample in pieces:
         known = targets.isfinite().all(1)
         row = torch.cat([features.new_ones(len(features), 1), features, targets], 1)
-        if sums is None:
-            sums = row.new_zeros(2, row.shape[1], row.shape[1], dtype=torch.float64)
-        for part, chosen in enumerate((known & (sample < early), known & (sample >= early))):
-            sums[part] += (row[chosen].T @ row[chosen]).double()
-    assert sums is not None
+        parts = [row[known & chosen] for chosen in (sample < early, sample >= early)]
+        sums = sums + torch.stack([part.T @ part for part in parts]).double()
+    assert isinstance(sums, Tensor)
     return sums
 
 
