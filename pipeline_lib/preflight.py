@@ -190,12 +190,21 @@ def _read(sessions: list[Session]) -> "list[Trains]":
 
 
 def _split_in_memory(trains: "list[Trains]", cohort: Cohort, where: str) -> None:
+    import numpy as np
+
     from pipeline_lib.trains.splits import make_split
 
     try:
-        make_split(trains, cohort.windows, cohort.splits, cohort.cohort)
+        split = make_split(trains, cohort.windows, cohort.splits, cohort.cohort)
     except InputError as error:
         raise InputError(f"{where}: cohort {cohort.cohort}", error.field, error.found, error.accepted) from None
+    for each in trains:
+        heldout = split.heldout[each.session]
+        silent = int((np.bincount(each.unit, minlength=each.n_units)[heldout] == 0).sum())
+        if silent:
+            found = f"{silent} of {len(heldout)} held-out units of {each.session} never fire"
+            advice = "there is nothing to predict of them (the option min_rate leaves them out)"
+            print(f"note: {where}: cohort {cohort.cohort}: {found}: {advice}", file=sys.stderr)
 
 
 def _files(session: Session) -> list[tuple[str, int, int]]:

@@ -103,6 +103,20 @@ def test_settings_of_a_model_and_windows_that_do_not_go_together_are_told(folder
     assert found.startswith("models/glm_transformer.yaml: history_peak: found 0.003;")
 
 
+def test_heldout_units_that_never_fire_are_noted(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    """A score of held-out units would be that of the others alone."""
+    (folder / "units.csv").write_text("unit_id\n0\n1\n2\n3\n")
+    (folder / "sheet.tsv").write_text("session\tsource\tlocation\toptions\na\ttables\ta.npz\tunits: units.csv\n")
+    _check(folder, splits={"heldout_units": 3})
+    (note,) = capsys.readouterr().err.splitlines()
+    assert note.startswith("note: mine.yaml: cohort a: 1 of 3 held-out units of a never fire: there is nothing to")
+    (folder / "sheet.tsv").write_text(
+        "session\tsource\tlocation\toptions\na\ttables\ta.npz\tunits: units.csv, min_rate: 0.1\n"
+    )
+    _check(folder, splits={"heldout_units": 2})
+    assert capsys.readouterr().err == ""
+
+
 def test_a_date_is_a_wrong_value_like_another(folder: Path) -> None:
     (folder / "models/glm.yaml").write_text("history: 2024-01-02\n")
     assert _complaint(folder).startswith("models/glm.yaml: history: found datetime.date(2024, 1, 2)")
