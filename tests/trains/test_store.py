@@ -96,12 +96,12 @@ def test_reading_between_two_ticks(tmp_path):
 
 
 def test_the_last_part_of_a_second(tmp_path):
-    """The index ends with the number of events although the session does not end with a second."""
-    write_store(tmp_path, "s", [np.array([0.5, 2.1, 2.4])], 2.5, bin_sizes=(100.0,))
+    """The index ends with the number of events although the session does not end with a second, nor with a bin."""
+    write_store(tmp_path, "s", [np.array([0.5, 2.1, 2.4, 2.52])], 2.55, bin_sizes=(100.0,))
     root = zarr.open_group(str(tmp_path / "trains.zarr"), mode="r")
-    assert root["events/index"][:].tolist() == [0, 1, 1, 3]
+    assert root["events/index"][:].tolist() == [0, 1, 1, 4]
     assert events_between(root["events"], 200_000, 250_000)[0].tolist() == [210_000, 240_000]
-    assert root["counts/100ms"][:].sum() == 3
+    assert root["counts/100ms"][:, 0].nonzero()[0].tolist() == [5, 21, 24, 25]
 
 
 def test_same_bytes_in_any_order_and_by_any_route(recording, tmp_path):
