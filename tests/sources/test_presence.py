@@ -63,11 +63,6 @@ def test_spikes_that_nobody_can_have_observed_do_not_make_a_unit_active() -> Non
     assert observed_rates(many)[2**16] == 1.0  # units times ticks is more than 32 bits hold
 
 
-def test_a_spike_where_two_observed_intervals_touch_is_one() -> None:
-    spikes = [(5.0, 0), (5.0, 1), (10.0, 1), (10.5, 2)]
-    assert observed_rates(made(spikes, [[0, 5], [5, 10]], None)).tolist() == [0.1, 0.2, 0.0]
-
-
 def test_a_unit_without_an_interval_was_never_observed() -> None:
     recording = made([(1, 0), (2, 1)], [[0, 20]], None)
     recording.unit_intervals = unit_intervals(np.array([0]), np.array([[0.0, 20.0]]), units=[0, 2])

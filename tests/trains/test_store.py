@@ -225,6 +225,11 @@ def test_a_recording_in_memory_is_the_same_as_one_converted(converted, recording
     assert (stored.session, stored.n_units, stored.duration_ticks) == ("s1", 20, direct.duration_ticks)
 
 
+def test_a_spike_at_the_very_end_lies_within_the_trains(recording):
+    recording.spike_times[-1] = 100.0
+    assert Trains.from_recording(recording).duration_ticks == 10_000_001
+
+
 def test_xarray_opens_counts_and_tables(converted):
     xarray = pytest.importorskip("xarray")
     trains = Trains.open(converted)
