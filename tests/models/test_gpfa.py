@@ -12,7 +12,7 @@ from scipy.stats import multivariate_normal
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.gpfa.em import _timescale, start, steps
-from pipeline_lib.models.gpfa.model import Gpfa, _cut
+from pipeline_lib.models.gpfa.model import Gpfa, _cut, _Latents
 from pipeline_lib.models.gpfa.posterior import Parameters, Posterior, covariance, groups, inverse
 from pipeline_lib.models.gpfa.readout import fit_readout
 from pipeline_lib.models.gpfa.settings import Config
@@ -265,6 +265,22 @@ def test_readout_is_poisson_regression() -> None:
     assert low.tolist() == [0, 0, 0, 0, -20]
     silent = fit_readout(inputs, np.zeros(3000), 7.0)
     assert not silent[:-1].any() and silent[-1] == pytest.approx(np.log(0.5 / 3000))
+
+
+def test_readouts_are_regressions_on_latents_of_spread_one_in_bins_of_their_own(tmp_path: Path) -> None:
+    data = open_cohort(*write_cohort(tmp_path, made=[recording(units=6, trials=20)]), fitting=True)
+    model = Gpfa(Config(latents=(2,), ridge=(30.0,), iterations=3), 0)
+    model.fit(data, Run(tmp_path / "run"))
+    train, readouts = data.samples("small0", "train"), model.readouts["small0"]
+    latents, ahead = _Latents(data, "small0", train, model.parameters["small0"]), data.ahead("small0", train)
+    counts, mask = data.targets("small0", train)
+    assert mask.all() and ahead.any() and len(readouts.weights) == 2
+    spread = latents.whole.std(axis=(0, 1))
+    for zone, bins in enumerate((~ahead, ahead)):
+        for unit in range(6):
+            found = fit_readout(latents.of(unit)[bins] / spread, counts[bins][:, unit], 30.0)
+            np.testing.assert_allclose(readouts.weights[zone, :, unit], found[:-1] / spread, rtol=1e-6)
+            np.testing.assert_allclose(readouts.bias[zone, unit], found[-1], rtol=1e-6)
 
 
 def test_masked_rates_see_what_their_name_allows(tmp_path: Path) -> None:
