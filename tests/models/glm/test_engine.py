@@ -8,6 +8,7 @@ from torch.distributions import Bernoulli, NegativeBinomial, Normal, Poisson
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.glm import design as design_module
+from pipeline_lib.models.glm.crossvalidation import log_likelihood
 from pipeline_lib.models.glm.data import Data
 from pipeline_lib.models.glm.design import Design
 from pipeline_lib.models.glm.engine import Problem, fit
@@ -232,6 +233,21 @@ def test_segments_are_never_crossed(network):
     changed[1570:1600] += 3  # the history of the second segment
     after = fit(data_of(network, counts=changed, segments=SEGMENTS), PoissonExp(), 1e-3)[0]
     assert not torch.equal(before.coefficients, after.coefficients)
+
+
+def test_a_bin_of_several_spikes_is_a_bin_with_one_to_a_bernoulli_unit(network):
+    several = network.counts[:3000].copy()
+    several[::7, 2] += 3
+    once = several.copy()
+    once[:, 2] = np.minimum(once[:, 2], 1)
+    found = []
+    for counts in (several, once):
+        data = data_of(network, np.array([[30, 3000]]), counts=counts, senders=UNITS[:1], receivers=UNITS[2:3])
+        solution, problem = fit(data, observation_model("bernoulli"), 1e-3)
+        score = log_likelihood(problem.design, problem.observation, solution.coefficients)
+        found.append((solution.coefficients, solution.loss, score))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
 def test_equal_trials_fit_like_the_dense_design(network):
