@@ -63,6 +63,10 @@ class Scoring:
     resamples : bootstrap resamples behind the intervals; 0 = no intervals.
     decoding : what to decode, by name.
     few_shot : numbers of windows from which a new readout of the held-out units is learned.
+
+    >>> scoring = Scoring(["results/trains/day1"], "results/splits/day1.parquet", ["results/recordings/day1"])
+    >>> scoring.resamples, scoring.few_shot
+    (1000, ())
     """
 
     trains_dirs: Sequence[Path | str]
