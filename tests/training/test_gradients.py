@@ -133,7 +133,7 @@ def test_the_environment_changes_no_gradient(
 
 def test_pieces_are_the_batch(data: FitData) -> None:
     batch = Windows(data, "two", "train", inputs={"row": np.arange(14)}).batch(slice(None))
-    for pieces in (2, 4, 16, 64):
+    for pieces in (1, 2, 4, 16, 64):
         parts = cut(batch, pieces)
         assert len(parts) == min(pieces, 14)
         for name in ("counts", "observed", "visible", "bins"):
