@@ -201,3 +201,17 @@ def test_a_pipe_of_somebody_else_is_an_error(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr("pipeline_lib.plan.load_config", hang_up)
     assert main(["list"]) == 1
+
+
+def test_what_cannot_be_read_is_not_said_of_the_place_that_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """A library's error has neither a number nor a name; the system's has the number, and then it is the writing."""
+    for error, place in ((OSError("no such format"), "a file"), (OSError(errno.ENOSPC, "full"), "out.parquet")):
+
+        def fail(*_: object, error: OSError = error) -> None:
+            raise error
+
+        monkeypatch.setattr("pipeline_lib.evaluation.evaluate.collect", fail)
+        assert main(["collect", "a.parquet", "--out", "out.parquet"]) == 1
+        assert f"error: {place}: " in capsys.readouterr().err
