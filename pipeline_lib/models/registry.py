@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import re
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,10 +81,4 @@ def check_config(implementation: str, settings: dict[str, Any], where: str | Non
     """
     from pipeline_lib.parsing import parse
 
-    where = where or f"model {implementation}"
-    config = load_model(implementation).Config
-    names = [field.name for field in fields(config)]
-    for key in settings:
-        if key not in names:
-            raise InputError(where, str(key), "an unknown key", suggest(str(key), names))
-    return parse(config, settings, where)
+    return parse(load_model(implementation).Config, settings, where or f"model {implementation}")
