@@ -14,7 +14,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # --configfile takes all that follows it, so it goes before another option.
 SNAKEMAKE := $(BIN)/snakemake --configfile $(CONFIG) --cores $(CORES)
 
-.PHONY: help setup demo test test-slow test-gpu test-slurm lint audit format docs bench list run data figures status doctor clean
+.PHONY: help setup demo test test-slow test-gpu test-lowest test-slurm lint audit format docs bench list run data figures status doctor clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -47,6 +47,12 @@ test-slow: setup  ## the nightly suite: the long checks too
 
 test-gpu: setup  ## the tests that need a GPU (skipped where torch finds none)
 	$(BIN)/python -m pytest -m gpu -rs
+
+LOWEST := $(VENV)-lowest
+test-lowest: setup  ## the test suite with the oldest packages that pyproject.toml allows
+	$(BIN)/uv venv --quiet --allow-existing --seed --python $(PYTHON) $(LOWEST)
+	$(BIN)/uv pip install --quiet --compile-bytecode --resolution lowest-direct --python $(LOWEST)/bin/python -e '.[test]'
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist loadfile
 
 test-slurm: setup  ## the workflow on a real SLURM started here (root, slurm-wlm and munge; else skipped with the reason)
 ifdef UV

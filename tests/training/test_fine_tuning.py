@@ -45,7 +45,7 @@ def test_damaged_weights_are_not_started_from(cohort: Cohort, tmp_path: Path) ->
     copy.write_bytes(content[:-4])
     content[-2] ^= 1
     weights.write_bytes(content)
-    for damaged, found in ((weights, "content: found bytes that do not agree"), (copy, "file: found .*incomplete")):
+    for damaged, found in ((weights, "content: found bytes that do not agree"), (copy, "file: found .*[Ii]ncomplete")):
         with pytest.raises(InputError, match=f"{damaged}: {found}"):
             fit(stores, split, "tiny", TINY, {"steps": 1, "initial": str(damaged)}, 0, tmp_path / "fine")
 
