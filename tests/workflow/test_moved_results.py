@@ -103,6 +103,12 @@ def test_a_file_that_says_nothing_is_as_none(copy_of_finished: Project) -> None:
     assert note.startswith("note: results/fits/pair/") and "snakemake --touch --forceall" in note
 
 
+def test_of_what_is_still_to_be_made_nothing_is_said(project: Project) -> None:
+    """A first run, and one that goes on where another was killed."""
+    listed = project.snakemake("--dry-run")
+    assert listed.returncode == 0 and "does not say" not in listed.stderr, listed.stderr
+
+
 def test_the_reason_names_what_differs(moved: Project) -> None:
     moved.write_config(SMALL | GLM)
     listed = moved.snakemake("--dry-run", "fits")

@@ -55,10 +55,12 @@ def travelling(records):
 
         def has_metadata(self, job):
             known = super().has_metadata(job)
-            if not known and not silent and str(job.output[0]).startswith(TRAVELLING):
+            first = "" if known else str(job.output[0])
+            # It is asked of what is still to be made, too.
+            if first.startswith(TRAVELLING) and Path(first).exists() and not silent:
                 silent.append(job)
                 print(
-                    f"note: {job.output[0]} does not say what it was made with, nor does what Snakemake calls missing"
+                    f"note: {first} does not say what it was made with, nor does what Snakemake calls missing"
                     " metadata: it is taken as it is. Remove it to have it made anew; or, with the configuration that it was"
                     " made with: snakemake --touch --forceall --cores all",
                     file=sys.stderr,
