@@ -98,6 +98,7 @@ def draw(table: pd.DataFrame) -> Figure:
         area = rows_of["auc"].iloc[0]
         panel_title(axes, LETTERS[place], source + (f", AUC {area:.2f}" if np.isfinite(area) else ""))
         axes.set_xlabel("Sender")
+        axes.locator_params(integer=True)
         axes.tick_params(labelbottom=True)
         if place % columns == 0:
             axes.set_ylabel("Receiver")

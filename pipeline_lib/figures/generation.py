@@ -79,6 +79,7 @@ def draw(table: pd.DataFrame) -> Figure:
         panel_title(axes, letter, name)
         axes.set_xlabel("Time in test windows (s)")
     rasters[0].set_ylabel("Unit")
+    rasters[0].locator_params(axis="y", integer=True)
     responses = table[table["kind"] == "psth"]
     panels = below.subplots(1, 4 if len(responses) else 3)
     _against(panels[0], table[table["kind"] == "rate"], colours["generated"], "spikes/s")

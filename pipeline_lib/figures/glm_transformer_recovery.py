@@ -164,6 +164,7 @@ def draw(table: pd.DataFrame) -> Figure:
         panel_title(axes, letter, f"{TITLES[item]}, {said}")
         axes.set(xlabel=labels[item][0], ylabel=labels[item][1])
         axes.axhline(0, color=QUIET, lw=0.4, zorder=0)
+    grid["loading"].locator_params(axis="x", integer=True)
     name_lines(figure, "truth")
     return figure
 

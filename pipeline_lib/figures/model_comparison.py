@@ -29,10 +29,11 @@ CAPTION = (
     "Models paired by session. Above, bits per spike on the test part: a grey line a session, points the means over "
     "its seeds, bars the mean over sessions; a model is better than another where lines agree on the way they go, not "
     "where clouds are apart. Below, the mean difference over sessions, row minus column: orange where the row is "
-    "better. A star marks differences that chance does not explain (sign flips over sessions, Holm's correction over "
-    "pairs of fits and, apart, over pairs with an average over seeds, p < 0.05), which takes at least six sessions for "
-    "one pair and more for many: without a star nothing is shown to be equal. The CSV holds every p-value and, from "
-    "five sessions on, 95 % intervals; over five sessions, 92 of 100 hold the truth."
+    "better, a dash where no session has both. A star marks differences that chance does not explain (sign flips over "
+    "sessions, Holm's correction over pairs of fits and, apart, over pairs with an average over seeds, p < 0.05), "
+    "which takes at least six sessions for one pair and more for many: without a star nothing is shown to be equal. "
+    "The CSV holds every p-value and, from five sessions on, 95 % intervals; over five sessions, 92 of 100 hold the "
+    "truth."
 )
 
 NUMBERED = 10
@@ -153,6 +154,8 @@ def _matrix(axes: Axes, differences: pd.DataFrame, models: list[str], limit: flo
         text = number + ("*" if p < 0.05 else "")
         colour = "white" if abs(value) > 0.6 * limit else INK
         axes.annotate(text, (across, down), ha="center", va="center", fontsize=SMALL_SIZE, color=colour)
+    for down, across in np.argwhere(np.tril(np.isnan(values), -1)):
+        axes.annotate("\u2013", (across, down), ha="center", va="center", fontsize=SMALL_SIZE, color=QUIET)
     names = list(model_labels(models).values())
     axes.set_xticks(range(len(models) - 1), names[:-1], **_tilt(models))
     axes.set_yticks(range(1, len(models)), names[1:])

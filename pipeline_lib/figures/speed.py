@@ -22,7 +22,7 @@ CAPTION = (
     "most; stages that ran on a GPU say so. (d) Where a fit ran on a GPU: the share of the time in which the GPU was "
     "at work, for it or for others. Far below 100 %, the GPU waits for the processor, and several fits may share it. "
     "Fits are measured by themselves, other stages by Snakemake, which looks twice a second: it can miss a peak, or a "
-    "short job. A fit that was resumed counts only its last stretch."
+    "short job. A fit that was resumed counts only its last stretch; what was copied for further seeds is no fit."
 )
 
 STAGES = {
@@ -45,10 +45,11 @@ MEASURED = ("wall", "cpu", "memory", "gpu_memory", "gpu_use")
 
 
 def data(fits: Sequence[Path | str], benchmarks: Path | str, jobs: Collection[str] | None = None) -> pd.DataFrame:
-    """A row a job: the `fits`, and of the folder `benchmarks`, which keeps those of former runs, `jobs` (None: all).
+    """A row a job: the `fits` that are no copies, and of the folder `benchmarks`, which keeps former runs', `jobs`.
 
-    Columns: stage ("fit" or a rule), model ("" but for fits), job, wall (s), cpu (s), memory (MB), device ("cpu",
-    "cuda", or "" where it is not known), gpu_memory (MB) and gpu_use (per cent of the time), NaN without a GPU.
+    Without `jobs`, all of them. Columns: stage ("fit" or a rule), model ("" but for fits), job, wall (s), cpu (s),
+    memory (MB), device ("cpu", "cuda", or "" where it is not known), gpu_memory (MB) and gpu_use (per cent of the
+    time), NaN without a GPU.
 
     Raises
     ------
@@ -58,7 +59,7 @@ def data(fits: Sequence[Path | str], benchmarks: Path | str, jobs: Collection[st
     for fit in (Fit.at(directory) for directory in fits):
         path = fit.directory / "run.json"
         about = json.loads(path.read_text()) if path.is_file() else {}
-        if about.get("wall_seconds") is not None:
+        if about.get("wall_seconds") is not None and "copy_of_seed" not in about:
             cost = {
                 "wall": about["wall_seconds"],
                 "cpu": about.get("cpu_seconds"),

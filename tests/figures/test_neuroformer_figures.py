@@ -154,6 +154,14 @@ def test_couplings_of_many_models_stand_beside_each_other(fitted: Fitted) -> Non
     assert sum(title.startswith("Couplings of model") for title in titles) == 6
 
 
+@pytest.mark.parametrize(("name", "axis"), [("generation", "y"), ("attention_connectivity", "x")])
+def test_units_are_numbered_by_whole_numbers(name: str, axis: str, fitted: Fitted) -> None:
+    """Of sixteen units an axis would else have ticks at 2.5 and 7.5."""
+    axes = FIGURES[name].load().draw(table_of(name, fitted)).axes[0]
+    ticks = getattr(axes, f"{axis}axis").get_major_locator().tick_values(0, 1)
+    assert len(ticks) > 1 and (ticks == ticks.round()).all()
+
+
 def test_what_neighbours_tell_of_behaviour_stands_above_the_features(fitted: Fitted) -> None:
     table = table_of("contrastive_latents", fitted)
     axes = FIGURES["contrastive_latents"].load().draw(table).axes

@@ -61,6 +61,17 @@ def test_models_are_compared_in_cohorts_that_have_both(tmp_path: Path) -> None:
     assert_readable(model_comparison.draw(found))
 
 
+def test_a_pair_that_no_session_has_is_not_taken_for_equal(tmp_path: Path) -> None:
+    """Without a mark its cell is as white as that of two models between which nothing differs."""
+    table = pd.concat([made_up_metrics(f"s{k}", k) for k in range(3)])
+    table = table[(table["model"] != "psth") | (table["session"] == "s0")]
+    table = table[(table["model"] != "glm") | (table["session"] != "s0")]
+    table.to_parquet(tmp_path / "metrics.parquet")
+    figure = model_comparison.draw(model_comparison.data(tmp_path / "metrics.parquet"))
+    assert_readable(figure)
+    assert [text for text, _ in words(figure)].count("\N{EN DASH}") == 2, "of held-in and of held-out units"
+
+
 def test_stars_stand_where_chance_is_unlikely(tmp_path: Path) -> None:
     table = pd.concat([made_up_metrics(f"s{k}", k) for k in range(12)])
     table.to_parquet(tmp_path / "metrics.parquet")
@@ -167,6 +178,16 @@ def test_fits_count_once_and_jobs_by_their_last_measurement(several: Results, tm
     assert (table["stage"] == "fit").sum() == 15 and set(table.loc[table["stage"] == "fit", "wall"]) == {12.5}
     again = table[(table["stage"] == "convert") & (table["job"] == "small")].iloc[0]
     assert again["wall"] == 40.0 and again["memory"] == 99.0 and np.isnan(again["cpu"])
+
+
+def test_a_fit_that_was_copied_for_another_seed_cost_nothing(several: Results, tmp_path: Path) -> None:
+    fits = []
+    for seed in range(2):
+        fits.append(tmp_path / f"small/glm/seed{seed}")
+        shutil.copytree(several.of("all")["fits"][0], fits[-1])
+    about = json.loads((fits[1] / "run.json").read_text())
+    (fits[1] / "run.json").write_text(json.dumps(about | {"copy_of_seed": 0, "wall_seconds": 0.003}))
+    assert speed.data(fits, tmp_path)["wall"].tolist() == [12.5]
 
 
 def test_what_a_gpu_did_stands_beside_time_and_memory(several: Results, tmp_path: Path) -> None:
