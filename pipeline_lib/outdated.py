@@ -23,9 +23,10 @@ Fit = tuple[str, str, int | str]
 
 
 def outdated_fits(plan: Plan, paths: Paths) -> set[Fit]:
-    """Fits of the plan, averages over seeds among them, that were made with other hyper-parameters, another split,
-    other spike trains or other weights to start from than those that are here now, as their manifests say (what they do
-    not say is taken as right), those of cohorts that are to be split anew, and those that start from any of these.
+    """Fits of the plan, averages over seeds among them, that are of another model or were made with other
+    hyper-parameters, another split, other spike trains or other weights to start from than those that are here now, as
+    their manifests say (what they do not say is taken as right), those of cohorts that are to be split anew, and those
+    that start from any of these.
 
     Of the code nothing is asked: it changes with every version, and Snakemake knows whether that matters.
     """
@@ -42,9 +43,10 @@ def outdated_fits(plan: Plan, paths: Paths) -> set[Fit]:
             there = {fit: told for fit, told in fits.items() if told is not None}
             if there:  # else no model is imported to complete its settings
                 settings = _settings(model.implementation, json.dumps(model.settings, sort_keys=True))
-                initial = _initial(model.settings.get("initial"))
+                wanted = now | _initial(model.settings.get("initial"))
+                wanted["implementation"] = Path(model.implementation).stem
             for fit, told in there.items():
-                if cohort in cohorts or _differs(told, now | initial) or _differs(told.get("config", {}), settings):
+                if cohort in cohorts or _differs(told, wanted) or _differs(told.get("config", {}), settings):
                     found.add(fit)
     _add_those_that_start_from(found, plan, paths)
     return found | {(*average, MEAN) for average in plan.averages if _outdated_average(average, found, plan, paths)}

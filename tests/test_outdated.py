@@ -110,6 +110,16 @@ def test_other_settings_outdate_their_model_and_its_average(results: Path) -> No
     assert outdated(asked) == set()
 
 
+def test_a_name_that_stands_for_another_model_now_outdates_its_fits(results: Path, tmp_path: Path) -> None:
+    """Also where both have no settings; not where the file of a user's own model was moved."""
+    asked = plan(results)
+    asked.cohorts["small"].models["mean_rate"] = ModelPlan("psth", {})
+    assert outdated(asked) == MEAN_RATES
+    (tmp_path / "mean_rate.py").write_text("from pipeline_lib.models.mean_rate import MODEL\n")
+    asked.cohorts["small"].models["mean_rate"] = ModelPlan(str(tmp_path / "mean_rate.py"), {})
+    assert outdated(asked) == set()
+
+
 def test_what_starts_from_a_fit_that_changes_is_outdated_with_it(results: Path) -> None:
     """Before that is made anew, by its settings; after that, by the weights that are there now."""
     own_model = results / "tuned.py"
