@@ -14,9 +14,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pipeline_lib.files import sha256_file
+
 HERE = "{results}"
 """Stands for the folder of results, which may be called otherwise when it is read."""
 NOT_SET = "not set"
+OF_FILE, ALONE = "sha256", (".json", ".parquet")
+"""The hash of the file itself stands in what is kept of it, where it shares that with no other file."""
+REPLACED = "replaced since by something that this workflow did not make"
+"""Stands for the parameters of a file that is no longer the one of which this is kept."""
 HASH = re.compile("[0-9a-f]{64}")
 """Of code, or of a file."""
 
@@ -39,19 +45,29 @@ def write_made_with(file: str | Path, record: Mapping[str, Any], results: str) -
     """
     path = beside(file)
     part = path.with_name(f"{path.name}.part")
+    content = _of_folder(record, results, HERE)
+    if Path(file).suffix in ALONE:
+        content[OF_FILE] = sha256_file(file)
     try:
-        part.write_text(json.dumps(_of_folder(record, results, HERE), indent=1, sort_keys=True) + "\n")
+        part.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
 
 def read_made_with(file: str | Path, results: str) -> dict[str, Any] | None:
-    """Snakemake's record of a file, as it is kept beside it; None where there is none, or none that can be read."""
+    """Snakemake's record of a file, as it is kept beside it; None where there is none, or none that can be read.
+
+    Of a file that somebody has replaced, by a verb of the command line or another's result, the parameters are
+    `REPLACED`: nothing agrees with that, and it is made anew.
+    """
     try:
         record = _of_folder(json.loads(beside(file).read_text()), HERE, results)
     except (OSError, ValueError, TypeError, AttributeError):
         return None
+    known = record.pop(OF_FILE, None)
+    if known and Path(file).is_file() and sha256_file(file) != known:
+        record["params"] = [repr(REPLACED)]
     return record if isinstance(record.get("params"), list) else None
 
 
@@ -92,6 +108,8 @@ def difference(before: Iterable[str], now: Iterable[str]) -> str:
     >>> difference(["'{\\"strength\\": 0.1, \\"folds\\": 5}'"], ["'{\\"strength\\": 0.2, \\"folds\\": 5}'"])
     'strength: 0.1, now 0.2'
     """
+    if repr(REPLACED) in before:
+        return REPLACED
     old, new = _flat(before), _flat(now)
     pairs = {name: (old.get(name, NOT_SET), new.get(name, NOT_SET)) for name in {**old, **new}}
     return "; ".join(f"{name}: {_short(a)}, now {_short(b)}" for name, (a, b) in pairs.items() if a != b)

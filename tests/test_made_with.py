@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline_lib.made_with import beside, difference, read_made_with, unpacked, write_made_with
+from pipeline_lib.made_with import REPLACED, beside, difference, read_made_with, unpacked, write_made_with
 
 RECORD = {
     "rule": "fit",
@@ -23,13 +23,26 @@ def test_a_figure_has_one_for_all_its_files() -> None:
 
 def test_it_is_read_as_of_the_folder_that_it_is_in(tmp_path: Path) -> None:
     """Inputs in the order that Snakemake compares them in."""
+    (tmp_path / "fit.json").touch()
     write_made_with(tmp_path / "fit.json", RECORD, "results")
-    assert [path.name for path in tmp_path.iterdir()] == [".fit.made_with.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".fit.made_with.json", "fit.json"]
     assert read_made_with(tmp_path / "fit.json", "results") == RECORD
     moved = read_made_with(tmp_path / "fit.json", "a/b")
     assert moved is not None
     assert moved["input"] == ["a/b/splits/a.parquet", "data/z.csv", "results2/b"]
     assert moved["input_checksums"] == {"a/b/splits/a.parquet": "sha256:12"}
+
+
+@pytest.mark.parametrize(("name", "seen"), [("manifest.json", True), ("a.parquet", True), ("psth.png", False)])
+def test_a_file_that_was_replaced_was_made_with_nothing_known(tmp_path: Path, name: str, seen: bool) -> None:
+    """A figure shares its record with two other files, and is not looked at."""
+    (tmp_path / name).write_text("as it was made")
+    write_made_with(tmp_path / name, RECORD, "results")
+    assert read_made_with(tmp_path / name, "results") == RECORD
+    (tmp_path / name).write_text("by hand")
+    replaced = RECORD | {"params": [repr(REPLACED)]}
+    assert read_made_with(tmp_path / name, "results") == (replaced if seen else RECORD)
+    assert difference([repr(REPLACED)], RECORD["params"]) == REPLACED
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"params": "x"}', '{"params": ["1"], "input": 3}', "\xff"])

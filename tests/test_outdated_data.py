@@ -130,6 +130,8 @@ def test_an_edited_file_outdates_what_follows_from_it(
     edit(tmp_path / file, text)
     assert outdated_data(plan, paths) == OutdatedData(frozenset(), frozenset(), frozenset())
     edit(tmp_path / file, text + "\n")
+    if (told := beside(tmp_path / file)).exists():
+        write_made_with(tmp_path / file, json.loads(told.read_text()), plan.config.results)
     found = outdated_data(plan, paths)
     assert [sorted(each) for each in (found.recordings, found.trains, found.cohorts)] == [
         each.split() for each in (recordings, trains, cohorts)

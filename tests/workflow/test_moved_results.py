@@ -7,7 +7,7 @@ import shutil
 import pytest
 import yaml
 
-from pipeline_lib.made_with import beside
+from pipeline_lib.made_with import REPLACED, beside
 from tests.workflow.project import SMALL, Project
 from tests.workflow.test_reruns import DOWNSTREAM
 
@@ -80,6 +80,16 @@ def test_results_put_in_the_place_of_others_are_judged_by_what_they_are(copy_of_
     assert text.count("auto") > 1
     told.write_text(text.replace("auto", "otherwise", 1))
     assert copy_of_finished.planned("fits") == {"fit": 1, "fits": 1}
+
+
+def test_a_fit_that_somebody_made_by_hand_is_made_anew(copy_of_finished: Project) -> None:
+    """With other settings, into the folder of the results: the next run scored it, whatever the list said."""
+    folder = "results/fits/pair/mean_rate/seed0"
+    data = ["--trains", "results/trains/pair", "--split", "results/splits/pair.parquet", "--out", folder]
+    assert copy_of_finished.verb("fit", "--model", "psth", *data).returncode == 0
+    assert "1 of 2 fits done" in copy_of_finished.verb("list").stdout
+    listed = copy_of_finished.snakemake("--dry-run", "fits")
+    assert f"execution: {REPLACED}" in listed.stdout + listed.stderr
 
 
 def test_what_is_taken_as_it_is_stays(moved: Project) -> None:
