@@ -33,6 +33,8 @@ def read_parquet(path: Path | str) -> "pd.DataFrame":
     """A table of a result; InputError where it is missing or damaged."""
     import pandas as pd
 
+    if not Path(path).is_file():
+        raise InputError(path, "table", "no such file", "a readable Parquet file")
     try:
         return pd.read_parquet(path)
     except (OSError, ValueError) as error:

@@ -37,8 +37,9 @@ def read_yaml(path: Path | str) -> Any:
     """What a file says; InputError where there is none, or it cannot be read."""
     try:
         return parse_yaml(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(path, "file", "no such file", "a configuration file, such as config/config.yaml") from None
+    except (FileNotFoundError, IsADirectoryError) as error:
+        found = "a folder" if isinstance(error, IsADirectoryError) else "no such file"
+        raise InputError(path, "file", found, "a configuration file, such as config/config.yaml") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         found = " ".join(str(error).split()).replace('in "<unicode string>", line', "in line")  # PyYAML's name for text
         raise InputError(path, "YAML", found[:300], "readable YAML") from None

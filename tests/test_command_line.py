@@ -96,6 +96,28 @@ def test_a_configuration_without_models_has_an_empty_table_of_scores(tmp_path: P
     assert pd.read_parquet(tmp_path / "all.parquet").empty
 
 
+@pytest.mark.parametrize("begun", [1, 3])
+def test_scores_of_a_run_whose_sheet_was_edited_are_not_collected(
+    tmp_path: Path, capsys: pytest.CaptureFixture, begun: int
+) -> None:
+    """A row that was taken out meanwhile would else be missing in a table that counts as whole."""
+    (tmp_path / "spikes.csv").write_text("time,unit\n")
+    rows = "".join(f"day{day}\ttables\tspikes.csv\n" for day in range(2))
+    (tmp_path / "sheet.tsv").write_text(f"session\tsource\tlocation\n{rows}")
+    config = json.dumps({"sessions": str(tmp_path / "sheet.tsv"), "data": str(tmp_path), "models": ["psth"]})
+    out = tmp_path / "all.parquet"
+    assert main(["collect", "--config", config, "--cohorts", str(begun), "--out", str(out)]) == 2 and not out.exists()
+    told = capsys.readouterr().err
+    assert "sheet.tsv: session" in told and f"2 cohorts to score, and {begun} when the run began" in told
+    assert main(["collect", "--config", config, "--cohorts", "2", "--results", str(tmp_path), "--out", str(out)]) == 2
+    assert "day0/metrics.parquet: table: found no such file" in capsys.readouterr().err
+
+
+def test_a_folder_is_no_configuration(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["list", "--config", str(tmp_path)]) == 2
+    assert "found a folder; accepted: a configuration file" in capsys.readouterr().err
+
+
 def test_a_mapping_may_be_json_yaml_or_a_file(tmp_path: Path) -> None:
     settings = tmp_path / "settings.yaml"
     settings.write_text("units: 3\nduration: 2.0\n")

@@ -89,7 +89,8 @@ def as_table(rows: Sequence[Sequence[str]]) -> str:
 def watch(results: Path | str, repeat: bool = False) -> None:
     """Print the table of the fits that run; with `repeat` again every two seconds, until interrupted."""
     while True:
-        table = format_statuses(statuses(results))
+        there = Path(results).is_dir()  # else nothing was run yet, or another folder is meant
+        table = format_statuses(statuses(results)) if there else f"no fit is running: there is no folder {results}"
         clear = "\033[2J\033[H" if repeat and sys.stdout.isatty() else ""
         print(f"{clear}{table}", flush=True)
         if not repeat:

@@ -81,6 +81,8 @@ def test_seeds_that_train_together_are_a_line(tmp_path: Path) -> None:
 def test_nothing_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     watch(tmp_path)
     assert capsys.readouterr().out == "no fit is running\n"
+    watch(tmp_path / "resluts")
+    assert capsys.readouterr().out == f"no fit is running: there is no folder {tmp_path / 'resluts'}\n"
 
 
 def test_half_written_and_unknown_values(tmp_path: Path) -> None:
