@@ -140,11 +140,25 @@ def _voltage(options: argparse.Namespace) -> None:
 
 
 def _record(options: argparse.Namespace) -> None:
-    from pipeline_lib.sources import read_source
+    from pipeline_lib.sources import read_source, session_files
     from pipeline_lib.sources.simulate.store import SIMULATION, read_simulation
 
-    read = read_simulation if (options.location / SIMULATION).is_file() else read_source
-    read(options.source, options.session, options.location, options.options).write(options.out)
+    simulated = (options.location / SIMULATION).is_file()
+    files = [] if simulated else session_files(options.source, options.location, options.options)
+    before = [_stamp(file) for file in files]
+    read = read_simulation if simulated else read_source
+    recording = read(options.source, options.session, options.location, options.options)
+    # Such a file is older than the recording: no later run would see that it holds other data.
+    for file, stamp in zip(files, before, strict=True):
+        if _stamp(file) != stamp:
+            raise InputError(file, "content", "another one after it was read", "a file that nobody writes (run again)")
+    recording.write(options.out)
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    """Size and time of a file."""
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _convert(options: argparse.Namespace) -> None:

@@ -15,6 +15,8 @@ import yaml
 from pipeline_lib.__main__ import main
 from pipeline_lib.arguments import as_argument, folder, read_mapping
 from pipeline_lib.errors import Failure
+from pipeline_lib.recording import Recording
+from pipeline_lib.sources import read_source
 
 VERBS = [
     "simulate", "record", "convert", "split", "fit", "copy", "predict", "average", "search", "evaluate", "collect",
@@ -111,6 +113,28 @@ def test_scores_of_a_run_whose_sheet_was_edited_are_not_collected(
     assert "sheet.tsv: session" in told and f"2 cohorts to score, and {begun} when the run began" in told
     assert main(["collect", "--config", config, "--cohorts", "2", "--results", str(tmp_path), "--out", str(out)]) == 2
     assert "day0/metrics.parquet: table: found no such file" in capsys.readouterr().err
+
+
+def test_a_file_that_is_written_while_it_is_read_makes_no_recording(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is still being copied, or somebody saves it: older than the recording, it would never be read again."""
+    spikes, trials = tmp_path / "spikes.csv", tmp_path / "trials.csv"
+    spikes.write_text("time,unit\n0.5,1\n0.7,1\n")
+    trials.write_text("start,stop\n0,1\n")
+    record = ["record", "--session", "day1", "--source", "tables", "--location", str(spikes)]
+    record += ["--options", "{trials: trials.csv}", "--out", str(tmp_path / "r")]
+
+    def read(*arguments: object) -> Recording:
+        recording = read_source(*arguments)
+        trials.write_text("start,stop\n0,1\n1,2\n")
+        return recording
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline_lib.sources.read_source", read)
+        assert main(record) == 2 and not (tmp_path / "r").exists()
+    assert "trials.csv: content: found another one after it was read" in capsys.readouterr().err
+    assert main(record) == 0 and len(Recording.read(tmp_path / "r").trials) == 2
 
 
 def test_a_folder_is_no_configuration(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
