@@ -6,7 +6,7 @@ A window takes a byte a bin and unit (two where something was not observed): 500
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -123,8 +123,8 @@ class Windows:
         for start in range(0, len(self), size):
             yield self.batch(slice(start, start + size))
 
-    def mean_counts(self) -> Tensor:
-        """Mean spikes a bin [N], over observed bins.
+    def mean_counts(self, counted: Callable[[Batch], Tensor] = lambda batch: batch.observed) -> Tensor:
+        """Mean spikes a bin [N], over observed bins, or over those that are `counted` of a batch, bool [B, L, N].
 
         Half a spike is added to every unit, and the bins that it takes at the mean rate of all units: so none is 0, and
         one that was never observed has that mean rate.
@@ -132,8 +132,9 @@ class Windows:
         spikes = torch.zeros(len(self.heldin), dtype=torch.float64, device=self.heldin.device)
         seen = torch.zeros_like(spikes)
         for batch in self.pieces():
-            spikes += batch.counts.sum(dim=(0, 1), dtype=torch.float64)
-            seen += batch.observed.sum(dim=(0, 1))
+            mask = counted(batch)
+            spikes += (batch.counts * mask).sum(dim=(0, 1), dtype=torch.float64)
+            seen += mask.sum(dim=(0, 1))
         overall = (spikes.sum() + 0.5) / (seen.sum() + 1)
         return ((spikes + 0.5) / (seen + 0.5 / overall)).float()
 

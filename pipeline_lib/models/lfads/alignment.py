@@ -27,14 +27,15 @@ class Responses:
     Attributes
     ----------
     spikes, seen : by condition, [L, N]: spikes, and how many windows were observed.
-    some : reads counts and mask of some of the windows, [S, L, N], which are held for one session at a time.
+    some : reads counts of some of the windows, which of them are learned from and which were observed, each [S, L, N];
+        these are held for one session at a time.
     heldin : rows of the held-in units [H].
     history : see above.
     """
 
     spikes: dict[int, np.ndarray]
     seen: dict[int, np.ndarray]
-    some: Callable[[], tuple[np.ndarray, np.ndarray]]
+    some: Callable[[], tuple[np.ndarray, np.ndarray, np.ndarray]]
     heldin: np.ndarray
     history: int
 
@@ -79,10 +80,13 @@ def _averages(session: Responses, conditions: list[int], sd: float) -> np.ndarra
 
 
 def _trials(session: Responses, sd: float) -> np.ndarray:
-    """Smoothed counts of the bins of some windows in which every unit was observed, [bins, N]."""
-    counts, mask = session.some()
-    smoothed = smooth(counts.astype(np.float32), mask, sd, session.history)
-    return smoothed[mask[:, session.history :].all(axis=2)]
+    """Smoothed counts of the bins of some windows in which every unit was observed, [bins, N].
+
+    Of what is kept from the fit the bins around it tell, where there are any.
+    """
+    counts, learned, observed = session.some()
+    smoothed = smooth(counts.astype(np.float32), learned, sd, session.history)
+    return smoothed[observed[:, session.history :].all(axis=2) & np.isfinite(smoothed).all(axis=2)]
 
 
 def _components(x: np.ndarray, width: int) -> np.ndarray:

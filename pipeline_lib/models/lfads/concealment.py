@@ -46,6 +46,12 @@ class Shown:
     present: Tensor | None
 
 
+def learned_from(batch: Batch) -> Tensor:
+    """Entries of a batch that were observed and are not kept for sample validation, bool [B, L, N]."""
+    kept = batch.inputs.get(HIDDEN)
+    return batch.observed if kept is None else batch.observed & ~kept[:, : batch.counts.shape[1]]
+
+
 def kept_counts(batch: Batch) -> Tensor:
     """Entries of a batch that are kept for sample validation and were observed, bool [B, L, N]."""
     kept = batch.inputs[HIDDEN][:, : batch.counts.shape[1]] & batch.observed

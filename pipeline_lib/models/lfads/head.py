@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from pipeline_lib.models.lfads.concealment import learned_from
 from pipeline_lib.models.lfads.settings import Config
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ class Head(nn.Module):
 
     @torch.no_grad()
     def start_at(self, windows: Windows, signals: str | None) -> None:
-        """Start units at the mean of their training counts, and scale the input `signals` of the batches, if any."""
-        mean = windows.mean_counts()
+        """Start units at the mean of the counts to learn from, and scale the input `signals` of the batches, if any."""
+        mean = windows.mean_counts(learned_from)
         self.mean.copy_(mean)
         if self.log_variance is None:
             self.read_out.bias.copy_(mean.log())

@@ -146,16 +146,19 @@ class LFADS(TorchModel):
 
     def _responses(self, session: str, windows: Windows) -> Responses:
         from pipeline_lib.models.lfads.alignment import Responses
+        from pipeline_lib.models.lfads.concealment import learned_from
 
         shape = (int(windows.bins.max()), self.layout.units[session])
         spikes: dict[int, np.ndarray] = {}
         seen: dict[int, np.ndarray] = {}
 
-        def arrays(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-            return batch.counts.cpu().numpy(), batch.observed.cpu().numpy()
+        def arrays(batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            learned = learned_from(batch)
+            counts = batch.counts * learned
+            return counts.cpu().numpy(), learned.cpu().numpy(), batch.observed.cpu().numpy()
 
         for batch in windows.pieces():
-            counts, mask = arrays(batch)
+            counts, mask, _ = arrays(batch)
             codes = batch.inputs[CONDITION].cpu().numpy()
             for code in np.unique(codes[codes >= 0]).tolist():
                 for total, array in ((spikes, counts), (seen, mask)):

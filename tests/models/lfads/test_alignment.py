@@ -30,7 +30,7 @@ def session(seed: int, units: int, conditions: list[int], heldout: int = 0) -> t
     seen = {c: np.full((BINS, units), float(TRIALS)) for c in conditions}
     some = counts[:, :10].reshape(-1, BINS, units)
     mask = np.ones(some.shape, bool)
-    made = Responses(spikes, seen, lambda: (some, mask), np.arange(heldout, units), history=0)
+    made = Responses(spikes, seen, lambda: (some, mask, mask), np.arange(heldout, units), history=0)
     return made, logs, latents
 
 
@@ -61,11 +61,11 @@ def test_windows_of_one_session_at_a_time_are_held() -> None:
     """A hundred sessions' windows would be larger than all that training needs."""
     read: list[weakref.ref] = []
 
-    def windows(made: Responses) -> tuple[np.ndarray, np.ndarray]:
+    def windows(made: Responses) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         assert all(before() is None for before in read)
-        counts, mask = (each.copy() for each in made.some())
+        counts, learned, observed = (each.copy() for each in made.some())
         read.append(weakref.ref(counts))
-        return counts, mask
+        return counts, learned, observed
 
     def watched(made: Responses) -> Responses:
         return replace(made, some=lambda: windows(made))
@@ -99,12 +99,12 @@ def test_heldout_units_have_no_say_in_what_is_read(conditions: list[int]) -> Non
     """Nor in what other sessions read: latents are the components of held-in units alone."""
     first, *_ = session(0, 12, [0, 1, 2, 3], heldout=4)
     second, *_ = session(1, 10, conditions)
-    counts, mask = (each.copy() for each in first.some())
+    counts, *masks = (each.copy() for each in first.some())
     counts[..., :4] = np.random.default_rng(2).poisson(9.0, counts[..., :4].shape)
     spikes = {condition: each.copy() for condition, each in first.spikes.items()}
     for each in spikes.values():
         each[:, :4] = np.random.default_rng(3).poisson(200.0, (BINS, 4))
-    other = replace(first, spikes=spikes, some=lambda: (counts, mask))
+    other = replace(first, spikes=spikes, some=lambda: (counts, *masks))
     made, again = (align({"a": each, "b": second}, LATENTS, sd=2.0) for each in (first, other))
     for name in ("a", "b"):
         assert np.array_equal(made[name].read_in, again[name].read_in)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.lfads.concealment import HIDDEN
@@ -32,6 +33,27 @@ def test_what_is_kept_is_kept_from_every_seed(ragged: FitData) -> None:
     data = replace(ragged, fitting=True)
     one, other = (LFADS(CONFIG, seed).inputs(data, "one", data.samples("one", "train"))[HIDDEN] for seed in (0, 1))
     np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("conditions", ["shared", "own"])
+def test_what_is_kept_has_no_say_in_where_a_fit_starts(ragged: FitData, tmp_path: Path, conditions: str) -> None:
+    """Nor in the means that stand for hidden units, nor in read-ins aligned between sessions."""
+    samples = ragged.split.samples
+    if conditions == "own":
+        samples = samples.assign(condition=samples["session"] + samples["condition"].astype(str))
+    data = replace(ragged, split=replace(ragged.split, samples=samples), fitting=True)
+    started = []
+    for changed in (None, True, False):
+        model = LFADS(CONFIG, 0)
+        windows = model.windows(data, "train", Run(tmp_path))
+        for each in windows.values():
+            each.counts += 3 * (each.inputs[HIDDEN] == changed) * each.observed
+        model.start(data, windows)
+        started.append(model.network.state_dict())
+    given, kept, learned = started
+    assert all(torch.equal(kept[name], weight) for name, weight in given.items())
+    for name in ("mean", "read_out.bias", "read_in.weight", "read_out.weight"):
+        assert not torch.equal(learned[f"sessions.one.{name}"], given[f"sessions.one.{name}"])
 
 
 @pytest.mark.parametrize("signals", [(), ("running.speed",)])
