@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from pipeline_lib.models.contract import FitData
-from pipeline_lib.training.batches import Order, Windows
+from pipeline_lib.training.batches import PIECE, InOrder, Order, Windows
 from tests.small_cohort import SPLITS, WINDOWS, open_cohort, recording, write_cohort
 
 
@@ -21,6 +21,9 @@ def test_an_epoch_visits_every_window_once_in_an_order_that_the_seed_fixes(data:
     everything = [(session, row) for session, each in windows.items() for row in range(len(each))]
     assert sorted(visits[0]) == sorted(visits[1]) == sorted(everything)
     assert visits[0] != visits[1]
+    # A window meets others in the next epoch: the same batches in another order would be fewer steps, repeated.
+    beside = [{(batch.session, *sorted(batch.inputs["row"].tolist())) for batch in epoch} for epoch in epochs]
+    assert not beside[0] & beside[1]
     assert max(len(batch.counts) for batch in epochs[0]) <= 7
     # Any batch can be asked for at any time: the engine resumes in the middle.
     assert torch.equal(Order(windows, 7, seed=1)[len(order) + 2].counts, epochs[1][2].counts)
@@ -34,6 +37,30 @@ def test_an_epoch_visits_every_window_once_in_an_order_that_the_seed_fixes(data:
         for batch, each in zip(other, epochs[0], strict=True)
     )
     assert [batch.session for batch in epochs[0]] != [batch.session for batch in epochs[1]]
+
+
+def test_an_evaluation_goes_through_all_windows_so_many_at_a_time(data: FitData) -> None:
+    windows = {session: Windows(data, session, "train") for session in data.sessions}
+    evaluation = InOrder(windows, 5)
+    for _ in range(2):  # one evaluation after another
+        batches = list(evaluation)
+        assert max(len(batch.counts) for batch in batches) == 5
+        for session, each in windows.items():
+            own = [batch.counts for batch in batches if batch.session == session]
+            assert torch.equal(torch.cat(own), each.counts)
+
+
+def test_counts_of_a_bin_are_what_they_are_however_large_and_in_whichever_window(data: FitData) -> None:
+    samples = data.samples("one", "train")
+    samples = samples.loc[samples.index.repeat(300 // len(samples) + 1)]
+    counts, observed = (each.copy() for each in data.read("one", samples))
+    counts = counts.astype(np.uint16)
+    counts[-1, 5, 0] = 300  # past what a byte holds, and past the windows that are read at once
+    held = replace(data)
+    object.__setattr__(held, "read", lambda *_: (counts, observed))
+    windows = Windows(held, "one", samples)
+    assert len(windows) > PIECE and windows.most() == 300
+    assert int(windows.batch(np.array([len(windows) - 1])).counts[0, 5, 0]) == 300
 
 
 def test_a_session_without_training_windows_has_no_batch(data: FitData) -> None:
@@ -75,6 +102,9 @@ def test_windows_are_cut_to_the_longest_of_a_batch(tmp_path: Path) -> None:
     made.trials["stop"] = made.trials["start"] + np.linspace(0.4, 1.2, 20)
     data = open_cohort(*write_cohort(tmp_path, replace(WINDOWS, after=None), SPLITS, [made]))
     windows = Windows(data, "small0", "train")
+    two = data.samples("small0", "train")
+    two = two[two["bins"].isin([two["bins"].min(), two["bins"].max()])]
+    assert two["bins"].nunique() == 2 and Windows(data, "small0", two).ragged and windows.ragged
     rows = np.argsort(windows.bins.numpy())[:3]
     batch = windows.batch(rows)
     assert batch.counts.shape[1] == int(windows.bins[rows].max()) < int(windows.bins.max())
