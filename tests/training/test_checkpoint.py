@@ -40,6 +40,9 @@ def test_the_best_weights_are_those_of_the_lowest_selected_term(selects: str | N
     assert better == ([True, False, True, False] if selects is None else [True, True, False, False])
     assert progress.stale == better[::-1].index(True)
     assert progress.factor == (0.5 if selects else 1.0)
+    best, stale = progress.best, progress.stale
+    assert not progress.judge({"nll": best, "kl": 0.0}, selects, PLATEAU)  # as good is not better
+    assert (progress.best, progress.stale) == (best, stale + 1)
 
 
 def test_a_plateau_lowers_the_rate_after_every_so_many_evaluations_without_a_gain() -> None:

@@ -141,6 +141,45 @@ def test_killed_between_the_two_renames_of_a_checkpoint(tmp_path: Path, monkeypa
     np.testing.assert_array_equal(Run(tmp_path, "key").resume()["w"], 1)
 
 
+def test_a_damaged_checkpoint_takes_the_place_of_no_good_one(tmp_path: Path) -> None:
+    """The one before is gone back to, and there still when the next one is damaged as well."""
+    run = Run(tmp_path, "key", checkpoint_seconds=0)
+    last = tmp_path / ".resume/key.safetensors"
+    for value in (1.0, 2.0, 3.0):
+        run.checkpoint({"w": np.full(3, value)})
+        if value > 1:
+            last.write_bytes(b"damaged")
+            run = Run(tmp_path, "key", checkpoint_seconds=0)
+            np.testing.assert_array_equal(run.resume()["w"], 1)
+
+
+@pytest.mark.parametrize("what", ["history", "shape", "type"])
+def test_a_checkpoint_is_read_as_it_was_written_or_not_at_all(tmp_path: Path, what: str) -> None:
+    """Its header can be damaged as its numbers can: they would be read as others."""
+    run = Run(tmp_path, "key", checkpoint_seconds=0)
+    run.log({"step": 1})
+    run.checkpoint({"w": np.ones((2, 3))})
+    run.checkpoint({"w": np.full((2, 3), 2.0)})
+    last = tmp_path / ".resume/key.safetensors"
+    arrays, about = read_arrays(last)
+    if what == "history":
+        about["history"] = about["history"].replace("1", "7")
+    else:
+        arrays["w"] = arrays["w"].reshape(3, 2) if what == "shape" else arrays["w"].view(np.int64)
+    write_arrays(last, arrays, about)
+    again = Run(tmp_path, "key")
+    np.testing.assert_array_equal(again.resume()["w"], np.ones((2, 3)))
+    assert again.rows == [{"step": 1}]
+
+
+def test_sigterm_is_as_it_was_when_the_run_has_ended(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    for _ in range(2):
+        with Run(tmp_path, "key").stopping():
+            assert signal.getsignal(signal.SIGTERM) != before
+        assert signal.getsignal(signal.SIGTERM) == before
+
+
 def test_asked_twice_it_stops_at_once(tmp_path: Path) -> None:
     run = Run(tmp_path, "key", checkpoint_seconds=1e9)
     with run.stopping():
