@@ -1,5 +1,6 @@
 """The code's name: the same for comments, another for code, and what it covers."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -24,7 +25,7 @@ FILES = {
     "far/__init__.py": "F = 1\n",
     "far/near.py": "N = 1\n",
     "part/__init__.py": "SCALE = 2\n",
-    "part/leaf.py": "VALUE = 1\n",
+    "part/leaf.py": "VALUE = 1\nREST = VALUE[1:]\n",
     "part/other.py": "from . import sibling\n\ndef h(x):\n    return x\n",
     "part/sibling.py": "S = 1\n",
     "typing_only.py": "T = 1\n",
@@ -69,6 +70,7 @@ def _forget() -> None:
         ("late.py", "+ 1", "+ 2", True),  # imported inside a function
         ("part/leaf.py", "1", "1.0", True),  # another type
         ("part/leaf.py", "1", "'1'", True),
+        ("part/leaf.py", "[1:]", "[:1]", True),  # the same parts in other places
         ("part/__init__.py", "2", "3", True),
         ("far/near.py", "1", "2", True),
         ("far/__init__.py", "1", "2", True),  # runs when far.near is imported
@@ -147,3 +149,17 @@ def test_what_was_parsed_is_remembered_until_the_file_changes(tmp_path: Path, mo
     assert second != first and parsed == 1
     (tmp_path / ".snakemake/trainyard_code.json").write_text("{ broken")
     assert run()[0] == second
+
+
+def test_what_another_version_remembered_is_parsed_anew(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remembered = tmp_path / ".snakemake/trainyard_code.json"
+    remembered.parent.mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "_READ", {})
+    name = fresh(["pipeline_lib.top"])
+    notes = json.loads(remembered.read_text())
+    assert all(len(note) == 4 for note in notes.values()) and len(notes) > 5
+    remembered.write_text(json.dumps({key: note[:3] for key, note in notes.items()}))
+    assert fresh(["pipeline_lib.top"]) == name
