@@ -58,6 +58,15 @@ def test_trials_follow_from_the_seed_and_what_is_searched_is_not_fixed() -> None
     assert both.config(first[0]) == {"steps": 6} | first[0].searched
 
 
+def test_generations_follow_from_the_seed_and_draw_anew() -> None:
+    scores = [3.0, 1.0, 2.0, 4.0]
+    first, again, other = (replace(POPULATION, seed=seed).next(POPULATION.first(), scores) for seed in (0, 0, 1))
+    assert first == again
+    assert [trial.searched for trial in first] != [trial.searched for trial in other]
+    later = POPULATION.next([replace(trial, generation=1) for trial in POPULATION.first()], scores)
+    assert [trial.searched for trial in first] != [trial.searched for trial in later]
+
+
 def test_changes_stay_near_and_within_the_ends() -> None:
     random = np.random.default_rng(0)
     changed = [SPACE["learning_rate"].change(0.09, 0.3, random) for _ in range(500)]
@@ -65,7 +74,10 @@ def test_changes_stay_near_and_within_the_ends() -> None:
     assert {SPACE["factors"].change(4, 0.3, random) for _ in range(200)} == {3, 4, 5}
     assert {Range(integers=(1, 9)).change(1, 0.2, random) for _ in range(200)} == {1, 2}  # not for ever 1
     choice = Range(choice=("a", "b"))
-    assert np.mean([choice.change("a", 0.5, random) == "b" for _ in range(1000)]) == pytest.approx(0.25, abs=0.05)
+    # Drawn anew with probability 0.2, and then as often what it was.
+    assert np.mean([choice.change("a", 0.2, random) == "b" for _ in range(1000)]) == pytest.approx(0.1, abs=0.04)
+    below = [Range(uniform=(-1, 1)).change(-0.5, 0.2, random) for _ in range(500)]
+    assert (min(below), max(below)) == (pytest.approx(-0.6, abs=0.01), pytest.approx(-0.4, abs=0.01))
 
 
 def test_a_random_search_ends_with_the_best_settings(cohort: Cohort, tmp_path: Path) -> None:
