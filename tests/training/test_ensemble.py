@@ -1,5 +1,6 @@
 """Several seeds trained as one: each as alone."""
 
+import contextlib
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -302,10 +303,17 @@ def test_out_of_memory_fewer_members_are_worked_on_at_once(
 # Resuming and publishing
 
 
-@pytest.mark.parametrize("kill", [1, 5, 8])
-def test_killed_at_any_step_it_ends_in_the_same_bytes(data: FitData, tmp_path: Path, kill: int) -> None:
-    """One member has ended when it is killed late."""
-    config = replace(SMALL, steps=24, patience=2, learning_rate=0.01, schedule="constant", average=0.0)
+ENDING = {"patience": 2, "learning_rate": 0.01, "schedule": "constant", "average": 0.0}
+PLATEAUS = {
+    "patience": 3, "learning_rate": 0.03, "schedule": "plateau", "decay_patience": 1, "decay": 0.5, "average": 0.9,
+    "validation_smoothing": 0.5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kill", "settings"), [(1, ENDING), (5, ENDING), (8, ENDING), (5, PLATEAUS)])
+def test_killed_at_any_step_it_ends_in_the_same_bytes(data: FitData, tmp_path: Path, kill: int, settings: dict) -> None:
+    """One member has ended when it is killed late; each has a schedule of its own, and means."""
+    config = replace(SMALL, steps=24, **settings)
     undisturbed = ensemble(data, Run(tmp_path / "undisturbed"), config)
     undisturbed.train()
     for _attempt in range(30):
@@ -321,3 +329,24 @@ def test_killed_at_any_step_it_ends_in_the_same_bytes(data: FitData, tmp_path: P
     for number in range(len(SEEDS)):
         first, second = weights(made, number), weights(undisturbed, number)
         assert all(first[name].tobytes() == second[name].tobytes() for name in first)
+
+
+def test_killed_after_a_member_failed_the_others_go_on_and_it_is_still_named(
+    data: FitData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline_lib.training.ensemble.Ensemble", Failing)
+    config = replace(SMALL, steps=6)
+    found = []
+    for runs in (
+        [Run(tmp_path / "undisturbed")],
+        [FragileRun(tmp_path / "killed", 4), FragileRun(tmp_path / "killed")],
+    ):
+        for run in runs:
+            made = ensemble(data, run, config)
+            made.loss_fails = {3: 1}
+            with contextlib.suppress(Killed):
+                made.train()
+            run.close()
+        found.append(([member.problem for member in made.members], run.history_csv(), weights(made, 2)))
+    assert found[0][:2] == found[1][:2] and found[0][0][1].startswith("seed 3: loss or gradient is nan at step 2")
+    assert all(value.tobytes() == found[1][2][name].tobytes() for name, value in found[0][2].items())
