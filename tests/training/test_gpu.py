@@ -146,6 +146,7 @@ def test_fits_share_a_gpu_where_the_environment_says_so(tmp_path: Path, monkeypa
     monkeypatch.setenv("TRAINYARD_JOBS_PER_GPU", "2")
     with slot(directory=tmp_path), slot(directory=tmp_path):
         assert len(list(tmp_path.iterdir())) == 2
-    monkeypatch.setenv("TRAINYARD_JOBS_PER_GPU", "many")
-    with pytest.raises(InputError, match=r"TRAINYARD_JOBS_PER_GPU.*'many'"), slot(directory=tmp_path):
-        pass
+    for wrong in ("many", "0"):  # with none at all, every fit would wait for ever
+        monkeypatch.setenv("TRAINYARD_JOBS_PER_GPU", wrong)
+        with pytest.raises(InputError, match=rf"TRAINYARD_JOBS_PER_GPU.*'{wrong}'"), slot(directory=tmp_path):
+            pass
