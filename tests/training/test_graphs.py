@@ -13,8 +13,9 @@ from torch import Tensor
 
 from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.ndt.model import NDT
+from pipeline_lib.models.ndt.network import Transformer
 from pipeline_lib.models.ndt.settings import Config
-from pipeline_lib.training.batches import InOrder
+from pipeline_lib.training.batches import Batch, InOrder
 from pipeline_lib.training.engine import Training
 from pipeline_lib.training.graphs import Prefetched, Recording, Recordings, put_gradients
 from pipeline_lib.training.run import Run
@@ -40,6 +41,31 @@ class Immediate(Recordings):
         return made
 
 
+class Kept(Immediate):
+    """Calls again what it was given first of a kind; a run before it leaves what it changes as it was: like graphs."""
+
+    def run(
+        self,
+        kind: object,
+        function: Callable[[dict[str, Tensor]], Tensor],
+        inputs: dict[str, Tensor],
+        changed: list[Tensor],
+        streams: tuple = (),
+    ) -> Tensor:
+        key = (kind, *((name, tensor.shape) for name, tensor in inputs.items()))
+        if key not in self.made:
+            before = [tensor.detach().clone() for tensor in changed]
+            states = [torch.get_rng_state(), *(stream.get_state() for stream in streams)]
+            function({name: tensor.clone() for name, tensor in inputs.items()})
+            for tensor, old in zip(changed, before, strict=True):
+                tensor.detach().copy_(old)
+            torch.set_rng_state(states[0])
+            for stream, state in zip(streams, states[1:], strict=True):
+                stream.set_state(state)
+            self.made[key] = function
+        return super().run(kind, self.made[key], inputs, changed, streams)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> FitData:
     return open_cohort(*write_cohort(tmp_path_factory.mktemp("cohort"), made=[recording(trials=30)]), fitting=True)
@@ -56,20 +82,59 @@ IDS = ["mean", "plateau", "ramped decay"]
 @pytest.mark.parametrize("settings", SETTINGS, ids=IDS)
 def test_steps(data: FitData, tmp_path: Path, settings: dict) -> None:
     config: Config = replace(SMALL, **settings)
-    runs = []
-    for recorded in (False, True):
-        run, model = Run(tmp_path / str(recorded)), NDT(config, 0)
-        windows, validation = (model.windows(data, part, run) for part in ("train", "validation"))
-        model.start(data, windows)
-        training = Training(model.network, shuffled(windows, config.batch, 0), InOrder(validation, 64), config, 0, run)
-        if recorded:
-            training.steps.recordings = Immediate()
-        training.train()
-        runs.append((run.rows, training))
-    for row, other in zip(runs[0][0], runs[1][0], strict=True):
+    launched, recorded = (trained(data, tmp_path, config, way) for way in (None, Kept()))
+    for row, other in zip(launched.run.rows, recorded.run.rows, strict=True):
         assert row == pytest.approx(other, rel=1e-5)
     # What changed was named: all weights and means, and the whole state of the optimiser.
-    assert all(runs[1][1].steps.recordings.moved)
+    assert all(recorded.steps.recordings.moved)
+
+
+def trained(data: FitData, directory: Path, config: Config, recordings: Recordings | None) -> Training:
+    run, model = Run(directory / type(recordings).__name__), NDT(config, 0)
+    windows, validation = (model.windows(data, part, run) for part in ("train", "validation"))
+    model.start(data, windows)
+    made = Training(model.network, shuffled(windows, config.batch, 0), InOrder(validation, 64), config, 0, run)
+    made.steps.recordings = recordings
+    made.train()
+    return made
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory: pytest.TempPathFactory) -> FitData:
+    """Two sessions whose batches have the same shapes."""
+    made = [recording(name, seed, units=9, trials=24) for seed, name in enumerate(("one", "two"))]
+    return open_cohort(*write_cohort(tmp_path_factory.mktemp("twins"), made=made), fitting=True)
+
+
+def test_sessions_of_equal_size_have_recordings_of_their_own(twins: FitData, tmp_path: Path) -> None:
+    """In the other's, one would be read through the other's weights."""
+    launched, recorded = (trained(twins, tmp_path, SMALL, way) for way in (None, Kept()))
+    for row, other in zip(launched.run.rows, recorded.run.rows, strict=True):
+        assert row == pytest.approx(other, rel=1e-5)
+    launched, recorded = (ensemble(twins, Run(tmp_path / name), SMALL) for name in ("launched", "recorded"))
+    recorded.recorded, recorded.recordings = True, Kept()
+    launched.train()
+    recorded.train()
+    for row, other in zip(launched.run.rows, recorded.run.rows, strict=True):
+        assert row == pytest.approx(other, rel=1e-5)
+
+
+def test_a_gradient_that_is_no_number_ends_a_recorded_training(
+    data: FitData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss, steps = Transformer.loss, []
+
+    def failing(network: Transformer, batch: Batch) -> dict[str, Tensor]:
+        terms = loss(network, batch)
+        steps.append(network.training)
+        if network.training and sum(steps) == 8:
+            terms["nothing"] = (network.position * 0).sum().sqrt()
+        return terms
+
+    monkeypatch.setattr(Transformer, "loss", failing)
+    made = trained(data, tmp_path, SMALL, Immediate())
+    assert made.run.rows[-1] == {"step": 8, "stopped": "loss or gradient nan"}
+    assert all(torch.isfinite(weight).all() for weight in made.network.parameters())
 
 
 EARLY = {"steps": 30, "patience": 2, "learning_rate": 0.01, "schedule": "constant", "average": 0.0}
@@ -78,7 +143,7 @@ MODES = {"masking": ("timestep", "neuron")}
 
 @pytest.mark.parametrize("settings", [*SETTINGS, EARLY, MODES], ids=[*IDS, "early ends", "modes of its own"])
 def test_steps_of_an_ensemble(data: FitData, tmp_path: Path, settings: dict, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline_lib.training.ensemble.Recordings", Immediate)
+    monkeypatch.setattr("pipeline_lib.training.ensemble.Recordings", Kept)
     config = replace(SMALL, **settings)
     launched, recorded = (ensemble(data, Run(tmp_path / name), config) for name in ("launched", "recorded"))
     recorded.recorded, first = True, recorded.recordings
