@@ -9,7 +9,7 @@ import pytest
 from scipy.ndimage import gaussian_filter1d
 
 from pipeline_lib.models.lfads.alignment import Alignment, Responses, align
-from pipeline_lib.models.lfads.model import LFADS
+from pipeline_lib.models.lfads.model import CONDITION, LFADS
 from pipeline_lib.training.run import Run
 from tests.models.lfads.small import SMALL
 from tests.small_cohort import SPLITS, WINDOWS, open_cohort, recording, write_cohort
@@ -17,17 +17,19 @@ from tests.small_cohort import SPLITS, WINDOWS, open_cohort, recording, write_co
 BINS, TRIALS, LATENTS = 60, 40, 2
 
 
-def session(seed: int, units: int, conditions: list[int], heldout: int = 0) -> tuple[Responses, np.ndarray, np.ndarray]:
+def session(
+    seed: int, units: int, conditions: list[int], heldout: int = 0, rate: float = 0.5, trials: int = TRIALS
+) -> tuple[Responses, np.ndarray, np.ndarray]:
     """Responses, log-rates [C, T, N] and latents [C, T, 2] of a session; the latents are those of the conditions."""
     rng = np.random.default_rng(seed)
     time = np.arange(BINS) / BINS
     latents = np.stack(
         [np.stack([np.sin(2 * np.pi * (time + c / 5)), np.cos(4 * np.pi * time + c)], -1) for c in conditions]
     )
-    logs = np.log(0.5) + latents @ rng.normal(size=(LATENTS, units)) * 0.5
-    counts = rng.poisson(np.exp(logs)[:, None], (len(conditions), TRIALS, BINS, units))
+    logs = np.log(rate) + latents @ rng.normal(size=(LATENTS, units)) * 0.5
+    counts = rng.poisson(np.exp(logs)[:, None], (len(conditions), trials, BINS, units))
     spikes = {c: counts[k].sum(axis=0).astype(float) for k, c in enumerate(conditions)}
-    seen = {c: np.full((BINS, units), float(TRIALS)) for c in conditions}
+    seen = {c: np.full((BINS, units), float(trials)) for c in conditions}
     some = counts[:, :10].reshape(-1, BINS, units)
     mask = np.ones(some.shape, bool)
     made = Responses(spikes, seen, lambda: (some, mask, mask), np.arange(heldout, units), history=0)
@@ -55,6 +57,15 @@ def test_shared_conditions_give_shared_latents() -> None:
     assert r2(latents[1:], fitted.reshape(latents[1:].shape)) > 0.9
     for alignment, own, latent in ((made["a"], logs[1:], one), (made["b"], other_logs[:3], two)):
         assert r2(own - own.mean(axis=(0, 1)), latent @ alignment.read_out) > 0.85
+
+
+def test_where_no_trial_had_a_spike_the_rate_was_not_nothing() -> None:
+    """A quarter of a spike a bin in all trials together: read-outs to logs of silence would be twice too large."""
+    made = {name: session(seed, 20, [0, 1, 2, 3], rate=0.05, trials=5) for seed, name in enumerate("ab")}
+    alignments = align({name: each for name, (each, *_) in made.items()}, LATENTS, sd=2.0)
+    for name, (_, logs, _) in made.items():
+        written = read(alignments[name], logs) @ alignments[name].read_out
+        assert r2(logs - logs.mean(axis=(0, 1)), written) > 0.6
 
 
 def test_windows_of_one_session_at_a_time_are_held() -> None:
@@ -137,6 +148,53 @@ def test_bins_that_a_session_did_not_observe_are_left_out() -> None:
     assert (
         abs(np.corrcoef(read(made["a"], logs)[..., 0].ravel(), read(complete["a"], logs)[..., 0].ravel())[0, 1]) > 0.5
     )
+
+
+def test_windows_of_different_length_are_compared_from_their_start() -> None:
+    first, logs, _ = session(0, 30, [0, 1, 2])
+    second, other_logs, _ = session(1, 20, [0, 1, 2])
+    for arrays in (second.spikes, second.seen):
+        arrays.update({condition: array[:40] for condition, array in arrays.items()})
+    made = align({"a": first, "b": second}, LATENTS, sd=2.0)
+    assert r2(read(made["a"], logs[:, :40]), read(made["b"], other_logs[:, :40])) > 0.9
+
+
+def test_without_a_common_condition_bins_that_were_not_observed_are_left_out() -> None:
+    """As if the windows had ended there."""
+    first, *_ = session(0, 12, [0, 1])
+    second, *_ = session(1, 10, [2, 3])
+    counts, *_ = first.some()
+    observed = np.ones(counts.shape, bool)
+    observed[:, 40:] = False
+    masked = replace(first, some=lambda: (counts * observed, observed, observed))
+    ended = replace(first, some=lambda: (counts[:, :40], observed[:, :40], observed[:, :40]))
+    found = [align({"a": each, "b": second}, LATENTS, sd=2.0)["a"] for each in (masked, ended)]
+    np.testing.assert_allclose(found[0].read_in, found[1].read_in, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found[0].read_out, found[1].read_out, rtol=1e-4, atol=1e-6)
+
+
+def test_a_window_without_a_condition_is_of_none(tmp_path: Path) -> None:
+    """Not of the first one, whose average it would enter."""
+    made = [recording("one", 0, units=9, trials=20), recording("two", 1, units=12, trials=20)]
+    data = open_cohort(*write_cohort(tmp_path, made=made), fitting=True)
+    samples = data.split.samples.copy()
+    nameless = samples.index[samples["session"] == "one"][::3]
+    samples.loc[nameless, "condition"] = None
+    samples.loc[(samples["session"] == "two") & (samples["condition"] == "c0"), "condition"] = None
+    data = replace(data, split=replace(data.split, samples=samples))
+    model = LFADS(replace(SMALL, read_in=3), 0)
+    windows = model.windows(data, "train", Run(tmp_path))
+    model.start(data, windows)
+    rows = data.samples("one", "train")
+    found = model._responses("one", windows["one"])
+    named = rows["condition"].dropna()
+    assert 0 < len(named) < len(rows)
+    assert sorted(int(seen.max()) for seen in found.seen.values()) == sorted(named.value_counts())
+    # A condition that one session lacks is no other's.
+    codes = {session: windows[session].inputs[CONDITION].numpy() for session in ("one", "two")}
+    second = data.samples("two", "train")["condition"].to_numpy()
+    for name in ("c1", "c2"):
+        assert set(codes["one"][(rows["condition"] == name).to_numpy()]) == set(codes["two"][second == name])
 
 
 @pytest.mark.parametrize("bin_size", [10.0, 20.0])
