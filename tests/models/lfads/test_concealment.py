@@ -38,9 +38,10 @@ def test_an_entry_is_an_input_or_a_target(pass_rate: float) -> None:
     assert float((shown.scored * shown.worth).mean()) == pytest.approx(1, abs=0.01)
 
 
-def test_what_is_never_an_input_is_always_a_target() -> None:
+@pytest.mark.parametrize("ragged", [False, True])
+def test_what_is_never_an_input_is_always_a_target(ragged: bool) -> None:
     config = Config(coordinated_dropout=0.3)
-    made = batch(heldout=[1, 4], forward=5)
+    made = replace(batch(heldout=[1, 4], forward=5), ragged=ragged)
     heldin = torch.tensor([0, 2, 3, 5])
     shown = conceal(made, config, heldin, MEAN, 5, 0, drop=True)
     assert shown.inputs.shape == (BINS, WINDOWS, 4)
@@ -59,6 +60,16 @@ def test_the_first_segment_is_shown_whole_and_learned_from() -> None:
     assert torch.allclose(shown.inputs[:10], shown.counts[:10].float())
     assert shown.scored[:10].all() and (shown.worth[:10] == 1).all()
     assert not shown.scored[10:].all()
+
+
+def test_a_first_segment_is_the_same_where_spikes_are_few() -> None:
+    made = batch()
+    made.counts.copy_(torch.rand(made.counts.shape) < 0.05)
+    shown = []
+    for sparse in (True, False):
+        torch.manual_seed(1)
+        shown.append(conceal(made, Config(), None, MEAN, 0, 10, drop=True, sparse=sparse).inputs)
+    assert isinstance(shown[0], torch.Tensor) and torch.equal(*shown)
 
 
 @pytest.mark.parametrize(("single", "pass_rate"), [(0.0, 0.0), (0.3, 0.0), (0.3, 0.5)])

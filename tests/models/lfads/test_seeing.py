@@ -62,6 +62,7 @@ def test_an_initial_segment_is_all_that_an_autonomous_network_sees(ragged: FitDa
         assert torch.equal(*initial)
         assert not torch.allclose(first, third)
     assert LFADS(replace(SMALL, initial_segment=0.2), 0).sees == "held-in units, first 0.2 s"
+    assert LFADS(replace(CONTROLLED, initial_segment=0.2), 0).sees == "held-in units, past and future"
 
 
 def test_the_controller_hears_both_directions_late(ragged: FitData, model: LFADS) -> None:
