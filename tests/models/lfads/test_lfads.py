@@ -35,9 +35,6 @@ def test_the_shipped_settings_are_the_defaults() -> None:
     assert check_config("lfads", settings) == Config()
 
 
-# No leak
-
-
 # Shapes
 
 
@@ -52,6 +49,8 @@ def test_a_saved_model_is_the_fitted_one(ragged: FitData, model: LFADS) -> None:
     extras = model.extras(ragged, "one", samples)
     assert model.latents(ragged, "one", samples).shape == (*shape, 3)
     assert extras["inferred_inputs"].shape == (*shape, 2)
+    past = np.arange(shape[1]) >= samples["bins"].to_numpy()[:, None]
+    assert past.any() and np.array_equal(np.isnan(extras["inferred_inputs"]).all(axis=2), past)
     assert extras["initial_conditions"].shape == (len(samples), 4) and extras["initial_conditions"].std() > 0
 
 
@@ -131,13 +130,10 @@ def test_every_variant_fits_and_predicts(ragged: FitData, tmp_path: Path, settin
 
 def test_sample_validation_is_scored_at_every_evaluation(ragged: FitData, tmp_path: Path) -> None:
     """In history.csv, by counts that neither the weights nor their choice depend on."""
-    # What starts from all training counts is not the point here.
-    means = [Windows(ragged, name, "train").mean_counts() for name in ragged.sessions]
     states, scores = [], []
     for more in (0, 3):
         data, run = replace(ragged, fitting=True), Run(tmp_path / str(more))
         model = LFADS(replace(SMALL, sample_validation=0.2), 0)
-        model.initialise = lambda windows, model=model: start(model, means)
 
         def read(session: str, samples: object, model: LFADS = model, more: int = more) -> tuple:
             rows = ragged.samples(session, samples) if isinstance(samples, str) else samples
@@ -153,19 +149,12 @@ def test_sample_validation_is_scored_at_every_evaluation(ragged: FitData, tmp_pa
     assert all(np.array_equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def start(model: LFADS, means: list[torch.Tensor]) -> None:
-    """Start the sessions of a model at given mean counts."""
-    with torch.no_grad():
-        for session, mean in zip(("one", "two"), means, strict=True):
-            model.network.head(session).mean.copy_(mean)
-            model.network.head(session).read_out.bias.copy_(mean.log())
-
-
 def test_sample_validation_is_the_likelihood_of_what_was_kept(ragged: FitData, tmp_path: Path) -> None:
     config = replace(SMALL, sample_validation=0.2, steps=1, learning_rate=1e-30, average=0.0)
     data, model, run = replace(ragged, fitting=True), LFADS(config, 0), Run(tmp_path)
     model.fit(data, run)
     total, number, history = 0.0, 0, ragged.split.history_bins
+    scores = model.tables(ragged)["scores"].set_index("session")["value"]  # as of a fit that is published
     for session in ragged.sessions:
         samples = ragged.samples(session, "train")
         rates = torch.as_tensor(model._apply(model.network.rates, data, session, samples)).double()
@@ -173,6 +162,8 @@ def test_sample_validation_is_the_likelihood_of_what_was_kept(ragged: FitData, t
         kept = model._kept(data, session, samples)[:, history:] & mask
         likelihood = torch.distributions.Poisson(rates.clamp(min=1e-9)).log_prob(torch.as_tensor(counts.astype(float)))
         total, number = total - likelihood.numpy()[kept].sum(), number + kept.sum()
+        bits = bits_per_spike(poisson_sums(counts, np.maximum(rates.numpy(), 1e-9), kept).total())
+        assert scores[session] == pytest.approx(bits, rel=1e-5)
     assert run.rows[-1]["sample_validation_nll"] == pytest.approx(total / number, rel=1e-5)
 
 
@@ -307,6 +298,19 @@ def test_the_start_is_the_mean_rate_and_factors_have_unit_rows(ragged: FitData, 
     assert torch.allclose(factors, states[0] @ weights.t(), atol=1e-6)
 
 
+@pytest.mark.parametrize("observation", ["poisson", "gaussian"])
+def test_no_rate_is_below_nothing(ragged: FitData, model: LFADS, observation: str) -> None:
+    """A Gaussian mean can be, and is then a rate of 0: nearest of those that there are."""
+    network = LFADS(replace(SMALL, observation=observation, read_in=4), 0).build(model.layout).eval()
+    read_out = network.head("one").read_out
+    with torch.no_grad():
+        read_out.weight.zero_()
+        read_out.bias.copy_(torch.linspace(-1, 1, 9))
+        rates = network.rates(Windows(ragged, "one", "train").batch(slice(0, 4)))
+    expected = read_out.bias.exp() if observation == "poisson" else read_out.bias.clamp(min=0)
+    torch.testing.assert_close(rates, expected.expand_as(rates))
+
+
 def test_priors_and_states_start_as_the_paper_has_them(ragged: FitData, model: LFADS) -> None:
     network = LFADS(CONTROLLED, 0).build(model.layout)
     assert torch.allclose(network.prior_log_time_constant.exp(), torch.full((2,), 10.0))  # bins
@@ -329,13 +333,15 @@ def _shown(network: torch.nn.Module, batch: object):
 def test_what_a_search_may_hide_does_not_change_what_evaluations_hide(ragged: FitData, model: LFADS) -> None:
     """Else the share of units that is hidden least wins, as that of single counts would."""
     batch = Windows(ragged, "one", "train").batch(slice(0, 8))
-    losses = []
+    losses, steps = [], []
     for hidden in ({}, {"coordinated_dropout": 0.6}, {"pass_rate": 0.5}, {"hide_units": 0.5}):
         torch.manual_seed(0)
         config = replace(CONTROLLED, read_in=4, evaluated_dropout=0.2, **hidden)
         network = LFADS(config, 0).build(model.layout).eval()
         losses.append(network(batch)["nll"].item())
-    assert len(set(losses)) == 1
+        torch.manual_seed(0)
+        steps.append(network(batch, 5)["nll"].item())
+    assert len(set(losses)) == 1 and len(set(steps)) == 4
 
 
 def test_ramps_and_penalties_weigh_their_terms(ragged: FitData, model: LFADS) -> None:
@@ -350,6 +356,11 @@ def test_ramps_and_penalties_weigh_their_terms(ragged: FitData, model: LFADS) ->
     for name in ("kl_initial", "kl_inputs", "l2"):
         assert made[0][name] == 0 and made[1][name] == pytest.approx(made[2][name] / 2)
     assert made[0]["nll"] == made[2]["nll"]
+    # An evaluation has them at their full weights, whatever the step.
+    network.eval()
+    ended, evaluated = ((torch.manual_seed(0), network(batch, step))[1] for step in (99, None))
+    assert evaluated["kl_initial"] == ended["kl_initial"] > 0 and evaluated["l2"] == ended["l2"] > 0
+    assert evaluated["kl_inputs"] > 0
     weights = [(3.0, network.generator), (0.5, network.initial_encoder), (0.5, network.input_encoder)]
     squares = sum(scale * 0.5 * each.recurrent.square().sum().item() for scale, each in weights)
     assert made[2]["l2"] == pytest.approx(squares / sum(each.recurrent.numel() for _, each in weights))
