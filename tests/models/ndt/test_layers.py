@@ -1,10 +1,13 @@
 """Attention in blocks, or in sizes for tensor cores, is attention."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from pipeline_lib.models.ndt import layers
 from pipeline_lib.models.ndt.layers import LEAST_BLOCK, Attention, Band, Layer, context_bias
+from tests.models.ndt import small
 
 
 @pytest.mark.parametrize(("backward", "forward"), [(8, 4), (0, 4), (5, 0), (0, 0), (20, 3)])
@@ -44,6 +47,21 @@ def test_a_layer_drops_attention_hidden_units_and_both_branches(
     assert dropped == [(0.3, shape) for shape in ((3, 2, 5, 5), branch, (3, 5, 10), branch)]
     layer.eval()(x, None)
     assert len(dropped) == 4
+
+
+def test_embeddings_and_what_rates_are_read_from_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    dropped = []
+    monkeypatch.setattr(layers, "dropout", lambda x, share: dropped.append((share, tuple(x.shape))) or x)
+    config = replace(small.SILENT, read_in=6, layers=1, dropout_embedding=0.1, dropout=0.2, dropout_rates=0.3)
+    network = small.network(config)
+    counts = torch.ones(3, small.BINS, small.UNITS)
+    network.outputs("s0", counts)
+    inside = (3, small.BINS, 6)
+    assert dropped[0] == (0.1, inside) and dropped[-1] == (0.3, inside)
+    assert {share for share, _ in dropped[1:-1]} == {0.2}
+    before = len(dropped)
+    network.eval().outputs("s0", counts)
+    assert len(dropped) == before
 
 
 def test_short_windows_stay_whole() -> None:

@@ -193,11 +193,16 @@ def test_modes_hide_what_they_say() -> None:
     hidden, scored = (each.expand(batch.counts.shape) for each in choose(batch, "neuron", 0.3, 1, REGION))
     assert torch.equal(hidden, scored) and torch.equal(hidden, hidden[:, :1].expand_as(hidden))
     assert hidden.float().mean() == pytest.approx(0.3, abs=0.05)
+    assert len(hidden[:, 0].unique(dim=0)) > 20  # drawn for each window
 
     hidden, scored = choose(batch, "causal", 0.25, 1, REGION)
     assert (hidden[:, :30].sum(), hidden[:, 30:].all()) == (0, True) and torch.equal(hidden, scored)
     hidden, _ = choose(windows(2, history=8), "causal", 0.25, 1, REGION)  # a share of the window, not of its history
     assert (hidden[:, :32].sum(), hidden[:, 32:].all()) == (0, True)
+    short = windows(2)
+    short.bins[1] = 20  # and of each window, not of the longest
+    hidden, _ = choose(short, "causal", 0.25, 1, REGION)
+    assert [row.nonzero()[:, 0].tolist()[0] for row in hidden] == [30, 15]
 
     hidden, scored = (each.expand(batch.counts.shape)[:, 0] for each in choose(batch, "inter_region", 0.3, 1, REGION))
     assert torch.equal(hidden, scored)
