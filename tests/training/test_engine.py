@@ -231,18 +231,17 @@ def test_another_seed_is_another_start(data: FitData, tmp_path: Path) -> None:
 
 
 class Listening(Tiny):
-    """Writes down the noise that it is given in training."""
+    """Writes down the noise that it is given in training, and that in evaluations."""
 
     def forward(self, batch: Batch, step: int | None = None) -> dict[str, Tensor]:
-        if step is not None:
-            self.heard.append(torch.rand(1).item())
+        (self.evaluated if step is None else self.heard).append(torch.rand(1).item())
         return super().forward(batch, step)
 
 
 class ListeningModel(TinyModel):
     def build(self, layout: Layout) -> Tiny:
         network = Listening(self.config, layout)
-        network.heard = self.heard = []
+        network.heard, network.evaluated = self.heard, self.evaluated = [], []
         return network
 
 
@@ -254,6 +253,16 @@ def test_noise_belongs_to_the_seed_and_the_number_of_a_batch(data: FitData, tmp_
         model.fit(data, Run(tmp_path / f"{seed}{accumulate}"))
         heard.append(model.heard)
     assert heard[0] == heard[1] and len({*heard[0], *heard[2]}) == 12
+
+
+def test_every_evaluation_of_every_seed_has_the_same_noise(data: FitData, tmp_path: Path) -> None:
+    """So that losses differ by the weights alone; its batches have noise of their own."""
+    heard = []
+    for seed, steps in ((0, 12), (1, 6)):
+        model = ListeningModel(Config(steps=steps), seed)
+        model.fit(data, Run(tmp_path / str(seed)))
+        heard += [model.evaluated[number : number + 2] for number in range(0, len(model.evaluated), 2)]  # two sessions
+    assert len(heard) == 4 + 2 and all(each == heard[0] for each in heard) and len(set(heard[0])) == 2
 
 
 @pytest.mark.parametrize("ramped", [False, True])
