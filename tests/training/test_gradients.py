@@ -131,6 +131,30 @@ def test_the_environment_changes_no_gradient(
     assert same(weights(Run(tmp_path / "changed")), usual)
 
 
+class Watching(Tiny):
+    """Writes down in what precision products are computed, in training and in evaluations."""
+
+    def forward(self, batch: Batch, step: int | None = None) -> dict[str, Tensor]:
+        self.seen.add((step is not None, (self.shared.weight @ self.shared.weight).dtype))
+        return super().forward(batch, step)
+
+
+class WatchingModel(TinyModel):
+    def build(self, layout: Layout) -> Watching:
+        network = Watching(self.config, layout)
+        network.seen = self.seen = set()
+        return network
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_steps_are_in_the_precision_asked_for_and_evaluations_in_float32(
+    data: FitData, tmp_path: Path, precision: str
+) -> None:
+    model = WatchingModel(replace(NOISELESS, steps=4, precision=precision), 0)
+    model.fit(data, Run(tmp_path))
+    assert model.seen == {(True, getattr(torch, precision)), (False, torch.float32)}
+
+
 def test_pieces_are_the_batch(data: FitData) -> None:
     batch = Windows(data, "two", "train", inputs={"row": np.arange(14)}).batch(slice(None))
     for pieces in (1, 2, 4, 16, 64):
