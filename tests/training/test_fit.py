@@ -144,6 +144,11 @@ def test_nothing_is_done_twice(cohort: Cohort, tmp_path: Path, monkeypatch: pyte
         walk(cohort, out, **change)
         assert len(notes.read_text().splitlines()) == number
     assert load_fit(out, WALKER).seed == 0
+    stores, _ = cohort
+    others, another = write_cohort(tmp_path, splits=replace(SPLITS, seed=5), made=[recording(seed=1, trials=30)])
+    for number, data in enumerate(((stores, another), (others, another)), start=5):
+        walk(data, out, steps=61)
+        assert len(notes.read_text().splitlines()) == number
 
 
 def test_a_fit_whose_manifest_snakemake_took_away_is_not_made_again(
@@ -341,6 +346,9 @@ def test_wrong_input(cohort: Cohort, tmp_path: Path) -> None:
     other, _ = write_cohort(tmp_path / "other", made=[recording("other", trials=30)])
     with pytest.raises(InputError, match="only one of split and trains"):
         fit([*stores, *other], split, "psth", "psth", {}, 0, tmp_path / "out")
+    both, split_of_both = write_cohort(tmp_path / "both", made=[recording(name, trials=30) for name in ("a", "b")])
+    with pytest.raises(InputError, match="sessions: found b in only one of split and trains"):
+        fit(both[:1], split_of_both, "psth", "psth", {}, 0, tmp_path / "out")
     assert not (tmp_path / "out" / "manifest.json").exists()
     with pytest.raises(InputError, match="finished fit"):
         load_fit(tmp_path / "out")
