@@ -1,5 +1,6 @@
 """The training engine: steps that follow the book, and the same bytes whatever happens to the process."""
 
+import contextlib
 import json
 import math
 import os
@@ -103,6 +104,20 @@ def test_killed_at_any_step_the_fit_ends_in_the_same_bytes(
         assert attempt > 0
         assert same(model.state(), weights)
         assert run.history_csv() == history
+
+
+def test_what_patience_has_counted_is_not_forgotten(data: FitData, tmp_path: Path) -> None:
+    """Killed between evaluations without a gain, a fit would else go on for ever."""
+    config = Config(learning_rate=0.3, schedule="constant", steps=60, patience=2)
+    weights, history = trained(data, tmp_path / "undisturbed", config)
+    assert 3 < len(history.splitlines()) < 60 // config.evaluate_every
+    for _ in range(20):
+        run, model = FragileRun(tmp_path / "killed", 4), TinyModel(config, 0)
+        with contextlib.suppress(Killed):
+            model.fit(data, run)
+            break
+        run.close()
+    assert same(model.state(), weights) and run.history_csv() == history
 
 
 @pytest.mark.slow

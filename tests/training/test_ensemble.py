@@ -270,12 +270,14 @@ def until(made: Ensemble, last: int) -> None:
         Ensemble._evaluate(made)
 
 
+@pytest.mark.parametrize("masking", [("timestep",), ("timestep", "neuron")], ids=["prepared together", "one by one"])
 def test_out_of_memory_fewer_members_are_worked_on_at_once(
-    data: FitData, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    data: FitData, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, masking: tuple
 ) -> None:
-    enough = ensemble(data, Run(tmp_path / "enough"), SMALL)
+    config = replace(SMALL, masking=masking)
+    enough = ensemble(data, Run(tmp_path / "enough"), config)
     enough.train()
-    little = ensemble(data, Run(tmp_path / "little"), SMALL)
+    little = ensemble(data, Run(tmp_path / "little"), config)
     losses = little._losses
 
     def crowded(
@@ -294,7 +296,7 @@ def test_out_of_memory_fewer_members_are_worked_on_at_once(
             np.testing.assert_allclose(weights(little, number)[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
     room = 0
     with pytest.raises(FitError, match=r"a single member at a time .*; train them one by one"):
-        again = ensemble(data, Run(tmp_path / "none"), SMALL)
+        again = ensemble(data, Run(tmp_path / "none"), config)
         losses = again._losses
         monkeypatch.setattr(again, "_losses", crowded)
         again.train()
