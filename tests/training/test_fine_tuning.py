@@ -86,6 +86,55 @@ def test_weights_that_learned_from_what_is_to_be_tested_are_refused(tmp_path: Pa
     assert (stop - begin).sum() == (train["bins"] * data["before"].split.bin_ticks).sum()
 
 
+def test_windows_learned_from_in_any_fit_before_are_not_to_be_tested(tmp_path: Path) -> None:
+    """Validation windows may have been: they are for choosing. What two fits learned from adds up."""
+    data = open_cohort(*write_cohort(tmp_path, made=[recording("one", 5, units=7, trials=24)]), fitting=True)
+
+    def tuned(name: str, initial: str | None = None, **parts: str) -> str:
+        samples = data.split.samples
+        changed = replace(data.split, samples=samples.assign(split=samples["split"].replace(parts)))
+        model = TinyModel(Config(steps=1, initial=initial), 0)
+        model.fit(replace(data, split=changed), Run(tmp_path / name))
+        write_arrays(tmp_path / f"{name}.safetensors", model.state())
+        return str(tmp_path / f"{name}.safetensors")
+
+    first = tuned("first")
+    second = tuned("second", first, train="validation", validation="train")
+    for initial in (first, second):
+        with pytest.raises(InputError, match="test windows of session one"):
+            tuned("third", initial, train="test", test="train")
+    with pytest.raises(InputError, match="test windows of session one"):
+        tuned("third", second, validation="test", test="validation")
+
+
+def test_given_weights_are_not_started_anew_from_the_data(data: FitData, tmp_path: Path) -> None:
+    """As read-outs start at mean rates where nothing is given."""
+
+    class Starting(TinyModel):
+        def initialise(self, windows: object) -> None:
+            self.network.shared.weight.data.zero_()
+
+    states = []
+    for initial in (None, str(tmp_path / "w.safetensors")):
+        model = Starting(Config(steps=1, learning_rate=1e-30 if initial else 1e-2, initial=initial), 0)
+        model.fit(data, Run(tmp_path / str(len(states))))
+        states.append(model.state())
+        write_arrays(tmp_path / "w.safetensors", states[0])
+    assert states[0]["shared.weight"].any()
+    np.testing.assert_array_equal(states[1]["shared.weight"], states[0]["shared.weight"])
+
+
+@pytest.mark.parametrize("lacking", ["layout", "shared.bias"])
+def test_a_file_that_lacks_what_all_fits_have_is_refused(data: FitData, tmp_path: Path, lacking: str) -> None:
+    before = TinyModel(Config(steps=1), 0)
+    before.fit(data, Run(tmp_path))
+    state = before.state()
+    del state[lacking]
+    write_arrays(tmp_path / "w.safetensors", state)
+    with pytest.raises(InputError, match=f"{lacking}: found nothing; accepted: "):
+        TinyModel(Config(initial=str(tmp_path / "w.safetensors")), 0).fit(data, Run(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
