@@ -169,6 +169,18 @@ def test_an_evaluation_that_hides_nothing_scores_all_that_was_observed(layout: L
     assert 0.1 < made["scored"][:, :, 4:37, [0, 2]].float().mean() < 0.4
 
 
+def test_evaluations_hide_their_share_as_zeros_and_training_its_own(layout: Layout) -> None:
+    config = Config(mask_ratio=0.2, evaluated_ratio=0.5, mask_token_ratio=0.5, mask_random_ratio=0.0)
+    network, batch = NDT(config, 0).build(layout), windows(400)
+    batch.counts.clamp_(min=1)
+    for step, share, zeros in ((0, 0.2, 0.5), (None, 0.5, 1.0)):
+        made = network.prepare(batch, step).inputs
+        scored, hidden = made["scored"], made["shown"] == 0
+        assert float(scored.float().mean()) == pytest.approx(share, abs=0.02)
+        assert float(hidden[scored].float().mean()) == pytest.approx(zeros, abs=0.02)
+        assert not hidden[~scored].any()
+
+
 def test_an_empty_batch_and_one_without_spikes_are_no_trouble() -> None:
     silent = windows(3)
     silent.counts.zero_()

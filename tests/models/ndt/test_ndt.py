@@ -228,6 +228,29 @@ def test_the_start_is_the_mean_rate_and_layers_differ(ragged: FitData, tmp_path:
         assert (weight[16:].std() < 0.9 * weight[:8].std()) == smaller
 
 
+@pytest.mark.parametrize("log_rates", [True, False])
+def test_rates_start_at_the_mean_whatever_the_read_out_gives(log_rates: bool) -> None:
+    network, mean = small.network(replace(small.SILENT, log_rates=log_rates)).eval(), torch.linspace(0.1, 2, 7)
+    network.start_at("s0", mean)
+    with torch.no_grad():
+        network.head("s0").last.weight.zero_()
+        rates = network.rates(small.windows(ragged=False))
+    torch.testing.assert_close(rates, mean.expand_as(rates))
+
+
+def test_the_loss_of_an_evaluation_is_the_mean_over_its_modes() -> None:
+    network = small.network(replace(small.SILENT, masking=("timestep", "neuron", "causal"))).eval()
+    torch.manual_seed(0)
+    batch = network.prepare(small.windows(ragged=True), None)
+    each = [
+        network.loss(replace(batch, inputs={name: value[:, [mode]] for name, value in batch.inputs.items()}))
+        for mode in range(3)
+    ]
+    losses = torch.stack([loss["masked_nll"] for loss in each])
+    torch.testing.assert_close(network.loss(batch)["masked_nll"], losses.mean())
+    assert losses.std() > 0.01
+
+
 def test_branches_tables_and_read_outs_start_small() -> None:
     torch.manual_seed(0)
     layers = [Layer(8, 2, 16, 0.0, "relu", True) for _ in range(6)]
