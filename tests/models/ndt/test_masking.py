@@ -169,6 +169,13 @@ def test_an_evaluation_that_hides_nothing_scores_all_that_was_observed(layout: L
     assert 0.1 < made["scored"][:, :, 4:37, [0, 2]].float().mean() < 0.4
 
 
+def test_a_network_hides_the_populations_of_its_session(layout: Layout) -> None:
+    network, batch = NDT(Config(masking=("inter_region",)), 0).build(layout), windows(60)
+    batch.counts.clamp_(min=1)
+    hidden = network.prepare(batch, 0).inputs["shown"][:, 0, 0] == 0
+    assert {tuple(POPULATION[row]) for row in hidden.numpy()} == {("a", "a", "a"), ("b", "b"), ("c",)}
+
+
 def test_evaluations_hide_their_share_as_zeros_and_training_its_own(layout: Layout) -> None:
     config = Config(mask_ratio=0.2, evaluated_ratio=0.5, mask_token_ratio=0.5, mask_random_ratio=0.0)
     network, batch = NDT(config, 0).build(layout), windows(400)
