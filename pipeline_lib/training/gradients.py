@@ -29,10 +29,11 @@ class Gradients:
     """Puts the gradient of a step into the weights of a network.
 
     Where memory runs out, the windows of a batch are taken in twice as many pieces from then on, and the step is made
-    again: the gradient is then the mean over the pieces, by what the loss is a mean over (`Network.counted`). Of a
-    network that prepares its batches the pieces are cut from the prepared one, so that they hide what the batch hides.
-    That is the gradient of the whole batch but for noise that is drawn in the loss (dropout), and for a loss that is no
-    such mean: one whose terms count different things, or that goes by the largest entries.
+    again: the gradient is then the mean over the pieces, of each term of the loss by what it is a mean over
+    (`Network.counted`). Of a network that prepares its batches the pieces are cut from the prepared one, so that they
+    hide what the batch hides. That is the gradient of the whole batch but for noise that is drawn in the loss
+    (dropout), and for a loss that is no such mean: one that sets windows against each other, or goes by the largest
+    entries.
 
     Parameters
     ----------
@@ -104,12 +105,18 @@ class Gradients:
         network = self.network
         if pieces == 1:
             yield self.total(self.model, batch, step)
-        elif network.vectorises and self.processes == 1:  # what several processes share is called as a whole
+        elif type(network).forward is Network.forward and self.processes == 1:
             batch = network.prepare(batch, step)
             counted = network.counted(batch)
+
+            def terms(piece: Batch) -> dict[str, Tensor]:
+                own, windows = network.counted(piece), len(piece.bins) / len(batch.bins)
+                share = {name: own[name] / number for name, number in counted.items()}
+                return {name: value * share.get(name, windows) for name, value in network.loss(piece).items()}
+
             for piece in cut(batch, pieces):
-                yield self.total(network.loss, piece) * (network.counted(piece) / counted)
-        else:
+                yield self.total(terms, piece)
+        else:  # what several processes share is called as a whole
             for piece in cut(batch, pieces):
                 yield self.total(self.model, piece, step) * (len(piece.bins) / len(batch.bins))
 

@@ -15,8 +15,9 @@ class Network(nn.Module):
     `forward(batch, step)` gives the loss as named terms, whose sum is minimised; `step` is None in an evaluation.
     What belongs to a session lives in `self.sessions`, a ModuleDict by session id.
 
-    A network may give `prepare` and `loss` in the place of `forward`, and say that it `vectorises`. Its steps can then
-    be those of many networks at once (`ensemble`), and be captured as CUDA graphs (`graphs`).
+    A network may give `prepare` and `loss` in the place of `forward`. Where memory runs out, a batch is then cut in
+    pieces behind `prepare`, and `counted` says how they make it up (`gradients`). If it says that it `vectorises`, too,
+    its steps can be those of many networks at once (`ensemble`), and be captured as CUDA graphs (`graphs`).
 
     >>> import torch
     >>> class Rate(Network):  # one rate for each of three units
@@ -36,7 +37,8 @@ class Network(nn.Module):
     """The term of the loss by which weights are chosen; None: the sum."""
     has_latents: ClassVar[bool] = False
     vectorises: ClassVar[bool] = False
-    """`forward` is the `loss` of what `prepare` gives."""
+    """`forward` is the `loss` of what `prepare` gives, and that is tensor operations alone, none of whose values
+    decides which come next; operations with gradients of their own go through `training.members`."""
 
     def forward(self, batch: Batch, step: int | None = None) -> dict[str, Tensor]:
         """The loss as named terms, whose sum is minimised; `step` is None in an evaluation."""
@@ -64,17 +66,14 @@ class Network(nn.Module):
         return False
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """The terms of the loss of what `prepare` gave: tensor operations alone, none of whose values decides which
-        come next. Noise comes from `training.noise`; operations with gradients of their own go through
-        `training.members`.
-        """
+        """The terms of the loss of what `prepare` gave. Noise comes from `training.noise`."""
         raise NotImplementedError
 
-    def counted(self, batch: Batch) -> Tensor | int:
-        """How many things the `loss` of a prepared batch is a mean over: windows, unless overridden. By it a batch that
-        memory has no room for is put together from its pieces.
+    def counted(self, batch: Batch) -> dict[str, Tensor]:
+        """How many things terms of the `loss` of a prepared batch are means over, at least 1; windows, where a term is
+        not named. By it a batch that memory has no room for is put together from its pieces.
         """
-        return len(batch.bins)
+        return {}
 
     def pace(self, name: str) -> float:
         """By what the learning rate of the weight `name` is multiplied."""

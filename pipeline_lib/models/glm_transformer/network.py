@@ -99,7 +99,7 @@ class GLMTransformer(Network):
         scored = batch.observed[:, batch.history :]
         log_rates = self.log_rates(batch, response if varying is None else response + varying)
         counts = batch.counts[:, batch.history :]
-        losses["nll"] = ((log_rates.exp() - counts * log_rates) * scored).sum() / scored.sum().clamp(min=1)
+        losses["nll"] = ((log_rates.exp() - counts * log_rates) * scored).sum() / self.counted(batch)["nll"]
         if known is not None:
             losses["kl"] = config.kl_weight * divergence(*known).mean() / scored[0].numel()
         rough = response if varying is None else varying
@@ -107,6 +107,10 @@ class GLMTransformer(Network):
         if "coupling" in self.terms:
             losses["sparsity"] = config.sparsity * self.head(batch.session).sparsity(everywhere=config.compat)
         return losses
+
+    def counted(self, batch: Batch) -> dict[str, Tensor]:
+        """The counts that are scored; the penalties are means over windows, or the same for all."""
+        return {"nll": batch.observed[:, batch.history :].sum().clamp(min=1)}
 
     def rates(self, batch: Batch) -> Tensor:
         """Expected spikes a bin [B, L, N], made of the `parts` of the settings; 0 in the history."""

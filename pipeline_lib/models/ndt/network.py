@@ -150,9 +150,9 @@ class Transformer(Network):
         modes = zip(batch.inputs["shown"].unbind(1), batch.inputs["scored"].unbind(1), strict=True)
         return {"masked_nll": torch.stack([self._loss(batch, *each) for each in modes]).mean()}
 
-    def counted(self, batch: Batch) -> Tensor:
+    def counted(self, batch: Batch) -> dict[str, Tensor]:
         """The entries that are scored."""
-        return batch.inputs["scored"].sum().clamp(min=1)
+        return {"masked_nll": batch.inputs["scored"].sum().clamp(min=1)}
 
     def rates(self, batch: Batch) -> Tensor:
         """Expected spikes a bin [B, L, N], every visible count shown."""

@@ -104,7 +104,8 @@ class Contrast(nn.Module):
         }
 
     def forward(self, pooled: dict[str, Tensor], kept: Tensor) -> Tensor:
-        """Mean over pairs of features and both directions of the cross-entropy, nats, over the windows `kept` [M]."""
+        """Mean over pairs of features and both directions of the cross-entropy, nats, over the windows `kept` [M]; of
+        none, 0."""
         vectors = [vector[kept] for vector in self.features(pooled).values()]
         target = torch.arange(int(kept.sum()), device=kept.device)
         temperature = self.log_temperature.exp().clamp(min=0.01)
@@ -112,8 +113,8 @@ class Contrast(nn.Module):
         for first in range(len(vectors)):
             for second in range(first + 1, len(vectors)):
                 logits = vectors[first] @ vectors[second].T / temperature
-                losses += [functional.cross_entropy(logits, target), functional.cross_entropy(logits.T, target)]
-        return torch.stack(losses).mean()
+                losses += [functional.cross_entropy(each, target, reduction="sum") for each in (logits, logits.T)]
+        return torch.stack(losses).mean() / max(len(target), 1)
 
 
 def pooled(x: Tensor, window: Tensor, windows: int) -> Tensor:

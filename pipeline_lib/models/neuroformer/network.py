@@ -7,7 +7,7 @@ The next token is a bin and a unit: p(bin | tokens so far) p(unit | bin, tokens 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -116,9 +116,10 @@ class Neuroformer(Network):
 
     # Reading a batch
 
-    def windows(self, batch: Batch, offset: int = 0) -> Windows:
-        """The windows of a batch, the first from bin `offset` on."""
-        head = self.head(batch.session)
+    def windows(self, batch: Batch) -> Windows:
+        """The windows of a batch, the first from the bin on that `prepare` has drawn."""
+        head, drawn = self.head(batch.session), batch.inputs.get("offset")
+        offset = 0 if drawn is None else int(drawn[0])
         return read_windows(
             batch, head.heldin, cut_batch(batch, self.bins, offset), self.bins, self.past, self.config.limit
         )
@@ -257,14 +258,19 @@ class Neuroformer(Network):
         empty = times.new_zeros(rows.sequences)
         return empty.index_add(0, reading.window, times), empty.index_add(0, reading.window[goes_on], chosen)
 
-    def forward(self, batch: Batch, step: int | None = None) -> dict[str, Tensor]:
-        """Terms of the loss: `time` and `id`, nats a spike, of bins and units of tokens; `heldout`, nats a spike of the
-        held-out units (without log y!); `contrastive`; `decode:{variable}`."""
-        wanted = self.config.trained
-        jitter = step is not None and self.config.jitter
+    def prepare(self, batch: Batch, step: int | None) -> Batch:
+        """Draw for training, with `jitter`, the bin that windows are cut from, `offset` [B], the same for all."""
+        if step is None or not self.config.jitter:
+            return batch
         # No further than samples shorter than a window reach.
         most = min(self.bins, batch.counts.shape[1] - batch.history)
-        windows = self.windows(batch, int(torch.randint(most, ())) if jitter else 0)
+        offset = torch.randint(most, ()).to(batch.bins.device).expand(len(batch.bins))
+        return replace(batch, inputs=batch.inputs | {"offset": offset})
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Terms of the loss: `time` and `id`, nats a spike, of bins and units of tokens; `heldout`, nats a spike of the
+        held-out units (without log y!); `contrastive`; `decode:{variable}`."""
+        wanted, windows = self.config.trained, self.windows(batch)
         head, reading = self.head(batch.session), self.read(batch, windows)
         terms: dict[str, Tensor] = {}
         if "time" in wanted or "id" in wanted:
@@ -281,13 +287,28 @@ class Neuroformer(Network):
             terms |= head.decode_losses(self.window_features(head, windows, reading), targets)
         return {name: value for name, value in terms.items() if name in wanted}
 
+    def counted(self, batch: Batch) -> dict[str, Tensor]:
+        """Spikes of tokens and of held-out units; windows that are told apart, and that have a value to be read out."""
+        head, windows = self.head(batch.session), self.windows(batch)
+        spikes, heldout = windows.now.count.sum(), torch.mul(*self._heldout(batch, head, windows)).sum()
+        found = {"time": spikes, "id": spikes, "heldout": heldout, "contrastive": (windows.cut.width > 0).sum()}
+        if head.classes:
+            known = self.targets(batch, windows.cut).isfinite().sum(0)
+            found |= {f"decode:{name}": each for name, each in zip(head.classes, known, strict=True)}
+        return {name: number.clamp(min=1) for name, number in found.items()}
+
+    def _heldout(self, batch: Batch, head: Head, windows: Windows) -> tuple[Tensor, Tensor]:
+        """Counts of the held-out units, and what of them was observed, each [M, bins, held-out units]."""
+        both = (each[:, :, head.heldout] for each in (batch.counts, batch.observed))
+        counts, observed = (slices(each, windows.cut, self.bins, 0) for each in both)
+        return counts, observed
+
     def _heldout_loss(self, batch: Batch, head: Head, windows: Windows, reading: Reading) -> Tensor:
         asked = self.at_bins(windows, reading)
         queried = self.bin_states(asked, reading)
         assert head.log_rates is not None
         log_rates = head.log_rates(queried).view(len(windows.counts), self.bins, -1)
-        counts = slices(batch.counts[:, :, head.heldout], windows.cut, self.bins, 0)
-        observed = slices(batch.observed[:, :, head.heldout], windows.cut, self.bins, 0)
+        counts, observed = self._heldout(batch, head, windows)
         loss = (log_rates.exp() - counts * log_rates) * observed
         return loss.sum() / (counts * observed).sum().clamp(min=1)
 
