@@ -21,7 +21,7 @@ from tests.small_cohort import SPLITS, WINDOWS, open_cohort, recording, write_co
 TOKENS = {"window": 0.1, "past": 0.1, "width": 16, "heads": 2, "dropout": 0.0}
 TASKS: dict[str, Any] = {
     "signals": ("running/angle",),
-    "decode": {"running/speed": "regression"},
+    "decode": {"running/speed": "regression", "running/fast": "classification"},
     # Of the pieces no window can be told from those of others: exact without it, and a number with it.
     "contrastive": ("spikes", "signals"),
     "contrastive_weight": 0.0,
@@ -31,12 +31,14 @@ FACTORS = {"width": 16, "heads": 2, "hidden": 16, "splines": 8, "history_peak": 
 
 @pytest.fixture(scope="module")
 def ragged(tmp_path_factory: pytest.TempPathFactory) -> FitData:
-    """Trials from 60 ms to 1.2 s, some of whose units are held out; running is not always measured."""
+    """Trials from 60 ms to 1.2 s, some units held out; speed is not always measured, and fast not always told."""
     made = recording("one", 0, units=9, trials=40)
     made.trials["stop"] = made.trials["start"] + np.linspace(0.06, 1.2, 40)
     time = np.arange(0, made.duration, 0.05)
-    speed = np.where(time % 3 < 1, np.nan, 3 * np.sin(9 * time))
-    made = replace(made, signals={"running": pd.DataFrame({"time": time, "speed": speed, "angle": np.cos(3 * time)})})
+    speed, angle = 3 * np.sin(9 * time), np.cos(3 * time)
+    fast = np.where(time % 4 < 1, np.nan, speed > 1)
+    known = {"speed": np.where(time % 3 < 1, np.nan, speed), "angle": angle, "fast": fast}
+    made = replace(made, signals={"running": pd.DataFrame({"time": time, **known})})
     windows, splits = replace(WINDOWS, after=None), replace(SPLITS, forward=0.0)
     return open_cohort(*write_cohort(tmp_path_factory.mktemp("ragged"), windows, splits, [made]), fitting=True)
 
