@@ -20,13 +20,19 @@ SMALL = Config(window=0.05, past=0.1, width=16, heads=2, dropout=0.0, steps=4, w
 
 
 def network(
-    units: int = 6, heldout: int = 0, spread: float = 0.3, config: Config = SMALL, **shapes: object
+    units: int = 6,
+    heldout: int = 0,
+    spread: float = 0.3,
+    config: Config = SMALL,
+    decode: dict[str, int] | None = None,
+    **shapes: object,
 ) -> Neuroformer:
-    """A network of 10-ms bins with random weights everywhere, the zeros of its start included."""
+    """A network of 10-ms bins with random weights everywhere, the zeros of its start included; `decode`: classes of
+    what is read out, 0 of a number."""
     torch.manual_seed(0)
     heldin = list(range(units - heldout))
     layout = Layout(10.0, 40, 10, 0, 3, {"one": units}, {"one": heldin}, {"one": [""] * units})
-    made = Neuroformer(config, layout, Shapes(classes={"one": {}}, **shapes))  # type: ignore[arg-type]
+    made = Neuroformer(config, layout, Shapes(classes={"one": decode or {}}, **shapes))  # type: ignore[arg-type]
     with torch.no_grad():
         for name, weight in made.named_parameters():
             if "ln" not in name and "again" not in name:

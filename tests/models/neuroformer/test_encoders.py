@@ -66,6 +66,24 @@ def test_a_frame_is_patches_that_know_their_place_and_age() -> None:
 
 
 @torch.no_grad()
+def test_patches_look_at_all_others_of_their_window() -> None:
+    """Every frame of it, the latest too; windows do not see each other's."""
+    torch.manual_seed(0)
+    frames, step = 3, 5
+    encoder = FrameEncoder(8, 2, 1, 0.0, (6, 8), (3, 4), frames, step)
+    cut = cut_batch(batch(poisson(2, 20)), BINS)
+    grid = torch.randint(0, 256, (2, frames - 1 + 4, 6, 8), dtype=torch.uint8)
+    before = encoder(grid, cut).view(2, 2, frames * 4, 8)
+    for at, seen in ((2, [True, False]), (4, [True, True]), (5, [False, True])):
+        other = grid.clone()
+        other[0, at, :3, :4] = 255 - other[0, at, :3, :4]
+        changed = (encoder(other, cut).view(2, 2, frames * 4, 8) - before).abs().amax(3) > 1e-5
+        assert not changed[1].any()
+        for window in range(2):
+            assert bool(changed[0, window].all() if seen[window] else not changed[0, window].any())
+
+
+@torch.no_grad()
 def test_the_contrastive_loss_by_hand() -> None:
     """Three features make three pairs; each window must be told from the others that are kept, in both directions."""
     torch.manual_seed(0)

@@ -54,7 +54,9 @@ def test_tokens_are_in_order_and_inside_the_window() -> None:
     assert bool((tokens.bin < width[:, None])[tokens.real].all())
 
 
-@pytest.mark.parametrize(("ahead", "layers", "spread"), [(0, 1, 0.2), (1, 2, 0.2), (6, 1, 0.2), (6, 1, 0.5)])
+@pytest.mark.parametrize(
+    ("ahead", "layers", "spread"), [(0, 1, 0.2), (1, 2, 0.2), (6, 1, 0.2), (6, 1, 0.5), (40, 1, 0.2)]
+)
 def test_a_window_written_alone_is_the_one_written_among_others(ahead: int, layers: int, spread: float) -> None:
     """Side by side, one by one, and in drafts that the network judges: the same greedy tokens."""
     made = network(spread=spread, config=with_settings(layers_state=layers, layers_past=layers))

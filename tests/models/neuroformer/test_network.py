@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline_lib.models.neuroformer.layers import Attention, Rows, lay_out_for_few_rows
+from pipeline_lib.models.neuroformer.layers import Attention, Block, Rows, lay_out_for_few_rows
+from pipeline_lib.models.neuroformer.session import Head
 from tests.models.neuroformer.small import batch, network, poisson, with_settings
 
 
@@ -80,10 +81,15 @@ def test_latents_give_the_rates_of_heldout_units(given) -> None:
     assert torch.allclose(read[:, 10:], made.rates(given)[:, 10:, 6:], atol=1e-5)
 
 
-def test_untrained_rates_are_the_means_of_all_units() -> None:
+def test_untrained_rates_are_the_means_of_all_units_whichever_are_held_out() -> None:
     made = network(units=8, heldout=2, spread=0.0)
     rates = made.rates(batch(poisson(3, 31, units=8), heldout=2))[:, 10:]
     assert torch.allclose(rates, torch.linspace(0.1, 0.3, 8).expand_as(rates), rtol=1e-3)
+    head = Head(16, [1, 2, 5], 6, 15, 0, {}, 0, None, 0.0)
+    mean = torch.linspace(0.1, 0.3, 6)
+    head.start_at(mean, {})
+    assert head.log_rates is not None and torch.equal(head.expected, mean[[1, 2, 5]])
+    assert torch.allclose(head.log_rates(torch.zeros(16)).exp(), mean[[0, 3, 4]])
 
 
 @torch.inference_mode()
@@ -128,6 +134,32 @@ def test_attention_is_dropped_in_training_alone() -> None:
     assert torch.allclose(drawn.mean(0), calm[0], atol=0.05)  # what stays is scaled up
 
 
+def test_what_a_block_adds_is_dropped_in_training_alone() -> None:
+    """Of what it attends to and of what it makes of that: an entry stays away, or counts twice."""
+    torch.manual_seed(0)
+    block, rows, x = Block(8, 2, 0.5), Rows(3, 4), torch.randn(12, 8)
+    block.ln_f, block.attention.dropout.p = torch.nn.Identity(), 0.0
+    pair = block.pair(x, rows)
+    for part, other in ((block.attention, block), (block, block.attention)):
+        with torch.no_grad():
+            part.out.weight.normal_()
+            other.out.weight.zero_()
+            other.out.bias.zero_()
+            calm, dropped = (block.train(training)(x, rows, pair, None) - x for training in (False, True))
+        stays = dropped != 0
+        assert 20 < int(stays.sum()) < 76 and calm.all()
+        assert torch.allclose(dropped[stays], 2 * calm[stays], atol=1e-5)
+
+
+def test_every_source_has_the_layers_asked_for() -> None:
+    layers = {"past": 3, "frames": 5, "signals": 4}
+    inputs = {"frames": 2, "frame_step": 0.01, "frame_kernel": (2, 2), "signals": ("a/b",)}
+    settings = {f"layers_{name}": number for name, number in layers.items()}
+    made = network(config=with_settings(layers_state=2, **settings, **inputs), frame=(4, 4))
+    assert {name: len(made.blocks(name)) for name in layers} == layers
+    assert len(made.state) == len(made.state_last) == 2
+
+
 def test_terms_are_those_asked_for(given) -> None:
     terms = network(units=8, heldout=2)(given)
     assert set(terms) == {"time", "id", "heldout"}
@@ -164,6 +196,18 @@ def test_signals_are_standardised_and_may_be_unknown() -> None:
         assert torch.allclose(made.rates(replace(given, inputs={"signals": 5 * signals + 40})), before, atol=1e-5)
     unknown = replace(given, inputs={"signals": torch.full_like(signals, torch.nan)})
     assert all(bool(loss.isfinite()) for loss in made.train()(unknown, 1).values())
+
+
+@torch.inference_mode()
+def test_a_step_in_which_a_signal_is_unknown_is_not_looked_at() -> None:
+    """Of the first window it is the earliest step, which the second window does not reach back to."""
+    made, given, signals = network(config=with_settings(signals=("a/b",))), batch(poisson(3, 20)), torch.randn(3, 20, 1)
+    signals[:, :5] = torch.nan
+    part = replace(given, inputs={"signals": signals})
+    before = made.rates(part)
+    made.signals.step.weight[0] += torch.randn(16)
+    after = made.rates(part)
+    assert torch.equal(after[:, :15], before[:, :15]) and not torch.allclose(after[:, 15:], before[:, 15:], atol=1e-3)
 
 
 @torch.inference_mode()

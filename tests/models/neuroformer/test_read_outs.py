@@ -1,5 +1,7 @@
 """What is read out of a window: its target, what it is read from, and the error that is made."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from pipeline_lib.models.neuroformer.regression import mean_and_spread
 from pipeline_lib.models.neuroformer.session import Evidence, ReadOut
 from pipeline_lib.models.neuroformer.windows import cut_batch, window_targets
-from tests.models.neuroformer.small import batch, network, poisson
+from tests.models.neuroformer.small import batch, network, poisson, with_settings
 
 
 def test_targets_by_hand() -> None:
@@ -69,6 +71,73 @@ def test_the_error_is_in_standard_deviations_or_nats(classes: int) -> None:
         assert torch.equal(standard[known].argmax(1), target[known].long())
     else:
         assert torch.allclose(standard[known, 0] * read_out.scale[1] + read_out.scale[0], target[known], rtol=1e-5)
+
+
+@torch.no_grad()
+def test_before_training_a_label_is_as_probable_as_the_regression_says() -> None:
+    """At least a hundredth, and all of them together 1."""
+    read_out = ReadOut(4, 2, 3, 0, 0.0)
+    assert read_out.regression is not None
+    for level in ([0.7, 0.2, 0.1], [-0.2, 0.4, 0.8]):
+        read_out.regression.level.copy_(torch.tensor(level))
+        expected = torch.tensor(level).clamp(min=0.01)
+        assert torch.allclose(read_out(torch.randn(5, 6)), (expected / expected.sum()).expand(5, 3))
+
+
+@torch.no_grad()
+def test_what_is_read_from_is_dropped_in_training_but_no_count() -> None:
+    torch.manual_seed(0)
+    read_out, features = ReadOut(40, 3, 0, 0, 0.5), torch.randn(1, 43)
+    assert read_out.regression is not None
+    read_out.regression.weight.fill_(1.0)
+    read_out.regression.bend[0] = 1.0
+    calm, dropped = ({float(read_out.train(training)(features)) for _ in range(8)} for training in (False, True))
+    assert len(calm) == len(dropped) == 1  # untrained, what the network says is nothing
+    read_out.map[-1].weight.normal_()
+    calm, dropped = ({float(read_out.train(training)(features)) for _ in range(8)} for training in (False, True))
+    assert len(calm) == 1 and len(dropped) == 8
+
+
+@torch.no_grad()
+def test_the_network_adds_to_the_regression_and_knows_what_it_says() -> None:
+    torch.manual_seed(0)
+    read_out, features = ReadOut(4, 2, 0, 0, 0.0), torch.randn(5, 6)
+    assert read_out.regression is not None
+    read_out.regression.weight.normal_()
+    read_out.regression.bend.normal_()
+    read_out.map[-1].weight.normal_()
+    said = read_out.regression(features[:, 4:])
+    own, more = read_out.map[-1].weight[0].split((4, 1))
+    assert torch.allclose(read_out(features), said[:, 0] + features[:, :4] @ own + said[:, 0] * more, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_variable_is_judged_by_its_own_values() -> None:
+    variables = {"a/b": "regression", "a/c": "regression"}
+    made, given = network(config=with_settings(decode=variables), decode=dict.fromkeys(variables, 0)), batch(poisson())
+    values = torch.randn(5, 32, 2)
+    before = made(replace(given, inputs={"targets": values}))
+    for place, name in enumerate(variables):
+        other = values.clone()
+        other[..., place] += 1
+        after = made(replace(given, inputs={"targets": other}))
+        assert {term for term in before if after[term] != before[term]} == {f"decode:{name}"}
+
+
+@torch.no_grad()
+def test_evidence_of_past_and_window_is_by_its_place_in_both() -> None:
+    """In units of what the noise of so many spikes would be."""
+    made = network(config=with_settings(decode={"a/b": "regression"}), decode={"a/b": 0})
+    head, given = made.head("one"), batch(poisson(3, 20, rate=0.5))
+    assert head.evidence is not None
+    head.evidence.bin.normal_()
+    windows = made.windows(given)
+    found = head.features(windows, torch.zeros(6, 16))[:, 16:32]
+    counts, weight = given.counts.float(), head.evidence.unit.weight
+    scale = (head.expected.sum() * 15).sqrt()
+    for row, (sample, start) in enumerate((sample, start) for sample in range(3) for start in (10, 15)):
+        spikes = counts[sample, start - 10 : start + 5]
+        assert torch.allclose(found[row], ((spikes @ weight) * head.evidence.bin).sum(0) / scale, atol=1e-4)
 
 
 def test_mean_and_spread_are_of_what_is_known() -> None:

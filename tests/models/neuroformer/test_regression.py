@@ -1,5 +1,6 @@
 """What read-outs start from: counts in steps, ridge regression, and the curve that bends it."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import torch
 from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.neuroformer.model import NeuroformerModel
 from pipeline_lib.models.neuroformer.network import Neuroformer
-from pipeline_lib.models.neuroformer.regression import PENALTIES, Regression, Steps, moments, path, ridge
+from pipeline_lib.models.neuroformer.regression import PENALTIES, Piece, Regression, Steps, moments, path, ridge
 from pipeline_lib.models.neuroformer.session import ReadOut
 from pipeline_lib.models.neuroformer.settings import Config
 from pipeline_lib.sources.simulate import simulate
+from pipeline_lib.training.batches import Windows
 from pipeline_lib.training.run import Run
 from pipeline_lib.trains.settings import SplitSettings, WindowSettings
 from pipeline_lib.trains.splits import make_split
@@ -119,6 +121,8 @@ def test_the_curve_bends_where_windows_with_a_target_are() -> None:
     known.fit(lambda: iter([(roots, target, torch.arange(200))]), 150)
     empty = (torch.full((900, 1), 5.0), torch.full((900, 1), torch.nan), torch.full((900,), 3))
     more.fit(lambda: iter([(roots, target, torch.arange(200)), empty]), 150)
+    middle = np.quantile(known.line(roots).numpy(), np.linspace(0.05, 0.95, len(known.knots)))
+    assert np.allclose(known.knots[:, 0], middle, atol=1e-6)
     assert torch.equal(known.knots, more.knots) and torch.equal(known.bend, more.bend) and known.bend.any()
     nothing = Regression(1, 1)
     nothing.fit(lambda: iter([empty]), 150)
@@ -137,6 +141,27 @@ def test_read_outs_start_from_the_regression_of_the_training_alone(film: FitData
     assert read_out(plain.network).regression is None
     without = plain.tables(film)["scores"].query("split == 'test'").set_index("metric")["value"]
     assert abs(without["decoding_r2 running/speed"]) < 0.1
+
+
+def test_the_last_fifth_of_the_samples_chooses_the_penalty(
+    film: FitData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All windows of a sample on one side, however many samples are read at a time."""
+    seen: list[tuple[torch.Tensor, float]] = []
+
+    def fit(self: Regression, pieces: Callable[[], Iterator[Piece]], early: float) -> None:
+        seen.append((torch.cat([sample for _, _, sample in pieces()]), early))
+
+    whole = Windows.pieces
+    monkeypatch.setattr(Windows, "pieces", lambda self, size=7: whole(self, size))
+    monkeypatch.setattr(Regression, "fit", fit)
+    turned = dict(reversed(TASK.decode.items()))
+    models = [started(film, replace(TASK, decode=each), tmp_path / str(len(seen))) for each in (TASK.decode, turned)]
+    scales = [read_out(each.network).scale for each in models]
+    assert torch.equal(*scales) and scales[0][0] > 1
+    (sample, early), samples = seen[0], len(film.samples("film", "train"))
+    assert samples % 7 and sample.tolist() == np.repeat(np.arange(samples), 5).tolist()
+    assert early == pytest.approx(0.8 * samples)
 
 
 def test_a_share_of_the_windows_is_all_that_is_regressed(film: FitData, tmp_path: Path) -> None:
