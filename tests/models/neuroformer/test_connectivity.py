@@ -143,7 +143,11 @@ def test_attention_is_what_the_network_looks_at_as_it_judges_the_tokens() -> Non
     made = network(spread=0.5, config=with_settings(layers_past=2, layers_state=2))
     given, looked = batch(poisson(4, 30, rate=0.3)), []
     windows = made.windows(given)
-    parts = [block.attention for block in (*made.blocks("past"), made.who)]
+    blocks = [*made.blocks("past"), made.who]
+    with torch.no_grad():
+        for block in blocks:
+            block.ln1.weight.normal_()
+    parts = [block.attention for block in blocks]
     hooks = [
         part.register_forward_pre_hook(lambda part, inputs: looked.append(part.weights(*inputs).mean(1)))
         for part in parts

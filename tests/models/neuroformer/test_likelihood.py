@@ -77,6 +77,18 @@ def test_the_null_of_a_unit_is_of_the_bins_where_it_was_observed() -> None:
     assert np.isclose(row["value"], (sums["loglik"].sum() - null) / counts.sum() / np.log(2), atol=1e-5)
 
 
+@torch.inference_mode()
+def test_tokens_are_counted_over_all_batches_those_cut_off_from_a_past_too() -> None:
+    counts = np.zeros((2, 1, 15, 6), dtype=int)
+    counts[0, 0, 2:7, 1] = counts[0, 0, 12, 0] = counts[1, 0, 12, :2] = 1
+    sums = window_sums(network(config=with_settings(limit=3)), [batch(each) for each in counts])
+    assert {name: int(sums[name]) for name in ("longest", "longest_past", "cut")} == {
+        "longest": 2,
+        "longest_past": 3,
+        "cut": 2,
+    }
+
+
 def test_resampled_windows_bring_their_own_spikes() -> None:
     """Every window gains half a bit a spike: so does every sample of them, however many spikes it drew."""
     spikes, bins = np.array([[1.0], [40.0], [3.0], [200.0]]), np.full((4, 1), 100.0)

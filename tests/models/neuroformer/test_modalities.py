@@ -15,10 +15,10 @@ from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.neuroformer.generation import generate
 from pipeline_lib.models.neuroformer.modalities import Contrast
 from pipeline_lib.models.neuroformer.model import NeuroformerModel
-from pipeline_lib.models.neuroformer.report import weighted_r
+from pipeline_lib.models.neuroformer.report import _decoding_scores, weighted_r
 from pipeline_lib.models.neuroformer.sampling import Sampling
 from pipeline_lib.models.neuroformer.settings import Config
-from pipeline_lib.models.neuroformer.signals import as_classes, read_frames, read_signals
+from pipeline_lib.models.neuroformer.signals import as_classes, classes_of, read_frames, read_signals
 from pipeline_lib.sources.simulate import simulate
 from pipeline_lib.stimulus import Stimulus
 from pipeline_lib.training.run import Run
@@ -74,6 +74,17 @@ def test_signals_are_read_where_they_are_known() -> None:
     assert np.allclose(labels[:, 0], [0, 1, np.nan, np.nan], equal_nan=True)
 
 
+def test_a_label_has_two_classes_to_a_hundred() -> None:
+    times = np.arange(120.0)
+    table = pd.DataFrame({"time": times, "two": times % 2, "one": 0 * times, "many": times.clip(max=100)})
+    trains = Trains("x", np.zeros(1), np.zeros(1), 1, 1, np.zeros((1, 2)), None, {"signals/s": table})
+    assert classes_of(trains, "s/two", times).tolist() == [0, 1]
+    assert len(classes_of(trains, "s/many", times[:100])) == 100
+    for name, number in (("one", 1), ("many", 101)):
+        with pytest.raises(InputError, match=f"{number} different values"):
+            classes_of(trains, f"s/{name}", times)
+
+
 def test_the_frame_of_a_moment_is_the_one_on_the_screen() -> None:
     frames = np.arange(3, dtype=np.uint8)[:, None, None].repeat(4, 1)
     stimulus = Stimulus(frames, np.array([1.0, 2.0, 3.0]), np.array([2, 0, 1], np.int32))
@@ -86,6 +97,24 @@ def test_a_frame_that_begins_with_a_bin_is_on_the_screen_in_it() -> None:
     frames, number = np.arange(100, dtype=np.uint8)[:, None, None], np.arange(100)
     stimulus = Stimulus(frames, number * 0.05, number.astype(np.int32))
     assert read_frames(stimulus, to_seconds(number * 5000))[:, 0, 0].tolist() == number.tolist()
+
+
+def test_signals_are_those_of_the_middle_of_a_bin_frames_those_of_the_start_of_a_step(
+    film: FitData, model: NeuroformerModel
+) -> None:
+    """20 bins of 10 ms before each sample and 50 in it; a frame every 5 bins, and one from before all of them."""
+    samples, trains = film.samples("film", "test"), film.trains["film"]
+    found = model.inputs(film, "film", samples)
+    start = to_seconds(samples["start_tick"].to_numpy())[:, None]
+    middle = start + (np.arange(-20, 50) + 0.5) * 0.01
+    for values, name in ((found["signals"][..., 0], "gaze/x"), (found["targets"][..., 0], "running/speed")):
+        table, column = trains.signals[name.split("/")[0]], name.split("/")[1]
+        expected = np.interp(middle, table["time"], table[column])
+        known = np.isfinite(values)
+        assert known.mean() > 0.9 and np.allclose(values[known], expected[known], atol=1e-4)
+    assert trains.stimulus is not None
+    expected = read_frames(trains.stimulus, start - 0.2 + np.arange(-1, 14) * 0.05)
+    assert np.array_equal(found["frames"], expected) and len(np.unique(expected[:, :, 0, 0])) > 1
 
 
 @torch.inference_mode()
@@ -170,6 +199,8 @@ def test_what_is_read_out_is_aligned_and_scored(film: FitData, model: Neuroforme
     table = tables["decoding"]
     assert len(table) == 2 * 5 * (len(film.samples("film", "test")) + len(film.samples("film", "validation")))
     speed = table[table["variable"] == "running/speed"]
+    begin = to_seconds(film.split.samples.loc[speed["sample"], "start_tick"].to_numpy())
+    assert np.allclose(speed["time"] - begin, np.tile([0.05, 0.15, 0.25, 0.35, 0.45], len(speed) // 5))
     signal = film.trains["film"].signals["running"]
     expected = np.interp(speed["time"], signal["time"], signal["speed"])
     known = speed["true"].notna()
@@ -218,6 +249,17 @@ def test_a_weighted_correlation_is_that_of_repeated_rows() -> None:
     for value in (0.1, 0.7, 3.3):  # whose squares are rounded
         constants = np.full((2, 50), value)
         assert np.isnan(weighted_r(true, constants[0], twice)) and np.isnan(weighted_r(constants[1], true, twice))
+
+
+def test_windows_of_a_sample_are_resampled_together() -> None:
+    """Three windows that say the same are no more evidence than one of them."""
+    rng = np.random.default_rng(0)
+    true = rng.standard_normal(30)
+    columns = {"true": true, "predicted": true + rng.standard_normal(30), "sample": np.arange(30)}
+    table = pd.DataFrame(columns).assign(session="film", split="test", variable="running/speed")
+    one, three = (_decoding_scores(each, {"running/speed": "regression"}) for each in (table, pd.concat([table] * 3)))
+    limits = ["value", "ci_low", "ci_high", "n"]
+    assert np.allclose(one[limits], three[limits]) and (one["ci_low"] < one["ci_high"]).all() and len(one) == 2
 
 
 def test_fine_tuning_starts_from_other_weights_and_leaves_the_frozen_ones(film: FitData, tmp_path: Path) -> None:

@@ -2,16 +2,21 @@
 
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import FitData
-from pipeline_lib.models.neuroformer.connectivity import cross_correlation
+from pipeline_lib.models.neuroformer import report
+from pipeline_lib.models.neuroformer.connectivity import cross_correlation, probed_couplings
+from pipeline_lib.models.neuroformer.likelihood import score_rows, window_sums
 from pipeline_lib.models.neuroformer.model import NeuroformerModel
+from pipeline_lib.models.neuroformer.report import decoding_table, generated_table
 from pipeline_lib.models.neuroformer.settings import Config
 from pipeline_lib.models.registry import check_config
 from pipeline_lib.models.torch_model import Layout
@@ -37,7 +42,7 @@ def ragged(tmp_path_factory: pytest.TempPathFactory) -> FitData:
 
 @pytest.fixture(scope="module")
 def model(ragged: FitData, tmp_path_factory: pytest.TempPathFactory) -> NeuroformerModel:
-    model = NeuroformerModel(replace(HERE, dropout=0.1), 0)
+    model = NeuroformerModel(replace(HERE, dropout=0.1, rollouts=2), 3)
     model.fit(replace(ragged, fitting=True), Run(tmp_path_factory.mktemp("run")))
     return model
 
@@ -66,12 +71,18 @@ def test_tables_say_what_the_model_knows(ragged: FitData, model: NeuroformerMode
     tables = model.tables(ragged)
     scores = tables["scores"].query("metric == 'token_bits_per_spike'")
     assert len(scores) == 8 and scores["value"].notna().all() and (scores["ci_low"] < scores["ci_high"]).all()
+    counts, seen = (each[:, 5:, ragged.heldin("two")] for each in ragged.read("two", "train"))
+    with torch.inference_mode():
+        sums = window_sums(model.network, list(model.batches(ragged, "two", "test")))
+    expected = [row["value"] for row in score_rows(sums, counts.sum((0, 1)) / seen.sum((0, 1)))]
+    assert scores.query("session == 'two' and split == 'test'")["value"].tolist() == pytest.approx(expected)
     tokens = tables["tokens"].set_index(["session", "split"])
     heldin = ragged.heldin("two")
     assert tokens.loc[("two", "test"), "spikes"] == ragged.counts("two", "test")[:, 5:, heldin].sum()
     assert (tokens["cut"] == 0).all()
     generated = tables["generated"]
     assert set(generated["session"]) == {"one", "two"} and len(generated) > 100
+    assert generated.equals(generated_table(model, ragged, "test", rollouts=2, seed=3))
     for session in ("one", "two"):
         own = generated[generated["session"] == session]
         assert set(own["unit"]) == set(ragged.heldin(session))
@@ -81,6 +92,8 @@ def test_tables_say_what_the_model_knows(ragged: FitData, model: NeuroformerMode
     (counts, mask), heldin = ragged.read("one", "train"), ragged.heldin("one")
     known = attended.pivot(index="sender", columns="receiver", values="cross_correlation").to_numpy()
     assert np.allclose(known[np.ix_(heldin, heldin)], cross_correlation(counts[..., heldin], mask[..., heldin], 5))
+    spikes = attended.pivot(index="sender", columns="receiver", values="sender_spikes").to_numpy()
+    assert np.array_equal(spikes, np.repeat(counts.sum((0, 1))[:, None], 9, 1))
     assert np.isnan(known[ragged.heldout("one")]).all() and np.isnan(known[:, ragged.heldout("one")]).all()
 
 
@@ -90,6 +103,34 @@ def test_couplings_are_those_of_heldin_senders(ragged: FitData, model: Neuroform
     unknown = np.isnan(couplings.filters).all((1, 2))
     assert np.array_equal(np.flatnonzero(unknown), ragged.heldout("two"))
     assert np.allclose(couplings.strength[~unknown], couplings.filters[~unknown].sum(2), atol=1e-5)
+    assert np.array_equal(couplings.filters, probed_couplings(model.network, "two", 2, seed=3), equal_nan=True)
+
+
+def test_every_rollout_and_every_batch_is_drawn_by_itself(ragged: FitData, model: NeuroformerModel) -> None:
+    """The same windows twice, in two batches."""
+    samples = ragged.samples("one", "test")
+    again = pd.concat([samples, samples.set_index(samples.index + 999)])
+    twice = SimpleNamespace(sessions=["one"], heldin=ragged.heldin, samples=lambda *_: again)
+    batches = [next(model.batches(ragged, "one", samples)) for _ in range(2)]
+    doubled = SimpleNamespace(network=model.network, batches=lambda *_: iter(batches))
+    table, other = (generated_table(doubled, twice, "test", 2, seed) for seed in (0, 1))
+    assert not table.equals(other)
+    table["sample"], table["batch"] = table["sample"] % 999, table["sample"] // 999
+    drawn = [own.drop(columns=["rollout", "batch"]) for _, own in table.groupby(["rollout", "batch"])]
+    assert len({own.to_csv(index=False) for own in drawn}) == len(drawn) == 4
+
+
+def test_every_spike_that_was_written_is_a_row(
+    ragged: FitData, model: NeuroformerModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples, heldin = ragged.samples("two", "test"), ragged.heldin("two")
+    counts = np.random.default_rng(0).poisson(0.4, (len(samples), 5 + samples["bins"].max(), len(heldin)))
+    monkeypatch.setattr(report, "generate", lambda *_: torch.as_tensor(counts))
+    table = generated_table(model, replace(ragged, trains={"two": ragged.trains["two"]}), "test", 1, 0)
+    found = np.zeros_like(counts)
+    unit = np.searchsorted(heldin, table["unit"])
+    np.add.at(found, (samples.index.get_indexer(table["sample"]), 5 + table["bin"], unit), 1)
+    assert np.array_equal(found[:, 5:], counts[:, 5:]) and counts.max() > 2
 
 
 def test_independent_heads_are_fitted_and_scored_like_the_others(ragged: FitData, tmp_path: Path) -> None:
@@ -128,6 +169,7 @@ def test_a_share_of_the_windows_is_part_of_a_larger_share(ragged: FitData) -> No
     ("changes", "message"),
     [
         ({"past": 0.2}, "past"),
+        ({"past": 0.12}, "past"),  # a bin more than the history
         ({"window": 0.05}, "window"),
         ({"frames": 2}, "stimulus"),
         ({"signals": ("running/speed",)}, "running/speed"),
@@ -180,6 +222,10 @@ def test_weights_are_the_same_bytes_resident_or_streamed(tmp_path: Path, changes
         model.fit(data, Run(tmp_path / f"run{budget}", memory_budget=budget))
         states.append(model.state())
     assert same(*states)
+    if model.config.decode:  # read out of what lies in a trial
+        bins = data.samples("small0", "train")["bins"].sort_index()
+        table, _ = decoding_table(model, data, ("train",))
+        assert table.groupby("sample").size().tolist() == (-(-bins // 5)).tolist()
 
 
 def test_signals_after_the_end_of_a_trial_are_not_looked_at(tmp_path: Path) -> None:

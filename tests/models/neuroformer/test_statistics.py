@@ -153,6 +153,20 @@ def test_correlations_are_of_bins_in_which_all_units_were_recorded_whole() -> No
     assert not len(correlations_of(few[:, :9], known[:, :9]))
 
 
+def test_times_are_the_same_in_bins_of_any_size() -> None:
+    """Of 25 ms: correlations in pairs of them, intervals up to a second; windows of no trial have no mean response."""
+    counts = np.random.default_rng(0).poisson(0.4, (10, 60, 3))
+    data = alone(counts, np.ones(counts.shape, dtype=bool))
+    data.split.bin_size = 25.0
+    table = generated_statistics(data, as_generated(data, counts), "test")
+    pairs = np.corrcoef(counts.reshape(300, 2, 3).sum(1).T)[np.triu_indices(3, 1)]
+    assert np.allclose(table.loc[table["kind"] == "correlation", "x"], pairs)
+    interval = table[table["kind"] == "interval"]
+    assert interval["x"].min() == 25 and interval["x"].max() == 1000
+    assert np.allclose(table.loc[table["kind"] == "rate", "x"], counts.sum((0, 1)) / 15)
+    assert "psth" not in set(table["kind"])
+
+
 def test_a_model_that_writes_nothing_is_silent() -> None:
     counts = np.zeros((3, 40, 2), dtype=int)
     counts[:, 10:12] = counts[2, 20] = 1
