@@ -112,6 +112,10 @@ def test_signals_are_those_of_the_middle_of_a_bin_frames_those_of_the_start_of_a
         expected = np.interp(middle, table["time"], table[column])
         known = np.isfinite(values)
         assert known.mean() > 0.9 and np.allclose(values[known], expected[known], atol=1e-4)
+    state, label = trains.signals["state"], found["targets"][..., 1]
+    last = np.searchsorted(state["time"], middle, side="right") - 1  # a label holds until the next
+    known = (middle >= state["time"].min()) & (middle <= state["time"].max())
+    assert np.array_equal(label[known], state["moving"].to_numpy()[last[known]]) and known.mean() > 0.9
     assert trains.stimulus is not None
     expected = read_frames(trains.stimulus, start - 0.2 + np.arange(-1, 14) * 0.05)
     assert np.array_equal(found["frames"], expected) and len(np.unique(expected[:, :, 0, 0])) > 1

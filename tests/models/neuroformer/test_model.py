@@ -163,6 +163,8 @@ def test_a_share_of_the_windows_is_part_of_a_larger_share(ragged: FitData) -> No
         for fraction in (0.2, 0.5, 1.0)
     }
     assert shares[0.2] < shares[0.5] < shares[1.0]
+    other = NeuroformerModel(replace(HERE, fraction=0.2), 4)._share(ragged)
+    assert set(other.split.samples.index) != shares[0.2]
     kept = ragged.split.samples.loc[sorted(shares[0.2])]
     assert (kept["split"] == "test").sum() == (ragged.split.samples["split"] == "test").sum()
     assert (kept["split"] == "train").sum() == sum(
