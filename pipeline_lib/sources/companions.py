@@ -63,7 +63,8 @@ def read_companions(
 
     Raises
     ------
-    InputError : a missing column, one that is not of numbers, times out of order, a unit of no signal.
+    InputError : a missing column, one that is not of numbers, times out of order, a trial that ends before it
+        starts, a unit of no signal.
     """
     table, counts = _read_trials(trials, options, events)
     intervals, found = _read_observed(observed, options), {}
@@ -82,6 +83,10 @@ def _read_trials(path: Path | None, options: Companions, events: Names) -> "tupl
     used = (options.start, options.stop, *as_tuple(events))
     table = table_of(path, load_columns(path, text=names or ("condition",), used=used))
     start, stop = (_times(path, table, name, options) for name in (options.start, options.stop))
+    if (back := stop < start).any():
+        row = int(np.argmax(back))
+        found = f"{stop[row]} s, with a start at {start[row]} s"
+        raise InputError(path, f"column {options.stop}, row {row}", found, "a stop not before its start")
     for name in as_tuple(events):
         table[name] = _times(path, table, name, options)
     condition = condition_text(table, names or tuple(table.columns.intersection(["condition"])), path, "trials")

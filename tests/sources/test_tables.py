@@ -230,7 +230,7 @@ def test_trials_without_times_are_left_out_and_counted(tmp_path):
     assert list(recording.trials["note"]) == ["y", ""]
     assert recording.provenance.counts["trials_without_times"] == 1
     (tmp_path / "trials.csv").write_text("start,stop\n5,6\n,\n2,1\n")
-    with refuses("trials.stop, row 0", "1.0 s, with a start at 2.0 s"):
+    with refuses("trials.csv", "column stop, row 2", "1.0 s, with a start at 2.0 s"):  # as the file counts rows
         read_source("tables", "s", tmp_path)
     (tmp_path / "trials.csv").write_text("begin,stop\n2,1\n")
     with refuses("trials.csv", "column start", "begin, stop"):
