@@ -46,7 +46,9 @@ TASKS = Config(
 
 @pytest.fixture(scope="module")
 def film() -> FitData:
-    trains = Trains.from_recording(simulate("video", {"units": 10, "duration": 60.0, "targets": 4}, 0, "film"))
+    recording = simulate("video", {"units": 10, "duration": 60.0, "targets": 4}, 0, "film")
+    recording.signals["state"]["moving"] = 3.0 + 4 * recording.signals["state"]["moving"]  # no number of a class
+    trains = Trains.from_recording(recording)
     windows = WindowSettings(bin_size=10, mode="continuous", length=0.5, history=0.2)
     split = make_split([trains], windows, SplitSettings(block=3.0, fractions=(0.6, 0.2, 0.2)), "film")
     return FitData({"film": trains}, split)
@@ -115,7 +117,7 @@ def test_signals_are_those_of_the_middle_of_a_bin_frames_those_of_the_start_of_a
     state, label = trains.signals["state"], found["targets"][..., 1]
     last = np.searchsorted(state["time"], middle, side="right") - 1  # a label holds until the next
     known = (middle >= state["time"].min()) & (middle <= state["time"].max())
-    assert np.array_equal(label[known], state["moving"].to_numpy()[last[known]]) and known.mean() > 0.9
+    assert np.array_equal(label[known], state["moving"].to_numpy()[last[known]] == 7) and known.mean() > 0.9
     assert trains.stimulus is not None
     expected = read_frames(trains.stimulus, start - 0.2 + np.arange(-1, 14) * 0.05)
     assert np.array_equal(found["frames"], expected) and len(np.unique(expected[:, :, 0, 0])) > 1
@@ -211,7 +213,7 @@ def test_what_is_read_out_is_aligned_and_scored(film: FitData, model: Neuroforme
     assert known.mean() > 0.9 and np.abs(expected - speed["true"])[known].max() < 1.5
     assert np.corrcoef(expected[known], speed["true"][known])[0, 1] > 0.99
     moving = table[table["variable"] == "state/moving"]
-    assert set(moving["true"].dropna()) == {0.0, 1.0} and set(moving["predicted"]) <= {0.0, 1.0}
+    assert set(moving["true"].dropna()) == {3.0, 7.0} and set(moving["predicted"]) <= {3.0, 7.0}
     scores = tables["scores"].set_index(["split", "metric"])["value"]
     test = speed[(speed["split"] == "test") & known]
     error = ((test["true"] - test["predicted"]) ** 2).sum() / ((test["true"] - test["true"].mean()) ** 2).sum()
@@ -303,10 +305,10 @@ def test_weights_that_tell_other_classes_apart_are_refused(
     path = tmp_path / "initial.safetensors"
     given, tuned = model.state(), NeuroformerModel(replace(TASKS, steps=1, initial=str(path)), 0)
     about = json.loads(given["about"].tobytes())
-    assert about["classes"] == {"film": {"state/moving": [0.0, 1.0]}}
-    about["classes"]["film"]["state/moving"] = [0.0, 2.0]
+    assert about["classes"] == {"film": {"state/moving": [3.0, 7.0]}}
+    about["classes"]["film"]["state/moving"] = [3.0, 8.0]
     write_arrays(path, given | {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)})
-    with pytest.raises(InputError, match=r"classes of state/moving: found \[0.0, 2.0\]; accepted: \[0.0, 1.0\]"):
+    with pytest.raises(InputError, match=r"classes of state/moving: found \[3.0, 8.0\]; accepted: \[3.0, 7.0\]"):
         tuned.fit(replace(film, fitting=True), Run(tmp_path / "run"))
     write_arrays(path, given)
     tuned.fit(replace(film, fitting=True), Run(tmp_path / "run"))
