@@ -19,7 +19,6 @@ from pipeline_lib.sources.remote import ALLEN, Remote
 from pipeline_lib.sources.transport import DownloadError, Transient, patiently, request
 
 BEHAVIOR_RELEASE = "0.5.0"
-TABLES = ("sessions.csv", "probes.csv", "channels.csv")
 TEMPLATES = {"natural_movie": "natural_movie_templates", "natural_scenes": "natural_scene_templates"}
 
 
