@@ -169,6 +169,14 @@ def write_json(path: Path | str, content: Any) -> None:
         part.write_text(json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
+def read_json(path: Path | str, accepted: str) -> dict[str, Any]:
+    """The entries of a JSON file. InputError, with `accepted` as what to do, where it is no such file."""
+    try:
+        return dict(json.loads(Path(path).read_text()))
+    except (ValueError, TypeError) as error:
+        raise InputError(path, "content", str(error), accepted) from None
+
+
 def sha256_file(path: Path | str) -> str:
     """SHA-256 of a file's bytes, as hexadecimal text."""
     with Path(path).open("rb") as handle:

@@ -4,12 +4,11 @@ It holds a hash of what others read there: Zarr would read a lost chunk as no nu
 others.
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.files import sha256_file, sha256_tree
+from pipeline_lib.files import read_json, sha256_file, sha256_tree
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,12 +20,7 @@ ANEW = "what was published (to have it made anew, remove its folder)"
 def read_manifest(directory: Path | str, name: str = MANIFEST) -> dict[str, Any] | None:
     """The manifest of a finished result; None where there is none, InputError where it is damaged."""
     path = Path(directory) / name
-    if not path.is_file():
-        return None
-    try:
-        return dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise InputError(path, "content", str(error), ANEW) from None
+    return read_json(path, ANEW) if path.is_file() else None
 
 
 def read_parquet(path: Path | str) -> "pd.DataFrame":

@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline_lib.errors import InputError, refuse_rows
-from pipeline_lib.files import exclusive, whole_directory
+from pipeline_lib.files import exclusive, read_json, whole_directory
 from pipeline_lib.published import read_parquet
 from pipeline_lib.signal_units import require_units_as_text
 from pipeline_lib.stimulus import Stimulus
@@ -278,10 +278,7 @@ def read_description(directory: Path | str) -> dict[str, Any]:
     if not path.exists():
         raise InputError(directory, "recording.json", "no such file", "a complete recording directory")
     remedy = "make the recording again"
-    try:
-        description = dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise InputError(path, "content", str(error), f"the file as it was written ({remedy})") from error
+    description = read_json(path, f"the file as it was written ({remedy})")
     if description.get("schema_version") != SCHEMA_VERSION:
         raise InputError(path, "schema_version", description.get("schema_version"), f"{SCHEMA_VERSION} ({remedy})")
     for name in ("session", "duration", "observed", *Provenance.__dataclass_fields__):

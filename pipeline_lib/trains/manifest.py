@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.files import sha256_file, write_json
+from pipeline_lib.files import read_json, sha256_file, write_json
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -36,10 +36,7 @@ def read_manifest(directory: Path | str) -> dict[str, Any]:
     path = Path(directory) / MANIFEST
     if not path.exists():
         raise InputError(directory, MANIFEST, "no such file", "a complete spike-train store (was it converted?)")
-    try:
-        manifest = dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise InputError(path, "content", str(error), "the manifest as it was written") from error
+    manifest = read_json(path, "the manifest as it was written")
     if manifest.get("format_version") != FORMAT_VERSION:
         found = manifest.get("format_version")
         raise InputError(path, "format_version", found, f"{FORMAT_VERSION} (convert the session again)")
