@@ -12,9 +12,6 @@ from pipeline_lib.sources.signals import known_signal, together
 if TYPE_CHECKING:
     from pipeline_lib.sources.signals import Signals
 
-    Found = tuple[str, np.ndarray, tuple[str, ...]] | None
-    """Dataset, values (frames, columns) and names of the columns; None where there is no such dataset."""
-
 CAMERAS = ("left", "right", "body")
 TRACKERS = ("lightningPose", "dlc")
 PUPIL = "pupilDiameter_smooth"
@@ -53,12 +50,24 @@ def read_licks(alf: AlfSession) -> "Signals":
 
 def read_motion_energy(alf: AlfSession) -> "Signals":
     """The signals `motion_energy_left`, `_right` and `_body`: change of the image from frame to frame."""
-    return _of_cameras(alf, "motion_energy", lambda camera: _energy(alf, camera))
+    several = []
+    for camera in CAMERAS:
+        name = f"alf/{camera}Camera.ROIMotionEnergy.npy"
+        if alf.has(name):
+            several.append(_of_camera(alf, "motion_energy", camera, name, alf.array(name), ["motion_energy"]))
+    return together(several)
 
 
 def read_pose(alf: AlfSession) -> "Signals":
     """The signals `pose_left`, `_right` and `_body`: x, y (pixels) and likelihood of every point that is tracked."""
-    return _of_cameras(alf, "pose", lambda camera: _pose(alf, camera))
+    several = []
+    for camera in CAMERAS:
+        name = next(filter(alf.has, (f"alf/_ibl_{camera}Camera.{tracker}.pqt" for tracker in TRACKERS)), None)
+        if name is not None:
+            table = alf.table(name).select_dtypes("number")
+            columns = [str(column) for column in table]
+            several.append(_of_camera(alf, "pose", camera, name, table.to_numpy(dtype=float), columns))
+    return together(several)
 
 
 def read_pupil(alf: AlfSession) -> "Signals":
@@ -80,29 +89,13 @@ READERS: "dict[str, Callable[[AlfSession], Signals]]" = {
 }
 
 
-def _energy(alf: AlfSession, camera: str) -> "Found":
-    name = f"alf/{camera}Camera.ROIMotionEnergy.npy"
-    return (name, alf.array(name), ("motion_energy",)) if alf.has(name) else None
-
-
-def _pose(alf: AlfSession, camera: str) -> "Found":
-    names = [f"alf/_ibl_{camera}Camera.{tracker}.pqt" for tracker in TRACKERS]
-    name = next((name for name in names if alf.has(name)), None)
-    if name is None:
-        return None
-    table = alf.table(name).select_dtypes("number")
-    return name, table.to_numpy(dtype=float), tuple(map(str, table.columns))
-
-
-def _of_cameras(alf: AlfSession, signal: str, read: "Callable[[str], Found]") -> "Signals":
-    several = []
-    for camera in CAMERAS:
-        if (found := read(camera)) is not None:
-            name, values, columns = found
-            time = _frame_times(alf, camera, len(values))
-            units = ["pixels" if column.endswith(COORDINATES) else "" for column in columns]
-            several.append(known_signal(f"{signal}_{camera}", time, values, alf.path(name), name, columns, units))
-    return together(several)
+def _of_camera(
+    alf: AlfSession, signal: str, camera: str, name: str, values: np.ndarray, columns: list[str]
+) -> "Signals":
+    """What the dataset `name` says of each frame of a camera: `values` (frames,) or (frames, columns)."""
+    time = _frame_times(alf, camera, len(values))
+    units = ["pixels" if column.endswith(COORDINATES) else "" for column in columns]
+    return known_signal(f"{signal}_{camera}", time, values, alf.path(name), name, columns, units)
 
 
 def _frame_times(alf: AlfSession, camera: str, frames: int) -> np.ndarray:
