@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.sources.location import reading
+from pipeline_lib.sources.location import reading, require_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,14 +105,6 @@ class AlfSession:
 def folders_with(paths: Iterable[str], files: Collection[str]) -> list[str]:
     """The folders among `paths` that hold one of `files`, sorted."""
     return sorted({folder for folder, _, name in (path.rpartition("/") for path in paths) if name in files})
-
-
-def require_columns(table: "pd.DataFrame", path: Path, columns: Iterable[str]) -> None:
-    """Raise InputError where the table of `path` lacks one of `columns`."""
-    for column in columns:
-        if column not in table.columns:
-            accepted = f"a table with it (here: {', '.join(map(str, table.columns))})"
-            raise InputError(path, f"column {column}", "no such column", accepted)
 
 
 def newest_of(datasets: Iterable[tuple[str, T]], revision: str | None) -> dict[str, tuple[T, str]]:

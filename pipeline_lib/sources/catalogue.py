@@ -11,7 +11,8 @@ from pipeline_lib.sources.alyx import ask, has_login
 from pipeline_lib.sources.download import Downloader
 from pipeline_lib.sources.fetch_allen import behavior_file, behavior_manifest, coding_table
 from pipeline_lib.sources.ibl import GOOD
-from pipeline_lib.sources.ibl_release import RELEASE, insertions, public_tables, release_units, require
+from pipeline_lib.sources.ibl_release import RELEASE, UNITS, insertions, public_tables, release_units
+from pipeline_lib.sources.location import require_columns
 from pipeline_lib.sources.remote import ALLEN
 
 if TYPE_CHECKING:
@@ -178,9 +179,11 @@ def _good_units(region: str, data: Path, downloader: Downloader) -> "pd.Series":
 
     units = release_units(data / "ibl", ("eid", "acronym", "atlas_id", "label"), downloader)
     atlas = BrainRegions()
-    units = units[require(units, "eid", "label")["label"] == GOOD]
+    require_columns(units, UNITS, ("eid", "label"))
+    units = units[units["label"] == GOOD]
     if "acronym" not in units:
-        units = units.assign(acronym=atlas.id2acronym(require(units, "atlas_id")["atlas_id"].to_numpy()))
+        require_columns(units, UNITS, ["atlas_id"])
+        units = units.assign(acronym=atlas.id2acronym(units["atlas_id"].to_numpy()))
     names = units["acronym"].unique()
     known = names[np.isin(names, atlas.acronym)]
     inside = {region}
@@ -195,7 +198,6 @@ def _contains(table: "pd.DataFrame", column: str, text: str | None, path: Path, 
 
     if text is None:
         return pd.Series(True, index=table.index)
-    if column not in table:
-        raise InputError(path, f"column {column}", "no such column", ", ".join(map(str, table.columns)))
+    require_columns(table, path, [column])
     values = table[column].fillna("").astype(str)
     return values == text if whole else values.str.contains(text, regex=False)

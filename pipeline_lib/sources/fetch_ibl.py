@@ -19,7 +19,8 @@ from pipeline_lib.sources.download import Downloader, RemoteFile
 from pipeline_lib.sources.endpoints import Endpoints
 from pipeline_lib.sources.fetched import Description, Listed
 from pipeline_lib.sources.ibl import CITATION, GOOD, LICENCE, PASSING, TIMES, preferred, sortings
-from pipeline_lib.sources.ibl_release import RELEASE, public_tables, release_units, require
+from pipeline_lib.sources.ibl_release import RELEASE, UNITS, public_tables, release_units
+from pipeline_lib.sources.location import require_columns
 from pipeline_lib.sources.options import Names, as_tuple
 from pipeline_lib.sources.remote import Remote
 from pipeline_lib.sources.transport import DownloadError
@@ -146,7 +147,8 @@ def _of_insertion(remote: Remote, folder: Path, downloader: Downloader) -> tuple
     except DownloadError as error:
         found = f"no session {remote.identifier} in release {RELEASE}, and no table of insertions ({error.found})"
         raise DownloadError(public, found, advice) from None
-    own = units[require(units, "pid", "eid", "uuids")["pid"].astype(str) == remote.identifier]
+    require_columns(units, UNITS, ("pid", "eid", "uuids"))
+    own = units[units["pid"].astype(str) == remote.identifier]
     if len(own) == 0:
         found = f"no session or insertion {remote.identifier} in release {RELEASE}"
         raise DownloadError(public, found, advice)

@@ -84,11 +84,3 @@ def release_units(cache: Path, columns: tuple[str, ...], downloader: Downloader)
     downloader.fetch(RemoteFile(f"{downloader.endpoints.ibl_public}/{UNITS}", path, digests={"md5": UNITS_MD5}))
     names = parquet.read_schema(path).names
     return pd.read_parquet(path, columns=[name for name in columns if name in names])
-
-
-def require(units: "pd.DataFrame", *columns: str) -> "pd.DataFrame":
-    """`units` itself; InputError where it lacks one of `columns`."""
-    for name in columns:
-        if name not in units:
-            raise InputError(UNITS, f"column {name}", "no such column", ", ".join(map(str, units.columns)) or "columns")
-    return units

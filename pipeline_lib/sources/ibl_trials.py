@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.sources.alf import AlfSession, folders_with, require_columns
+from pipeline_lib.sources.alf import AlfSession, folders_with
+from pipeline_lib.sources.location import require_columns
 from pipeline_lib.sources.options import as_tuple
 from pipeline_lib.sources.trials import condition_text, no_trials, trial_table
 

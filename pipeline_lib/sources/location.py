@@ -3,9 +3,13 @@
 import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import sha256_file
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def single_file(location: Path, suffixes: tuple[str, ...]) -> Path:
@@ -46,3 +50,11 @@ def reading(path: Path | str, field: str) -> Iterator[None]:
         text = " ".join(str(error).split())[:200]
         accepted = "text in UTF-8" if isinstance(error, UnicodeDecodeError) else "a whole, readable file"
         raise InputError(path, field, f"{type(error).__name__} ({text})", accepted) from error
+
+
+def require_columns(table: "pd.DataFrame", path: Path | str, columns: Iterable[str]) -> None:
+    """Raise InputError where the table of `path` lacks one of `columns`."""
+    for column in columns:
+        if column not in table.columns:
+            accepted = f"a table with it (here: {', '.join(map(str, table.columns))})"
+            raise InputError(path, f"column {column}", "no such column", accepted)
