@@ -20,7 +20,7 @@ from pipeline_lib.errors import InputError, refuse_rows
 from pipeline_lib.intervals import merged
 from pipeline_lib.sources.given_units import SignalUnits, give_units
 from pipeline_lib.sources.location import checksums, reading, single_file
-from pipeline_lib.sources.options import NAME
+from pipeline_lib.sources.options import check_names
 from pipeline_lib.sources.selection import UnitSelection, select
 from pipeline_lib.sources.spikes import spikes_of
 from pipeline_lib.sources.trials import ALL, no_trials, trial_table
@@ -62,46 +62,38 @@ def read(session: str, location: Path, options: Options) -> "Recording":
     ------
     InputError : no `spikes`, an array of another shape than its kind has, or one that only pickle can read.
     """
-    with reading(location, "file"), np.load(location, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    recording = from_dictionary(session, arrays, options, location)
-    recording.provenance.files = checksums([location], location)
-    return select(recording, options, location)
-
-
-def from_dictionary(
-    session: str, arrays: Mapping[str, np.ndarray], options: Options, where: Path | str = "dictionary"
-) -> "Recording":
-    """The recording of a dictionary in memory; raises InputError as `read` does."""
     import pandas as pd
 
     from pipeline_lib.recording import Provenance, Recording
 
+    with reading(location, "file"), np.load(location, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
     for name, values in arrays.items():
-        if np.ndim(values) and np.asarray(values).dtype.kind not in "iufb":
-            raise InputError(where, name, str(np.asarray(values).dtype), "an array of numbers")
-    tables = _tables(arrays, where)
-    times, unit, edges = _spikes(list(tables.values()), options.bin_size / 1000, where)
+        if values.ndim and values.dtype.kind not in "iufb":
+            raise InputError(location, name, str(values.dtype), "an array of numbers")
+    tables = _tables(arrays, location)
+    times, unit, edges = _spikes(list(tables.values()), options.bin_size / 1000, location)
     names = [name for name in tables if name is not None]
     trials, counted = trial_table(edges[:-1], edges[1:], names, pd.DataFrame()) if names else (no_trials(), {})
-    signals = _behaviours(arrays, options.behaviour_rate, where)
-    give_units(signals, options, where)
+    signals = _behaviours(arrays, options.behaviour_rate, location)
+    give_units(signals, options, location)
     duration, rows = float(edges[-1]), range(len(next(iter(tables.values()))))
-    return Recording(
+    recording = Recording(
         session=session,
         spike_times=times,
         spike_units=unit,
         units=pd.DataFrame({"unit_id": list(map(str, rows)), "region": options.region, "population": ALL}),
         trials=trials,
         duration=duration,
-        observed=_observed(arrays, options.interval, duration, where),
+        observed=_observed(arrays, options.interval, duration, location),
         signals=signals,
-        stimulus=_stimulus(arrays, options, where),
-        provenance=Provenance("neuroformer_dictionary", session, counts=counted),
+        stimulus=_stimulus(arrays, options, location),
+        provenance=Provenance("neuroformer_dictionary", session, files=checksums([location], location), counts=counted),
     )
+    return select(recording, options, location)
 
 
-def _tables(arrays: Mapping[str, np.ndarray], where: Path | str) -> dict[str | None, np.ndarray]:
+def _tables(arrays: Mapping[str, np.ndarray], where: Path) -> dict[str | None, np.ndarray]:
     """Counts of units by bins, one table a trial by its name; under None where there are no trials."""
     tables: dict[str | None, np.ndarray] = {
         name.partition("/")[2]: counts for name, counts in arrays.items() if name.startswith(f"{SPIKES}/")
@@ -114,7 +106,7 @@ def _tables(arrays: Mapping[str, np.ndarray], where: Path | str) -> dict[str | N
     return tables
 
 
-def _spikes(tables: list[np.ndarray], seconds: float, where: Path | str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _spikes(tables: list[np.ndarray], seconds: float, where: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Times (s) and units of the spikes of tables that follow one another in bins of `seconds`, and their edges (s)."""
     times, units = [], []
     bounds = np.cumsum([0, *(_counts(counts, where).shape[-1] for counts in tables)])
@@ -127,40 +119,39 @@ def _spikes(tables: list[np.ndarray], seconds: float, where: Path | str) -> tupl
     return np.concatenate(times), np.concatenate(units).astype(np.int32), bounds * seconds
 
 
-def _observed(arrays: Mapping[str, np.ndarray], length: float, duration: float, where: Path | str) -> np.ndarray:
+def _observed(arrays: Mapping[str, np.ndarray], length: float, duration: float, where: Path) -> np.ndarray:
     """The windows that `intervals` names by their ends; everything where there is none."""
     if INTERVALS not in arrays:
         return np.array([[0.0, duration]])
-    ends = np.sort(np.asarray(arrays[INTERVALS], dtype=float).ravel())
+    ends = np.sort(arrays[INTERVALS].astype(float), axis=None)
     refuse_rows(~np.isfinite(ends), where, INTERVALS, ends, "finite ends of windows, s")
     return merged(np.stack([np.maximum(ends - length, 0), np.minimum(ends, duration)], 1))
 
 
-def _behaviours(arrays: Mapping[str, np.ndarray], rate: float, where: Path | str) -> "dict[str, pd.DataFrame]":
+def _behaviours(arrays: Mapping[str, np.ndarray], rate: float, where: Path) -> "dict[str, pd.DataFrame]":
     """Every other array of one dimension as a signal, `rate` samples a second from 0 s on."""
     import pandas as pd
 
     signals = {}
     for name, values in arrays.items():
-        if name != INTERVALS and np.ndim(values) == 1:
-            if not NAME.fullmatch(name):
-                raise InputError(where, "behaviour", repr(name), "a name of letters, digits and '_'")
+        if name != INTERVALS and values.ndim == 1:
+            check_names([name], str(where), "behaviour")
             time = np.arange(len(values)) / rate
-            signals[name] = pd.DataFrame({"time": time, "value": np.asarray(values, dtype=float)})
+            signals[name] = pd.DataFrame({"time": time, "value": values.astype(float)})
     return signals
 
 
-def _counts(counts: np.ndarray, where: Path | str) -> np.ndarray:
-    if np.ndim(counts) != 2 or not np.isfinite(counts).all() or (counts < 0).any() or (counts % 1 != 0).any():
+def _counts(counts: np.ndarray, where: Path) -> np.ndarray:
+    if counts.ndim != 2 or not np.isfinite(counts).all() or (counts < 0).any() or (counts % 1 != 0).any():
         raise InputError(where, SPIKES, f"{counts.dtype} {counts.shape}", "whole counts of units by bins")
     return counts
 
 
-def _stimulus(arrays: Mapping[str, np.ndarray], options: Options, where: Path | str) -> "Stimulus | None":
+def _stimulus(arrays: Mapping[str, np.ndarray], options: Options, where: Path) -> "Stimulus | None":
     """The frames (n, height, width), in whatever range, as 8 bits."""
     from pipeline_lib.stimulus import Stimulus
 
-    frames = next((np.asarray(arrays[name]) for name in FRAMES if name in arrays), None)
+    frames = next((arrays[name] for name in FRAMES if name in arrays), None)
     if frames is None:
         return None
     if frames.ndim != 3 or not len(frames) or not np.isfinite(frames).all():
