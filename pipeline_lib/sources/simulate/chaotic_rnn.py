@@ -61,7 +61,7 @@ class Settings(SimulatorSettings):
 
 def simulate(settings: Settings, seed: int, session: str) -> "Recording":
     """A session of `conditions` x `repeats` trials. Truth: `rates` (trial, bin, unit) float32, spikes/s."""
-    from pipeline_lib.sources.simulate.session import TrialSpikes, trial_recording  # pandas: not to check settings
+    from pipeline_lib.sources.simulate.session import trial_recording  # pandas: not to check settings
 
     rates, counts = published_trials(settings, seed)
     ticks = bin_ticks(settings.bin_size)
@@ -72,7 +72,7 @@ def simulate(settings: Settings, seed: int, session: str) -> "Recording":
         session=session,
         seed=seed,
         settings=settings,
-        spikes=TrialSpikes(trial, bin_ * ticks + place, unit),
+        spikes=(trial, bin_ * ticks + place, unit),
         regions=["network"] * settings.units,
         conditions=[f"start {index // settings.repeats:0{digits}d}" for index in range(len(counts))],
         trial_ticks=settings.bins * ticks,

@@ -92,7 +92,7 @@ def simulate(settings: Settings, seed: int, session: str) -> "Recording":
     the designed synapses V1 -> LM, without the faint recurrent ones; `synapse_kernel` (75,), input per J at steps of
     0.2 ms after the spike; `coupling_input` and `background_input` (trial, bin, unit), in units of the noise.
     """
-    from pipeline_lib.sources.simulate.session import TrialSpikes, trial_recording  # pandas: not to check settings
+    from pipeline_lib.sources.simulate.session import trial_recording  # pandas: not to check settings
 
     # Separate streams: two settings that differ in one thing see the same noise in all others.
     wiring, loading, responses, slow, noise = np.random.default_rng(seed).spawn(5)
@@ -124,7 +124,7 @@ def simulate(settings: Settings, seed: int, session: str) -> "Recording":
         session=session,
         seed=seed,
         settings=settings,
-        spikes=TrialSpikes(*np.concatenate(found, axis=1)),
+        spikes=np.concatenate(found, axis=1),
         regions=np.repeat(AREAS, settings.neurons_per_area).tolist(),
         conditions=["stimulus"] * settings.trials,
         trial_ticks=(PADDING + RESPONSE) * TICKS_PER_MS,

@@ -75,7 +75,7 @@ def simulate(settings: Settings, seed: int, session: str) -> "Recording":
     factor of its area), `coupling_factor` (trial, bin, coupled pair of areas). Sending and receiving loadings are the
     rows and columns of `coupling`, which has rank 1 between two areas.
     """
-    from pipeline_lib.sources.simulate.session import TrialSpikes, trial_recording  # pandas: not to check settings
+    from pipeline_lib.sources.simulate.session import trial_recording  # pandas: not to check settings
 
     wiring, slow, spiking, within, moving = np.random.default_rng(seed).spawn(5)
     n, areas = settings.neurons_per_area, settings.areas
@@ -97,13 +97,12 @@ def simulate(settings: Settings, seed: int, session: str) -> "Recording":
         found.append(spikes_of(counts)[0] + np.array([[first], [0], [0]]))
     trial, at, unit = np.concatenate(found, axis=1)
     ticks = BIN * TICKS_PER_MS
-    spikes = TrialSpikes(trial, at * ticks + within.integers(0, ticks, len(at)), unit)
     filters = np.einsum("pi,pj,l->ijl", send, receive, kernel)
     made = trial_recording(
         session=session,
         seed=seed,
         settings=settings,
-        spikes=spikes,
+        spikes=(trial, at * ticks + within.integers(0, ticks, len(at)), unit),
         regions=np.repeat([f"area{area + 1}" for area in range(areas)], n).tolist(),
         conditions=["stimulus"] * settings.trials,
         trial_ticks=(PADDING + RESPONSE) * TICKS_PER_MS,

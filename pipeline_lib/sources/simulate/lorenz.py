@@ -69,7 +69,7 @@ def simulate(settings: Settings, seed: int, session: str) -> "Recording":
     Truth: `rates` (trial, bin, unit) float32, spikes/s; `latents` (trial, bin, 3) float64, standardised; `loadings`
     (unit, 3); bins of `bin_size` ms from the start of each trial.
     """
-    from pipeline_lib.sources.simulate.session import TrialSpikes, trial_recording  # pandas: not to check settings
+    from pipeline_lib.sources.simulate.session import trial_recording  # pandas: not to check settings
 
     starts, weights, order, spiking = np.random.default_rng(seed).spawn(4)
     states = settle(starts.uniform((-15, -15, 10), (15, 15, 40), (settings.conditions, 3)), settings.dt)
@@ -81,13 +81,12 @@ def simulate(settings: Settings, seed: int, session: str) -> "Recording":
     rates = settings.base_rate * np.exp(path @ loadings.T)
 
     condition = order.permutation(np.repeat(np.arange(settings.conditions), settings.repeats))
-    trial, tick, unit = poisson_spikes(rates[condition], settings.bin_size, spiking)
     digits = len(str(settings.conditions - 1))
     return trial_recording(
         session=session,
         seed=seed,
         settings=settings,
-        spikes=TrialSpikes(trial, tick, unit),
+        spikes=poisson_spikes(rates[condition], settings.bin_size, spiking),
         regions=[REGION] * settings.units,
         conditions=[f"start {index:0{digits}d}" for index in condition],
         trial_ticks=settings.bins * bin_ticks(settings.bin_size),

@@ -1,7 +1,7 @@
 """Simulated trials laid on one session clock, as an experiment would have recorded them."""
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,21 +12,11 @@ from pipeline_lib.recording import Provenance, Recording, Truth
 from pipeline_lib.sources.simulate.settings import SimulatorSettings
 
 
-@dataclasses.dataclass(frozen=True)
-class TrialSpikes:
-    """Spikes of repeated trials, in any order. All arrays (spikes,): `trial` and `unit` are row numbers, `tick` the
-    time since the start of the trial, in ticks of 10 us."""
-
-    trial: np.ndarray
-    tick: np.ndarray
-    unit: np.ndarray
-
-
 def trial_recording(
     session: str,
     seed: int,
     settings: SimulatorSettings,
-    spikes: TrialSpikes,
+    spikes: Iterable[np.ndarray],
     regions: Sequence[str],
     conditions: Sequence[str],
     trial_ticks: int,
@@ -39,22 +29,24 @@ def trial_recording(
 
     Parameters
     ----------
+    spikes : trial, tick (10 us) since the start of that trial, and unit of each (spikes,), in any order.
     regions : one name a unit; it is the unit's population too.
     conditions : one name a trial, in the order in which the trials ran.
     events : name -> ticks after the start of every trial; becomes a column of `trials`, in seconds.
     truth : arrays of `Truth`, time axes in bins of `truth_bin_size` ms from the start of each trial.
     """
+    trial, tick, unit = spikes
     starts = np.arange(len(conditions)) * (trial_ticks + gap_ticks)
     stops = starts + trial_ticks
     trials = pd.DataFrame({"start": to_seconds(starts), "stop": to_seconds(stops), "condition": list(conditions)})
-    for name, tick in events.items():
-        trials[name] = to_seconds(starts + tick)
+    for name, after in events.items():
+        trials[name] = to_seconds(starts + after)
     return session_recording(
         session=session,
         seed=seed,
         settings=settings,
-        tick=starts[spikes.trial] + spikes.tick,
-        unit=spikes.unit,
+        tick=starts[trial] + tick,
+        unit=unit,
         regions=regions,
         trials=trials,
         observed=np.stack([trials["start"], trials["stop"]], axis=1),
@@ -78,7 +70,7 @@ def session_recording(
     """A recording of spikes at `tick` (ticks of 10 us, session clock) of `unit`, in any order; see `Recording`."""
     order = np.lexsort((unit, tick))
     unit_id = [str(row) for row in range(len(regions))]
-    values = dataclasses.asdict(settings)
+    values = asdict(settings)
     size = {"units": len(regions), "spikes": len(tick), "trials": len(trials)}
     return Recording(
         session=session,
