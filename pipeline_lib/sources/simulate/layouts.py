@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline_lib.errors import InputError, suggest
-from pipeline_lib.files import exclusive
+from pipeline_lib.files import exclusive, whole_directory
 
 if TYPE_CHECKING:
     from pipeline_lib.recording import Recording
@@ -28,7 +28,6 @@ def write_layout(recording: "Recording", directory: Path | str, layout: str) -> 
     """
     from pipeline_lib.sources.simulate.layout_allen import write_allen
     from pipeline_lib.sources.simulate.layout_ibl import write_ibl
-    from pipeline_lib.sources.simulate.layout_tables import write_tables
 
     writers: dict[str, Callable[[Recording, Path], Path]]
     writers = dict(zip(LAYOUTS, (write_allen, write_ibl, write_tables), strict=True))
@@ -45,3 +44,26 @@ def write_layout(recording: "Recording", directory: Path | str, layout: str) -> 
     directory = Path(directory)
     with exclusive(directory / ".lock"):
         return writers[layout](recording, directory)
+
+
+def write_tables(recording: "Recording", directory: Path) -> Path:
+    """Write what the source `tables` finds without options: spikes.parquet, {units,trials,observed}.csv and, where
+    there are any, signals/*.parquet and stimulus.zarr; return the folder."""
+    import pandas as pd
+
+    with whole_directory(directory, final="spikes.parquet") as writing:
+        units = recording.units["unit_id"].to_numpy()[recording.spike_units]
+        spikes = pd.DataFrame({"time": recording.spike_times, "unit": pd.Categorical(units)})
+        spikes.to_parquet(writing / "spikes.parquet", index=False)
+        recording.units.to_csv(writing / "units.csv", index=False)
+        recording.trials.to_csv(writing / "trials.csv", index=False)
+        observed = pd.DataFrame(recording.observed, columns=["start", "stop"])
+        observed.to_csv(writing / "observed.csv", index=False)
+        for name, signal in sorted(recording.signals.items()):
+            (writing / "signals").mkdir(exist_ok=True)
+            signal.to_parquet(writing / "signals" / f"{name}.parquet", index=False)
+        if recording.stimulus is not None:
+            recording.stimulus.write(writing / "stimulus.zarr")
+        if recording.truth is not None:
+            recording.truth.write(writing / "truth.zarr")
+    return directory
