@@ -157,14 +157,16 @@ class GLMTransformerModel(TorchModel):
 
     def components(self, data: FitData, session: str, samples: pd.DataFrame) -> dict[str, np.ndarray]:
         """The parts of the log-rate (log spikes a bin), float32 [S, T, N] each; `background` holds the unit's bias."""
-        network, parts = self.network, dict[str, np.ndarray]()
-        for name in ("background", *sorted(network.terms & {"coupling", "history"})):
+        import torch
 
-            def part(batch: Batch, name: str = name) -> Tensor:
-                return padded(network.components(batch)[name], batch)
+        names = ("background", *sorted(self.network.terms & {"coupling", "history"}))
 
-            parts[name] = self._apply(part, data, session, samples)
-        return parts
+        def parts(batch: Batch) -> Tensor:
+            found = self.network.components(batch)
+            return padded(torch.cat([found[name] for name in names], 2), batch)
+
+        whole = self._apply(parts, data, session, samples)
+        return dict(zip(names, np.split(whole, len(names), axis=2), strict=True))
 
     def posterior(self, data: FitData, session: str, samples: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the latents of each window, float32 [S, dimensions]."""
