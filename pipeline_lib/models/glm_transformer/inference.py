@@ -102,7 +102,7 @@ def residuals(network: GLMTransformer, batch: Batch) -> Iterator[tuple[int, Tens
     head, areas = network.head(batch.session), len(network.areas)
     passed = network.coupling_factors(batch.session, network.inputs(batch), batch.history)
     passed = passed.unflatten(2, (areas, areas, -1))
-    log_rates = torch.stack(list(network.components(batch).values())).sum(0)
+    log_rates = network.sum_of_parts(batch)
     counts, observed = batch.counts[:, batch.history :], batch.observed[:, batch.history :]
     for sender in range(areas):
         own = torch.einsum("btjk,nj,nk->btn", passed[:, :, sender], head.member, head.receive[:, sender])
@@ -151,8 +151,7 @@ def weight_errors(network: GLMTransformer, batches: Iterable[Batch]) -> tuple[np
     sent: dict[tuple[int, int, int], Tensor] = {}
     for batch in batches:
         head, inputs = network.head(batch.session), network.inputs(batch)
-        rates = torch.stack(list(network.components(batch).values())).sum(0).exp()
-        rates = rates * batch.observed[:, batch.history :]
+        rates = network.sum_of_parts(batch).exp() * batch.observed[:, batch.history :]
         passed = network.coupling_factors(batch.session, inputs, batch.history)
         received = received + _receive_information(network, batch.session, passed, rates)
         for pair, information in _send_information(network, batch, inputs, rates):

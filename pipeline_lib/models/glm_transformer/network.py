@@ -8,6 +8,7 @@ asks for it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -18,11 +19,12 @@ from torch.nn import functional
 from pipeline_lib.models.glm_transformer.bases import bases
 from pipeline_lib.models.glm_transformer.filters import filter_series, filter_units
 from pipeline_lib.models.glm_transformer.session import Session
+from pipeline_lib.models.glm_transformer.settings import PARTS
 from pipeline_lib.models.glm_transformer.variational import Decoder, Posterior, divergence
 from pipeline_lib.training.network import Network
 
 if TYPE_CHECKING:
-    from pipeline_lib.models.glm_transformer.settings import Config
+    from pipeline_lib.models.glm_transformer.settings import Config, Part
     from pipeline_lib.models.torch_model import Layout
     from pipeline_lib.training.batches import Batch
 
@@ -95,14 +97,13 @@ class GLMTransformer(Network):
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         config, losses = self.config, dict[str, Tensor]()
-        response, varying, known = self.factors(batch)
+        background, rough, known = self.factors(batch)
         scored = batch.observed[:, batch.history :]
-        log_rates = self.log_rates(batch, response if varying is None else response + varying)
+        log_rates = self.log_rates(batch, background)
         counts = batch.counts[:, batch.history :]
         losses["nll"] = ((log_rates.exp() - counts * log_rates) * scored).sum() / self.counted(batch)["nll"]
         if known is not None:
             losses["kl"] = config.kl_weight * divergence(*known).mean() / scored[0].numel()
-        rough = response if varying is None else varying
         losses["smoothness"] = config.smoothness * rough.diff(n=2, dim=-1).square().mean()
         if "coupling" in self.terms:
             losses["sparsity"] = config.sparsity * self.head(batch.session).sparsity(everywhere=config.compat)
@@ -114,21 +115,22 @@ class GLMTransformer(Network):
 
     def rates(self, batch: Batch) -> Tensor:
         """Expected spikes a bin [B, L, N], made of the `parts` of the settings; 0 in the history."""
-        parts = self.components(batch)
-        total = torch.stack([parts[name] for name in self.config.parts if name in parts]).sum(0)
-        return functional.pad(total.exp(), (0, 0, batch.history, 0))
+        return functional.pad(self.sum_of_parts(batch, self.config.parts).exp(), (0, 0, batch.history, 0))
+
+    def sum_of_parts(self, batch: Batch, parts: Collection[Part] = PARTS) -> Tensor:
+        """Log-rates [B, T, N] made of those of the `parts` that are in use."""
+        found = self.components(batch)
+        return torch.stack([found[name] for name in parts if name in found]).sum(0)
 
     def latents(self, batch: Batch) -> Tensor:
         """Background factors [B, L, A F], in the order of `areas`; 0 in the history."""
-        response, varying, _ = self.factors(batch)
-        series = response.expand(len(batch.counts), -1, -1, -1) if varying is None else response + varying
+        series = self.factors(batch)[0].expand(len(batch.counts), -1, -1, -1)
         return functional.pad(series.flatten(1, 2).transpose(1, 2), (0, 0, batch.history, 0))
 
     def components(self, batch: Batch) -> dict[str, Tensor]:
         """The parts of the log-rate that are in use, [B, T, N] each."""
         head, inputs = self.head(batch.session), self.inputs(batch)
-        response, varying, _ = self.factors(batch)
-        factors = (response if varying is None else response + varying).flatten(1, 2).transpose(1, 2)
+        factors = self.factors(batch)[0].flatten(1, 2).transpose(1, 2)
         parts = {"background": factors @ head.loadings() + self._offset(batch, inputs)}
         if "coupling" in self.terms:
             parts["coupling"] = self.coupling_factors(batch.session, inputs, batch.history) @ head.receiving()
@@ -154,13 +156,13 @@ class GLMTransformer(Network):
         """The counts that may be looked at, as numbers [B, L, N]."""
         return (batch.counts * batch.visible).to(self.splines.dtype)
 
-    def factors(self, batch: Batch) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor] | None]:
+    def factors(self, batch: Batch) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
         """Background factors, and the posterior that those of the trial come from.
 
         Returns
         -------
-        response : [1, A, F, T], the same in every trial.
-        varying : [B, A, F, T], of each trial; None without.
+        factors : [B, A, F, T], or [1, A, F, T] where they are the same in every trial.
+        rough : what of them must be smooth, of the same shape: what varies from trial to trial, if anything does.
         posterior : mean and log-variance of the latent [B, A, latents] (or [B, 1, A latents]); None without.
         """
         head, bins = self.head(batch.session), batch.counts.shape[1] - batch.history
@@ -168,14 +170,15 @@ class GLMTransformer(Network):
         weights = self.response if head.response is None else head.response
         response = weights[None] @ splines
         if "trials" not in self.terms or self.config.background != "full":
-            return response, None, None
+            return response, response, None
         posterior = self.encode(batch)
         mean, log_variance = posterior
         noise = batch.inputs.get("latent_noise")
         latent = mean if noise is None else mean + noise * (log_variance / 2).exp()
         decoded = [decoder(each) for decoder, each in zip(self.decoders, latent.unbind(1), strict=True)]
         made = torch.stack(decoded, 1) if self.config.area_specific else decoded[0]
-        return response, made @ splines, posterior
+        varying = made @ splines
+        return response + varying, varying, posterior
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the latent of each window; 0 for a population that its session lacks."""

@@ -9,6 +9,7 @@ from typing import Literal
 from pipeline_lib.training.settings import TrainingSettings
 
 Part = Literal["background", "coupling", "history"]
+PARTS: tuple[Part, ...] = ("background", "coupling", "history")
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Config(TrainingSettings):
     """Draw the latent from its posterior in training (a variational autoencoder) instead of taking its mean."""
     kl_weight: float = 1.0
 
-    parts: tuple[Part, ...] = ("background", "coupling", "history")
+    parts: tuple[Part, ...] = PARTS
     """Of the log-rate, that a prediction is made of."""
     components: bool = False
     """Publish each part of the log-rate of every unit, bin and predicted window."""

@@ -56,7 +56,7 @@ def correlations(network: GLMTransformer, session: str, batches: Iterable[Batch]
     power, expected = basis.new_zeros(basis.shape[1], units), basis.new_zeros(units)
     for batch in batches:
         inputs, observed = network.inputs(batch), batch.observed[:, batch.history :]
-        rates = torch.stack(list(network.components(batch).values())).sum(0).exp() * observed
+        rates = network.sum_of_parts(batch).exp() * observed
         residual = (batch.counts[:, batch.history :] * observed - rates).flatten(0, 1)
         expected += rates.sum((0, 1))
         for function, kernel in enumerate(basis.T):
