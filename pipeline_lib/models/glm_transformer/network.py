@@ -212,8 +212,8 @@ class GLMTransformer(Network):
         return filter_series(inputs @ head.sending(), self.coupling_kernels(head).flatten(1), history)
 
     def coupling_kernels(self, head: Session) -> Tensor:
-        """Filters [lags, A, A, K] of (sender, receiver, factor)."""
-        return torch.einsum("lb,ijbk->lijk", self.coupling_basis, head.shape)
+        """Filters [lags, A, A, K] of (sender, receiver, factor); 0 of pairs that are not coupled."""
+        return torch.einsum("lb,ijbk->lijk", self.coupling_basis, head.shape) * head.coupled[:, :, None]
 
     def history_kernels(self, head: Session) -> Tensor:
         """Filters [lags, N] of the units' own past."""
@@ -245,7 +245,7 @@ class GLMTransformer(Network):
         for receiver in range(len(self.areas)):
             for factor in range(self.config.rank):
                 filtered = cut(filter_units(inputs, kernels[:, head.area, receiver, factor], history))
-                weights = head.member * head.send[:, receiver, factor, None] * head.coupled[:, receiver]
+                weights = head.member * head.send[:, receiver, factor, None]
                 columns.append(filtered @ weights)
         return torch.stack(columns, 3).unflatten(3, (len(self.areas), -1)).flatten(2)
 

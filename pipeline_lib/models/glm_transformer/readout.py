@@ -18,7 +18,7 @@ def unit_filters(network: GLMTransformer, session: str) -> np.ndarray:
     Lag k is k + 1 bins. The diagonal holds the coupling of a unit to itself and its history.
     """
     head = network.head(session)
-    kernels = network.coupling_kernels(head) * head.coupled[:, :, None]
+    kernels = network.coupling_kernels(head)
     history = network.history_kernels(head)
     lags = max(len(kernels), len(history))
     sent = head.send[:, head.area]  # [sender, receiver, K]: what each sends to the receiver's population
@@ -35,6 +35,5 @@ def unit_filters(network: GLMTransformer, session: str) -> np.ndarray:
 @torch.no_grad()
 def area_filters(network: GLMTransformer, session: str) -> np.ndarray:
     """Filters of each coupling factor, float32 [sender, receiver, factor, lag], in the order of `network.areas`."""
-    head = network.head(session)
-    kernels = network.coupling_kernels(head) * head.coupled[:, :, None]
+    kernels = network.coupling_kernels(network.head(session))
     return kernels.permute(1, 2, 3, 0).float().cpu().numpy()

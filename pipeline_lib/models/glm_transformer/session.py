@@ -88,8 +88,7 @@ class Session(nn.Module):
 
     def sending(self) -> Tensor:
         """Counts to coupling factors [N, P], the P = A A K columns those of (sender, receiver, factor)."""
-        pairs = self.member[:, :, None, None] * self.send[:, None] * self.coupled[:, :, None]
-        return pairs.flatten(1)
+        return (self.member[:, :, None, None] * self.send[:, None]).flatten(1)
 
     def receiving(self) -> Tensor:
         """Coupling factors to log-rates [P, N], the rows as the columns of `sending`."""
