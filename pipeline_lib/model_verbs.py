@@ -134,15 +134,14 @@ def _search(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from pipeline_lib.evaluation.cohort import evaluate_fits
-    from pipeline_lib.evaluation.evaluate import Scoring
+    from pipeline_lib.evaluation.evaluate import Scoring, evaluate
     from pipeline_lib.evaluation.settings import Target
     from pipeline_lib.parsing import parse
 
     decoding = parse(dict[str, Target], options.decoding, "--decoding")
     data = options.trains, options.split, options.recordings
     scoring = Scoring(*data, options.resamples, decoding, options.few_shot)
-    evaluate_fits(scoring, options.fit, options.train, options.out)
+    evaluate(options.fit, scoring, options.out, options.train)
 
 
 def _collect(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Score a fit: from its predictions, the trains and the split to a tidy table, one row a score.
+"""Score fits: from their predictions, the trains and the split to a tidy table, one row a score.
 
 Columns: cohort, session, model, seed, split, units, metric, value, ci_low, ci_high, n, null, aggregation, sees.
 `units` says who was scored: "heldin" units, "heldout" units (never an input), "all" (forward bins, latents),
@@ -10,8 +10,9 @@ drawn alike for every model, so that models can be compared pairwise; scores wit
 not defined (bits per spike of silent units) is NaN. Nothing here imports torch.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -77,24 +78,30 @@ class Scoring:
     few_shot: Sequence[int] = ()
 
 
-def evaluate(fit_dir: Path | str, scoring: Scoring, out: Path | str, train_dir: Path | str | None = None) -> None:
-    """Write the table of scores of one fit to `out` (Parquet), whole or not at all.
+def evaluate(
+    fit_dirs: Iterable[Path | str] | Path | str,
+    scoring: Scoring,
+    out: Path | str,
+    train_dirs: Iterable[Path | str] | Path | str = (),
+) -> None:
+    """Write the scores of the fits of a cohort, or of one, to `out` (Parquet), sorted, whole or not at all.
 
     Rates averaged over seeds (`pipeline_lib.evaluation.average`) have no seed in the table, and no few-shot scores:
     those of the seeds may be of latents, of which there is no average.
 
     Parameters
     ----------
-    fit_dir : folder with the `predictions.zarr` of a fit, and its manifest, which says what it is called.
+    fit_dirs : folders with the `predictions.zarr` of a fit, and its manifest, which says what it is called.
     scoring : the data, and what is asked of it.
     out : Parquet file to write.
-    train_dir : folder with the `predictions.zarr` of the training part (see `pipeline_lib.training.predict`), which
-        readouts of `scoring.decoding` are fitted to.
+    train_dirs : for each fit, the folder with its `predictions.zarr` of the training part (see
+        `pipeline_lib.training.predict`), which readouts of `scoring.decoding` are fitted to; none where nothing is
+        decoded.
 
     Raises
     ------
-    InputError : no finished fit, predictions of another split or of other sessions, damaged ones, or rates that are no
-        expected counts.
+    InputError : no finished fit, predictions of another split or of other sessions, damaged ones, rates that are no
+        expected counts, or not a `train_dirs` for each fit.
 
     Examples
     --------
@@ -113,12 +120,18 @@ def evaluate(fit_dir: Path | str, scoring: Scoring, out: Path | str, train_dir: 
     >>> {"bits_per_spike", "psth_r2"} <= set(pd.read_parquet("psth.parquet")["metric"])
     True
     """
+    fits, training = listed(fit_dirs), listed(train_dirs)
+    if (scoring.decoding or training) and len(training) != len(fits):
+        accepted = f"predictions of the training part, one for each of {len(fits)} fits"
+        raise InputError("evaluate", "--train", f"{len(training)} given", accepted)
+    _write([_scores_of(fit, scoring, train) for fit, train in zip_longest(fits, training)], out)
+
+
+def _scores_of(fit_dir: Path, scoring: Scoring, train_dir: Path | None) -> pd.DataFrame:
     split = Split.read(scoring.split_path)
-    named, predictions = _named(Path(fit_dir)), open_undamaged(fit_dir)
+    named, predictions = _named(fit_dir), open_undamaged(fit_dir)
     training = open_undamaged(train_dir) if train_dir is not None else None
     decoding, resamples = scoring.decoding, scoring.resamples
-    if decoding and training is None:
-        raise InputError("evaluate", "train_dir", "nothing", "predictions of the training part, to fit readouts to")
     few_shot = scoring.few_shot if named["seed"] is not None else ()
     recordings = {read_description(directory)["session"]: directory for directory in listed(scoring.recording_dirs)}
     rows = []
@@ -131,14 +144,12 @@ def evaluate(fit_dir: Path | str, scoring: Scoring, out: Path | str, train_dir: 
             found += decoding_rows(decoding, trains, split, read_fitted(training, trains, split), fitted, resamples)
         rows += [{"session": trains.session, **row} for row in found]
     table = pd.DataFrame(rows, columns=COLUMNS)
-    own = Path(fit_dir) / "tables" / "scores.parquet"  # what only the model could compute
+    own = fit_dir / "tables" / "scores.parquet"  # what only the model could compute
     if own.is_file():
         table = pd.concat([table, read_parquet(own)], ignore_index=True)[COLUMNS]
     if named["seed"] is None:
         named["seed"] = pd.Series(pd.NA, table.index, dtype="Int64")
-    table = table.assign(**named, sees=str(predictions.attrs.get("sees", "")))
-    with atomic_file(out) as part:
-        table.to_parquet(part, index=False)
+    return table.assign(**named, sees=str(predictions.attrs.get("sees", "")))
 
 
 def collect(paths: Sequence[Path | str], out_parquet: Path | str) -> None:
@@ -156,11 +167,14 @@ def collect(paths: Sequence[Path | str], out_parquet: Path | str) -> None:
     >>> pd.read_parquet("metrics.parquet")["model"].tolist()
     ['glm', 'psth']
     """
-    none = pd.DataFrame(columns=COLUMNS).astype(TYPES)
-    table = pd.concat([read_parquet(path) for path in paths] or [none], ignore_index=True)
+    _write([read_parquet(path) for path in paths] or [pd.DataFrame(columns=COLUMNS).astype(TYPES)], out_parquet)
+
+
+def _write(tables: list[pd.DataFrame], out: Path | str) -> None:
     order = ["cohort", "session", "model", "seed", "split", "units", "metric", "aggregation", "null"]
-    with atomic_file(out_parquet) as part:
-        table.sort_values(order, ignore_index=True, kind="stable").to_parquet(part, index=False)
+    table = pd.concat(tables, ignore_index=True).sort_values(order, ignore_index=True, kind="stable")
+    with atomic_file(out) as part:
+        table.to_parquet(part, index=False)
 
 
 def _named(fit_dir: Path) -> dict[str, Any]:
@@ -175,12 +189,9 @@ def _named(fit_dir: Path) -> dict[str, Any]:
 def _truth(recording: Path | None) -> Truth | None:
     """What scores need of the truth that came with a recording (of a simulation, the inputs of every neuron can be far
     larger); None where there is none."""
-    import zarr
-
     if recording is None or not (recording / "truth.zarr").is_dir():
         return None
-    group = zarr.open_group(str(recording / "truth.zarr"), mode="r")
-    return Truth({name: np.asarray(group[name][:]) for name in TRUTHS if name in group}, dict(group.attrs))
+    return Truth.read(recording / "truth.zarr", TRUTHS)
 
 
 def _session(

@@ -13,7 +13,6 @@ import zarr
 from pipeline_lib.__main__ import main
 from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.average import average
-from pipeline_lib.evaluation.cohort import evaluate_fits
 from pipeline_lib.evaluation.evaluate import Scoring, evaluate
 from pipeline_lib.files import sha256_file, sha256_tree, write_json
 from tests.evaluation.made_up_fit import name_fit
@@ -94,7 +93,7 @@ def test_it_scores_what_the_mean_scores_and_is_no_seed_more(results: Path) -> No
     average(seeds_of(results), results / "mean")
     where = [results / "trains/small"], results / "splits/small.parquet", [results / "recordings/small"]
     scoring = Scoring(*where, resamples=20, few_shot=[2])
-    evaluate_fits(scoring, [*seeds_of(results), results / "mean"], [], results / "all.parquet")
+    evaluate([*seeds_of(results), results / "mean"], scoring, results / "all.parquet")
     table = pd.read_parquet(results / "all.parquet")
     by_hand = Path(shutil.copytree(seeds_of(results)[0], results / "by_hand"))
     group = zarr.open_group(str(by_hand / "predictions.zarr/small"))
@@ -116,7 +115,7 @@ def test_it_scores_what_the_mean_scores_and_is_no_seed_more(results: Path) -> No
 
 def test_without_an_average_seeds_are_whole_numbers(results: Path) -> None:
     scoring = Scoring([results / "trains/small"], results / "splits/small.parquet", [results / "recordings/small"], 0)
-    evaluate_fits(scoring, seeds_of(results), [], results / "all.parquet")
+    evaluate(seeds_of(results), scoring, results / "all.parquet")
     assert pd.read_parquet(results / "all.parquet")["seed"].dtype == "int64"
 
 

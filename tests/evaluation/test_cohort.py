@@ -8,7 +8,6 @@ import pytest
 import zarr
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.evaluation.cohort import evaluate_fits
 from pipeline_lib.evaluation.evaluate import Scoring, evaluate
 from pipeline_lib.evaluation.settings import Target
 from pipeline_lib.training.predict import predict
@@ -30,7 +29,7 @@ def scoring(results: Path) -> Scoring:
 
 def test_one_table_holds_what_each_fit_scores_alone(results: Path) -> None:
     fits = [results / f"fits/small/{model}/seed{seed}" for model in MODELS for seed in SEEDS]
-    evaluate_fits(scoring(results), fits, [], results / "all.parquet")
+    evaluate(fits, scoring(results), results / "all.parquet")
     table = pd.read_parquet(results / "all.parquet")
     for model in MODELS:
         for seed in SEEDS:
@@ -41,7 +40,7 @@ def test_one_table_holds_what_each_fit_scores_alone(results: Path) -> None:
             keys = ["split", "units", "metric", "null", "aggregation"]
             pd.testing.assert_frame_equal(*(each.sort_values(keys, ignore_index=True) for each in (found, alone)))
     assert len(table) == 4 * len(alone) and alone["metric"].str.startswith("few_shot_3").any()
-    evaluate_fits(scoring(results), fits[::-1], [], results / "again.parquet")
+    evaluate(fits[::-1], scoring(results), results / "again.parquet")
     assert (results / "again.parquet").read_bytes() == (results / "all.parquet").read_bytes()
 
 
@@ -56,7 +55,7 @@ def test_each_fit_is_decoded_by_what_it_predicts_itself_of_the_training_part(res
             rates[:] = rates[:][:, :, order]
             declare(folder)
     made = replace(scoring(results), decoding={"which": Target(choice="condition")})
-    evaluate_fits(made, fits, training, results / "all.parquet")
+    evaluate(fits, made, results / "all.parquet", training)
     found = pd.read_parquet(results / "all.parquet").query("metric.str.startswith('decoding')")
     assert found["value"].tolist() == [1.0, 1.0]
 
@@ -65,5 +64,5 @@ def test_a_fit_that_is_not_there_leaves_no_table(results: Path) -> None:
     (results / "fits/small/psth/seed1/manifest.json").unlink()
     fits = [results / f"fits/small/psth/seed{seed}" for seed in SEEDS]
     with pytest.raises(InputError, match=r"seed1.*a finished fit"):
-        evaluate_fits(scoring(results), fits, [], results / "all.parquet")
+        evaluate(fits, scoring(results), results / "all.parquet")
     assert not (results / "all.parquet").exists()

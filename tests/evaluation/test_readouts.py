@@ -71,7 +71,7 @@ class Scored:
 
     def table(self, fit: Path, train: Path | None, resamples: int = 50, **more: object) -> pd.DataFrame:
         out = self.directory / "scores.parquet"
-        evaluate(fit, Scoring([self.trains], self.split_path, [self.recording], resamples, **more), out, train)
+        evaluate(fit, Scoring([self.trains], self.split_path, [self.recording], resamples, **more), out, train or ())
         return pd.read_parquet(out)
 
 

@@ -89,7 +89,7 @@ rule evaluate:
         ),
     params:
         how=scoring(),
-        code=code_of("pipeline_lib.evaluation.cohort"),
+        code=code_of("pipeline_lib.evaluation.evaluate"),
     shell:
         "python -m pipeline_lib evaluate --fit {input.fits:q} --trains {input.trains:q} --split {input.split:q}"
         " --recordings {input.recordings:q} {params.how} {input.training:q} --out {output:q} > {log:q} 2>&1"
