@@ -13,6 +13,8 @@ from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.fits import first_with
 from pipeline_lib.figures.palette import BEHIND, INK, model_colours, model_label
 from pipeline_lib.figures.style import LETTERS, new_figure, panel_title, styled, with_unit
+from pipeline_lib.trains.signals import signal_unit
+from pipeline_lib.trains.store import Trains
 
 CAPTION = (
     "Variables that the model reads out of the spikes of each window, over the first test windows (gaps between blocks "
@@ -34,9 +36,6 @@ def data(trains: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     ------
     NothingToDrawError : no model reads a variable out (`decode` of the Neuroformer), or the session has no test window.
     """
-    from pipeline_lib.trains.signals import signal_unit
-    from pipeline_lib.trains.store import Trains
-
     opened = Trains.open(trains)
     session = opened.session
     nothing = "No model reads behaviour out of spikes: set `decode` of the Neuroformer."

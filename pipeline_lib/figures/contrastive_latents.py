@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,9 +16,9 @@ from pipeline_lib.figures.excerpts import tested_windows
 from pipeline_lib.figures.fits import Fit, first_seeds
 from pipeline_lib.figures.palette import QUIET, rate_map
 from pipeline_lib.figures.style import colour_bar, new_figure, panel_title, styled, with_unit
-
-if TYPE_CHECKING:
-    from pipeline_lib.trains.store import Trains
+from pipeline_lib.trains.signals import read_signals, signal_unit
+from pipeline_lib.trains.splits import Split
+from pipeline_lib.trains.store import Trains
 
 CAPTION = (
     "Windows of the test part by their contrastive features, on the first two principal components of each kind: what "
@@ -43,10 +43,6 @@ def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> p
     NothingToDrawError : no model has contrastive features (`contrastive` of the Neuroformer), or the session has no
         test window.
     """
-    from pipeline_lib.trains.signals import signal_unit
-    from pipeline_lib.trains.splits import Split
-    from pipeline_lib.trains.store import Trains
-
     opened, parts = Trains.open(trains), Split.read(split)
     session = opened.session
     names = {
@@ -99,10 +95,8 @@ def neighbour_r2(table: pd.DataFrame) -> float:
     return float(1 - ((value - value[nearest].mean(1)) ** 2).sum() / ((value - value.mean()) ** 2).sum())
 
 
-def _given(trains: "Trains", samples: pd.DataFrame, settings: dict[str, Any], windows: pd.DataFrame) -> pd.DataFrame:
+def _given(trains: Trains, samples: pd.DataFrame, settings: dict[str, Any], windows: pd.DataFrame) -> pd.DataFrame:
     """The first signal that the model was given, in the middle of each window: sample, window, variable, value."""
-    from pipeline_lib.trains.signals import read_signals
-
     name = settings["signals"][0]
     start = to_seconds(samples["start_tick"].loc[windows["sample"]].to_numpy(dtype=np.int64))
     middle = start + (windows["window"].to_numpy() + 0.5) * settings["window"]

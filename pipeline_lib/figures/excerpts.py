@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,10 +10,8 @@ from pipeline_lib.clock import TICKS_PER_SECOND, to_ticks
 from pipeline_lib.evaluation.truth import window_means
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.recording import Truth
-
-if TYPE_CHECKING:
-    from pipeline_lib.trains.splits import Split
-    from pipeline_lib.trains.store import Trains
+from pipeline_lib.trains.splits import Split
+from pipeline_lib.trains.store import Trains
 
 
 def truth_of(recording: Path | str, names: Collection[str]) -> Truth:
@@ -23,7 +20,7 @@ def truth_of(recording: Path | str, names: Collection[str]) -> Truth:
     return Truth.read(path, names) if path.is_dir() else Truth({}, {})
 
 
-def tested_windows(split: "Split", session: str) -> pd.DataFrame:
+def tested_windows(split: Split, session: str) -> pd.DataFrame:
     """The windows of a session in the test part; NothingToDrawError where there are none."""
     windows = split.part(session, "test")
     if len(windows) == 0:
@@ -31,7 +28,7 @@ def tested_windows(split: "Split", session: str) -> pd.DataFrame:
     return windows
 
 
-def describe_units(trains: "Trains", split: "Split") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def describe_units(trains: Trains, split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Region (text), whether held out (bool) and mean rate (spikes/s) of every unit, each [N]."""
     heldout = np.zeros(trains.n_units, dtype=bool)
     heldout[split.heldout.get(trains.session, [])] = True

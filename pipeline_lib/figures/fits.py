@@ -13,6 +13,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.coupling import CouplingMatrices
 from pipeline_lib.evaluation.predictions import couplings_of, open_predictions, rows_of
 from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.figures.palette import model_order
 from pipeline_lib.published import PREDICTIONS, read_parquet, require_undamaged
 from pipeline_lib.recording import read_description
 
@@ -107,8 +108,6 @@ def _look_at(directory: Path) -> None:
 
 def first_seeds(directories: Sequence[Path | str]) -> dict[str, Fit]:
     """One fit a model, that of its lowest seed, by model: what a figure of single trials shows."""
-    from pipeline_lib.figures.palette import model_order
-
     fits = sorted((Fit.at(directory) for directory in directories), key=lambda fit: (fit.model, fit.seed))
     lowest = {fit.model: fit for fit in reversed(fits)}
     return {model: lowest[model] for model in model_order(lowest)}

@@ -12,6 +12,9 @@ from pipeline_lib.figures.excerpts import tested_windows
 from pipeline_lib.figures.fits import first_with
 from pipeline_lib.figures.palette import BEHIND, INK, QUIET, model_colours, model_label
 from pipeline_lib.figures.style import log_axis, new_figure, panel_title, stacked, styled
+from pipeline_lib.trains.binning import bin_windows
+from pipeline_lib.trains.splits import Split
+from pipeline_lib.trains.store import Trains
 
 CAPTION = (
     "Spikes that the model wrote in the place of test windows, each from its history on and then from what it had "
@@ -39,10 +42,6 @@ def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> p
     NothingToDrawError : no model has generated spikes (`rollouts` of the Neuroformer), or the session has no test
         window.
     """
-    from pipeline_lib.trains.binning import bin_windows
-    from pipeline_lib.trains.splits import Split
-    from pipeline_lib.trains.store import Trains
-
     recorded, parts = Trains.open(trains), Split.read(split)
     fit = first_with(fits, "generated", "No model has generated spikes: set `rollouts` of the Neuroformer.")
     generated, statistics = (fit.table(name, recorded.session) for name in ("generated", "statistics"))

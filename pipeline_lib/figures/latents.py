@@ -18,6 +18,8 @@ from pipeline_lib.figures.fits import Fit, first_seeds
 from pipeline_lib.figures.names import told_apart
 from pipeline_lib.figures.palette import FAINT, QUIET, REGION_COLOURS, model_labels, model_order
 from pipeline_lib.figures.style import SMALL_SIZE, legend_below, new_figure, panel_title, styled
+from pipeline_lib.trains.manifest import read_manifest
+from pipeline_lib.trains.splits import Split
 
 if TYPE_CHECKING:
     from mpl_toolkits.mplot3d import Axes3D  # type: ignore[import-untyped]
@@ -53,9 +55,6 @@ def data(split: Path | str, trains: Path | str, fits: Sequence[Path | str]) -> p
     ------
     NothingToDrawError : the session has no test window, or no model's rates vary within one.
     """
-    from pipeline_lib.trains.manifest import read_manifest
-    from pipeline_lib.trains.splits import Split
-
     parts, session = Split.read(split), str(read_manifest(trains)["session"])
     test = tested_windows(parts, session)
     found = {model: _trajectories(fit, session, test) for model, fit in first_seeds(fits).items()}

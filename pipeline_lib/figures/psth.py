@@ -16,6 +16,9 @@ from pipeline_lib.figures.names import told_apart
 from pipeline_lib.figures.palette import INK, QUIET, model_colours, model_key, model_line, model_order
 from pipeline_lib.figures.style import legend_below, new_figure, styled
 from pipeline_lib.figures.units import unit_title
+from pipeline_lib.trains.binning import bin_windows, observed_windows
+from pipeline_lib.trains.splits import Split
+from pipeline_lib.trains.store import Trains
 
 CAPTION = (
     "Average response to a condition over the trials of the test part: measured (black, shaded by one standard error "
@@ -39,10 +42,6 @@ def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> p
     ------
     NothingToDrawError : windows come from continuous time, or none is in the test part.
     """
-    from pipeline_lib.trains.binning import bin_windows, observed_windows
-    from pipeline_lib.trains.splits import Split
-    from pipeline_lib.trains.store import Trains
-
     store, parts = Trains.open(Path(trains)), Split.read(Path(split))
     test = tested_windows(parts, store.session)
     test = test[test["trial"] >= 0]

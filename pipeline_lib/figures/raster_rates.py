@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -52,10 +52,9 @@ from pipeline_lib.figures.units import (
     unit_order,
     unit_title,
 )
-
-if TYPE_CHECKING:
-    from pipeline_lib.trains.splits import Split
-    from pipeline_lib.trains.store import Trains
+from pipeline_lib.trains.binning import observed_windows
+from pipeline_lib.trains.splits import Split
+from pipeline_lib.trains.store import Trains
 
 CAPTION = (
     "Spikes of one window of the test part, the one with the median number of spikes, beside the rates that each model "
@@ -92,10 +91,6 @@ def data(
     InputError : a fit has no prediction of this session or window.
     NothingToDrawError : the session has no test window.
     """
-    from pipeline_lib.trains.binning import observed_windows
-    from pipeline_lib.trains.splits import Split
-    from pipeline_lib.trains.store import Trains
-
     store, parts = Trains.open(Path(trains)), Split.read(Path(split))
     sample, start, bins = _typical_window(store, parts)
     stop = start + bins * parts.bin_ticks
@@ -138,7 +133,7 @@ def data(
     return table[["kind", "model", "event", "unit", "region", "heldout", "row", "time", "value"]]
 
 
-def _typical_window(store: "Trains", parts: "Split") -> tuple[np.ndarray, int, int]:
+def _typical_window(store: Trains, parts: Split) -> tuple[np.ndarray, int, int]:
     """The test window with the median number of spikes: its row in the split [1], first tick and bins."""
     test = tested_windows(parts, store.session)
     starts, bins = test["start_tick"].to_numpy(), test["bins"].to_numpy(np.int64)

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.palette import INK, diverging_map
 from pipeline_lib.figures.style import colour_bar, new_figure, panel_title, styled
+from pipeline_lib.recording import Recording
 from pipeline_lib.sources.voltage import Snippet, snippets_in
 
 CAPTION = (
@@ -33,8 +34,6 @@ def data(recording: Path | str, source: Path | str) -> pd.DataFrame:
     ------
     NothingToDrawError : no raw voltage of this session is here, or the recording has no unit of the probe.
     """
-    from pipeline_lib.recording import Recording
-
     whole, source = Recording.read(recording), Path(source)
     files = snippets_in(source, whole.provenance.selection) if source.is_dir() else [source]
     if not files:

@@ -15,6 +15,8 @@ from pipeline_lib.figures.palette import FAINT, model_colours, model_key, model_
 from pipeline_lib.figures.score_table import PANELS, primary_rows
 from pipeline_lib.figures.style import legend_below, log_axis, new_figure, panel_title, styled
 from pipeline_lib.published import read_parquet
+from pipeline_lib.trains.manifest import read_manifest
+from pipeline_lib.trains.splits import Split
 
 CAPTION = (
     "Bits per spike on the test part against the units that were inputs and against the time that trained, a point a "
@@ -40,9 +42,6 @@ def data(metrics: Path | str, trains: Sequence[Path | str], split: Sequence[Path
     ------
     NothingToDrawError : no model has a finite score, or all points have the same size.
     """
-    from pipeline_lib.trains.manifest import read_manifest
-    from pipeline_lib.trains.splits import Split
-
     units = {str(about["session"]): int(about["units"]) for about in map(read_manifest, trains)}
     sizes = []
     for path in split:

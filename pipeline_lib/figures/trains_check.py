@@ -1,7 +1,7 @@
 """Whether a session's spike trains are what was recorded: sums, intervals between spikes, drift, and bins."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,9 +23,8 @@ from pipeline_lib.figures.style import (
 from pipeline_lib.figures.units import name_regions, region_blocks, unit_order
 from pipeline_lib.sources.candidates import REFRACTORY
 from pipeline_lib.sources.presence import presence, while_present
-
-if TYPE_CHECKING:
-    from pipeline_lib.trains.store import Trains
+from pipeline_lib.trains.binning import bin_windows
+from pipeline_lib.trains.store import Trains
 
 CAPTION = (
     "The stored spike trains, checked. (a) Spikes of every unit, counted twice: those of the recording against the "
@@ -58,8 +57,6 @@ def data(recording: Path | str, trains: Path | str) -> pd.DataFrame:
     ------
     InputError : the store is incomplete or damaged.
     """
-    from pipeline_lib.trains.store import Trains
-
     store = Trains.open(Path(trains))
     regions = store.units["region"].astype(str).to_numpy()
     recorded = pd.read_parquet(Path(recording) / "spikes.parquet", columns=["unit"])["unit"].to_numpy()
@@ -103,10 +100,8 @@ def _intervals(
     return violations, tables
 
 
-def _bins(store: "Trains") -> list[pd.DataFrame]:
+def _bins(store: Trains) -> list[pd.DataFrame]:
     """Sums of binned spikes beside those of events, and how full bins are, over blocks spread over the session."""
-    from pipeline_lib.trains.binning import bin_windows
-
     length = min(int(to_ticks(BLOCK_SECONDS)), int(store.duration_ticks))
     length -= length % bin_ticks(max(BIN_SIZES))
     blocks = int(min(BLOCKS, store.duration_ticks // max(length, 1)))
@@ -130,7 +125,7 @@ def _bins(store: "Trains") -> list[pd.DataFrame]:
     return tables
 
 
-def _present(store: "Trains") -> list[np.ndarray]:
+def _present(store: Trains) -> list[np.ndarray]:
     """When each unit was observed, (intervals, 2) s."""
     if store.unit_intervals is None:
         return presence(to_seconds(store.observed), None, store.n_units)
@@ -140,7 +135,7 @@ def _present(store: "Trains") -> list[np.ndarray]:
 
 
 def _course(
-    store: "Trains", seen: np.ndarray, present: list[np.ndarray], shown: np.ndarray, regions: np.ndarray
+    store: Trains, seen: np.ndarray, present: list[np.ndarray], shown: np.ndarray, regions: np.ndarray
 ) -> pd.DataFrame:
     observed = to_seconds(store.observed)
     edges = np.linspace(observed.min(), observed.max(), COURSE_BINS + 1)

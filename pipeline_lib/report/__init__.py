@@ -43,6 +43,7 @@ def build_report(
     >>> "Trainyard" in Path("report.html").read_text()
     True
     """
+    # Not above: the workflow imports this package for the pages beside it.
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     from pipeline_lib.report import contents, formats

@@ -7,8 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
+import yaml
+
+from pipeline_lib import __version__
 from pipeline_lib.errors import InputError
 from pipeline_lib.figures import FIGURES, FigureSpec
+from pipeline_lib.figures.subjects import FigureFiles
+from pipeline_lib.paths import Paths
+from pipeline_lib.plan import resolve
 from pipeline_lib.report.failures import Failure, find_failures
 from pipeline_lib.report.partition import Partition
 from pipeline_lib.report.scores import ScoreTable, read_scores
@@ -145,13 +152,6 @@ def collect(
 
     Raises InputError where the folder does not exist.
     """
-    import yaml
-
-    from pipeline_lib import __version__
-    from pipeline_lib.figures.subjects import FigureFiles
-    from pipeline_lib.paths import Paths
-    from pipeline_lib.plan import resolve
-
     if not results.is_dir():
         raise InputError(results, "results", "no such folder", "the folder that a run has written")
     sessions = sorted((results / "recordings").glob("*/recording.json"))
@@ -186,8 +186,6 @@ def collect(
 
 
 def _session(results: Path, description: Path) -> Session:
-    import pyarrow.parquet
-
     directory, about = description.parent, json.loads(description.read_text())
     manifest = results / "trains" / directory.name / "manifest.json"
     trains = json.loads(manifest.read_text()) if manifest.is_file() else {}

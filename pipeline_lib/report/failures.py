@@ -5,15 +5,12 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import product, starmap
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipeline_lib.evaluation.settings import MEAN
 from pipeline_lib.figures import FIGURES
-
-if TYPE_CHECKING:
-    from pipeline_lib.figures.subjects import FigureFiles
-    from pipeline_lib.paths import Paths
-    from pipeline_lib.plan import Plan
+from pipeline_lib.figures.subjects import FigureFiles
+from pipeline_lib.paths import Paths
+from pipeline_lib.plan import Plan
 
 SHOWN_LINES = 12
 SILENT = "not finished: it said nothing (the run was stopped, or the job was killed)"
@@ -37,7 +34,7 @@ class Failure:
     log: str
 
 
-def find_failures(figures: "FigureFiles", outdated: Collection[tuple[str, str, int | str]] = ()) -> list[Failure]:
+def find_failures(figures: FigureFiles, outdated: Collection[tuple[str, str, int | str]] = ()) -> list[Failure]:
     """Every result up to the scores that a plan needs and is missing: first where a log says why, last what was not
     begun. Of searches, of figures, and of what is in the plan but not needed, only what was begun. Fits (cohort, model,
     seed) that are `outdated` are missing, too.
@@ -49,7 +46,7 @@ def find_failures(figures: "FigureFiles", outdated: Collection[tuple[str, str, i
     return sorted(missing, key=lambda each: (each.state == NOT_BEGUN, not each.log))
 
 
-def _stages(figures: "FigureFiles") -> Iterator[Stage]:
+def _stages(figures: FigureFiles) -> Iterator[Stage]:
     """Every result of a plan. (Of searches and figures there may be hundreds; nothing waits for them.)"""
     yield from _of_sessions(figures)
     yield from _of_cohorts(figures.plan, figures.paths)
@@ -57,7 +54,7 @@ def _stages(figures: "FigureFiles") -> Iterator[Stage]:
     yield from _of_figures(figures)
 
 
-def _of_sessions(figures: "FigureFiles") -> Iterator[Stage]:
+def _of_sessions(figures: FigureFiles) -> Iterator[Stage]:
     """Downloads and simulations, which are needed only until their session is recorded; recordings, trains, splits."""
     plan, paths = figures.plan, figures.paths
     split = {*plan.scored, *(cohort for _, cohort in plan.searched)}
@@ -77,7 +74,7 @@ def _of_sessions(figures: "FigureFiles") -> Iterator[Stage]:
         yield "split", cohort, paths.split(cohort), [paths.log("split", cohort)], cohort in split
 
 
-def _of_cohorts(plan: "Plan", paths: "Paths") -> Iterator[Stage]:
+def _of_cohorts(plan: Plan, paths: Paths) -> Iterator[Stage]:
     """Fits, their averages and scores; predictions of training parts, which are needed until their cohort is scored."""
     asked = bool(plan.config.evaluation.decoding)
     decoded = {cohort for cohort in plan.scored if asked and not Path(paths.scores(cohort)).exists()}
@@ -97,7 +94,7 @@ def _of_cohorts(plan: "Plan", paths: "Paths") -> Iterator[Stage]:
         yield "scores", cohort, paths.scores(cohort), [paths.log("evaluate", cohort)], True
 
 
-def _of_searches(plan: "Plan", paths: "Paths") -> Iterator[Stage]:
+def _of_searches(plan: Plan, paths: Paths) -> Iterator[Stage]:
     """Searches; the logs of trials that are there say nothing of why one is missing."""
     for search, cohort in plan.searched:
         logs = [paths.log("search", search, cohort, "search")]
@@ -111,7 +108,7 @@ def _of_searches(plan: "Plan", paths: "Paths") -> Iterator[Stage]:
         yield "search", f"{cohort}, {search}", paths.search(search, cohort), logs, False
 
 
-def _of_figures(figures: "FigureFiles") -> Iterator[Stage]:
+def _of_figures(figures: FigureFiles) -> Iterator[Stage]:
     paths = figures.paths
     for name in figures.of_all:
         yield "figure", name, f"{paths.figure(name)}.png", [paths.log("figures", name)], False
@@ -121,7 +118,7 @@ def _of_figures(figures: "FigureFiles") -> Iterator[Stage]:
             yield "figure", f"{of}, {name}", f"{paths.figure(name, of)}.png", [log], False
 
 
-def _drawn(figures: "FigureFiles", need: str) -> set[str]:
+def _drawn(figures: FigureFiles, need: str) -> set[str]:
     """Sessions of whose own figures one needs this."""
     of_sessions = (each for each in figures.sets if FIGURES[each.names[0]].scope == "session")
     return {

@@ -9,13 +9,12 @@ import pandas as pd
 from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.predictions import open_predictions, rows_of
 from pipeline_lib.published import PREDICTIONS
+from pipeline_lib.trains.manifest import read_manifest
 from pipeline_lib.trains.splits import Split
 
 
 def sessions(trains_dirs: Sequence[Path | str]) -> list[str]:
     """The session of each folder of trains."""
-    from pipeline_lib.trains.manifest import read_manifest
-
     return [str(read_manifest(Path(directory))["session"]) for directory in trains_dirs]
 
 
