@@ -50,10 +50,10 @@ class Scale:
     high: float
 
     @classmethod
-    def of(cls, scores: pd.DataFrame) -> "Scale":
-        """From the lowest interval (but not further below 0 than the best lies above) to the highest."""
-        high = max(float(scores[["value", "ci_high"]].max().max()), 0.01)
-        return cls(min(0.0, max(float(scores[["value", "ci_low"]].min().min()), -high)), high)
+    def of(cls, values: pd.DataFrame | pd.Series) -> "Scale":
+        """From the lowest of all `values` (but not further below 0 than the best lies above) to the highest."""
+        high = max(float(np.nanmax(values)), 0.01)
+        return cls(min(0.0, max(float(np.nanmin(values)), -high)), high)
 
     def place(self, value: float) -> float:
         """Per cent of the way from `low` to `high`."""
@@ -115,7 +115,8 @@ def read_scores(metrics: Path) -> ScoreTable:
         return ScoreTable()
     main = primary_rows(table)
     columns = [units for units in UNITS if (main["units"] == units).any()]
-    scales = {units: Scale.of(main[main["units"] == units]) for units in columns}
+    drawn = ["value", "ci_low", "ci_high"]
+    scales = {units: Scale.of(main.loc[main["units"] == units, drawn]) for units in columns}
     colours = model_colours(main["model"].unique())
     rows = []
     for (cohort, session), scores in main.groupby(["cohort", "session"]):
@@ -170,15 +171,14 @@ def _standings(main: pd.DataFrame, columns: list[str]) -> list[Standing]:
         wins: list[tuple[int, int] | None] = []
         for units, grid in grids.items():
             over_sessions, sessions = grid.mean(), grid.notna().sum()
-            top = float(over_sessions.max())
             single = grid.loc[:, _single(grid.columns)]
             counted = sessions[single.columns]
             best = float(over_sessions[single.columns][counted == counted.max()].max())
-            scale = Scale(min(0.0, max(float(over_sessions.min()), -max(top, 0.01))), max(top, 0.01))
             values = grid[model].dropna().to_numpy()
             low, high = bootstrap_interval(values)
             value = float(over_sessions[model])
-            cells.append(Cell(value, low, high, units in judged and value == best, scale) if len(values) else None)
+            cell = Cell(value, low, high, units in judged and value == best, Scale.of(over_sessions))
+            cells.append(cell if len(values) else None)
             won = int((single.dropna(how="all").idxmax(axis="columns") == model).sum())
             wins.append((won, len(values)) if model in single else None)
         standings.append(Standing(model, model_name(model), colours[model], str(sees[model]), cells, wins))
