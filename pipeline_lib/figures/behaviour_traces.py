@@ -25,6 +25,8 @@ CAPTION = (
 )
 
 SHOWN_SECONDS, ROW_HEIGHT = 60.0, 30.0
+SCORES = {"r2": "r2", "r": "r", "accuracy": "balanced_accuracy"}
+"""Columns of the table, and what the model calls these scores."""
 
 
 def data(trains: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
@@ -44,20 +46,16 @@ def data(trains: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     table, scores = (rows[rows["split"] == "test"] for rows in wrote)
     if table.empty:
         raise NothingToDrawError(f"Session {session} has no window in the test part.")
-    tables = []
+    tables, scored = [], scores.set_index("metric")["value"]
     for variable, rows in table.sort_values("time", kind="stable").groupby("variable"):
         step = np.median(np.diff(rows["time"])) if len(rows) > 1 else SHOWN_SECONDS
         shown = rows.iloc[: round(SHOWN_SECONDS / step)]
-        named = {
-            metric: scores.loc[scores["metric"] == f"decoding_{metric} {variable}", "value"]
-            for metric in ("r2", "r", "balanced_accuracy")
-        }
-        given = {metric: values.iloc[0] if len(values) else np.nan for metric, values in named.items()}
-        given["accuracy"] = given.pop("balanced_accuracy")
         place = {"model": fit.model, "variable": variable, "time": np.arange(len(shown)) * step}
         place["signal_unit"] = signal_unit(opened, str(variable))
-        tables.append(shown[["true", "predicted"]].assign(**place, **given))
-    columns = ["model", "variable", "time", "true", "predicted", "signal_unit", "r2", "r", "accuracy"]
+        for column, metric in SCORES.items():
+            place[column] = scored.get(f"decoding_{metric} {variable}", np.nan)
+        tables.append(shown[["true", "predicted"]].assign(**place))
+    columns = ["model", "variable", "time", "true", "predicted", "signal_unit", *SCORES]
     return pd.concat(tables, ignore_index=True)[columns]
 
 

@@ -94,7 +94,7 @@ def draw(table: pd.DataFrame) -> Figure:
     _against(panels[2], table[table["kind"] == "correlation"], colours["generated"], "r")
     panel_title(panels[2], "e", "Correlations of pairs")
     if len(responses):
-        _points(panels[3], responses, colours["generated"], "of training windows (r)", "of generated windows (r)")
+        _points(panels[3], responses, colours["generated"], "Of training windows (r)", "Of generated windows (r)")
         panel_title(panels[3], "f", "Mean responses")
     return figure
 
@@ -112,5 +112,4 @@ def _points(axes: Axes, points: pd.DataFrame, colour: str, x: str, y: str) -> No
     low, high = points[["x", "y"]].min().min(), points[["x", "y"]].max().max()
     axes.plot([low, high], [low, high], color=QUIET, lw=0.6)
     axes.plot(points["x"], points["y"], "o", ms=1.6, mew=0, alpha=0.6, color=colour)
-    axes.set_xlabel(x[0].upper() + x[1:])
-    axes.set_ylabel(y[0].upper() + y[1:])
+    axes.set(xlabel=x, ylabel=y)

@@ -28,13 +28,14 @@ CAPTION = (
 )
 
 TRUTHS = ("coupling", "coupling_kernel", "coupling_factor", "latents", "history_filters")
-TITLES = {
-    "filter": "Coupling filter",
-    "loading": "Loadings",
-    "coupling_factor": "Coupling factor",
-    "factor": "Background factor",
-    "history": "Own past",
+PANELS = {
+    "filter": ("Coupling filter", "Lag (ms)", "Log-rate per spike"),
+    "loading": ("Loadings", "Unit", "Loading"),
+    "coupling_factor": ("Coupling factor", "Time (ms)", "Log-rate"),
+    "factor": ("Background factor", "Time (ms)", "Factor"),
+    "history": ("Own past", "Lag (ms)", "Log-rate per spike"),
 }
+"""Items, with the titles of their panels and the labels of their axes."""
 
 
 def data(recording: Path | str, split: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
@@ -50,9 +51,10 @@ def data(recording: Path | str, split: Path | str, fits: Sequence[Path | str]) -
     truth = truth_of(recording, TRUTHS)
     if not set(TRUTHS) <= set(truth.arrays) or not truth.arrays["coupling"].any():
         raise NothingToDrawError(f"{session} is not a simulation of the GLM-Transformer's own form with coupling.")
-    units = pd.read_parquet(Path(recording) / "units.parquet", columns=["unit_id", "population"])
-    rows = _coupling_rows(fit, session, truth, units["population"].to_numpy(str))
-    rows += _factor_rows(fit, session, truth, units["population"].to_numpy(str), split)
+    units = pd.read_parquet(Path(recording) / "units.parquet", columns=["population"])
+    population = units["population"].to_numpy(str)
+    rows = _coupling_rows(fit, session, truth, population)
+    rows += _factor_rows(fit, session, truth, population, split)
     rows += _history_rows(fit, session, truth)
     return pd.concat(rows, ignore_index=True)[["item", "source", "x", "value"]]
 
@@ -146,23 +148,16 @@ def draw(table: pd.DataFrame) -> Figure:
     """Filter and loadings above, factors and the units' own past below."""
     figure = new_figure("double", 80)
     grid = figure.subplot_mosaic([["filter", "loading", "loading"], ["coupling_factor", "factor", "history"]])
-    labels = {
-        "filter": ("Lag (ms)", "Log-rate per spike"),
-        "loading": ("Unit", "Loading"),
-        "coupling_factor": ("Time (ms)", "Log-rate"),
-        "factor": ("Time (ms)", "Factor"),
-        "history": ("Lag (ms)", "Log-rate per spike"),
-    }
-    for letter, (item, axes) in zip("abcde", grid.items(), strict=True):
-        own = table[table["item"] == item]
+    for letter, (item, (title, x, y)) in zip("abcde", PANELS.items(), strict=True):
+        axes, own = grid[item], table[table["item"] == item]
         _curves(axes, own, points=item == "loading")
         scores = own.loc[own["source"] == "correlation", "value"]
         said = _said(scores.min(), scores.max())
         if item == "filter":
             # A filter next to flat can still correlate with the true one.
             said += f", RMSE {own.loc[own['source'] == 'error', 'value'].iloc[0]:.2f}"
-        panel_title(axes, letter, f"{TITLES[item]}, {said}")
-        axes.set(xlabel=labels[item][0], ylabel=labels[item][1])
+        panel_title(axes, letter, f"{title}, {said}")
+        axes.set(xlabel=x, ylabel=y)
         axes.axhline(0, color=QUIET, lw=0.4, zorder=0)
     grid["loading"].locator_params(axis="x", integer=True)
     name_lines(figure, "truth")

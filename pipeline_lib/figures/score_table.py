@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.figures.names import shortened
 from pipeline_lib.figures.palette import QUIET, model_colours, model_labels, model_order
 from pipeline_lib.figures.points import Row, name_rows, rows_in_blocks, scored_points, side_by_side, word_rows
 from pipeline_lib.figures.style import new_figure, panel_title, styled
@@ -84,7 +85,7 @@ def draw(table: pd.DataFrame) -> Figure:
     scored = dict(iter(table.groupby(table["session"].astype(str))["model"])) if len(sessions) <= MOST_COHORTS else {}
     rows = rows_in_blocks({each: [row for row in shown if row in set(scored[each])] for each in scored} or {"": shown})
     names = model_labels(models)
-    labels = {model: _cut(f"{names[model]}: sees {sees[model]}") for model in models}
+    labels = {model: shortened(f"{names[model]}: sees {sees[model]}", LABEL) for model in models}
     columns = 2 if max(map(len, labels.values())) <= LABEL // 2 else 1
     legend_rows = -(-len(models) // columns)
     figure = new_figure("double", rows[-1][2] * 3.7 + 16 + legend_rows * 3.2)
@@ -104,10 +105,6 @@ def draw(table: pd.DataFrame) -> Figure:
     handles = [Line2D([], [], color=colours[model], label=label, **point) for model, label in labels.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=columns)
     return figure
-
-
-def _cut(label: str) -> str:
-    return label if len(label) <= LABEL else f"{label[: LABEL - 1]}\u2026"
 
 
 def _headings(table: pd.DataFrame) -> pd.Series:
