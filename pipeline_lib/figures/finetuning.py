@@ -37,13 +37,11 @@ def data(fits: Sequence[Path | str]) -> pd.DataFrame:
     """
     rows = []
     for fit in (Fit.at(directory) for directory in fits):
-        settings, path = fit.directory / "config.yaml", fit.directory / "tables" / "scores.parquet"
-        if not settings.is_file() or not path.is_file():
+        config = yaml.safe_load((fit.directory / "config.yaml").read_text())
+        if "fraction" not in config or not fit.has_table("scores"):
             continue
-        config = yaml.safe_load(settings.read_text())
-        if "fraction" not in config:
-            continue
-        scores = read_parquet(path).query("split == 'test' and null != 'evaluated mean'")
+        scores = read_parquet(fit.directory / "tables" / "scores.parquet")
+        scores = scores.query("split == 'test' and null != 'evaluated mean'")
         start = "pretrained" if config.get("initial") else "scratch"
         place = {"model": fit.model, "cohort": fit.cohort, "seed": fit.seed, "start": start}
         for metric, value in zip(scores["metric"], scores["value"], strict=True):

@@ -72,8 +72,6 @@ class Fit:
 
     def table(self, name: str, session: str) -> pd.DataFrame:
         """Rows of a session in such a table; InputError where the fit wrote none of this name."""
-        if not self.has_table(name):
-            raise InputError(self._table(name), "tables", "no such table", "one that this model writes")
         table = read_parquet(self._table(name))
         return table[table["session"] == session].drop(columns="session").reset_index(drop=True)
 

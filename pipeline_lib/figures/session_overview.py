@@ -219,9 +219,8 @@ def _draw_course(axes: Axes, course: pd.DataFrame, trials: pd.DataFrame) -> None
 
 def _draw_counts(axes: Axes, counts: pd.DataFrame) -> None:
     places = np.arange(len(counts))
-    share = 100 * counts["value"] / counts["of"].where(counts["of"] > 0)
     axes.barh(places, 100, height=0.42, color=FAINT)
-    axes.barh(places, share.fillna(0), height=0.42, color=INHIBITION)
+    axes.barh(places, 100 * counts["value"] / counts["of"], height=0.42, color=INHIBITION)
     for place, row in zip(places, counts.itertuples(), strict=True):
         text = f"{row.region}: {row.value:,.0f} of {row.of:,.0f}"
         axes.annotate(text, (0, place - 0.3), va="bottom", fontsize="small")

@@ -130,8 +130,7 @@ def new_figure(column: str, height: float) -> Figure:
 
 def stacked(figure: Figure, heights: Sequence[float]) -> list[SubFigure]:
     """Parts of the figure from top to bottom, each laid out on its own, with these relative heights."""
-    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)
-    return [part for row in np.atleast_2d(parts) for part in row]
+    return list(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).ravel())
 
 
 def panel_grid(part: Figure | SubFigure, panels: int, columns: int, **look: Any) -> list[Axes]:

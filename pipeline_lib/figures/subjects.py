@@ -153,7 +153,6 @@ class FigureFiles:
     def _of_all(self) -> Files:
         return {
             "metrics": self.paths.metrics,
-            "recording": [self.paths.recording(session) for session in self.plan.sessions],
             "trains": [self.paths.trains(session) for session in self.plan.sessions],
             "split": [self.paths.split(cohort) for cohort in self.plan.cohorts],
             "fits": [self.paths.fit(*fit) for fit in self.plan.fits],
