@@ -88,10 +88,11 @@ def fit(
     settings = check_config(implementation, config)
     code = code or code_id([MODULE, model_source(implementation)])
     made = identity(trains_dirs, split_path, implementation, settings, seed, code)
+    data = open_data(trains_dirs, split_path, memory_budget)
     count = getattr(settings, "processes", 1)
     if processes.rank():
         if not is_made(out_dir, made):
-            _help(trains_dirs, split_path, implementation, settings, seed, out_dir, made["key"], memory_budget)
+            _help(data, implementation, settings, seed, out_dir, made["key"], memory_budget)
         return
     if count > 1 and processes.rank() is None:
         # Wait here for another fit of this folder: processes would hold GPUs meanwhile, and give each other up.
@@ -102,7 +103,6 @@ def fit(
         return
     with exclusive(out_dir / LOCK):
         if not is_made(out_dir, made):
-            data = open_data(trains_dirs, split_path, memory_budget)
             labels = {"cohort": data.split.cohort, "model": model_name, "seed": seed}
             with device_of(load_model(implementation)) as device:
                 run = Run(out_dir, made["key"], labels, checkpoint_seconds, device, memory_budget)
@@ -115,17 +115,9 @@ def fit(
 
 
 def _help(
-    trains_dirs: Sequence[Path | str],
-    split_path: Path | str,
-    implementation: str,
-    settings: Any,
-    seed: int,
-    out_dir: Path,
-    key: str,
-    memory_budget: int,
+    data: FitData, implementation: str, settings: Any, seed: int, out_dir: Path, key: str, memory_budget: int
 ) -> None:
     """Take part in a fit that another process publishes."""
-    data = open_data(trains_dirs, split_path, memory_budget)
     with device_of(load_model(implementation)) as device:
         run = processes.Helper(out_dir, key, device=device, memory_budget=memory_budget)
         new_model(implementation, settings, seed, device).fit(FitData(data.trains, data.split, fitting=True), run)

@@ -69,12 +69,12 @@ def fit_ensemble(
         raise InputError("ensemble", "seeds", list(seeds), f"each once, a folder for each ({len(out_dirs)} given)")
     code = code or code_id([MODULE, model_source(implementation)])
     made = {seed: identity(trains_dirs, split_path, implementation, settings, seed, code) for seed in seeds}
+    data = open_data(trains_dirs, split_path, memory_budget)
     with contextlib.ExitStack() as held:
         for folder in sorted(folders.values()):
             held.enter_context(exclusive(folder / LOCK))
         missing = [seed for seed in seeds if not is_made(folders[seed], made[seed])]
         if missing:
-            data = open_data(trains_dirs, split_path, memory_budget)
             device = held.enter_context(device_of(load_model(implementation)))
             key = hashlib.sha256(json.dumps([made[seed]["key"] for seed in seeds]).encode()).hexdigest()
             labels = {"cohort": data.split.cohort, "model": model_name, "seed": ", ".join(map(str, missing))}

@@ -21,6 +21,7 @@ from pipeline_lib.evaluation.evaluate import Scoring, evaluate
 from pipeline_lib.files import sha256_file, sha256_tree, write_json
 from pipeline_lib.training import publication as module
 from pipeline_lib.training.fit import fit, load_fit
+from pipeline_lib.training.fit_ensemble import fit_ensemble
 from pipeline_lib.training.predict import predict
 from pipeline_lib.training.run import FitError, read_arrays
 from tests.small_cohort import SPLITS, UNITS, WINDOWS, Cohort, open_cohort, recording, write_cohort
@@ -349,6 +350,8 @@ def test_wrong_input(cohort: Cohort, tmp_path: Path) -> None:
     both, split_of_both = write_cohort(tmp_path / "both", made=[recording(name, trials=30) for name in ("a", "b")])
     with pytest.raises(InputError, match="sessions: found b in only one of split and trains"):
         fit(both[:1], split_of_both, "psth", "psth", {}, 0, tmp_path / "out")
-    assert not (tmp_path / "out" / "manifest.json").exists()
+    with pytest.raises(InputError, match="sessions: found b in only one of split and trains"):
+        fit_ensemble(both[:1], split_of_both, "ndt", "ndt", {}, [0, 1], [tmp_path / "out/0", tmp_path / "out/1"])
+    assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="finished fit"):
         load_fit(tmp_path / "out")
