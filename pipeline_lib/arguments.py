@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline_lib.files import write_json
+from pipeline_lib.files import atomic_file
 
 Verb = Callable[[str, Callable[[argparse.Namespace], int | None], str], argparse.ArgumentParser]
 """Adds a verb to the command line: its name, what it calls, and what it does."""
@@ -18,12 +18,16 @@ LONGEST = 100_000
 def as_argument(content: dict[str, Any]) -> str:
     """What `read_mapping` reads as `content`: JSON, or, where that is too long, a file that holds it."""
     text = json.dumps(content)
-    if len(text) <= LONGEST:
-        return text
-    file = Path(".snakemake") / f"trainyard_config_{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
+    return text if len(text) <= LONGEST else f"@{kept(text.encode(), '.json')}"
+
+
+def kept(content: bytes, suffix: str) -> Path:
+    """A file of this content, for the jobs of a run: nobody edits it while they wait."""
+    file = Path(".snakemake") / f"trainyard_{hashlib.sha256(content).hexdigest()[:12]}{suffix}"
     if not file.is_file():
-        write_json(file, content)
-    return f"@{file}"
+        with atomic_file(file) as part:
+            part.write_bytes(content)
+    return file
 
 
 def read_mapping(text: str) -> dict[str, Any]:

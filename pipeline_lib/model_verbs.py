@@ -66,7 +66,6 @@ def add_model_verbs(verb: Verb) -> None:
     mapping(added, "--config", "the configuration whose fits are meant")
     added.add_argument("--results", type=Path, default=Path("results"), help="folder with the configuration's scores")
     added.add_argument("--available", action="store_true", help="score what is left; where nothing is, an empty table")
-    added.add_argument("--cohorts", type=int, help="how many the configuration has; another number is refused")
     path(added, "--out", "Parquet file to write")
 
     added = verb("export", _export, "write a fit's predictions as a submission to a benchmark")
@@ -156,9 +155,6 @@ def _collect(options: argparse.Namespace) -> None:
             # A thousand sessions have more tables than a command line can name.
             plan, paths = resolve(options.config, "--config"), Paths(str(options.results))
             tables = [Path(paths.scores(cohort)) for cohort in plan.scored]
-            if options.cohorts not in (None, len(tables)):  # the sheet is read anew, and the run goes by the one before
-                found = f"{len(tables)} cohorts to score, and {options.cohorts} when the run began"
-                raise InputError(plan.config.sessions, "session", found, "a sheet that nobody edits (run again)")
             if options.available:
                 tables = available_scores(plan, paths, Path(folder))
         if options.available:

@@ -83,9 +83,13 @@ def test_a_folder_may_be_given_by_the_file_that_completes_it() -> None:
     assert given == [Path("trains/a"), Path("trains/b")]
 
 
-def test_no_scores_are_a_mistake_unless_what_is_available_was_asked_for(tmp_path: Path) -> None:
+def test_no_scores_are_a_mistake_unless_what_is_available_was_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     out = tmp_path / "all.parquet"
     assert main(["collect", "--out", str(out)]) == 2 and not out.exists()
+    assert main(["collect", str(tmp_path / "day0/metrics.parquet"), "--out", str(out)]) == 2 and not out.exists()
+    assert "day0/metrics.parquet: table: found no such file" in capsys.readouterr().err
     assert main(["collect", "--available", "--out", str(out)]) == 0 and out.exists()
 
 
@@ -96,23 +100,6 @@ def test_a_configuration_without_models_has_an_empty_table_of_scores(tmp_path: P
     config = json.dumps({"sessions": str(tmp_path / "sheet.tsv"), "data": str(tmp_path), "models": []})
     assert main(["collect", "--config", config, "--out", str(tmp_path / "all.parquet")]) == 0
     assert pd.read_parquet(tmp_path / "all.parquet").empty
-
-
-@pytest.mark.parametrize("begun", [1, 3])
-def test_scores_of_a_run_whose_sheet_was_edited_are_not_collected(
-    tmp_path: Path, capsys: pytest.CaptureFixture, begun: int
-) -> None:
-    """A row that was taken out meanwhile would else be missing in a table that counts as whole."""
-    (tmp_path / "spikes.csv").write_text("time,unit\n")
-    rows = "".join(f"day{day}\ttables\tspikes.csv\n" for day in range(2))
-    (tmp_path / "sheet.tsv").write_text(f"session\tsource\tlocation\n{rows}")
-    config = json.dumps({"sessions": str(tmp_path / "sheet.tsv"), "data": str(tmp_path), "models": ["psth"]})
-    out = tmp_path / "all.parquet"
-    assert main(["collect", "--config", config, "--cohorts", str(begun), "--out", str(out)]) == 2 and not out.exists()
-    told = capsys.readouterr().err
-    assert "sheet.tsv: session" in told and f"2 cohorts to score, and {begun} when the run began" in told
-    assert main(["collect", "--config", config, "--cohorts", "2", "--results", str(tmp_path), "--out", str(out)]) == 2
-    assert "day0/metrics.parquet: table: found no such file" in capsys.readouterr().err
 
 
 def test_a_file_that_is_written_while_it_is_read_makes_no_recording(

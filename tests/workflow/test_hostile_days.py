@@ -3,6 +3,7 @@
 import html
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline_lib.arguments import read_mapping
 from pipeline_lib.evaluation.evaluate import COLUMNS
+from pipeline_lib.plan import resolve
 from tests.workflow.project import SHEET, SMALL, Project
 
 DAY = 86_400
@@ -37,6 +40,20 @@ def test_killed_at_twenty_random_moments_and_run_once_more(finished: Project, pr
     result = project.snakemake("--nolock")
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     assert project.made() == finished.made()
+
+
+def test_a_session_sheet_that_is_edited_while_a_run_goes_on_changes_nothing_of_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that is put in has nothing to draw yet; one that is taken out would be missing beside its scores."""
+    planned = project.snakemake("--dry-run", "--printshellcmds").stdout
+    told = re.findall(r"pipeline_lib (collect|figure) .*--config (?:'([^']*)'|(\S+))", planned)
+    assert {verb for verb, *_ in told} == {"collect", "figure"}
+    monkeypatch.chdir(project.folder)
+    project.write_sheet(SHEET + "more\tallen\tsimulated:pair\t\n")
+    assert {*resolve(read_mapping("config/config.yaml")).sessions} == {"pair", "more"}
+    for _, text, file in told:
+        assert {*resolve(read_mapping(text or file)).sessions} == {"pair"}
 
 
 def test_a_second_run_in_the_same_folder_says_so_and_harms_nothing(project: Project) -> None:

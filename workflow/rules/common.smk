@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pipeline_lib.report
 import pipeline_lib.resources
-from pipeline_lib.arguments import as_argument
+from pipeline_lib.arguments import as_argument, kept
 from pipeline_lib.config import NAME
 from pipeline_lib.errors import InputError, suggest
 from pipeline_lib.evaluation.settings import MEAN
@@ -36,6 +36,7 @@ try:
     for file in workflow.configfiles:
         read_yaml(file)
     PLAN = resolve(config, CONFIG_NAME)
+    SHEET = kept(Path(PLAN.config.sessions).read_bytes(), ".tsv")
     ABLE = preflight(PLAN, CONFIG_NAME)
 except (InputError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
@@ -76,7 +77,10 @@ ONERROR = PATHS.log("onerror")
 UNFINISHED = PATHS.unfinished
 REPORT = PATHS.report
 REPORT_TEMPLATES = sorted(Path(pipeline_lib.report.__file__).parent.glob("*.html"))
-CONFIG = shlex.quote(as_argument(PLAN.config.model_dump(mode="json")))
+SETTINGS = PLAN.config.model_dump(mode="json")
+CONFIG = shlex.quote(as_argument(SETTINGS))
+# With the session sheet as it was when the run began, whatever is edited while its jobs wait.
+CONFIG_OF_RUN = shlex.quote(as_argument(SETTINGS | {"sessions": str(SHEET)}))
 FIGURE_FILES = FigureFiles(PLAN, PATHS)
 FIGURES = [f"{stem}.png" for stem in FIGURE_FILES.stems]
 OF_REPORT = [*map(PATHS.trains, PLAN.sessions), *map(PATHS.recording, PLAN.sessions), *FITS]
@@ -300,7 +304,7 @@ def all_trials(wildcards):
 
 def configuration(wildcards, output):
     """Parameter: where a job looks up its files. Of a function of its output, Snakemake asks for no change to rerun."""
-    return CONFIG
+    return CONFIG_OF_RUN
 
 
 def to_report(name, of):

@@ -146,8 +146,6 @@ rule collect:
     params:
         config=configuration,
         results=lambda wildcards, output: dirname(output[0]),
-        cohorts=lambda wildcards, output: len(PLAN.scored),
         code=code_of("pipeline_lib.evaluation.evaluate"),
     shell:
-        "python -m pipeline_lib collect --config {params.config} --cohorts {params.cohorts} --results {params.results:q}"
-        " --out {output:q} > {log:q} 2>&1"
+        "python -m pipeline_lib collect --config {params.config} --results {params.results:q} --out {output:q} > {log:q} 2>&1"
