@@ -4,9 +4,14 @@ Each method names the file that declares a stage complete; its folder holds the 
 of a name, it gives the pattern that Snakemake fills in.
 """
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline_lib.evaluation.settings import MEAN
+
+FETCHED = ".fetched"
+"""How the file ends that declares a download complete."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +32,13 @@ class Paths:
         return self._declared(f"{self.data}/simulated/{simulation}/simulation.json")
 
     def fetched(self, folder: str) -> str:
-        """The files of a remote session; `folder` is where they lie below `data`."""
-        return self._declared(f"{self.data}/{folder}/fetch.json")
+        """The files of a remote session that these results are made from; `folder` is where they lie below `data`.
+
+        Several projects may share that, each with files and options of its own. Snakemake removes what it declares
+        before it makes it, and where that fails: so each declares a file that no other reads.
+        """
+        whose = hashlib.sha256(str(Path(self.results).resolve()).encode()).hexdigest()[:8]
+        return self._declared(f"{self.data}/{folder}/.{whose}{FETCHED}")
 
     def recording(self, session: str) -> str:
         """The tables of a session."""

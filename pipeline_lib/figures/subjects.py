@@ -11,9 +11,8 @@ from pipeline_lib.errors import InputError, suggest
 from pipeline_lib.evaluation.settings import MEAN
 from pipeline_lib.figures import FIGURES, figure_spec, make
 from pipeline_lib.files import atomic_file
-from pipeline_lib.paths import Paths
+from pipeline_lib.paths import FETCHED, Paths
 from pipeline_lib.plan import Plan
-from pipeline_lib.sources.origin import MANIFEST
 
 FOLDERS = ("recording", "trains", "fits")
 """Needs whose declared file completes a folder, which is what the figure reads."""
@@ -201,4 +200,4 @@ def caption_file(name: str) -> str:
 
 
 def _read_as(need: str, file: str) -> str:
-    return file.rpartition("/")[0] if need in FOLDERS or file.endswith(f"/{MANIFEST}") else file
+    return file.rpartition("/")[0] if need in FOLDERS or file.endswith(FETCHED) else file

@@ -1,6 +1,7 @@
 """Is a file the one that was published? Checksums, S3 ETags, and whether a file of its kind opens at all."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -59,6 +60,8 @@ def check_opens(path: Path, suffix: str) -> None:
             numpy = handle.read(len(NUMPY)) == NUMPY
         if suffix == ".npy" or (suffix == ".h5" and numpy):  # AllenSDK keeps NumPy arrays under the ending .h5
             _check_npy(path)
+        elif suffix == ".json":
+            json.loads(path.read_bytes())
         elif suffix in (".nwb", ".h5", ".hdf5"):
             import h5py
 

@@ -1,12 +1,13 @@
 """One NWB file of the DANDI archive, by the id of its asset: size and SHA-256 are published there."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 from pipeline_lib.sources.download import Downloader, RemoteFile
 from pipeline_lib.sources.fetched import Description, Listed
 from pipeline_lib.sources.remote import Remote
-from pipeline_lib.sources.transport import DownloadError, get_json
+from pipeline_lib.sources.transport import DownloadError
 
 SHA256 = "dandi:sha2-256"
 
@@ -14,7 +15,9 @@ SHA256 = "dandi:sha2-256"
 def dandi_files(remote: Remote, folder: Path, options: dict[str, Any], downloader: Downloader) -> Listed:
     """The file of an asset, and what the archive says about it. Raises DownloadError."""
     address = f"{downloader.endpoints.dandi}/assets/{remote.identifier}"
-    asset = get_json(f"{address}/", downloader.network)
+    # Kept: an asset never changes, and a machine without a way out can go on with what is here.
+    about = RemoteFile(f"{address}/", folder.parent / "assets" / f"{remote.identifier}.json", changes=True)
+    asset = json.loads(downloader.fetch(about).file.path.read_text())
     addresses = asset.get("contentUrl") or [f"{address}/download/"]
     # The bucket serves ranges without a redirect to an address that expires.
     url = next((each for each in addresses if ".amazonaws.com" in each), addresses[0])

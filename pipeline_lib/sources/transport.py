@@ -185,21 +185,6 @@ def _answer(url: str, response: Any, start: int, tag: str, network: Network) -> 
     return Answer(url, start, int(match[2]) + 1, whole, found, headers, response, network.stall)
 
 
-def get_json(url: str, network: Network) -> Any:
-    """The JSON document at `url`, tried as often as a file is. Raises DownloadError."""
-    import json
-
-    def once() -> Any:
-        with request(url, network) as answer:
-            body = answer.body()
-        try:
-            return json.loads(body)
-        except ValueError:
-            raise Transient("an answer that is not JSON") from None
-
-    return patiently(url, network, once)
-
-
 def patiently(url: str, network: Network, once: Callable[[], T]) -> T:
     """What `once` returns, called again after `Transient` up to the attempts of `network`, with growing waits.
 

@@ -60,6 +60,7 @@ rule fetch:
         "python -m pipeline_lib fetch --location {params.location:q} --source {params.source}"
         " --options {params.options:q} --data {params.data:q} {params.ledger} --accept {params.accept:q}"
         " {params.sdk} --parallel {params.parallel} {params.cache} > {log:q} 2>&1"
+        " && touch {output:q}"
 
 
 rule record:
