@@ -13,8 +13,9 @@ from pipeline_lib.clock import duration_bins
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import Couplings
 from pipeline_lib.models.neuroformer import settings
-from pipeline_lib.models.neuroformer.signals import as_classes, bin_times, classes_of, read_frames, read_signals
+from pipeline_lib.models.neuroformer.signals import as_classes, bin_times, classes_of, read_frames
 from pipeline_lib.models.torch_model import Layout, TorchModel, public
+from pipeline_lib.trains.signals import read_signals
 from pipeline_lib.trains.splits import PREDICTED
 
 if TYPE_CHECKING:

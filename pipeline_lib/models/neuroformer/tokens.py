@@ -46,23 +46,27 @@ class Tokens:
         return torch.cat([self.real, torch.zeros_like(self.real[:, :1])], 1)
 
 
-def pack(window: Tensor, bin: Tensor, unit: Tensor, windows: int, limit: int | None = None) -> Tokens:
+def pack(
+    window: Tensor, bin: Tensor, unit: Tensor, windows: int, limit: int | None = None, latest: bool = False
+) -> Tokens:
     """Sequences of events that are sorted by window, bin and unit.
 
     Parameters
     ----------
     window, bin, unit : int64 [spikes].
     windows : how many windows there are, silent ones included.
-    limit : tokens of a window, at most; the later ones are cut off, and counted.
+    limit : tokens of a window, at most: the first of them, or the `latest`; what is cut off is counted.
     """
     count = torch.bincount(window, minlength=windows)
     slot = torch.arange(len(window), device=window.device) - (count.cumsum(0) - count)[window]
     cut = 0
     if limit is not None:
-        kept = slot < limit
-        cut = len(slot) - int(kept.sum())
+        spare = (count - limit).clamp(min=0)
+        if latest:
+            slot = slot - spare[window]
+        kept = (slot >= 0) & (slot < limit)
         window, bin, unit, slot = window[kept], bin[kept], unit[kept], slot[kept]
-        count = count.clamp(max=limit)
+        count, cut = count - spare, int(spare.sum())
     longest = max(int(count.max()) if windows else 0, 1)
     place = window * longest + slot
     table = torch.zeros(2, windows * longest, dtype=torch.int64, device=window.device)
@@ -73,19 +77,12 @@ def pack(window: Tensor, bin: Tensor, unit: Tensor, windows: int, limit: int | N
 
 
 def tokens_of_counts(counts: Tensor, limit: int | None = None, latest: bool = False) -> Tokens:
-    """Sequences of windows of counts [M, bins, units]; with `latest` a limit cuts off the earliest tokens instead."""
-    windows = len(counts)
+    """Sequences of windows of counts [M, bins, units]; `limit` and `latest` as for `pack`."""
     window, bin, unit = counts.nonzero(as_tuple=True)
     times = counts[window, bin, unit]
     if len(times) and int(times.max()) > 1:
         window, bin, unit = (index.repeat_interleave(times.long()) for index in (window, bin, unit))
-    if not latest or limit is None:
-        return pack(window, bin, unit, windows, limit)
-    count = torch.bincount(window, minlength=windows)
-    left = count.cumsum(0)[window] - torch.arange(len(window), device=window.device)
-    kept = left <= limit
-    tokens = pack(window[kept], bin[kept], unit[kept], windows)
-    return Tokens(tokens.unit, tokens.bin, tokens.real, tokens.count, len(left) - int(kept.sum()))
+    return pack(window, bin, unit, len(counts), limit, latest)
 
 
 def tokens_of_trains(
