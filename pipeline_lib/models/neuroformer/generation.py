@@ -66,7 +66,6 @@ def write(
         x = network.embed(head, unit, bin, torch.full_like(unit, place))
         rows = Rows(len(window), 1)
         states, _ = network.states(x, rows, context, kept)
-        states = rows.spread(states)[:, -1]
         last = Last(bin, unit, width, None)
         following = sampling.draw(network.bin_log_probabilities(head, states, last), generator)
         pair = network.who.pair(x, rows)

@@ -32,15 +32,15 @@ def window_sums(network: Neuroformer, batches: list[Batch]) -> dict[str, np.ndar
     for batch in batches:
         head, windows = network.head(batch.session), network.windows(batch)
         bins, units = network.token_log_likelihood(head, windows, network.read(batch, windows))
-        samples = len(batch.counts)
-
-        def add(name: str, values: Tensor, samples: int = samples) -> None:
-            found.setdefault(name, []).append(values.view(samples, -1, *values.shape[1:]).sum(1).double().numpy())
-
-        add("loglik", (bins.double() + units.double()).cpu())
-        add("spikes", windows.counts.sum(1, dtype=torch.int64).cpu())
-        add("bins", observed_bins(windows).cpu())
-        add("log_factorials", torch.lgamma(windows.counts.double() + 1).sum((1, 2)).cpu())
+        of_windows = {
+            "loglik": bins.double() + units.double(),
+            "spikes": windows.counts.sum(1, dtype=torch.int64),
+            "bins": observed_bins(windows),
+            "log_factorials": torch.lgamma(windows.counts.double() + 1).sum((1, 2)),
+        }
+        for name, values in of_windows.items():
+            of_samples = values.cpu().unflatten(0, (len(batch.counts), -1)).sum(1)
+            found.setdefault(name, []).append(of_samples.double().numpy())
         longest, past = max(longest, int(windows.now.count.max())), max(past, int(windows.past.count.max()))
         cut += windows.now.cut + windows.past.cut
     sums = {name: np.concatenate(values) for name, values in found.items()}
