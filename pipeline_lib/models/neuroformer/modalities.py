@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,29 +11,29 @@ from torch.nn import functional
 from pipeline_lib.models.neuroformer.layers import Block, Rows, initialise
 from pipeline_lib.models.neuroformer.windows import Cut, slices
 
+if TYPE_CHECKING:
+    from pipeline_lib.models.neuroformer.settings import Config
+
 
 class FrameEncoder(nn.Module):
     """The last frames before the end of a window, cut into patches that know their place and their age.
 
     Parameters
     ----------
-    size : height and width of a frame, pixels.
-    kernel : height and width of a patch; what is left at the lower and right edge is not seen.
-    frames : of a window.
-    step : bins from one to the next.
+    size : height and width of a frame, pixels; what patches leave over at its lower and right edge is not seen.
+    step : bins from a frame to the next.
     """
 
-    def __init__(
-        self, width: int, heads: int, layers: int, dropout: float, size: tuple[int, int], kernel: tuple[int, int],
-        frames: int, step: int,
-    ) -> None:  # fmt: skip
+    def __init__(self, config: Config, size: tuple[int, int], step: int) -> None:
         super().__init__()
-        self.kernel, self.frames, self.step = kernel, frames, step
+        width, kernel = config.width, config.frame_kernel
+        self.kernel, self.frames, self.step = kernel, config.frames, step
         patches = (size[0] // kernel[0]) * (size[1] // kernel[1])
         self.patch = nn.Linear(kernel[0] * kernel[1], width)
         self.norm = nn.LayerNorm(width)
-        self.age, self.place = nn.Embedding(frames, width), nn.Embedding(patches, width)
-        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
+        self.age, self.place = nn.Embedding(self.frames, width), nn.Embedding(patches, width)
+        blocks = (Block(width, config.heads, config.dropout) for _ in range(config.layers_frames))
+        self.blocks = nn.ModuleList(blocks)
         initialise(self)
 
     def forward(self, grid: Tensor, cut: Cut) -> Tensor:

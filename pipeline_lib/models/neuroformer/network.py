@@ -67,11 +67,8 @@ class Neuroformer(Network):
         self.fusion = nn.ModuleDict({"past": blocks(config.layers_past)})
         if config.frames:
             step = duration_bins(config.frame_step, layout.bin_size, "frame_step")
-            size, layers = shapes.frame, config.layers_frames
-            self.frames = FrameEncoder(
-                width, config.heads, layers, config.dropout, size, config.frame_kernel, config.frames, step
-            )
-            self.fusion["frames"] = blocks(layers)
+            self.frames = FrameEncoder(config, shapes.frame, step)
+            self.fusion["frames"] = blocks(config.layers_frames)
         if config.signals:
             self.signals = SignalEncoder(width, len(config.signals), self.bins, self.past)
             self.fusion["signals"] = blocks(config.layers_signals)
@@ -87,17 +84,7 @@ class Neuroformer(Network):
             nn.init.normal_(self.signals.hidden.weight)
         self.sessions = nn.ModuleDict(
             {
-                session: Head(
-                    width,
-                    layout.heldin[session],
-                    units,
-                    self.past + self.bins,
-                    len(config.signals),
-                    shapes.classes[session],
-                    config.decode_hidden,
-                    self.bins if config.decode_linear else None,
-                    config.dropout,
-                )
+                session: Head(config, layout.heldin[session], units, self.bins, self.past, shapes.classes[session])
                 for session, units in layout.units.items()
             }
         )

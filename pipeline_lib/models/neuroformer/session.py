@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from pipeline_lib.models.neuroformer.layers import initialise
 from pipeline_lib.models.neuroformer.regression import Regression, Steps, mean_and_spread
 from pipeline_lib.models.neuroformer.tokens import Tokens
 from pipeline_lib.models.neuroformer.windows import Windows
+
+if TYPE_CHECKING:
+    from pipeline_lib.models.neuroformer.settings import Config
 
 LEAST_PROBABLE = 0.01
 """What a regression may say of the probability of a class."""
@@ -99,12 +102,8 @@ class Head(nn.Module):
     Parameters
     ----------
     heldin, units : rows of the units that are tokens, and how many units there are.
-    bins : of a window and its past.
-    signals : how many signals are inputs.
+    window, past : bins of a window and of its past.
     decode : classes of every variable that is read out; 0: a number is regressed.
-    decode_hidden : hidden units of each read-out; 0: linear.
-    decode_from : bins of a window, if read-outs start from a regression on its counts and those of its past; None: not.
-    dropout : of what read-outs read from the network.
     """
 
     heldin: Tensor
@@ -113,10 +112,10 @@ class Head(nn.Module):
     signal_scale: Tensor
 
     def __init__(
-        self, width: int, heldin: Sequence[int], units: int, bins: int, signals: int, decode: Mapping[str, int],
-        decode_hidden: int, decode_from: int | None, dropout: float,
-    ) -> None:  # fmt: skip
+        self, config: Config, heldin: Sequence[int], units: int, window: int, past: int, decode: Mapping[str, int]
+    ) -> None:
         super().__init__()
+        width, bins = config.width, past + window
         inside = torch.zeros(units, dtype=torch.bool)
         inside[list(heldin)] = True
         self.register_buffer("heldin", inside.nonzero().flatten(), persistent=False)
@@ -127,13 +126,14 @@ class Head(nn.Module):
         self.again = nn.Parameter(torch.full((len(self.heldin),), -math.log(2.0)))
         """Log-odds of firing again in the bin of a spike: a further Poisson spike is half as likely as the first."""
         self.log_rates = nn.Linear(width, len(self.heldout)) if len(self.heldout) else None
-        self.register_buffer("signal_scale", torch.tensor([[0.0], [1.0]]).repeat(1, signals))
+        self.register_buffer("signal_scale", torch.tensor([[0.0], [1.0]]).repeat(1, len(config.signals)))
         self.bins = bins
         self.evidence = Evidence(len(self.heldin), bins, width) if decode else None
-        self.steps = None if decode_from is None or not decode else Steps.of(len(self.heldin), bins, decode_from)
+        self.steps = Steps.of(len(self.heldin), bins, window) if decode and config.decode_linear else None
         counts = 0 if self.steps is None else self.steps.number * self.steps.units
+        how = config.decode_hidden, config.dropout
         self.decode = nn.ModuleDict(
-            {name: ReadOut(2 * width, counts, classes, decode_hidden, dropout) for name, classes in decode.items()}
+            {name: ReadOut(2 * width, counts, classes, *how) for name, classes in decode.items()}
         )
         self.classes = dict(decode)
         for part in (self.unit, self.logits, self.log_rates, self.evidence):

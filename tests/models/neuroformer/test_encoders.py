@@ -7,7 +7,7 @@ from torch.nn.functional import gelu
 
 from pipeline_lib.models.neuroformer.modalities import Contrast, FrameEncoder, SignalEncoder, pooled
 from pipeline_lib.models.neuroformer.windows import Cut, cut_batch
-from tests.models.neuroformer.small import batch, poisson
+from tests.models.neuroformer.small import batch, poisson, with_settings
 
 BINS, HISTORY = 5, 10
 
@@ -49,7 +49,8 @@ def test_a_frame_is_patches_that_know_their_place_and_age() -> None:
     """Frames of 7 x 9 pixels in patches of 3 x 4, every 4 bins, three of them for a window."""
     torch.manual_seed(0)
     frames, step, cut = 3, 4, ragged()
-    encoder = FrameEncoder(8, 2, 0, 0.0, (7, 9), (3, 4), frames, step)
+    config = with_settings(width=8, frames=frames, frame_kernel=(3, 4), layers_frames=0)
+    encoder = FrameEncoder(config, (7, 9), step)
     grid = torch.randint(0, 256, (3, frames - 1 + 7, 7, 9), dtype=torch.uint8)
     tokens = encoder(grid, cut).view(3, 4, frames, 4, 8)
     for sample, length in enumerate((27, 17, 27)):
@@ -70,7 +71,7 @@ def test_patches_look_at_all_others_of_their_window() -> None:
     """Every frame of it, the latest too; windows do not see each other's."""
     torch.manual_seed(0)
     frames, step = 3, 5
-    encoder = FrameEncoder(8, 2, 1, 0.0, (6, 8), (3, 4), frames, step)
+    encoder = FrameEncoder(with_settings(width=8, frames=frames, frame_kernel=(3, 4)), (6, 8), step)
     cut = cut_batch(batch(poisson(2, 20)), BINS)
     grid = torch.randint(0, 256, (2, frames - 1 + 4, 6, 8), dtype=torch.uint8)
     before = encoder(grid, cut).view(2, 2, frames * 4, 8)

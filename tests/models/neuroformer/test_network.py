@@ -85,7 +85,7 @@ def test_untrained_rates_are_the_means_of_all_units_whichever_are_held_out() -> 
     made = network(units=8, heldout=2, spread=0.0)
     rates = made.rates(batch(poisson(3, 31, units=8), heldout=2))[:, 10:]
     assert torch.allclose(rates, torch.linspace(0.1, 0.3, 8).expand_as(rates), rtol=1e-3)
-    head = Head(16, [1, 2, 5], 6, 15, 0, {}, 0, None, 0.0)
+    head = Head(with_settings(), [1, 2, 5], 6, 5, 10, {})
     mean = torch.linspace(0.1, 0.3, 6)
     head.start_at(mean, {})
     assert head.log_rates is not None and torch.equal(head.expected, mean[[1, 2, 5]])
