@@ -44,7 +44,7 @@ CAPTION = (
     "left out, and so are held-out senders). Where the truth is known it stands beside the fit: look for the same "
     "blocks and signs. AUC is the chance that a true connection is fitted stronger than a pair without one: 0.5 is "
     "guessing, 1 perfect. Below, filters of the pairs that are strongest (in truth, where it is known) against the lag "
-    "after the sender's spike: sender \u2192 receiver, by their rows in the units table."
+    "after the sender's spike: sender \u2192 receiver, by their rows in the units table (the CSV has their unit_id)."
 )
 
 MATRIX_CELLS = 36_000
@@ -58,10 +58,11 @@ TRUTHS = ("coupling", "coupling_filters", "synapse")
 def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     """Strengths, filters and AUC of every coupled model, and of the truth where the recording knows it.
 
-    Rows by `kind`: "unit" (receiver = row of the session's units, region; in the order of the axes), "strength"
-    (source = model or "truth"; value in log-rate per spike summed over lags, or in the simulator's own unit where the
-    truth has no filters), "filter" (lag in ms, value in log-rate per spike; of the strongest pairs) and "auc".
-    Truth filters in finer or coarser bins than the fit's are summed to the fit's bins, so that both scales are one.
+    Rows by `kind`: "unit" (receiver = row of the session's units, unit_id, region; in the order of the axes),
+    "strength" (source = model or "truth"; value in log-rate per spike summed over lags, or in the simulator's own unit
+    where the truth has no filters), "filter" (lag in ms, value in log-rate per spike; of the strongest pairs) and
+    "auc". Truth filters in finer or coarser bins than the fit's are summed to the fit's bins, so that both scales are
+    one.
 
     Raises
     ------
@@ -72,7 +73,8 @@ def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     fitted = {model: coupling for model, coupling in found.items() if coupling is not None}
     if not fitted:
         raise NothingToDrawError(f"No model fitted to {session} has couplings.")
-    regions = pd.read_parquet(Path(recording) / "units.parquet", columns=["region"])["region"].astype(str).to_numpy()
+    units = pd.read_parquet(Path(recording) / "units.parquet", columns=["unit_id", "region"]).astype(str)
+    regions = units["region"].to_numpy()
     first = next(iter(fitted.values()))
     strengths = {model: off_diagonal(coupling.strength) for model, coupling in fitted.items()}
     if not any(np.isfinite(matrix).any() for matrix in strengths.values()):
@@ -94,7 +96,7 @@ def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     most = int(np.sqrt(MATRIX_CELLS / len(strengths)))
     strongest = np.argsort(-(magnitude.sum(axis=0) + magnitude.sum(axis=1)), kind="stable")[:most]
     shown = strongest[np.lexsort((strongest, regions[strongest]))]
-    tables = [pd.DataFrame({"kind": "unit", "receiver": shown, "region": regions[shown]})]
+    tables = [units.iloc[shown].assign(kind="unit", receiver=shown)]
     for source, matrix in strengths.items():
         tables.append(_matrix_table(source, matrix, shown))
     fit = strengths[next(iter(fitted))]
@@ -109,7 +111,7 @@ def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     table = pd.concat(tables, ignore_index=True)
     for column in ("sender", "receiver"):
         table[column] = table[column].astype("Int64")
-    return table.reindex(columns=["kind", "source", "sender", "receiver", "region", "lag", "value"])
+    return table.reindex(columns=["kind", "source", "sender", "receiver", "unit_id", "region", "lag", "value"])
 
 
 def off_diagonal(strength: np.ndarray) -> np.ndarray:

@@ -23,8 +23,9 @@ from pipeline_lib.trains.store import Trains
 CAPTION = (
     "Average response to a condition over the trials of the test part: measured (black, shaded by one standard error "
     "of the mean) and the mean of each model's single-trial rates over the same trials (coloured); units by their row "
-    "in the units table. Look for responses that a model flattens or delays. A model that follows single trials must "
-    "also have their average right; the reverse does not hold, so read this figure together with the scores."
+    "in the units table (the CSV has their unit_id). Look for responses that a model flattens or delays. A model that "
+    "follows single trials must also have their average right; the reverse does not hold, so read this figure together "
+    "with the scores."
 )
 
 EXAMPLES, CONDITIONS, SHOWN_BINS = 4, 4, 25
@@ -34,9 +35,10 @@ ROW_HEIGHT = 29.0
 def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     """Mean rates over the test trials of a condition, for the conditions with most trials and a few fast units.
 
-    Columns: source ("measured" or a model), condition, trials (how many), unit, region, heldout, event (what the
-    trials are aligned to), time (s from it, bin centres), value (spikes/s), error (standard error over trials; NaN for
-    a model). Bins are averaged to `SHOWN_BINS` at most; bins not observed in a trial do not count.
+    Columns: source ("measured" or a model), condition, trials (how many), unit (row of the session's units), unit_id,
+    region, heldout, event (what the trials are aligned to), time (s from it, bin centres), value (spikes/s), error
+    (standard error over trials; NaN for a model). Bins are averaged to `SHOWN_BINS` at most; bins not observed in a
+    trial do not count.
 
     Raises
     ------
@@ -73,6 +75,7 @@ def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> p
                         "condition": str(condition),
                         "trials": size,
                         "unit": np.repeat(units, len(centres)),
+                        "unit_id": np.repeat(store.units["unit_id"].to_numpy(str)[units], len(centres)),
                         "region": np.repeat(regions[units], len(centres)),
                         "heldout": np.repeat(heldout[units], len(centres)),
                         "event": parts.event,

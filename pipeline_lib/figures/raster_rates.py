@@ -61,9 +61,9 @@ CAPTION = (
     "inferred for it (same units, same time; the fastest units of each region where there are many; the title says "
     "when time 0 was in the session). Look for the spikes' texture in the rates: a good model follows the changes of "
     "the whole population in a single trial, while a mean-rate model shows only horizontal stripes. Below, single "
-    "units, by their row in the units table: ticks are measured spikes, lines are rates; units marked as held out were "
-    "hidden from the models at test time. Where a simulation knows the true rates, they stand beside, and are the "
-    "broad grey lines below: that is what the models should find. Grey areas: not recorded."
+    "units, by their row in the units table (the CSV has their unit_id): ticks are measured spikes, lines are rates; "
+    "units marked as held out were hidden from the models at test time. Where a simulation knows the true rates, they "
+    "stand beside, and are the broad grey lines below: that is what the models should find. Grey areas: not recorded."
 )
 
 SHOWN_UNITS, SHOWN_BINS, TRACE_BINS, EXAMPLES = 80, 100, 250, 4
@@ -81,10 +81,11 @@ def data(
     """Spikes and rates of one test window; with a simulation's `recording`, true rates as those of a model "truth".
 
     Rows by `kind`: "window" (time = its start, value = its length, s; event = what it is aligned to), "clock" (value =
-    its time 0 on the session clock, s), "spike" (time of each spike of the shown units), "hidden" (time and length of
-    what was not observed of them), "rate" (mean over a few bins of a model's rate, spikes/s) and "trace" (the same,
-    finer, of the example units). `time` is in s from the event, or from the window's start where there is none (bin
-    centres for rates), `unit` a row of the session's units, `row` its row in the raster.
+    its time 0 on the session clock, s), "unit" (unit_id of each of the shown units), "spike" (time of each of their
+    spikes), "hidden" (time and length of what was not observed of them), "rate" (mean over a few bins of a model's
+    rate, spikes/s) and "trace" (the same, finer, of the example units). `time` is in s from the event, or from the
+    window's start where there is none (bin centres for rates), `unit` a row of the session's units, `row` its row in
+    the raster.
 
     Raises
     ------
@@ -108,6 +109,7 @@ def data(
     tables = [
         pd.DataFrame({"kind": ["window"], "event": [parts.event], "time": [0 - parts.before], "value": [length]}),
         pd.DataFrame({"kind": ["clock"], "value": [start / TICKS_PER_SECOND + parts.before]}),
+        pd.DataFrame({"kind": "unit", "unit": shown, "unit_id": store.units["unit_id"].to_numpy(str)[shown]}),
         pd.DataFrame({"kind": "spike", "unit": unit[seen], "time": times[seen]}),
     ]
     bin_seconds = parts.bin_ticks / TICKS_PER_SECOND
@@ -130,7 +132,7 @@ def data(
     table.loc[known, "region"] = regions[rows_of_units]
     table.loc[known, "heldout"] = heldout[rows_of_units].astype(float)
     table.loc[known, "row"] = row[rows_of_units]
-    return table[["kind", "model", "event", "unit", "region", "heldout", "row", "time", "value"]]
+    return table[["kind", "model", "event", "unit", "unit_id", "region", "heldout", "row", "time", "value"]]
 
 
 def _typical_window(store: Trains, parts: Split) -> tuple[np.ndarray, int, int]:

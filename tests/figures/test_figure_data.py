@@ -156,6 +156,18 @@ def test_psth_is_the_mean_over_test_trials_of_a_condition(trials: Results) -> No
         assert np.allclose(smoothed["value"], chosen / 0.005, rtol=1e-5)
 
 
+def test_tables_behind_rows_of_units_name_them_as_their_source_does(trials: Results) -> None:
+    names = pd.read_parquet(trials.recording / "units.parquet")["unit_id"]
+    raster = raster_rates.data(trials.trains, trials.split, trials.fits)
+    couplings = coupling.data(trials.recording, trials.fits).rename(columns={"receiver": "unit"})
+    for table in (raster, couplings):
+        own = table.query("kind == 'unit'")
+        assert len(own) and own["unit_id"].tolist() == names[own["unit"].astype(int)].tolist()
+    responses = psth.data(trials.trains, trials.split, trials.fits)
+    assert responses["unit_id"].tolist() == names[responses["unit"]].tolist()
+    assert set(raster["unit"].dropna()) == set(raster.query("kind == 'unit'")["unit"])
+
+
 def test_psth_leaves_out_what_is_beyond_a_window_or_was_not_observed(trials: Results, tmp_path: Path) -> None:
     whole = psth.data(trials.trains, trials.split, trials.fits)
     condition, unit = str(whole["condition"].iloc[0]), int(whole["unit"].iloc[0])
