@@ -79,7 +79,8 @@ class Config(TrainingSettings):
     components: bool = False
     """Publish each part of the log-rate of every unit, bin and predicted window."""
     permutations: int = 199
-    """Of trials, by which every coupling of populations is tested; 0: no test."""
+    """Of trials, for the p of every coupling of populations, 1 / (permutations + 1) at the least; 0: no p. Its q is of
+    another test, that of timing."""
     prune: float | None = None
     """Drop couplings of populations whose spikes are not timed to them in validation trials, at this false-discovery
     rate (`timing`), and refit the others; null: keep all."""
