@@ -199,7 +199,7 @@ def _session(
 ) -> Iterator[Row]:
     """All rows of one session."""
     nulls = {"evaluated mean": None, "train mean": train_means(trains, split)}
-    heldout = np.sort(np.asarray(split.heldout.get(trains.session, ()), dtype=np.int64))
+    heldout = np.sort(split.heldout[trains.session])
     heldin = np.setdiff1d(np.arange(trains.n_units), heldout)
     groups = {name: rows for name, rows in (("heldin", heldin), ("heldout", heldout)) if len(rows)}
     responses = responses_of(trains, split, truth)

@@ -79,7 +79,7 @@ def read_fitted(predictions: "zarr.Group", trains: Trains, split: Split) -> Fitt
             raise InputError(where, f"{session}/{field}", f"shape {values.shape}", f"{shape}: samples, bins, units")
     if latents is not None and latents.shape[:2] != shape[:2]:
         raise InputError(where, f"{session}/latents", f"shape {latents.shape}", f"{shape[:2]}: samples, bins")
-    return Fitted(rates, sample, latents, couplings_of(predictions, session, split.bin_size), masked)
+    return Fitted(rates, sample, latents, couplings_of(predictions, session), masked)
 
 
 def read_part(trains: Trains, split: Split, fitted: Fitted, name: str) -> Part | None:

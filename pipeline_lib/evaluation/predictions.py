@@ -39,10 +39,10 @@ def rows_of(predictions: "zarr.Group", session: str, samples: np.ndarray | pd.In
     return pd.Index(np.asarray(predictions[f"{session}/sample"][:])).get_indexer(samples)
 
 
-def couplings_of(predictions: "zarr.Group", session: str, bin_size: float) -> CouplingMatrices | None:
-    """Couplings of a session, in bins of `bin_size` ms where they do not say; None where the model has none."""
+def couplings_of(predictions: "zarr.Group", session: str) -> CouplingMatrices | None:
+    """Couplings of a session; None where the model has none."""
     if f"{session}/couplings" not in predictions:
         return None
     stored = predictions[f"{session}/couplings"]
     strength, filters = (np.asarray(stored[name][:]) for name in ("strength", "filters"))
-    return CouplingMatrices(strength, filters, float(stored.attrs.get("bin_size", bin_size)))
+    return CouplingMatrices(strength, filters, float(stored.attrs["bin_size"]))

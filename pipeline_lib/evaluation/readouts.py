@@ -142,7 +142,7 @@ def _timing_row(name: str, target: Target, trains: Trains, split: Split, test: P
         accepted = f"a time in every trial that has one, in the column {target.timing} of {trains.session}"
         raise InputError("evaluation", f"decoding.{name}.timing", repr(str(times[wrong][0])), accepted)
     # Held-out units are known where the benchmark's trials are under way, held-in ones also before.
-    heldout = test.observed[:, :, split.heldout.get(trains.session, [])].any(axis=2)
+    heldout = test.observed[:, :, split.heldout[trains.session]].any(axis=2)
     known = _recorded(test, split.forward_bins) & (heldout if heldout.any() else True)
     value = np.array([speed_correlation(inputs, known, timing, group)])
     return score_row(metric, value, int(np.isfinite(timing).sum()), aggregation=OVER_GROUPS)

@@ -78,7 +78,7 @@ def draw(table: pd.DataFrame) -> Figure:
             axes.plot(rows["time"], rows["true"], **BEHIND)
             axes.plot(rows["time"], rows["predicted"], color=colours["predicted"], lw=0.8)
         panel_title(axes, letter, f"{variable.partition('/')[0].capitalize()}: {scored}")
-        axes.set_ylabel(with_unit(variable.partition("/")[2].capitalize(), first.get("signal_unit")))
+        axes.set_ylabel(with_unit(variable.partition("/")[2].capitalize(), first["signal_unit"]))
     grid[-1].set_xlabel("Time in test windows (s)")
     names = {"true": "Measured", "predicted": f"Read out by {model_label(model)}"}
     looks = {"true": BEHIND, "predicted": {"color": colours["predicted"]}}

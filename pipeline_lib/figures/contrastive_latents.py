@@ -132,6 +132,6 @@ def draw(table: pd.DataFrame) -> Figure:
     named = table[table["variable"].fillna("") != ""]
     if len(named):
         first = named.iloc[0]
-        label = with_unit(first["variable"].replace("/", ": ").capitalize(), first.get("signal_unit"))
+        label = with_unit(first["variable"].replace("/", ": ").capitalize(), first["signal_unit"])
         colour_bar(dots, grid, label, shrink=0.8)
     return figure

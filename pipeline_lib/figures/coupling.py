@@ -86,7 +86,7 @@ def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     }
     truth = truth_of(recording, TRUTHS)
     if "coupling_filters" in truth.arrays:
-        true, bin_size = truth.arrays["coupling_filters"], float(truth.attributes.get("bin_size", 1.0))
+        true, bin_size = truth.arrays["coupling_filters"], float(truth.attributes["bin_size"])
         filters["truth"] = true, bin_size
         strengths["truth"] = off_diagonal(true.sum(axis=2) * (bin_size / first.bin_size))
     elif "coupling" in truth.arrays:

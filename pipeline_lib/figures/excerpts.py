@@ -31,7 +31,7 @@ def tested_windows(split: Split, session: str) -> pd.DataFrame:
 def describe_units(trains: Trains, split: Split) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Region (text), whether held out (bool) and mean rate (spikes/s) of every unit, each [N]."""
     heldout = np.zeros(trains.n_units, dtype=bool)
-    heldout[split.heldout.get(trains.session, [])] = True
+    heldout[split.heldout[trains.session]] = True
     rates = np.bincount(trains.unit, minlength=trains.n_units) / (trains.duration_ticks / TICKS_PER_SECOND)
     return trains.units["region"].astype(str).to_numpy(), heldout, rates
 

@@ -80,8 +80,7 @@ class Fit:
 
     def couplings(self, session: str) -> CouplingMatrices | None:
         """Couplings of a session, or None where the model has none."""
-        group = self._group()
-        return couplings_of(group, session, float(group.attrs["bin_size"]))
+        return couplings_of(self._group(), session)
 
     def _windows(self, session: str, name: str, samples: np.ndarray) -> np.ndarray | None:
         group = self._group()

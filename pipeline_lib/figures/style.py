@@ -218,8 +218,7 @@ def colour_bar(image: ScalarMappable, axes: Axes | Iterable[Axes], label: str, *
 
 
 def with_unit(quantity: str, unit: object) -> str:
-    """The label of an axis; of a quantity whose unit is not known ("", NaN of a CSV, None of one without units), its
-    name alone.
+    """The label of an axis; of a quantity whose unit is not known ("", NaN of a CSV), its name alone.
 
     >>> with_unit("Speed", "cm/s"), with_unit("Speed", "")
     ('Speed (cm/s)', 'Speed')

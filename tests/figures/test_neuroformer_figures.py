@@ -203,13 +203,6 @@ def test_axes_of_behaviour_name_the_unit_of_the_signal(
     )
 
 
-@pytest.mark.parametrize(("name", "axis"), [("behaviour_traces", 0), ("contrastive_latents", -1)])
-def test_a_csv_from_before_units_were_kept_is_drawn_without(fitted: Fitted, name: str, axis: int) -> None:
-    table = table_of(name, fitted).drop(columns="signal_unit")
-    label = FIGURES[name].load().draw(table).axes[axis].get_ylabel()
-    assert label in ("Speed", "Running: speed")
-
-
 def test_windows_of_unknown_behaviour_are_dots_all_the_same(fitted: Fitted, tmp_path: Path) -> None:
     fit = Path(shutil.copytree(fitted.paths["fits"][0], tmp_path / "cohort" / "neuroformer" / "seed0"))
     (fit / "tables" / "decoding.parquet").unlink()
