@@ -7,6 +7,7 @@ was found right is remembered by size and time of its files: a second run pays n
 import hashlib
 import json
 import sys
+from collections import ChainMap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 ABILITIES = ("uses_gpu", "random")
 """Attributes of models that planning asks for; remembered, because importing the models costs seconds."""
+Checked = dict[str, dict[str, list[str]]]
+"""What was found right, by a key of all that was looked at: of models those that have each ability, of a cohort the
+names of its "signal"s and "column"s of trials."""
 LARGE = 1_000_000_000
 """Bytes of a session above which its job checks it, and not the start of every run."""
 
@@ -50,22 +54,20 @@ def preflight(plan: Plan, where: str) -> dict[str, set[str]]:
         print(f"note: {where}: without effect, because the model is not fitted there: {keys}", file=sys.stderr)
     memory = _memory(where)
     before = _remembered(memory)
-    checked = _check_models(plan, before, where)
+    models = _check_models(plan, before, where)
     _check_initial(plan, where)
-    able = {
-        each: {key.removeprefix(f"{each}: ") for key in checked if key.startswith(f"{each}: ")} for each in ABILITIES
-    }
     cohorts = [_check_cohort(plan, cohort, before, where) for cohort in plan.cohorts.values()]
     if all(cohorts) and plan.fits:
-        _check_decoding(plan, set().union(*cohorts), where)
-    checked |= set().union(*cohorts)
-    if not checked <= before:
+        _check_decoding(plan, cohorts, where)
+    checked = dict(ChainMap(models, *cohorts))
+    if not checked.keys() <= before.keys():
         with suppress(OSError):  # where nothing may be written: it is only looked at once more
-            write_json(memory, sorted(checked))
-    return able
+            write_json(memory, checked)
+    (able,) = models.values()
+    return {ability: set(names) for ability, names in able.items()}
 
 
-def _check_models(plan: Plan, before: set[str], where: str) -> set[str]:
+def _check_models(plan: Plan, before: Checked, where: str) -> Checked:
     """Importing the models costs seconds (torch), so it is done once for all, when any setting or code changed."""
     from pipeline_lib.models.registry import model_source
     from pipeline_lib.training.code_id import code_id
@@ -83,7 +85,7 @@ def _check_models(plan: Plan, before: set[str], where: str) -> set[str]:
     # By name, too: the code of one model may hold that of another.
     key = _key("models", sorted(models), sorted(sources), code_id(sources[name] for name in sorted(sources)))
     if key in before:
-        return {key} | {each for each in before if each.split(": ")[0] in ABILITIES}
+        return {key: before[key]}
     from pipeline_lib.models.registry import check_config, load_model
     from pipeline_lib.training.fit_ensemble import check_ensemble
 
@@ -94,7 +96,7 @@ def _check_models(plan: Plan, before: set[str], where: str) -> set[str]:
         if model.ensemble:
             check_ensemble(model.implementation, f"{where}: models.{name}")
     loaded = {implementation: load_model(implementation) for implementation in sources}
-    return {key} | {f"{each}: {name}" for each in ABILITIES for name, model in loaded.items() if getattr(model, each)}
+    return {key: {each: [name for name, model in loaded.items() if getattr(model, each)] for each in ABILITIES}}
 
 
 @contextmanager
@@ -139,19 +141,14 @@ def _check_initial(plan: Plan, where: str) -> None:
                     raise InputError("", "initial", found, "weights that are made without this model and cohort")
 
 
-def _check_cohort(plan: Plan, cohort: Cohort, before: set[str], where: str) -> set[str]:
-    """Read the cohort's sessions, and cut and split those to be fitted; nothing where they are not here yet, or large.
-
-    Returns
-    -------
-    What is to be remembered: a key of all that was looked at, and its signals and columns of trials.
-    """
+def _check_cohort(plan: Plan, cohort: Cohort, before: Checked, where: str) -> Checked:
+    """Read the cohort's sessions, cut and split those to be fitted; nothing where they are not here yet, or large."""
     sessions = [plan.sessions[name] for name in cohort.sessions]
     if any(session.simulation or not Path(session.location).exists() for session in sessions):
-        return set()
+        return {}
     files = [_files(session) for session in sessions]
     if sum(size for listed in files for _, size, _ in listed) > LARGE:
-        return set()
+        return {}
     splits = asdict(cohort.splits)
     if cohort.splits.file:
         splits["file"] = _describe_split(cohort, where)
@@ -159,19 +156,22 @@ def _check_cohort(plan: Plan, cohort: Cohort, before: set[str], where: str) -> s
     cut = [asdict(cohort.windows), splits] if fitted else []
     key = _key("cohort, contents", [asdict(session) for session in sessions], files, cut)
     if key in before:
-        return {each for each in before if each.endswith(key)}
+        return {key: before[key]}
     trains = _read(sessions)
     if fitted:
         _split_in_memory(trains, cohort, where)
-    signals = {f"signal {name}: {key}" for each in trains for name in each.signals}
-    return {key} | signals | {f"column {name}: {key}" for each in trains for name in each.trials}
+    known = {
+        "signal": {name for each in trains for name in each.signals},
+        "column": {str(name) for each in trains for name in each.trials},
+    }
+    return {key: {kind: sorted(names) for kind, names in known.items()}}
 
 
-def _check_decoding(plan: Plan, known: set[str], where: str) -> None:
+def _check_decoding(plan: Plan, cohorts: list[Checked], where: str) -> None:
     """What is to be decoded is in one session at least, of all which were looked at."""
     for name, target in plan.config.evaluation.decoding.items():
         kind, wanted = ("signal", target.signal) if target.signal else ("column", target.choice or target.timing)
-        there = {each.removeprefix(f"{kind} ").rpartition(": ")[0] for each in known if each.startswith(f"{kind} ")}
+        there = {name for cohort in cohorts for known in cohort.values() for name in known[kind]}
         if wanted not in there:
             found = f"{kind} {wanted!r}, which no session has"
             raise InputError(where, f"evaluation.decoding.{name}", found, suggest(str(wanted), sorted(there)))
@@ -240,8 +240,8 @@ def _memory(where: str) -> Path:
     return Path(".snakemake") / f"trainyard_checked_{_key(str(Path(where).absolute()))[:12]}.json"
 
 
-def _remembered(memory: Path) -> set[str]:
+def _remembered(memory: Path) -> Checked:
     try:
-        return set(json.loads(memory.read_text()))
+        return dict(json.loads(memory.read_text()))
     except (OSError, ValueError):
-        return set()
+        return {}
