@@ -23,6 +23,14 @@ def read_manifest(directory: Path | str, name: str = MANIFEST) -> dict[str, Any]
     return read_json(path, ANEW) if path.is_file() else None
 
 
+def require_manifest(directory: Path | str, what: str) -> dict[str, Any]:
+    """The manifest of a finished result; InputError where there is none, saying `what` the folder should be of."""
+    manifest = read_manifest(directory)
+    if manifest is None:
+        raise InputError(directory, MANIFEST, "no such file", f"the folder of {what}")
+    return manifest
+
+
 def read_parquet(path: Path | str) -> "pd.DataFrame":
     """A table of a result; InputError where it is missing or damaged."""
     import pandas as pd

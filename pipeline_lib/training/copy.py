@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import LOCK, exclusive, sha256_tree, whole_directory, write_json
-from pipeline_lib.published import MANIFEST, PREDICTIONS, read_manifest
+from pipeline_lib.published import MANIFEST, PREDICTIONS, require_manifest
 from pipeline_lib.training.provenance import Stopwatch
 from pipeline_lib.training.publication import IDENTITY, KEPT, TABLES, key_of
 
@@ -27,9 +27,7 @@ def copy_fit(fit_dir: Path | str, seeds: Sequence[int], out_dirs: Sequence[Path 
     ------
     InputError : no finished fit, or not a folder for each seed.
     """
-    fit_dir, manifest = Path(fit_dir), read_manifest(Path(fit_dir))
-    if manifest is None:
-        raise InputError(fit_dir, MANIFEST, "no such file", "the folder of a finished fit")
+    fit_dir, manifest = Path(fit_dir), require_manifest(fit_dir, "a finished fit")
     if len(seeds) != len(out_dirs):
         raise InputError("copy", "seeds", list(seeds), f"as many as folders ({len(out_dirs)} given)")
     for seed, out in zip(seeds, map(Path, out_dirs), strict=True):

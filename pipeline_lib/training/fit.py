@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline_lib.errors import InputError
 from pipeline_lib.files import LOCK, exclusive
 from pipeline_lib.models.contract import FitData, Model
 from pipeline_lib.models.registry import check_config, load_model, model_source
-from pipeline_lib.published import WEIGHTS, read_manifest, require_undamaged
+from pipeline_lib.published import WEIGHTS, require_manifest, require_undamaged
 from pipeline_lib.training import processes
 from pipeline_lib.training.code_id import code_id
 from pipeline_lib.training.provenance import Stopwatch
@@ -158,9 +157,7 @@ def load_fit(fit_dir: Path | str, implementation: str | None = None, device: str
     ['other/rates']
     """
     fit_dir = Path(fit_dir)
-    manifest = read_manifest(fit_dir)
-    if manifest is None:
-        raise InputError(fit_dir, "manifest.json", "no such file", "the folder of a finished fit")
+    manifest = require_manifest(fit_dir, "a finished fit")
     require_undamaged(fit_dir, WEIGHTS)
     implementation = implementation or manifest["implementation"]
     model = new_model(implementation, check_config(implementation, manifest["config"]), manifest["seed"], device)

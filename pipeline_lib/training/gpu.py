@@ -140,11 +140,9 @@ def _take(slots: list[tuple[str, Path]], count: int, held: contextlib.ExitStack)
 
 def _lock(path: Path, held: contextlib.ExitStack) -> bool:
     """Lock a file if it is free; `held` keeps it."""
-    with contextlib.ExitStack() as attempt:
-        handle = attempt.enter_context(path.open("a"))
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        held.push(attempt.pop_all())
-        return True
+    handle = held.enter_context(path.open("a"))
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

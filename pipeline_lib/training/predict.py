@@ -13,7 +13,7 @@ import numpy as np
 from pipeline_lib.errors import InputError, suggest
 from pipeline_lib.files import LOCK, exclusive, listed, sha256_file, sha256_tree, whole_directory, write_json
 from pipeline_lib.models.contract import FitData
-from pipeline_lib.published import read_manifest
+from pipeline_lib.published import MANIFEST, PREDICTIONS, require_manifest
 from pipeline_lib.training.fit import load_fit
 from pipeline_lib.training.predictions import checked_rates, write_predictions
 from pipeline_lib.training.publication import content_hashes, open_data
@@ -58,17 +58,21 @@ def predict(
         if part not in PARTS:
             raise InputError("predict", "part", repr(part), suggest(part, PARTS))
     out, model = Path(out_dir), load_fit(fit_dir, implementation, device)
-    _check_data(Path(fit_dir), trains_dirs, split_path)
+    fit_dir = Path(fit_dir)
+    _check_split(fit_dir, split_path)
+    if content_hashes(trains_dirs) != require_manifest(fit_dir, "a finished fit")["trains"]:
+        given = ", ".join(map(str, listed(trains_dirs)))
+        raise InputError(given, "content", "other spike trains than the fit's", f"what {fit_dir} was fitted to")
     data = open_data(trains_dirs, split_path, memory_budget)
-    fitted = sha256_file(Path(fit_dir) / "manifest.json")
+    fitted = sha256_file(fit_dir / MANIFEST)
     attributes = {"sees": model.sees, "bin_size": data.split.bin_size, "fit": fitted}
     with exclusive(out / LOCK), whole_directory(out) as writing:
         run = Run(out, "predict")
         with contextlib.closing(run), run.stopping():
-            write_predictions(writing / "predictions.zarr", model, data, attributes, run, parts)
+            write_predictions(writing / PREDICTIONS, model, data, attributes, run, parts)
         shutil.rmtree(out / RESUME, ignore_errors=True)
-        manifest = {"fit": fitted, "parts": list(parts), "sha256": sha256_tree(writing / "predictions.zarr")}
-        write_json(writing / "manifest.json", manifest)
+        manifest = {"fit": fitted, "parts": list(parts), "sha256": sha256_tree(writing / PREDICTIONS)}
+        write_json(writing / MANIFEST, manifest)
 
 
 def predict_windows(
@@ -146,17 +150,10 @@ def _units(fit_dir: Path, session: str) -> int:
     """How many units a fit's session has."""
     import zarr
 
-    return int(zarr.open_group(str(fit_dir / "predictions.zarr"), mode="r")[f"{session}/rates"].shape[2])
+    return int(zarr.open_group(str(fit_dir / PREDICTIONS), mode="r")[f"{session}/rates"].shape[2])
 
 
 def _check_split(fit_dir: Path, split_path: Path | str) -> None:
-    if sha256_file(split_path) != (read_manifest(fit_dir) or {})["split"]:
+    """Refuse another split than the fit's: windows that it learned from may be called test there."""
+    if sha256_file(split_path) != require_manifest(fit_dir, "a finished fit")["split"]:
         raise InputError(split_path, "content", "another split than the fit's", f"what {fit_dir} was fitted to")
-
-
-def _check_data(fit_dir: Path, trains_dirs: Sequence[Path | str], split_path: Path | str) -> None:
-    """Refuse other data than the fit's: in another split, windows that it learned from may be called test."""
-    _check_split(fit_dir, split_path)
-    if content_hashes(trains_dirs) != (read_manifest(fit_dir) or {})["trains"]:
-        given = ", ".join(map(str, listed(trains_dirs)))
-        raise InputError(given, "content", "other spike trains than the fit's", f"what {fit_dir} was fitted to")

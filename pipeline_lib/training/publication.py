@@ -16,7 +16,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.files import listed, sha256_file, sha256_tree, whole_directory, write_json
 from pipeline_lib.models.contract import FitData, Model
 from pipeline_lib.models.registry import load_model
-from pipeline_lib.published import MANIFEST, PREDICTIONS, WEIGHTS, read_manifest
+from pipeline_lib.published import MANIFEST, PREDICTIONS, WEIGHTS, read_manifest, require_manifest
 from pipeline_lib.training import gpu, processes
 from pipeline_lib.training.predictions import write_predictions
 from pipeline_lib.training.provenance import Stopwatch
@@ -202,8 +202,6 @@ def content_hashes(trains_dirs: Sequence[Path | str]) -> dict[str, str]:
     """Hash of the content of each session's store, by session; InputError for a folder that is no store."""
     hashes = {}
     for directory in listed(trains_dirs):
-        manifest = read_manifest(directory)
-        if manifest is None:
-            raise InputError(directory, MANIFEST, "no such file", "the folder of a spike-train store")
+        manifest = require_manifest(directory, "a spike-train store")
         hashes[manifest["session"]] = manifest["content_hash"]
     return hashes
