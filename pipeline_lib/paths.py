@@ -4,14 +4,9 @@ Each method names the file that declares a stage complete; its folder holds the 
 of a name, it gives the pattern that Snakemake fills in.
 """
 
-import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline_lib.evaluation.settings import MEAN
-
-FETCHED = ".fetched"
-"""How the file ends that declares a download complete."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +27,12 @@ class Paths:
         return self._declared(f"{self.data}/simulated/{simulation}/simulation.json")
 
     def fetched(self, folder: str) -> str:
-        """The files of a remote session that these results are made from; `folder` is where they lie below `data`.
+        """That a remote session is here with all that these results are made from; `folder` is its own, below `data`.
 
-        Several projects may share that, each with files and options of its own. Snakemake removes what it declares
-        before it makes it, and where that fails: so each declares a file that no other reads.
+        Not a file of `data`, which other projects may share: each reads files of its own there, and Snakemake removes
+        what it declares before a job, and where that fails.
         """
-        whose = hashlib.sha256(str(Path(self.results).resolve()).encode()).hexdigest()[:8]
-        return self._declared(f"{self.data}/{folder}/.{whose}{FETCHED}")
+        return f"{self.data}/{folder}" if self.folders else f"{self.results}/fetched/{folder}.done"
 
     def recording(self, session: str) -> str:
         """The tables of a session."""

@@ -11,7 +11,7 @@ from pipeline_lib.errors import InputError, suggest
 from pipeline_lib.evaluation.settings import MEAN
 from pipeline_lib.figures import FIGURES, figure_spec, make
 from pipeline_lib.files import atomic_file
-from pipeline_lib.paths import FETCHED, Paths
+from pipeline_lib.paths import Paths
 from pipeline_lib.plan import Plan
 
 FOLDERS = ("recording", "trains", "fits")
@@ -124,6 +124,8 @@ class FigureFiles:
                 wanted[need] = self._found[need]
                 continue
             given = self._file(need, spec.scope, of)
+            if need == "source":
+                given = self.plan.sessions[of].location
             wanted[need] = _read_as(need, given) if isinstance(given, str) else [_read_as(need, file) for file in given]
         return wanted
 
@@ -200,4 +202,4 @@ def caption_file(name: str) -> str:
 
 
 def _read_as(need: str, file: str) -> str:
-    return file.rpartition("/")[0] if need in FOLDERS or file.endswith(FETCHED) else file
+    return file.rpartition("/")[0] if need in FOLDERS else file

@@ -165,7 +165,7 @@ def test_only_sessions_that_are_read_with_voltage_get_the_figure(tmp_path: Path)
     files = FigureFiles(plan, Paths("results", "data"))
     assert [stem for stem in files.stems if "raw_voltage" in stem] == ["results/figures/raw/raw_voltage"]
     declared = files.declared(["raw_voltage"], "raw")
-    assert declared["source"] == Paths("results", "data").fetched(f"ibl/{eid}")
+    assert declared["source"] == f"results/fetched/ibl/{eid}.done"
     assert files.arguments("raw_voltage", "raw")["source"] == f"data/ibl/{eid}"
 
 

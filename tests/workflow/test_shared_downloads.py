@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -32,6 +33,18 @@ def test_what_another_project_fetched_is_asked_for_what_this_one_reads(
     location, data = f"ibl:{eid}", tmp_path / "data"
     fetch(location, data, "ibl", {})  # without licks
     project = project_with(tmp_path / "ours", data, ("decision", "ibl", location, "signals: [licks]"))
+    assert project.planned(RECORDING) == {"fetch": 1, "record": 1}
+
+
+def test_a_download_that_somebody_removed_is_fetched_again(
+    server: FileServer, ibl_session: Path, tmp_path: Path
+) -> None:
+    eid, _ = publish_ibl(server, ibl_session)
+    project = project_with(tmp_path, tmp_path / "data", ("decision", "ibl", f"ibl:{eid}", ""))
+    fetched = f"results/fetched/ibl/{eid}.done"
+    assert project.snakemake(fetched).returncode == 0
+    assert project.planned(RECORDING) == {"record": 1}
+    shutil.rmtree(tmp_path / "data/ibl" / eid)
     assert project.planned(RECORDING) == {"fetch": 1, "record": 1}
 
 

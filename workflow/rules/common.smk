@@ -26,6 +26,7 @@ from pipeline_lib.paths import Paths
 from pipeline_lib.plan import resolve
 from pipeline_lib.preflight import preflight
 from pipeline_lib.sources import session_files, source_code
+from pipeline_lib.sources.origin import MANIFEST
 from pipeline_lib.training.code_id import code_id
 from pipeline_lib.yaml_text import read_yaml
 
@@ -154,6 +155,11 @@ REMOTE = {}
 for each in PLAN.sessions.values():
     if each.remote:
         REMOTE.setdefault(str(each.remote.folder("")), []).append(each)
+# Somebody may have removed a download, which the results still call fetched.
+if not DOWNLOADS.folders:
+    for folder in REMOTE:
+        if not Path(PLAN.config.data, folder, MANIFEST).is_file():
+            Path(DOWNLOADS.fetched(folder)).unlink(missing_ok=True)
 
 
 def source_files(wildcards):
@@ -162,7 +168,10 @@ def source_files(wildcards):
     if session.simulation:
         return PATHS.simulation(session.simulation)
     if session.remote:
-        return DOWNLOADS.fetched(session.remote.folder(""))
+        # What Snakemake keeps for other projects (`--cache`) is linked here file by file, and taken as it is.
+        manifest = session.remote.folder(PLAN.config.data) / MANIFEST
+        linked = manifest.is_symlink() and not DOWNLOADS.folders
+        return str(manifest) if linked else DOWNLOADS.fetched(session.remote.folder(""))
     return users_files(session.session)
 
 
