@@ -40,10 +40,11 @@ class Linear(nn.Linear):
         if not (torch.compiler.is_compiling() and suits_tensor_cores(input.device)):
             return super().forward(input)
         more, below = missing(self.in_features + 1), missing(self.out_features)
-        rows = functional.pad(functional.pad(input, (0, 1), value=1.0), (0, more))
+        flat = input.flatten(0, -2)  # of more axes the compiler pads the outer ones, and copies all for the product
+        rows = functional.pad(functional.pad(flat, (0, 1), value=1.0), (0, more))
         weight = functional.pad(self.weight, (0, 1 + more, 0, below))
         weight = weight + functional.pad(self.bias[:, None], (self.in_features, more, 0, below))
-        return functional.linear(rows, weight)[..., : self.out_features]
+        return functional.linear(rows, weight)[:, : self.out_features].unflatten(0, input.shape[:-1])
 
 
 class Dropout(nn.Dropout):
