@@ -22,6 +22,12 @@ def complement(intervals: np.ndarray, end: float) -> np.ndarray:
     return edges[edges[:, 1] > edges[:, 0]]
 
 
+def common(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """The time, from 0 on, that lies in both, as float64."""
+    end = max(one.max(initial=0), other.max(initial=0))
+    return complement(np.concatenate([complement(one, end), complement(other, end)]), end)
+
+
 def overlap_any(starts: np.ndarray, stops: np.ndarray, intervals: np.ndarray) -> np.ndarray:
     """Which of the spans [start, stop) (spans,) share time with any of `intervals`, as bool (spans,)."""
     blocks = merged(intervals)

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline_lib.intervals import complement, merged, overlap_any
+from pipeline_lib.intervals import common, complement, merged, overlap_any
 
 SPANS = st.lists(st.tuples(st.integers(-5, 25), st.integers(-5, 25)), max_size=8)
 
@@ -36,6 +36,15 @@ def test_complement_covers_exactly_the_rest(spans):
     assert (np.diff(result.ravel()) > 0).all()
     assert ((result >= 0) & (result <= 20)).all()
     np.testing.assert_array_equal(covered(result), ~covered(intervals))
+
+
+@given(SPANS, SPANS)
+@example([(0, 5), (3, 9)], [(2, 4), (9, 12)])
+def test_common_covers_what_both_cover(spans, others):
+    one, other = (np.array(each, dtype=float).reshape(-1, 2) for each in (spans, others))
+    result = common(one, other)
+    assert (np.diff(result.ravel()) > 0).all() and (result >= 0).all()
+    np.testing.assert_array_equal(covered(result), covered(one) & covered(other))
 
 
 @given(SPANS, st.lists(st.tuples(st.integers(0, 20), st.integers(1, 6)), min_size=1, max_size=6))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline_lib.clock import to_ticks
-from pipeline_lib.intervals import complement, merged
+from pipeline_lib.intervals import common, merged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,13 +53,11 @@ def presence(observed: np.ndarray, own: "pd.DataFrame | None", units: int) -> li
     """When each unit was observed, (intervals, 2) s, a unit each: in its `own` intervals (a recording's table of them),
     where it has any, as far as the session is `observed`; else whenever the session is.
     """
-    present, end = [merged(observed)] * units, float(observed.max(initial=0.0))
+    present = [merged(observed)] * units
     if own is not None:
-        whose, *bounds = (own[name].to_numpy() for name in ("unit", "start", "stop"))
-        spans, outside = np.stack(bounds, axis=1), complement(observed, end)
+        whose, spans = own["unit"].to_numpy(), own[["start", "stop"]].to_numpy()
         for unit in np.unique(whose):
-            absent = np.concatenate([outside, complement(spans[whose == unit], end)])
-            present[unit] = complement(absent, end)
+            present[unit] = common(observed, spans[whose == unit])
     return present
 
 

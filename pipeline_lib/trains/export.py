@@ -8,6 +8,7 @@ import numpy as np
 from pipeline_lib.clock import to_seconds
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import atomic_file
+from pipeline_lib.intervals import common
 from pipeline_lib.trains.binning import bin_windows, observed_windows
 from pipeline_lib.trains.nlb_arrays import nlb_parts, write_nlb
 from pipeline_lib.trains.splits import Split
@@ -76,10 +77,7 @@ def _unit_observed(trains: Trains, unit: int) -> np.ndarray:
     """When a unit was observed (interval, 2) in ticks: the session's intervals cut with its own."""
     if trains.unit_intervals is None or not (trains.unit_intervals[:, 0] == unit).any():
         return trains.observed
-    own = trains.unit_intervals[trains.unit_intervals[:, 0] == unit, 1:]
-    begin = np.maximum(trains.observed[:, None, 0], own[None, :, 0])
-    stop = np.minimum(trains.observed[:, None, 1], own[None, :, 1])
-    return np.stack([begin[begin < stop], stop[begin < stop]], axis=1)
+    return common(trains.observed, trains.unit_intervals[trains.unit_intervals[:, 0] == unit, 1:])
 
 
 def to_nlb(trains: Trains, split: Split, inputs: Path | str, targets: Path | str, part: str = "test") -> None:
