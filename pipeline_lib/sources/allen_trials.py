@@ -99,7 +99,7 @@ def read_presentations(
         if options.condition is None:
             conditions += stimulus_conditions(table)
         else:
-            conditions += condition_text(table, as_tuple(options.condition), file.path, path)
+            conditions += condition_text(table, options.condition, file.path, path)
         presentations.append(table)
     together = pd.concat(presentations, ignore_index=True)
     return _valid_trials(together, conditions, presentations, invalid)
@@ -117,9 +117,8 @@ def read_task(file: HdfFile, options: "Options", invalid: Sequence[Invalid]) -> 
     if file.find(TASK) is None:
         raise InputError(file.path, "option trials", f"no {TASK}", "trials: presentations (nobody did a task here)")
     table = file.table(TASK, ("start_time", "stop_time")).drop(columns="id", errors="ignore")
-    names = as_tuple(options.condition)
-    if names:
-        conditions = condition_text(table, names, file.path, TASK)
+    if options.condition:
+        conditions = condition_text(table, options.condition, file.path, TASK)
     else:
         outcomes = [name for name in OUTCOMES if name in table]
         if not outcomes:

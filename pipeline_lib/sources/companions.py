@@ -79,9 +79,8 @@ def _read_trials(path: Path | None, options: Companions, events: Names) -> "tupl
     """Trials in order of their start with all columns of the file, and how many were left out for want of times."""
     if path is None:
         return no_trials(), {}
-    names = as_tuple(options.condition)
-    used = (options.start, options.stop, *as_tuple(events))
-    table = table_of(path, load_columns(path, text=names or ("condition",), used=used))
+    text = as_tuple(options.condition) or ("condition",)
+    table = table_of(path, load_columns(path, text, used=(options.start, options.stop, *as_tuple(events))))
     start, stop = (_times(path, table, name, options) for name in (options.start, options.stop))
     if (back := stop < start).any():
         row = int(np.argmax(back))
@@ -89,7 +88,7 @@ def _read_trials(path: Path | None, options: Companions, events: Names) -> "tupl
         raise InputError(path, f"column {options.stop}, row {row}", found, "a stop not before its start")
     for name in as_tuple(events):
         table[name] = _times(path, table, name, options)
-    condition = condition_text(table, names or tuple(table.columns.intersection(["condition"])), path, "trials")
+    condition = condition_text(table, options.condition, path, "trials")
     rest = table.drop(columns=[options.start, options.stop])
     return trial_table(start, stop, condition, rest)
 

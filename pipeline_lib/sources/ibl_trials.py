@@ -7,7 +7,6 @@ import numpy as np
 from pipeline_lib.errors import InputError
 from pipeline_lib.sources.alf import AlfSession, folders_with
 from pipeline_lib.sources.location import require_columns
-from pipeline_lib.sources.options import as_tuple
 from pipeline_lib.sources.trials import condition_text, no_trials, trial_table
 
 if TYPE_CHECKING:
@@ -38,9 +37,8 @@ def read_trials(alf: AlfSession, task: str, options: "Options") -> "tuple[pd.Dat
         return no_trials(), {}
     table, path = alf.table(name) if name.endswith(TRIALS) else _arrays_of_trials(alf, name), alf.path(name)
     require_columns(table, path, ("intervals_0", "intervals_1"))
-    columns = as_tuple(options.condition) or tuple(name for name in ("condition",) if name in table)
-    if columns:
-        condition = condition_text(table, columns, path, "trials")
+    if options.condition or "condition" in table:
+        condition = condition_text(table, options.condition, path, "trials")
     else:
         require_columns(table, path, ("contrastLeft", "contrastRight", "choice"))
         condition = task_conditions(table)

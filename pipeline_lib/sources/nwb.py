@@ -17,7 +17,7 @@ from pipeline_lib.signal_units import keep_units
 from pipeline_lib.sources.given_units import SignalUnits, give_units
 from pipeline_lib.sources.hdf import HdfFile
 from pipeline_lib.sources.location import checksums, single_file
-from pipeline_lib.sources.options import Names, as_tuple, check_names
+from pipeline_lib.sources.options import Names, check_names
 from pipeline_lib.sources.presence import spike_ranges, unit_intervals
 from pipeline_lib.sources.seconds import check_seconds, check_together
 from pipeline_lib.sources.selection import UnitSelection, select
@@ -256,8 +256,7 @@ def read_trials(file: HdfFile, options: Options) -> "tuple[pd.DataFrame, dict[st
     for name in table.columns[table.columns.str.endswith(("_time", "_times"))]:
         if table[name].dtype.kind in "iuf":
             table[name] += options.time_offset
-    columns = as_tuple(options.condition) or tuple(name for name in ("condition",) if name in table)
-    condition = condition_text(table, columns, file.path, path)
+    condition = condition_text(table, options.condition, file.path, path)
     start, stop = (file.floats(f"{path}/{name}") + options.time_offset for name in ("start_time", "stop_time"))
     rest = table.drop(columns=["id", "start_time", "stop_time"], errors="ignore")
     return trial_table(start, stop, condition, rest)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.sources.options import Names, as_tuple
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,13 +45,16 @@ def no_trials() -> "pd.DataFrame":
     return trial_table(np.empty(0), np.empty(0), [], pd.DataFrame())[0]
 
 
-def condition_text(table: "pd.DataFrame", columns: Sequence[str], where: Path, field: str) -> list[str]:
-    """One text a row: the value of a single column, `name=value ...` of several, ALL of none.
+def condition_text(table: "pd.DataFrame", given: Names | None, where: Path, field: str) -> list[str]:
+    """One text a row: the value of a single column, `name=value ...` of several.
+
+    Without columns that are `given` it is `condition`; ALL where there is none either.
 
     Raises
     ------
     InputError : the table has no such column.
     """
+    columns = as_tuple(given) or tuple(table.columns.intersection(["condition"]))
     for name in columns:
         if name not in table.columns:
             raise InputError(where, f"{field}, condition", f"no column {name!r}", ", ".join(map(str, table.columns)))
