@@ -18,7 +18,7 @@ from pipeline_lib.sources.alyx import LOGIN, ask, has_login, size_of
 from pipeline_lib.sources.download import Downloader, RemoteFile
 from pipeline_lib.sources.endpoints import Endpoints
 from pipeline_lib.sources.fetched import Description, Listed
-from pipeline_lib.sources.ibl import CITATION, GOOD, LICENCE, PASSING, TIMES, preferred, sortings
+from pipeline_lib.sources.ibl import CITATION, GOOD, LICENCE, PASSING, TIMES, chosen_sortings
 from pipeline_lib.sources.ibl_release import RELEASE, UNITS, public_tables, release_units
 from pipeline_lib.sources.location import require_columns
 from pipeline_lib.sources.options import Names, as_tuple
@@ -47,7 +47,8 @@ def ibl_files(remote: Remote, folder: Path, options: dict[str, Any], downloader:
 
     Raises
     ------
-    DownloadError : an unknown id, no spike sorting, wrong credentials.
+    DownloadError : an unknown id, wrong credentials.
+    InputError : a probe, a sorter or a signal that the session does not have, or no spike sorting.
     """
     session, base = find_session(remote, folder, downloader)
     chosen = choose(session["datasets"], options, session["probe"], remote.text)
@@ -181,7 +182,7 @@ def choose(
     chosen = next(filter(None, (_of_task(newest, kind) for kind in TRIALS)), [])
     for name in _signals(options.get("signals")):
         chosen += _of_task(newest, SIGNALS[name])
-    for collection in _sortings(newest, as_tuple(options.get("probes") or probe), options.get("sorter"), where):
+    for collection in chosen_sortings(newest, options.get("probes") or probe, options.get("sorter"), where):
         good = options.get("min_label", GOOD) == GOOD and f"{collection}/{PASSING}" in newest
         parent = collection.rpartition("/")[0]
         wanted = [f"{collection}/{name}" for name in ((PASSING,) if good else SPIKES)]
@@ -209,18 +210,3 @@ def _signals(names: Names | None) -> tuple[str, ...]:
         if name not in SIGNALS:
             raise InputError("source ibl", "option signals", repr(name), ", ".join(SIGNALS))
     return chosen
-
-
-def _sortings(paths: Iterable[str], probes: tuple[str, ...], sorter: str | None, where: str) -> list[str]:
-    """The folder of the spike sorting of each probe, which reading takes: such as alf/probe00/pykilosort."""
-    found, result = sortings(paths), []
-    for probe in probes or tuple(found):
-        folder = preferred(found.get(probe, {}), sorter)
-        if folder is None:
-            known = ", ".join(found.get(probe, {}).values()) or ", ".join(found) or "no probe"
-            missing = f"no spike sorting of {probe} {sorter or ''}".rstrip()
-            raise DownloadError(where, missing, f"a session with: {known}")
-        result.append(folder)
-    if not result:
-        raise DownloadError(where, "no spike sorting", "a session with Neuropixels recordings")
-    return result

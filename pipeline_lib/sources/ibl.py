@@ -107,7 +107,8 @@ def read(session: str, location: Path, options: Options) -> "Recording":
     from pipeline_lib.recording import Provenance, Recording
 
     alf = AlfSession(location, options.revision)
-    probes = [read_probe(alf, name, options) for name in choose_probes(alf, options)]
+    folders = chosen_sortings(alf.names, options.probes, options.sorter, location)
+    probes = [read_probe(alf, folder, options) for folder in folders]
     offsets = np.cumsum([0, *(len(units) for _, _, units in probes)])
     times = np.concatenate([times for times, _, _ in probes])
     unit = np.concatenate([rows + offset for (_, rows, _), offset in zip(probes, offsets, strict=False)])
@@ -171,22 +172,22 @@ def preferred(found: dict[str, str], sorter: str | None) -> str | None:
     return next((found[name] for name in wanted if name in found), None)
 
 
-def choose_probes(alf: AlfSession, options: Options) -> list[str]:
-    """The folder of the spike sorting of every probe, such as alf/probe00/pykilosort.
+def chosen_sortings(datasets: Iterable[str], probes: Names | None, sorter: str | None, where: Path | str) -> list[str]:
+    """The folder of the spike sorting of every probe, such as alf/probe00/pykilosort, among the paths of datasets.
 
     InputError for a probe or a sorter that is not there.
     """
-    found, result = sortings(alf.names), []
-    for probe in as_tuple(options.probes) or tuple(found):
+    found, chosen = sortings(datasets), []
+    for probe in as_tuple(probes) or tuple(found):
         if probe not in found:
-            raise InputError(alf.folder, "option probes", repr(probe), ", ".join(found) or "no probe here")
-        folder = preferred(found[probe], options.sorter)
+            raise InputError(where, "option probes", repr(probe), ", ".join(found) or "no probe here")
+        folder = preferred(found[probe], sorter)
         if folder is None:
-            raise InputError(alf.folder, "option sorter", repr(options.sorter), ", ".join(sorted(found[probe])))
-        result.append(folder)
-    if not result:
-        raise InputError(alf.folder, "alf/probe*", "no spike sorting", f"{TIMES} or {PASSING} of a probe")
-    return result
+            raise InputError(where, "option sorter", repr(sorter), ", ".join(sorted(found[probe])))
+        chosen.append(folder)
+    if not chosen:
+        raise InputError(where, "alf/probe*", "no spike sorting", f"{TIMES} or {PASSING} of a probe")
+    return chosen
 
 
 def read_probe(alf: AlfSession, collection: str, options: Options) -> "tuple[np.ndarray, np.ndarray, pd.DataFrame]":

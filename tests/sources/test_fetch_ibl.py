@@ -16,6 +16,7 @@ from pipeline_lib.sources.transport import DownloadError
 from tests.servers.alyx import LOGIN, PASSWORD, TOKEN, Alyx, identifier
 from tests.servers.files import Fault, FileServer
 from tests.servers.sessions import publish_ibl, publish_units
+from tests.sources.conftest import refuses
 from tests.sources.fetching import QUICK
 
 EID = identifier("session")
@@ -232,7 +233,7 @@ def test_choice_of_sorting_and_probe() -> None:
     }
     only = {each["path"] for each in choose(map(_dataset, paths), {"sorter": "pykilosort"}, "probe01", "here")}
     assert all(path.startswith("alf/probe01/pykilosort") for path in only)
-    with pytest.raises(DownloadError, match="no spike sorting of probe02"):
+    with refuses("here: option probes", "'probe02'", "probe00, probe01"):
         choose(map(_dataset, paths), {"probes": ["probe02"]}, None, "here")
 
 
