@@ -29,6 +29,8 @@ from pipeline_lib.models.glm.sparse import Model, SparseDescent, sparse_sweep
 # Rounding error of a mean loss relative to its value, and the decrement that precision can certify.
 NOISE = {torch.float32: 2e-7, torch.float64: 1e-14}
 TOLERANCE = {torch.float32: 1e-9, torch.float64: 1e-15}
+REMEMBERED = 8
+"""Pairs of vectors in the curvature memory of a unit."""
 
 
 @dataclass
@@ -37,7 +39,7 @@ class Solution:
 
     `coefficients` (units, columns) float64, see `design`; `loss` (units,) mean loss in nats per bin without penalty;
     `objective` (units,) with it; `decrement` (units,) estimated distance of the objective from its minimum; `status`
-    (units,) a key of `descent.STATUS`; `sweeps` passes over the data; `weight` (units,) bins that count.
+    (units,) a key of `descent.STATUS`; `sweeps` passes over the data.
     """
 
     coefficients: Tensor
@@ -46,7 +48,6 @@ class Solution:
     decrement: Tensor
     status: Tensor
     sweeps: int
-    weight: Tensor
 
     @property
     def converged(self) -> Tensor:
@@ -114,7 +115,7 @@ class Problem:
         other.metric = Preconditioner(self.covariance, other.allowed, self.scale)
         return other
 
-    def start(self, memory: int = 8, point: Tensor | None = None) -> Descent:
+    def start(self, point: Tensor | None = None) -> Descent:
         """The optimiser before its first pass: no coupling and the mean rate, or from `point` (units, columns)."""
         if point is None:
             point = torch.zeros(self.design.n_receivers, self.design.columns, dtype=torch.float64)
@@ -124,7 +125,7 @@ class Problem:
             point[:, 1:] *= self.allowed
             point[:, 0] += point[:, 1:] @ self.mean
         kind = SparseDescent if self.penalty.sparse else SmoothDescent
-        state = kind.start(point.to(self.design.device), memory)
+        state = kind.start(point.to(self.design.device), REMEMBERED)
         state.status[~self.fitted] = CONVERGED
         state.decrement[~self.fitted] = 0.0
         return state
@@ -175,7 +176,7 @@ class Problem:
         without = self.restricted(self._without_couplings())
         without.penalty = Penalty("ridge")
         alone = without.solve(0.0, tolerance=1e-6, max_sweeps=20)
-        point = self.start(1, alone.coefficients).point
+        point = self.start(alone.coefficients).point
         gradient = self.objective(point[units], units, torch.zeros_like(self.curvature[units]))[1]
         return self.kink.largest(gradient[:, 1:]) / max(self.penalty.sparse_share, 1e-12)
 
@@ -241,9 +242,7 @@ class Problem:
         penalty = ridge + self.kink.value(weights, strengths * self.penalty.sparse_share)
         value = torch.where(self.fitted, state.value, self._floored())
         loss = torch.where(self.fitted, value - penalty, value)
-        return Solution(
-            self.natural(state.point), loss, value, state.decrement, state.status, int(state.sweep), self.total
-        )
+        return Solution(self.natural(state.point), loss, value, state.decrement, state.status, int(state.sweep))
 
     def _floored(self) -> Tensor:
         """Loss of a silent unit at its floor, half a spike in all observed bins."""

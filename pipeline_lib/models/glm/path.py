@@ -93,19 +93,18 @@ def follow(
     score: Callable[[Tensor], float] | None,
     tolerance: float | None,
     max_sweeps: int,
-    memory: int,
     after_sweep: Callable[[Path], None],
     after_strength: Callable[[float, float | None, Solution], None],
 ) -> Solution:
     """Fit the strengths of `path` until validation gets worse, then the best one to full precision.
 
-    `score` gives the held-out log-likelihood of coefficients; with a single strength it is not asked. `after_sweep` is
+    `score` gives the held-out log-likelihood of coefficients; None: there is a single strength. `after_sweep` is
     called after every pass (checkpoint), `after_strength` with every strength, its score (None: the final fit) and fit.
     """
     final = TOLERANCE[problem.design.dtype] if tolerance is None else tolerance
-    while score is not None and len(path.strengths) > 1 and not path.polishing:
+    while score is not None and not path.polishing:
         strength = path.strength
-        solution = _fit(problem, path, max(final, PATH_TOLERANCE), max_sweeps, memory, after_sweep)
+        solution = _fit(problem, path, max(final, PATH_TOLERANCE), max_sweeps, after_sweep)
         path.scores.append(score(solution.coefficients))
         path.current, path.descent = solution.coefficients, None
         if int(np.argmax(path.scores)) == len(path.scores) - 1:
@@ -116,14 +115,14 @@ def follow(
         path.scores, path.polishing = [0.0], True
     if path.descent is None:
         path.current = path.best
-    solution = _fit(problem, path, final, max_sweeps, memory, after_sweep)
+    solution = _fit(problem, path, final, max_sweeps, after_sweep)
     after_strength(path.strength, None, solution)
     return solution
 
 
 def _fit(
-    problem: Problem, path: Path, tolerance: float, max_sweeps: int, memory: int, after_sweep: Callable[[Path], None]
+    problem: Problem, path: Path, tolerance: float, max_sweeps: int, after_sweep: Callable[[Path], None]
 ) -> Solution:
     if path.descent is None:
-        path.descent = problem.start(memory, path.current)
+        path.descent = problem.start(path.current)
     return problem.solve(path.strength, path.descent, tolerance, max_sweeps, lambda descent: after_sweep(path))

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from pipeline_lib.models.glm.model import CoupledGLM
     from pipeline_lib.training.run import Run
 
-REMEMBERED = 8
 SPLINES = 10
 STREAMED_BINS = 100_000
 """Validation bins that a streaming fit holds together."""
@@ -73,9 +72,7 @@ def train_session(
         row |= {"decrement": float(solution.decrement.max()), "converged": int(solution.converged.sum())}
         run.log(row if score is None else row | {"validation_log_likelihood": score})
 
-    solution = follow(
-        problem, path, score, config.tolerance, config.max_iterations, REMEMBERED, after_sweep, after_strength
-    )
+    solution = follow(problem, path, score, config.tolerance, config.max_iterations, after_sweep, after_strength)
     _log_units(problem, solution, session, run)
     learned["coefficients"] = solution.coefficients.cpu().numpy()
     if config.rank is not None:
