@@ -14,7 +14,7 @@ from pipeline_lib.bases import BSpline, basis_by_name
 from pipeline_lib.clock import to_seconds, to_ticks
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.glm.gain import gain_columns, populations
-from pipeline_lib.models.glm.settings import EVENTS, Signal
+from pipeline_lib.models.glm.settings import EVENTS, Signal, lag_bins
 from pipeline_lib.trains.signals import interpolated
 
 if TYPE_CHECKING:
@@ -117,14 +117,13 @@ def learn(data: FitData, session: str, signals: tuple[Signal, ...], layout: Fram
         count = np.maximum(seen.sum(0), 1)
         mean = np.where(seen, values, 0.0).sum(0) / count
         deviation = np.sqrt(np.where(seen, (values - mean) ** 2, 0.0).sum(0) / count)
-        bins = int(np.ceil(signal.history * 1000 / data.split.bin_size - 1e-9))
         found = {
             "mean": np.zeros_like(mean) if signal.event else mean,
             "scale": np.where((deviation > 0) & (not signal.event), deviation, 1.0),
             "low": np.where(seen, values, mean).min(0),
             "high": np.where(seen, values, mean).max(0),
             "missing": 1.0 - seen.mean(0),
-            "kernel": signal.kernel(bins),
+            "kernel": signal.kernel(lag_bins(signal.history, data.split.bin_size)),
         }
         learned |= {f"signal{number}_{name}": value for name, value in found.items()}
     return learned

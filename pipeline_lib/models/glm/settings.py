@@ -160,6 +160,11 @@ class Config:
         return np.column_stack([kernel, np.arange(history_bins) < refractory_bins])
 
 
+def lag_bins(seconds: float, bin_size: float) -> int:
+    """Bins of `bin_size` ms that make up a duration; a part of one counts whole, a rounding error does not."""
+    return int(np.ceil(seconds * 1000 / bin_size - 1e-9))
+
+
 def history_kernel(basis: str, n: int, bins: int) -> np.ndarray:
     """Kernels (bins, functions) of a basis; fewer than `n` functions where some filter would be described twice."""
     if basis == "raw" or n >= bins:
