@@ -63,9 +63,11 @@ def test_each_stage_trains_what_is_its_own(data: FitData, tmp_path: Path) -> Non
     from pipeline_lib.models.glm_transformer import stages as module
 
     seen: list[tuple[str, dict[str, np.ndarray]]] = []
+    terms = []
 
     class Watched(module.StageRun):
         def resume(self) -> State | None:
+            terms.append(model.network.terms)
             seen.append((self.name, {k: v.detach().numpy().copy() for k, v in model.network.named_parameters()}))
             return super().resume()
 
@@ -74,6 +76,7 @@ def test_each_stage_trains_what_is_its_own(data: FitData, tmp_path: Path) -> Non
         run = Run(tmp_path)
         model.fit(data, run)
     assert [name for name, _ in seen] == ["response", "trials", "coupling"]
+    assert terms == [{"history"}, {"history", "trials"}, {"history", "trials", "coupling"}]
     assert [row["step"] for row in run.rows] == [3, 6, 9, 12, 15, 18]
     for (name, before), (_, after) in pairwise(seen):
         stage = next(each for each in stages(SMALL) if each.name == name)
@@ -133,7 +136,7 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("after", [4, 9, 17])
+@pytest.mark.parametrize("after", [6, 9, 17])  # the last step of a stage, and within others
 def test_a_killed_fit_goes_on_to_the_same_bytes(data: FitData, tmp_path: Path, after: int) -> None:
     class Dying(Run):
         left = after

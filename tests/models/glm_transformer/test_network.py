@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from pipeline_lib.models.glm_transformer.network import GLMTransformer
 from pipeline_lib.models.glm_transformer.published import translated
 from pipeline_lib.models.glm_transformer.readout import area_filters, unit_filters
 from pipeline_lib.models.glm_transformer.settings import Config
+from pipeline_lib.models.glm_transformer.variational import sinusoids
 from pipeline_lib.models.torch_model import Layout
 from pipeline_lib.training.batches import Batch
 from tests.models.glm_transformer.plain import PlainGLMTransformer, bsplines, cosines
@@ -103,6 +105,13 @@ def test_bases_are_those_of_the_description() -> None:
         assert torch.allclose(torch.as_tensor(basis), cosines(number, peak, stretch), atol=1e-12)
     for bins, number in ((250, 20), (37, 3)):
         assert torch.allclose(torch.as_tensor(time_splines(bins, number)), bsplines(bins, number), atol=1e-12)
+
+
+def test_positions_are_waves_that_grow_longer_by_a_thousand() -> None:
+    token, width = np.arange(7)[:, None], 6
+    angle = token / 1000 ** (np.arange(0, width, 2) / width)
+    expected = np.stack([np.sin(angle), np.cos(angle)], 2).reshape(7, width)
+    assert torch.allclose(sinusoids(7, width), torch.as_tensor(expected, dtype=torch.float32), atol=1e-6)
 
 
 @pytest.mark.parametrize(("bins", "number"), [(5, 20), (2, 3), (1, 3)])

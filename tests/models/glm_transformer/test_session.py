@@ -50,6 +50,7 @@ def test_weights_start_at_sizes_that_do_not_depend_on_how_many_units_there_are()
             assert session.embed[own].abs().max().item() == pytest.approx(1 / math.sqrt(count), rel=0.02)
             for weights in (session.send, session.receive):
                 assert weights[own].square().sum(0).mean().item() == pytest.approx(0.1**2 / 2, rel=0.3)
+        assert made(units, coupling_basis=400).shape.std().item() == pytest.approx(0.1, rel=0.05)
         together = made(units, area_specific=False)
         assert together.embed.abs().max().item() == pytest.approx(1 / math.sqrt(sum(units)), rel=0.02)
         assert (session.history == -1).all()
