@@ -172,10 +172,9 @@ def panel_title(axes: Axes, letter: str, title: str, pad: float = SETTINGS["axes
     >>> axes.get_title(loc="left")
     'Rates'
     """
-    root = axes.get_figure(root=True)
-    assert root is not None
     heading = axes.set_title(title, loc="left", pad=pad)  # of themselves, 3-D axes centre it
-    heading.set_transform(heading.get_transform() + ScaledTranslation(LETTER_ROOM / 72, 0, root.dpi_scale_trans))
+    room = ScaledTranslation(LETTER_ROOM / 72, 0, axes.figure.dpi_scale_trans)
+    heading.set_transform(heading.get_transform() + room)
     look: dict[str, Any] = {"fontsize": LETTER_SIZE, "fontweight": "bold", "annotation_clip": False}
     axes.annotate(letter, (0, 1), (0, pad), xycoords="axes fraction", textcoords="offset points", **look)
 

@@ -77,9 +77,7 @@ def name_regions(axes: Axes, blocks: list[Block], length: float, axis: str = "y"
     vertical = axis == "y"
     beside = (-BAR / 72, 0.0) if vertical else (0.0, -BAR / 72)
     along = axes.get_yaxis_transform() if vertical else axes.get_xaxis_transform()
-    root = axes.get_figure(root=True)
-    assert root is not None
-    along = along + ScaledTranslation(*beside, root.dpi_scale_trans)
+    along = along + ScaledTranslation(*beside, axes.figure.dpi_scale_trans)
     draw_line = axes.axhline if vertical else axes.axvline
     named = []
     for block in blocks:
