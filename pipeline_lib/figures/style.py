@@ -24,9 +24,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator
-from matplotlib.transforms import ScaledTranslation
+from matplotlib.transforms import Bbox, ScaledTranslation
 
 from pipeline_lib.figures.palette import INK, QUIET, diverging_map
 from pipeline_lib.files import atomic_file
@@ -53,6 +54,8 @@ LETTER_ROOM = 10.0
 """Points from a panel's letter to its title."""
 KEY_ROOM, LETTER_WIDTH = 10.0, 1.2
 """Millimetres that an entry of a legend takes, and in addition for each letter of its name."""
+PLACE_DIGITS = 12
+"""Decimals of the places of panels: fewer would move them, more would hold what differs from one time to the next."""
 NOTICE_LETTERS = 58
 """Letters in a line of a figure that has nothing to draw."""
 
@@ -125,7 +128,27 @@ def new_figure(column: str, height: float) -> Figure:
     >>> (new_figure("single", 40).get_size_inches() / MM).round(1).tolist()
     [85.0, 40.0]
     """
-    return Figure(figsize=(COLUMN_WIDTHS[column] * MM, height * MM), layout="constrained")
+    return Figure(figsize=(COLUMN_WIDTHS[column] * MM, height * MM), layout=_SteadyLayout())
+
+
+class _SteadyLayout(ConstrainedLayoutEngine):
+    """matplotlib's constrained layout, the same to the last digit each time.
+
+    Its solver sums in the order of addresses. A last digit is enough to move what ends at the middle of a pixel.
+    """
+
+    def execute(self, fig: Figure) -> Any:
+        """Lay out, then round all places, which are shares of the figure or of the part they are in."""
+        grids = super().execute(fig)
+        parts = list(fig.subfigs)
+        for part in parts:
+            part.bbox_relative.set_points(part.bbox_relative.get_points().round(PLACE_DIGITS))
+            parts += part.subfigs
+        for axes in fig.axes:
+            laid_out = axes.get_in_layout()
+            axes.set_position(Bbox(axes.get_position(original=True).get_points().round(PLACE_DIGITS)))
+            axes.set_in_layout(laid_out)  # placed by hand, it would be left out next time
+        return grids
 
 
 def stacked(figure: Figure, heights: Sequence[float]) -> list[SubFigure]:

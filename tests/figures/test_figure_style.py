@@ -12,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from pipeline_lib.figures import palette, style
 from pipeline_lib.figures.names import shortened, told_apart
@@ -110,6 +111,22 @@ def test_saved_bytes_do_not_depend_on_time_or_hash_seed(tmp_path: Path) -> None:
         assert one.read_bytes() == other.read_bytes(), suffix
     assert sorted(path.suffix for path in tmp_path.iterdir()) == sorted([".pdf", ".png", ".csv"] * 2)
     assert (tmp_path / "one.csv").read_text() == "time,unit\n0,1\n0.333333,2\n"
+
+
+def test_places_of_panels_hold_no_digit_that_differs_from_one_time_to_the_next() -> None:
+    """The solver of the layout sums in the order of addresses: half of the time the last digit is another."""
+    figure = style.new_figure("double", 60)
+    left, right = figure.subfigures(1, 2, width_ratios=(2, 1))
+    panels = [*left.subplots(2, 3).ravel(), right.subplots()]
+    style.colour_bar(panels[-1].imshow([[0, 1]]), panels[-1], "Rate", location="bottom", shrink=0.8)
+    for _ in range(2):  # what is laid out once is laid out again for the next file
+        FigureCanvasAgg(figure).draw()
+        boxes = [part.bbox_relative for part in (left, right)] + [
+            axes.get_position(original=True) for axes in figure.axes
+        ]
+        for points in (box.get_points() for box in boxes):
+            np.testing.assert_array_equal(points, points.round(12))
+        assert all(axes.get_in_layout() for axes in panels)
 
 
 def test_fonts_are_embedded_as_truetype(tmp_path: Path) -> None:
