@@ -82,6 +82,25 @@ def each_bin(x: Tensor | None, bins: int) -> Sequence[Tensor | None]:
     return (None,) * bins if x is None else x.unbind(-3)
 
 
+class Stored(NamedTuple):
+    """What the gradient needs of a network: gates `zr` and candidates `n` of each bin, and what goes into its cell
+    before and after the reset, `vh` and `vrh`, which have a bin more; of the last there is only the state in `vh`."""
+
+    zr: Tensor
+    n: Tensor
+    vh: Tensor
+    vrh: Tensor
+
+    @classmethod
+    def of(cls, start: Tensor, entering: int, bins: int, dtype: torch.dtype) -> Stored:
+        """Room for a network that begins in the state `start` [M, B, H], and the numbers that enter."""
+        *members, windows, hidden = start.shape
+        sizes = (bins, 2 * hidden), (bins, hidden), (bins + 1, entering + hidden), (bins + 1, entering + hidden)
+        stored = cls(*(start.new_empty(*members, length, windows, width, dtype=dtype) for length, width in sizes))
+        stored.vh[..., 0, :, entering:] = start
+        return stored
+
+
 @dataclass(frozen=True)
 class Cells:
     """What is stored of a network with one direction, bin by bin: views. In the place of directions are members."""
@@ -97,11 +116,12 @@ class Cells:
     """The others of `vrh`."""
 
     @classmethod
-    def of(cls, zr: Tensor, n: Tensor, vh: Tensor, vrh: Tensor, entering: int) -> Cells:
-        """Of stored tensors [M, T, B, ...], given how many columns are what enters."""
+    def of(cls, stored: Stored, entering: int) -> Cells:
+        """Given how many columns are what enters."""
+        vh, vrh = stored.vh, stored.vrh
         v = [bins_of(each[..., :entering]) for each in (vh, vrh)]
         h, rh = (bins_of(each[..., entering:]) for each in (vh, vrh))
-        return cls(Gates.bins(zr, n), bins_of(vh), bins_of(vrh), v, h, rh)
+        return cls(Gates.bins(stored.zr, stored.n), bins_of(vh), bins_of(vrh), v, h, rh)
 
     def forward(self, t: int, entering: Tensor, state: Tensor, weights: Parts, room: Room) -> Tensor:
         """The state after bin t, given what enters [M, B, K] and the state before, as `cell.forward`."""
@@ -126,46 +146,36 @@ class _Decode(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         weights = Weights(*given)
         *members, bins, windows, _ = codes.shape
-        stored, new = storage(half, generator_start), generator_start.new_empty
+        dtype, new = storage(half, generator_start), generator_start.new_empty
         inputs, factors = weights.inputs.shape[-1] // 2, weights.factors.shape[-2]
-        controlled, generated = controller_start.shape[-1], generator_start.shape[-1]
-        # What goes into the cells, before and after the reset: [f, c] of a bin, and [u, g]. The last only has a state.
-        fc, frc = (new(*members, bins + 1, windows, factors + controlled, dtype=stored) for _ in range(2))
-        ug, urg = (new(*members, bins + 1, windows, inputs + generated, dtype=stored) for _ in range(2))
-        fc[..., 0, :, factors:], ug[..., 0, :, inputs:] = controller_start, generator_start
-        c_zr, c_n, g_zr, g_n = (
-            new(*members, bins, windows, width, dtype=stored)
-            for width in (2 * controlled, controlled, 2 * generated, generated)
-        )
+        controlled = Stored.of(controller_start, factors, bins, dtype)
+        generated = Stored.of(generator_start, inputs, bins, dtype)
         posterior, read, sample = (new(*members, bins, windows, width) for width in (2 * inputs, factors, inputs))
         spread = None if noise is None else torch.empty_like(noise)
         controller, generator = (
-            Parts.of(stacked(each, 2)).prepared(stored) for each in (weights.controller, weights.generator)
+            Parts.of(stacked(each, 2)).prepared(dtype) for each in (weights.controller, weights.generator)
         )
         into_codes, into_external, c_bias, g_bias = (
-            Parts.of(each).prepared(stored)
+            Parts.of(each).prepared(dtype)
             for each in (weights.codes, weights.external, weights.controller_bias, weights.generator_bias)
         )
-        known = (
-            (codes, into_codes, c_bias, Parts(c_zr, c_n)),
-            (external, into_external, g_bias, Parts(g_zr, g_n)),
-        )
+        known = (codes, into_codes, c_bias, controlled), (external, into_external, g_bias, generated)
         c, g = stacked(controller_start, 2), stacked(generator_start, 2)
         c_room, g_room = Room.like(c), Room.like(g)
         to_factors = weights.factors.mT.contiguous()
         last = generator_start @ to_factors
-        c_at, g_at = (Cells.of(*each) for each in ((c_zr, c_n, fc, frc, factors), (g_zr, g_n, ug, urg, inputs)))
+        c_at, g_at = Cells.of(controlled, factors), Cells.of(generated, inputs)
         posterior_at, sample_at, read_at = (each.unbind(-3) for each in (posterior, sample, read))
         mean_at, log_at = (each.unbind(-3) for each in posterior.split(inputs, -1))
         noise_at, spread_at, factors_kept, states_kept = (
             each_bin(each, bins) for each in (noise, spread, kept_factors, kept_states)
         )
-        width = 3 * (controlled + generated) * windows * len(c)
+        width = 3 * (c.shape[-1] + g.shape[-1]) * windows * len(c)
         for first, stop in blocks(bins, 4 * width, codes.device):  # short: p is needed at once
             block = ..., slice(first, stop), slice(None), slice(None)
-            for x, weight, bias, target in known:
+            for x, weight, bias, stored in known:
                 shown = None if x is None else x[block]
-                project(shown, weight, bias, Parts(*(part[block] for part in target)), half)
+                project(shown, weight, bias, Parts(stored.zr[block], stored.n[block]), half)
             for t in range(first, stop):
                 kept = factors_kept[t]
                 c = c_at.forward(t, last if kept is None else last * kept, c, controller, c_room)
@@ -178,63 +188,52 @@ class _Decode(torch.autograd.Function):
                 kept = states_kept[t]
                 output = g.view_as(generator_start)
                 last = torch.matmul(output if kept is None else output * kept, to_factors, out=read_at[t])
-        ctx.save_for_backward(
-            codes,
-            external,
-            spread,
-            kept_factors,
-            kept_states,
-            fc,
-            frc,
-            ug,
-            urg,
-            c_zr,
-            c_n,
-            g_zr,
-            g_n,
-            *weights,
-        )
+        outer = codes, external, spread, kept_factors, kept_states
+        ctx.save_for_backward(*outer, *controlled, *generated, *weights)
         ctx.half = half
         ctx.set_materialize_grads(False)
         return read, posterior[..., :inputs], posterior[..., inputs:], sample
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor | None) -> tuple[Tensor | None, ...]:
-        codes, external, spread, kept_factors, kept_states, *stored = ctx.saved_tensors
-        (fc, frc, ug, urg, c_zr, c_n, g_zr, g_n), given = stored[:8], stored[8:]
-        weights, half = Weights(*given), ctx.half
+        codes, external, spread, kept_factors, kept_states, *given = ctx.saved_tensors
+        controlled, generated, weights = Stored(*given[:4]), Stored(*given[4:8]), Weights(*given[8:])
+        half = ctx.half
         *members, bins, windows, _ = codes.shape
         factors, inputs = weights.factors.shape[-2], weights.inputs.shape[-1] // 2
-        controlled, generated = c_n.shape[-1], g_n.shape[-1]
         new = weights.factors.new_empty
         controller, generator = (
-            Parts.of(stacked(each, 2)).transposed(fc.dtype) for each in (weights.controller, weights.generator)
+            Parts.of(stacked(each, 2)).transposed(controlled.n.dtype)
+            for each in (weights.controller, weights.generator)
         )
         to_inputs = weights.inputs.mT.contiguous()
         d_codes = torch.empty_like(codes) if ctx.needs_input_grad[0] else None
         grads = Weights(*(torch.zeros_like(weight) for weight in weights))
         c_room, g_room = (
-            Room.like(stacked(new(*members, windows, width), 2), entering)
-            for width, entering in ((controlled, factors), (generated, inputs))
+            Room.like(stacked(new(*members, windows, each.n.shape[-1]), 2), entering)
+            for each, entering in ((controlled, factors), (generated, inputs))
         )
-        d_f, d_c = c_room.d_vh.view(*members, windows, -1).split([factors, controlled], -1)
-        d_u, d_g = g_room.d_vh.view(*members, windows, -1).split([inputs, generated], -1)
+        d_f, d_c = c_room.d_vh.view(*members, windows, -1).tensor_split([factors], -1)
+        d_u, d_g = g_room.d_vh.view(*members, windows, -1).tensor_split([inputs], -1)
         d_next = new(*members, windows, factors).zero_()
-        c_at, g_at = (Cells.of(*each) for each in ((c_zr, c_n, fc, frc, factors), (g_zr, g_n, ug, urg, inputs)))
+        c_at, g_at = Cells.of(controlled, factors), Cells.of(generated, inputs)
         drawn_at, spread_at, factors_kept, states_kept = (
             each_bin(each, bins) for each in (outer[3], spread, kept_factors, kept_states)
         )
-        width = 3 * (controlled + generated) * windows * len(controller.zr)
+        width = 3 * (c_room.h.shape[-1] + g_room.h.shape[-1]) * windows * len(c_room.h)
         for first, stop in reversed(list(blocks(bins, width, codes.device))):
             block, after = ((..., slice(first + k, stop + k), slice(None), slice(None)) for k in range(2))
             count = stop - first
-            dc_zr, dc_n, dg_zr, dg_n = (torch.empty_like(each[block]) for each in (c_zr, c_n, g_zr, g_n))
+            d_c_gates, d_g_gates = (
+                Parts(torch.empty_like(each.zr[block]), torch.empty_like(each.n[block]))
+                for each in (controlled, generated)
+            )
             shape = *members, count, windows
             d_read = new(*shape, factors).zero_() if outer[0] is None else outer[0][block].clone()
             d_means = [new(*shape, inputs).zero_() if each is None else each[block] for each in outer[1:3]]
             d_posterior = torch.cat(d_means, -1)
             d_read_at, d_posterior_at = d_read.unbind(-3), d_posterior.unbind(-3)
-            dc_at, dg_at = Gates.bins(dc_zr, dc_n), Gates.bins(dg_zr, dg_n)
+            dc_at, dg_at = Gates.bins(*d_c_gates), Gates.bins(*d_g_gates)
             d_mean_at, d_log_at = (each.unbind(-3) for each in d_posterior.split(inputs, -1))
             for t in reversed(range(first, stop)):
                 at, d_drawn, spread_t = t - first, drawn_at[t], spread_at[t]
@@ -251,8 +250,8 @@ class _Decode(torch.autograd.Function):
                 kept = factors_kept[t]
                 d_next = d_f if kept is None else d_f * kept
             d_shown = accumulate(
-                Parts(dc_zr.flatten(-3, -2), dc_n.flatten(-3, -2)),
-                Parts(fc[block], frc[block]),
+                d_c_gates,
+                Parts(controlled.vh[block], controlled.vrh[block]),
                 codes[block],
                 Parts.of(grads.controller),
                 Parts.of(grads.codes),
@@ -261,8 +260,8 @@ class _Decode(torch.autograd.Function):
                 None if d_codes is None else weights.codes,
             )
             accumulate(
-                Parts(dg_zr.flatten(-3, -2), dg_n.flatten(-3, -2)),
-                Parts(ug[block], urg[block]),
+                d_g_gates,
+                Parts(generated.vh[block], generated.vrh[block]),
                 None if external is None else external[block],
                 Parts.of(grads.generator),
                 Parts.of(grads.external),
@@ -273,15 +272,15 @@ class _Decode(torch.autograd.Function):
             if d_codes is not None and d_shown is not None:
                 d_codes[block] = d_shown.unflatten(-2, (count, windows))
             d_posterior = d_posterior.flatten(-3, -2)
-            c_after = fc[after][..., factors:].flatten(-3, -2)
+            c_after = controlled.vh[after][..., factors:].flatten(-3, -2)
             grads.inputs.add_(product(c_after.mT, d_posterior, half))
             grads.inputs_bias.add_(d_posterior.sum(-2))
-            output = ug[after][..., inputs:]
+            output = generated.vh[after][..., inputs:]
             if kept_states is not None:
                 output = output.to(kept_states.dtype) * kept_states[block]
             grads.factors.add_(product(d_read.flatten(-3, -2).mT, output.flatten(-3, -2), half))
         # The first bin saw the factors of the initial state.
-        before = ug[..., 0, :, inputs:].to(d_next.dtype)
+        before = generated.vh[..., 0, :, inputs:].to(d_next.dtype)
         plus_product(grads.factors, d_next.mT, before, out=grads.factors)
         plus_product(d_g, d_next, weights.factors, out=d_g)
         return d_codes, None, None, d_c, d_g, None, None, None, *grads

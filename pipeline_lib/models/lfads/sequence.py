@@ -157,7 +157,7 @@ class _Walk(torch.autograd.Function):
                 backward(at[t], gates_at[t], inner, room, d_gates_at[t - first])
             for each in range(directions):
                 d_shown = accumulate(
-                    Parts(*(part.select(-4, each).flatten(-3, -2) for part in d_p)),
+                    Parts(*(part.select(-4, each) for part in d_p)),
                     Parts(states.select(-4, each)[block], rh.select(-4, each)[block]),
                     ordered(shown, each, first, stop),
                     Parts.of(d_recurrent.select(-3, each)),
@@ -189,7 +189,7 @@ def accumulate(
 
     Parameters
     ----------
-    d_p : gradients of the projections, [M, bins x B, 2 H] and [M, bins x B, H].
+    d_p : gradients of the projections, [M, bins, B, 2 H] and [M, bins, B, H].
     inside : what the recurrent weights were multiplied with, [v, h] and [v, r h], [M, bins, B, K + H].
     shown : inputs [M, bins, B, N].
     d_recurrent, d_weight, d_bias : gradients to add to.
@@ -200,6 +200,7 @@ def accumulate(
     -------
     The gradient of the inputs [M, bins x B, N], or None.
     """
+    d_p = Parts(*(part.flatten(-3, -2) for part in d_p))
     small = Parts(*(rounded(part, half) for part in d_p))
     for part, values, target in zip(small, inside, d_recurrent, strict=True):
         target += product(values.flatten(-3, -2).mT, part, half)
