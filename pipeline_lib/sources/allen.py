@@ -27,7 +27,7 @@ from pipeline_lib.sources.allen_trials import (
     spans_of,
 )
 from pipeline_lib.sources.films import read_films
-from pipeline_lib.sources.hdf import HdfFile
+from pipeline_lib.sources.hdf import HdfFile, rows_of
 from pipeline_lib.sources.location import checksums, single_file
 from pipeline_lib.sources.nwb import ELECTRODES, UNITS, electrode_rows, region_name
 from pipeline_lib.sources.options import Names
@@ -129,7 +129,7 @@ def read(session: str, location: Path, options: Options) -> "Recording":
     recording = Recording(
         session=session,
         spike_times=times,
-        spike_units=np.repeat(np.arange(len(ends), dtype=np.int32), np.diff(ends, prepend=0)),
+        spike_units=rows_of(ends),
         units=units,
         trials=trials,
         duration=duration,

@@ -213,6 +213,11 @@ class HdfFile:
             return node.dtype.kind in "iufbSU" or h5py.check_string_dtype(node.dtype) is not None
 
 
+def rows_of(ends: np.ndarray) -> np.ndarray:
+    """The row of each value of a ragged column whose rows end there (values,) int32."""
+    return np.repeat(np.arange(len(ends), dtype=np.int32), np.diff(ends, prepend=0))
+
+
 def _native(values: Any) -> np.ndarray:
     values = np.asarray(values)
     if values.dtype.kind == "S":

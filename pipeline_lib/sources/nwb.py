@@ -15,7 +15,7 @@ from pipeline_lib.errors import InputError, refuse_rows
 from pipeline_lib.intervals import complement
 from pipeline_lib.signal_units import keep_units
 from pipeline_lib.sources.given_units import SignalUnits, give_units
-from pipeline_lib.sources.hdf import HdfFile
+from pipeline_lib.sources.hdf import HdfFile, rows_of
 from pipeline_lib.sources.location import checksums, single_file
 from pipeline_lib.sources.options import Names, check_names
 from pipeline_lib.sources.presence import spike_ranges, unit_intervals
@@ -111,7 +111,7 @@ def read(session: str, location: Path, options: Options) -> "Recording":
             files=checksums([location], location),
             counts=counts,
         )
-    rows = np.repeat(np.arange(len(ends), dtype=np.int32), np.diff(ends, prepend=0))
+    rows = rows_of(ends)
     last = {
         f"{UNITS}/spike_times": times.max(initial=0),
         f"intervals/{options.trials_table}/stop_time": trials["stop"].max() if len(trials) else 0.0,
@@ -274,7 +274,7 @@ def read_presence(file: HdfFile, times: np.ndarray, ends: np.ndarray, options: O
     if presence == "always":
         return None
     if presence == "spike_range":
-        return spike_ranges(times, np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0)), len(ends))
+        return spike_ranges(times, rows_of(ends), len(ends))
     intervals = file.floats(column, dimensions=2) + options.time_offset
     if intervals.shape[1] != 2 or not np.isfinite(intervals).all():
         raise InputError(file.path, column, f"shape {intervals.shape}", "finite (intervals, 2) start and stop in s")
@@ -283,7 +283,7 @@ def read_presence(file: HdfFile, times: np.ndarray, ends: np.ndarray, options: O
         raise InputError(file.path, column, f"{len(rows)} rows", f"{len(ends)} rows, as there are units")
     if not len(intervals):
         raise InputError(file.path, column, "no interval of any unit", "intervals, or the option unit_presence: always")
-    return unit_intervals(np.repeat(np.arange(len(rows)), np.diff(rows, prepend=0)), intervals, range(len(rows)))
+    return unit_intervals(rows_of(rows), intervals, range(len(rows)))
 
 
 def read_invalid_times(file: HdfFile, options: Options) -> np.ndarray:

@@ -75,9 +75,10 @@ def to_nwb(trains: Trains, file: "pynwb.NWBFile") -> None:
 
 def _unit_observed(trains: Trains, unit: int) -> np.ndarray:
     """When a unit was observed (interval, 2) in ticks: the session's intervals cut with its own."""
-    if trains.unit_intervals is None or not (trains.unit_intervals[:, 0] == unit).any():
+    if trains.unit_intervals is None:
         return trains.observed
-    return common(trains.observed, trains.unit_intervals[trains.unit_intervals[:, 0] == unit, 1:])
+    own = trains.unit_intervals[trains.unit_intervals[:, 0] == unit, 1:]
+    return common(trains.observed, own) if len(own) else trains.observed
 
 
 def to_nlb(trains: Trains, split: Split, inputs: Path | str, targets: Path | str, part: str = "test") -> None:
