@@ -82,23 +82,20 @@ def _coding(query: Query, data: Path, downloader: Downloader) -> list[Entry]:
     names = ["sessions.csv", *(["probes.csv", "channels.csv"] if query.region else [])]
     files = downloader.fetch_all([coding_table(name, data, downloader) for name in names])
     tables = {item.file.path.stem: pd.read_csv(item.file.path) for item in files}
-    sessions = tables["sessions"]
-    place = files[0].file.path
+    sessions, place = tables["sessions"], files[0].file.path
     chosen = _contains(sessions, "genotype", query.genotype, place)
     chosen &= _contains(sessions, "session_type", query.stimulus_set, place)
     sessions = sessions[chosen].set_index("id")
-    channels = pd.Series(0, index=sessions.index)
-    if query.region:
-        inside = _contains(tables["channels"], "ecephys_structure_acronym", query.region, place, whole=True)
-        probes = tables["channels"][inside]["ecephys_probe_id"]
-        owners = tables["probes"].set_index("id")["ecephys_session_id"].reindex(probes)
-        channels = owners.value_counts().reindex(sessions.index, fill_value=0)
-        sessions = sessions[channels > 0]
-        order = channels[sessions.index].sort_values(ascending=False, kind="stable").index
-        sessions = sessions.loc[order]
+    if not query.region:
+        return [_allen_entry("allen", number, row, query) for number, row in sessions.iterrows()]
+    inside = _contains(tables["channels"], "ecephys_structure_acronym", query.region, place, whole=True)
+    probes = tables["channels"][inside]["ecephys_probe_id"]
+    owners = tables["probes"].set_index("id")["ecephys_session_id"].reindex(probes)
+    channels = owners.value_counts().reindex(sessions.index).dropna().astype(int)
+    channels = channels.sort_values(ascending=False, kind="stable")
     return [
-        _allen_entry("allen", number, row, query, f", {count} channels in {query.region}" if query.region else "")
-        for (number, row), count in zip(sessions.iterrows(), channels[sessions.index], strict=True)
+        _allen_entry("allen", number, row, query, f", {count} channels in {query.region}")
+        for (number, row), count in zip(sessions.loc[channels.index].iterrows(), channels, strict=True)
     ]
 
 
@@ -115,10 +112,10 @@ def _behavior(query: Query, data: Path, downloader: Downloader) -> list[Entry]:
     if query.region:
         chosen &= _contains(sessions, "structure_acronyms", f"'{query.region}'", path)
     rows = sessions[chosen].set_index("ecephys_session_id")
-    return [_allen_entry("allen-behavior", number, row, query, "") for number, row in rows.iterrows()]
+    return [_allen_entry("allen-behavior", number, row, query) for number, row in rows.iterrows()]
 
 
-def _allen_entry(scheme: str, number: object, row: "pd.Series", query: Query, more: str) -> Entry:
+def _allen_entry(scheme: str, number: object, row: "pd.Series", query: Query, more: str = "") -> Entry:
     """The row of a session; its comment ends with `more`."""
     facts = [str(row[name]) for name in ("session_type", "genotype", "sex") if name in row]
     options = f"regions: [{query.region}]" if query.region else ""
