@@ -15,7 +15,6 @@ On disk, under ``results/recordings/{session}/``::
     recording.json          provenance, selection, observation intervals; declares the recording complete
 """
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline_lib.errors import InputError, refuse_rows
-from pipeline_lib.files import exclusive, read_json, whole_directory
+from pipeline_lib.files import exclusive, read_json, whole_directory, write_json
 from pipeline_lib.published import read_parquet
 from pipeline_lib.signal_units import require_units_as_text
 from pipeline_lib.stimulus import Stimulus
@@ -229,8 +228,7 @@ class Recording:
                 "observed": self.observed.tolist(),
                 **self.provenance.__dict__,
             }
-            text = json.dumps(description, indent=1, sort_keys=True, allow_nan=False)
-            (writing / "recording.json").write_text(text + "\n")
+            write_json(writing / "recording.json", description)
 
     @classmethod
     def read(cls, directory: Path | str) -> "Recording":

@@ -1,11 +1,10 @@
 """A simulated session on disk: the files of a real layout, and simulation.json, which declares them complete."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline_lib.files import exclusive, sha256_tree, whole_directory
+from pipeline_lib.files import exclusive, read_json, sha256_tree, whole_directory, write_json
 from pipeline_lib.recording import Recording
 from pipeline_lib.sources import read_source
 from pipeline_lib.sources.simulate import check_settings, citation, simulate
@@ -36,7 +35,7 @@ def write_simulation(
             "location": location.relative_to(writing).as_posix(),
             "content": sha256_tree(writing / _FILES),
         }
-        (writing / SIMULATION).write_text(json.dumps(description, indent=1, sort_keys=True) + "\n")
+        write_json(writing / SIMULATION, description)
 
 
 def read_simulation(source: str, session: str, directory: Path, options: dict[str, Any]) -> Recording:
@@ -46,7 +45,7 @@ def read_simulation(source: str, session: str, directory: Path, options: dict[st
     ------
     InputError : see `read_source`.
     """
-    about = json.loads((directory / SIMULATION).read_text())
+    about = read_json(directory / SIMULATION, "the file as it was written (simulate the session again)")
     recording = read_source(source, session, directory / about["location"], options)
     provenance = recording.provenance
     # The reader took it for data of its source; nobody should cite or license a simulation as such.
