@@ -37,12 +37,12 @@ def same(one: Tokens, other: Tokens) -> bool:
 def test_kept_keys_change_no_token(layers: int, spread: float) -> None:
     made = network(spread=spread, config=with_settings(layers_state=layers, layers_past=layers))
     greedy = Sampling(temperature=0, most=40)
-    kept, _ = written(made, greedy)
-    anew = write_anew(*empty(made), greedy)
+    kept, _ = written(made, greedy, samples=4)
+    anew = write_anew(*empty(made, 4), greedy)
     assert same(kept, anew) and len(set(kept.count.tolist())) > 2 and int(kept.count.max()) > 3
     drawn, redrawn = (written(made, Sampling(), 3)[0] for _ in range(2))
     assert same(drawn, redrawn) and not same(drawn, written(made, Sampling(), 4)[0])
-    assert same(written(made, Sampling(top_k=1, most=40))[0], kept)
+    assert same(written(made, Sampling(top_k=1, most=40), samples=4)[0], kept)
 
 
 def test_tokens_are_in_order_and_inside_the_window() -> None:
@@ -61,7 +61,7 @@ def test_a_window_written_alone_is_the_one_written_among_others(ahead: int, laye
     """Side by side, one by one, and in drafts that the network judges: the same greedy tokens."""
     made = network(spread=spread, config=with_settings(layers_state=layers, layers_past=layers))
     greedy = Sampling(temperature=0, most=40)
-    made, head, context, width = empty(made)
+    made, head, context, width = empty(made, 3)
     together = write_anew(made, head, context, width, greedy)
     assert len(set(together.count.tolist())) > 1
     for row in range(len(width)):
