@@ -136,26 +136,59 @@ class Killed(Exception):
     pass
 
 
+class Dying(Run):
+    """A run that is killed after so many checkpoints, one of them at every step."""
+
+    left = 0
+
+    def checkpoint(self, state: object, force: bool = False) -> None:
+        super().checkpoint(state, force=True)
+        self.left -= 1
+        if not self.left:
+            raise Killed
+
+
 @pytest.mark.parametrize("after", [6, 9, 17])  # the last step of a stage, and within others
 def test_a_killed_fit_goes_on_to_the_same_bytes(data: FitData, tmp_path: Path, after: int) -> None:
-    class Dying(Run):
-        left = after
-
-        def checkpoint(self, state: object, force: bool = False) -> None:
-            super().checkpoint(state, force=True)
-            self.left -= 1
-            if not self.left:
-                raise Killed
-
     whole, run = GLMTransformerModel(SMALL, seed=0), Run(tmp_path / "whole")
     whole.fit(data, run)
+    dying = Dying(tmp_path / "killed")
+    dying.left = after
     with pytest.raises(Killed):
-        GLMTransformerModel(SMALL, seed=0).fit(data, Dying(tmp_path / "killed"))
+        GLMTransformerModel(SMALL, seed=0).fit(data, dying)
     resumed, second = GLMTransformerModel(SMALL, seed=0), Run(tmp_path / "killed")
     resumed.fit(data, second)
     assert second.rows == run.rows
     expected = whole.state()
     assert all(np.array_equal(value, expected[name]) for name, value in resumed.state().items())
+
+
+def test_a_killed_fit_neither_turns_nor_tests_its_couplings_again(
+    data: FitData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights are those of the start until the checkpoint is read: a test of them would say nothing."""
+    asked: list[str] = []
+    for name in ("align", "prune"):
+        usual = getattr(GLMTransformerModel, name)
+        monkeypatch.setattr(
+            GLMTransformerModel, name, lambda *each, name=name, usual=usual: asked.append(name) or usual(*each)
+        )
+    config = replace(SMALL, prune=1e-6)
+    for after in (15, 21):  # steps: in the stage of the couplings, and in the one after the test
+        dying = Dying(tmp_path / str(after))
+        dying.left = after
+        with pytest.raises(Killed):
+            GLMTransformerModel(config, seed=0).fit(data, dying)
+        GLMTransformerModel(config, seed=0).fit(data, Run(tmp_path / str(after)))
+        assert asked == ["align", "prune"]
+        asked.clear()
+
+
+def test_conditions_have_the_same_number_in_every_part(data: FitData, tmp_path: Path) -> None:
+    model, rows = GLMTransformerModel(SMALL, seed=0), data.split.samples
+    for number, name in enumerate(("c0", "c1", "c2")):
+        some = rows[rows["condition"] == name]
+        assert set(model.inputs(data, "small0", some)["condition"].tolist()) == {number}
 
 
 def test_a_fit_publishes_components_that_make_up_its_rates(tmp_path: Path) -> None:
@@ -297,6 +330,7 @@ def test_couplings_of_another_fit_are_not_turned(data: FitData, tmp_path: Path) 
 
 def test_what_a_prediction_sees_and_how_sure_a_latent_is(data: FitData, tmp_path: Path) -> None:
     assert GLMTransformerModel(SMALL, 0).sees == "held-in units, past and future"
+    assert GLMTransformerModel(replace(SMALL, background="gain"), 0).sees == "held-in units, past and future"
     assert GLMTransformerModel(replace(SMALL, background="invariant"), 0).sees == "past of held-in units"
     model, samples = fitted(data, tmp_path), data.samples("small0", "test")
     extras = model.extras(data, "small0", samples)

@@ -104,6 +104,16 @@ def test_only_the_encoder_learns_at_a_rate_of_its_own() -> None:
     assert {weight_group(name) for name in paces if name.startswith(encoder)} == {"encoder"}
 
 
+def test_a_token_is_the_nearest_number_of_bins_and_at_least_one() -> None:
+    for token, bins in ((0.020, 10), (0.0232, 12), (0.0001, 1)):
+        assert GLMTransformer(replace(CONFIG, token=token), layout()).token_bins == bins
+
+
+def test_the_weight_of_the_divergence_can_be_set() -> None:
+    losses = [pair(kl_weight=weight)[1](windows(), 0)["kl"].item() for weight in (1.0, 0.3)]
+    assert losses[1] == pytest.approx(0.3 * losses[0], rel=1e-6) and losses[0] > 0
+
+
 def test_what_is_not_in_use_is_not_penalised() -> None:
     _, network = pair()
     always = {"nll", "smoothness"}
