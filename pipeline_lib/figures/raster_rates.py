@@ -119,13 +119,17 @@ def data(
     spans = {"time": begin - parts.before, "value": end - begin}
     tables.append(pd.DataFrame({"kind": "hidden", "unit": hidden["unit"], **spans}))
     examples = example_units(rates, regions, heldout, shown, EXAMPLES)
-    of_fits = {model: fit.prediction(store.session, sample) for model, fit in first_seeds(fits).items()}
-    every = {model: rates[0, :bins] / bin_seconds for model, rates in of_fits.items()}
+    of_models = {
+        model: fit.prediction(store.session, sample)[0, :bins] / bin_seconds for model, fit in first_seeds(fits).items()
+    }
     true = true_rates(recording, start, bins, parts.bin_ticks) if recording is not None else None
-    for model, in_window in (every if true is None else {TRUTH: true, **every}).items():
+    if true is not None:
+        of_models = {TRUTH: true} | of_models
+    for model, in_window in of_models.items():
         for kind, units, count in (("rate", shown, SHOWN_BINS), ("trace", examples, TRACE_BINS)):
-            rates_of_kind = _rates_table(kind, model, in_window, units, bin_seconds, count)
-            tables.append(rates_of_kind.assign(time=rates_of_kind["time"] - parts.before))
+            means, centres = coarsen(in_window[:, units], count)
+            columns = {"kind": kind, "model": model, "unit": np.repeat(units, len(means)), "value": means.T.ravel()}
+            tables.append(pd.DataFrame({**columns, "time": np.tile(centres * bin_seconds - parts.before, len(units))}))
     table = pd.concat(tables, ignore_index=True)
     known = table["unit"].notna()
     rows_of_units = table.loc[known, "unit"].astype(int).to_numpy()
@@ -142,21 +146,6 @@ def _typical_window(store: Trains, parts: Split) -> tuple[np.ndarray, int, int]:
     spikes = np.searchsorted(store.ticks, starts + bins * parts.bin_ticks) - np.searchsorted(store.ticks, starts)
     chosen = np.argsort(spikes, kind="stable")[len(test) // 2]
     return test.index.to_numpy()[[chosen]], int(starts[chosen]), int(bins[chosen])
-
-
-def _rates_table(
-    kind: str, model: str, rates: np.ndarray, units: np.ndarray, bin_seconds: float, bins: int
-) -> pd.DataFrame:
-    means, centres = coarsen(rates[:, units], bins)
-    return pd.DataFrame(
-        {
-            "kind": kind,
-            "model": model,
-            "unit": np.repeat(units, len(means)),
-            "time": np.tile(centres * bin_seconds, len(units)),
-            "value": means.T.ravel(),
-        }
-    )
 
 
 @styled
