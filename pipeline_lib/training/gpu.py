@@ -40,17 +40,13 @@ def candidates(devices: Path = Path("/dev")) -> list[str]:
 
 
 @contextlib.contextmanager
-def slot(directory: Path | str | None = None) -> Iterator[str]:
+def slot() -> Iterator[str]:
     """Hold a GPU, waiting for a free one, and make it the only one that CUDA shows to this process.
 
     How many jobs may share it, the environment variable `JOBS_PER_GPU` says; by default 1.
 
     Enter before CUDA is initialised; the next slot of a process in which it was is of the same GPU. Jobs of other users
     are not known: the locks are the user's own.
-
-    Parameters
-    ----------
-    directory : as for `slots`.
 
     Yields
     ------
@@ -63,7 +59,7 @@ def slot(directory: Path | str | None = None) -> Iterator[str]:
     global _started_on
     names = candidates()
     names = [_started_on] if _started_on in names else names
-    with slots(min(1, len(names)), names, _jobs_per_gpu(), directory) as held:
+    with slots(min(1, len(names)), names, _jobs_per_gpu()) as held:
         if not held:
             yield "cpu"
             return
@@ -80,26 +76,21 @@ def slot(directory: Path | str | None = None) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def slots(
-    count: int,
-    gpus: Sequence[str] | None = None,
-    jobs_per_gpu: int = 1,
-    directory: Path | str | None = None,
-) -> Iterator[list[str]]:
+def slots(count: int, gpus: Sequence[str] | None = None, jobs_per_gpu: int = 1) -> Iterator[list[str]]:
     """Hold `count` GPUs, waiting until so many are free at once; their names.
+
+    Lock files lie in a folder of the user's in the machine's temporary directory, in a SLURM job of the job's: each job
+    may call the GPUs that it was given 0, 1, ..., whatever others call theirs.
 
     Parameters
     ----------
     gpus : names to choose from; None: all `candidates`.
     jobs_per_gpu : how many jobs may share a GPU.
-    directory : where the lock files lie; default: a folder of the user's in the machine's temporary directory, in a
-        SLURM job of the job's: each job may call the GPUs that it was given 0, 1, ..., whatever others call theirs.
     """
     if not count:
         yield []
         return
-    default = Path(tempfile.gettempdir()) / f"trainyard-gpu-{os.getuid()}" / os.environ.get(JOB, "")
-    folder = Path(directory) if directory is not None else default
+    folder = Path(tempfile.gettempdir()) / f"trainyard-gpu-{os.getuid()}" / os.environ.get(JOB, "")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Every GPU's first slot before any second one: jobs spread out before they share.
     names = candidates() if gpus is None else gpus

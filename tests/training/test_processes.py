@@ -209,20 +209,20 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_
         processes.launch(3, {}, uses_gpu=True)
 
 
-def test_who_needs_two_gpus_waits_for_both_and_holds_none(tmp_path: Path) -> None:
+def test_who_needs_two_gpus_waits_for_both_and_holds_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     program = (
-        "from pipeline_lib.training.gpu import slots\n"
-        f"with slots(2, ['0', '1'], 1, {str(tmp_path)!r}) as held:\n    print(held, flush=True)"
+        "from pipeline_lib.training.gpu import slots\nwith slots(2, ['0', '1']) as held:\n    print(held, flush=True)"
     )
-    environment = {name: value for name, value in os.environ.items() if name != gpu.VISIBLE}
-    with gpu.slots(1, ["0"], 1, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != gpu.VISIBLE} | {"TMPDIR": str(tmp_path)}
+    with gpu.slots(1, ["0"]):
         other = subprocess.Popen(
             [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         assert "waiting for a GPU" in other.stderr.readline()
         time.sleep(2 * gpu.POLL_SECONDS)
         assert other.poll() is None
-        with gpu.slots(1, ["1"], 1, tmp_path) as free:  # two such fits would else wait for each other for ever
+        with gpu.slots(1, ["1"]) as free:  # two such fits would else wait for each other for ever
             assert free == ["1"]
     assert other.communicate(timeout=60)[0] == "['0', '1']\n"
 
