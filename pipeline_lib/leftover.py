@@ -15,30 +15,26 @@ PATIENCE = 60.0
 """Seconds that this may take after a failed run."""
 
 
-def available_scores(plan: Plan, paths: Paths, folder: Path) -> list[Path]:
-    """Tables of all that is scored: those of whole cohorts, and of what is left of others (`leftover_scores`)."""
-    outdated = outdated_fits(plan, paths)
-    whole = [Path(paths.scores(cohort)) for cohort in plan.scored if _is_scored(plan, paths, cohort, outdated)]
-    return [*whole, *leftover_scores(plan, paths, folder, outdated)]
-
-
-def leftover_scores(
-    plan: Plan, paths: Paths, folder: Path, outdated: set[Fit], patience: float = PATIENCE
-) -> Iterator[Path]:
-    """Tables of the finished fits of cohorts that have no table, or an older one, because a fit, or scoring it, failed.
-    Those that are `outdated` are not among them.
+def available_scores(plan: Plan, paths: Paths, folder: Path) -> Iterator[Path]:
+    """Tables of all that is scored: of whole cohorts, and of the finished fits of those that have no table, or an older
+    one, because a fit, or scoring it, failed. What is outdated is not among them.
 
     A cohort is scored in one job, so that a model that fails would take the scores of the others with it. They are
     scored here, one by one, into `folder`; a fit that was scored alone before (`snakemake scores`) is taken as it is.
-    What takes longer than `patience` (seconds) is left out, and it is said how to get it.
+    What takes longer than `PATIENCE` is left out, and it is said how to get it.
     """
-    until, left = time.monotonic() + patience, 0
+    outdated = outdated_fits(plan, paths)
+    until, left = time.monotonic() + PATIENCE, 0
     for cohort in plan.scored:
-        fits = plan.predicted(cohort)
-        if _is_scored(plan, paths, cohort, outdated) or not _failed(cohort, fits, paths, outdated):
-            continue
+        fits, whole = plan.predicted(cohort), Path(paths.scores(cohort))
         if not all(file.exists() for file in _data(plan, paths, cohort)):
             continue  # these fits are of what was there before
+        # When a fit fails to be made anew, its old scores lie about.
+        if outdated.isdisjoint(fits) and _made_after(whole, [Path(paths.fit(*fit)) for fit in fits]):
+            yield whole
+            continue
+        if not _failed(cohort, fits, paths, outdated):
+            continue
         scoring = _scoring(plan, paths, cohort)
         for fit in fits:
             if fit in outdated:
@@ -68,15 +64,6 @@ def _score(scoring: Scoring, fit: Fit, paths: Paths, table: Path) -> bool:
         print(f"{', '.join(map(str, fit))}: not scored: {error!r}", file=sys.stderr)
         return False
     return True
-
-
-def _is_scored(plan: Plan, paths: Paths, cohort: str, outdated: set[Fit]) -> bool:
-    """Whether its table is of the fits that are there: when a fit fails to be made anew, its old scores lie about."""
-    if outdated.intersection(plan.predicted(cohort)):
-        return False
-    fits = [Path(paths.fit(*fit)) for fit in plan.predicted(cohort)]
-    data = all(file.exists() for file in _data(plan, paths, cohort))
-    return data and _made_after(Path(paths.scores(cohort)), fits)
 
 
 def _made_after(table: Path, files: list[Path]) -> bool:

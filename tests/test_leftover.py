@@ -10,7 +10,7 @@ import pytest
 from pipeline_lib.config import Config
 from pipeline_lib.evaluation.average import average
 from pipeline_lib.evaluation.evaluate import Scoring, evaluate
-from pipeline_lib.leftover import available_scores, leftover_scores
+from pipeline_lib.leftover import available_scores
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import Cohort, ModelPlan, Plan
 from pipeline_lib.session_sheet import Session
@@ -40,11 +40,12 @@ def plan(results: Path, decoding: dict[str, object] | None = None, **more: objec
     return Plan(config, {"small": session}, {"small": Cohort("small", ("small",), WINDOWS, SPLITS, models)})
 
 
-def leftover(results: Path, folder: Path, **more: float) -> set[tuple[str, int]]:
-    """Which fits have scores."""
+def leftover(results: Path, folder: Path) -> set[tuple[str, int]]:
+    """Which fits have scores, but for a table of the whole cohort."""
     folder.mkdir()
     paths = Paths(str(results))
-    tables = [pd.read_parquet(path) for path in leftover_scores(plan(results), paths, folder, set(), **more)]
+    found = [path for path in available_scores(plan(results), paths, folder) if path != Path(paths.scores("small"))]
+    tables = [pd.read_parquet(path) for path in found]
     return {(row.model, row.seed) for table in tables for row in table.itertuples()}
 
 
@@ -67,7 +68,7 @@ def test_averages_of_the_others_are_scored_too(results: Path, tmp_path: Path) ->
         if begun:
             log.parent.mkdir(parents=True)
             log.write_text("error: no space left")
-        tables = [pd.read_parquet(path) for path in leftover_scores(asked, Paths(str(results)), tmp_path, set())]
+        tables = [pd.read_parquet(path) for path in available_scores(asked, Paths(str(results)), tmp_path)]
         assert {model for table in tables for model in table["model"]} == models
 
 
@@ -82,7 +83,7 @@ def test_without_predictions_of_the_training_part_all_but_what_is_decoded_is_sco
     for name, decoding in (("plain", None), ("decoded", {"which": {"choice": "condition"}})):
         (tmp_path / name).mkdir()
         asked = plan(results, decoding)
-        tables = leftover_scores(asked, Paths(str(results)), tmp_path / name, set())
+        tables = available_scores(asked, Paths(str(results)), tmp_path / name)
         found.append(pd.concat([pd.read_parquet(table) for table in tables]))
     pd.testing.assert_frame_equal(*found)
     assert set(found[0]["model"]) == {"mean_rate", "psth"}
@@ -149,17 +150,18 @@ def test_predictions_that_cannot_be_scored_are_said_and_the_rest_is(
     assert [line.split(": not scored: ")[0] for line in said] == ["small, psth, 0", "small, psth, 1"]
 
 
-def test_no_more_time_than_asked_for_and_what_was_scored_alone_is_taken(
-    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+def test_no_more_time_than_a_minute_and_what_was_scored_alone_is_taken(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("pipeline_lib.leftover.PATIENCE", -1.0)
     alone = results / "scores/small/mean_rate/seed1/metrics.parquet"
     data = [results / "trains/small"], results / "splits/small.parquet", [results / "recordings/small"]
     evaluate(results / "fits/small/mean_rate/seed1", Scoring(*data, resamples=20), alone)
     log = results / "logs/evaluate/small.log"
     log.parent.mkdir(parents=True)
     log.write_text("error")
-    assert leftover(results, tmp_path / "a", patience=-1.0) == {("mean_rate", 1)}
+    assert leftover(results, tmp_path / "a") == {("mean_rate", 1)}
     assert "3 finished fits are not scored yet: snakemake --cores all scores" in capsys.readouterr().err
     made = results / "fits/small/mean_rate/seed1/manifest.json"
     os.utime(made, ns=(0, alone.stat().st_mtime_ns + 1))
-    assert leftover(results, tmp_path / "b", patience=-1.0) == set(), "made again since"
+    assert leftover(results, tmp_path / "b") == set(), "made again since"
