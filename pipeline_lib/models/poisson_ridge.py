@@ -51,10 +51,6 @@ class Problem:
         mean = total / len(self.inputs)
         self.eigenvalues, self.eigenvectors = np.linalg.eigh(gram / len(self.inputs) - np.outer(mean, mean))
 
-    def mean_counts(self) -> np.ndarray:
-        """Spikes a bin of every target [N], never 0; see `mean_rates`."""
-        return mean_rates(self.spikes, self.bins)
-
     def blocks(self) -> Iterator[slice]:
         """Slices over the rows."""
         return (slice(start, start + ROWS) for start in range(0, len(self.inputs), ROWS))
@@ -83,7 +79,7 @@ def fit_poisson_ridge(
     targets = np.arange(problem.counts.shape[1])
     weights = np.zeros((problem.inputs.shape[1], len(targets))) if start is None else start.copy()
     _exclude(weights, problem.own)
-    bias = np.log(problem.mean_counts())
+    bias = np.log(mean_rates(problem.spikes, problem.bins))
     active = targets[problem.spikes > 0]
     weights[:, problem.spikes == 0] = 0
     descent = _Descent(problem, ridge, active)
