@@ -88,19 +88,22 @@ class Windows:
         device: str = "cpu",
         inputs: dict[str, np.ndarray] | None = None,
     ) -> None:
-        rows = data.samples(session, samples) if isinstance(samples, str) else samples
+        self._describe(data, session, data.samples(session, samples) if isinstance(samples, str) else samples, device)
         counts, observed = data.read(session, samples)
-        self.session, self.history, self.forward = session, data.split.history_bins, data.split.forward_bins
         # torch computes with no unsigned type wider than a byte.
         self.counts = torch.as_tensor(counts if counts.dtype == np.uint8 else counts.astype(np.int32), device=device)
         self.observed = None if observed.all() else torch.as_tensor(observed, device=device)
+        self.inputs = {name: torch.as_tensor(array, device=device) for name, array in (inputs or {}).items()}
+
+    def _describe(self, data: FitData, session: str, rows: pd.DataFrame, device: str) -> None:
+        """All that is known of windows that are not binned yet."""
+        self.session, self.history, self.forward = session, data.split.history_bins, data.split.forward_bins
         self.lengths = rows["bins"].to_numpy(dtype=np.int64) + self.history  # of `bins`, where nobody waits for them
         self.bins = torch.as_tensor(self.lengths, device=device)
         self.ragged = rows["bins"].nunique() > 1
-        heldin = np.zeros(counts.shape[2], dtype=bool)
+        heldin = np.zeros(data.trains[session].n_units, dtype=bool)
         heldin[data.heldin(session)] = True
         self.heldin = torch.as_tensor(heldin, device=device)
-        self.inputs = {name: torch.as_tensor(array, device=device) for name, array in (inputs or {}).items()}
 
     def __len__(self) -> int:
         return len(self.bins)

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from pipeline_lib.training.batches import Batch, Batches, Order, Windows
 
@@ -35,13 +34,8 @@ class Streamed(Windows):
     """
 
     def __init__(self, data: FitData, session: str, samples: pd.DataFrame, device: str, inputs: Inputs) -> None:
-        self.session, self.history, self.forward = session, data.split.history_bins, data.split.forward_bins
+        self._describe(data, session, samples, device)
         self._data, self._samples, self._device, self._inputs = data, samples, device, inputs
-        self.ragged = samples["bins"].nunique() > 1
-        self.bins = torch.as_tensor(samples["bins"].to_numpy(dtype=np.int64) + self.history)
-        heldin = np.zeros(data.trains[session].n_units, dtype=bool)
-        heldin[data.heldin(session)] = True
-        self.heldin = torch.as_tensor(heldin, device=device)
 
     def batch(self, rows: np.ndarray | slice) -> Batch:
         """The windows `rows`, cut to the longest of them."""
