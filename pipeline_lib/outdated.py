@@ -17,7 +17,6 @@ from pipeline_lib.models.registry import check_config
 from pipeline_lib.outdated_data import outdated_data
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import Plan
-from pipeline_lib.published import WEIGHTS
 
 Fit = tuple[str, str, int | str]
 
@@ -59,10 +58,8 @@ def _initial(weights: str | None) -> dict[str, Any]:
 
 def _add_those_that_start_from(found: set[Fit], plan: Plan, paths: Paths) -> None:
     """Add to `found` fits those that are there and start from the weights of one of them, directly or not."""
-    made: dict[Path, Fit] = {Path(paths.fit(*fit)).with_name(WEIGHTS): fit for fit in plan.fits}
-    initial = {fit: plan.cohorts[fit[0]].models[fit[1]].settings.get("initial") for fit in plan.fits}
-    after = {fit: made.get(Path(weights)) for fit, weights in initial.items() if weights}
-    while more := {fit for fit, first in after.items() if first in found and _manifest(paths.fit(*fit))} - found:
+    before = plan.following(paths)
+    while more := {fit for fit, first in before.items() if first in found and _manifest(paths.fit(*fit))} - found:
         found |= more
 
 

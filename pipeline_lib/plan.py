@@ -13,6 +13,8 @@ from pipeline_lib.config import LARGEST_SEED, CohortConfig, Config, Simulation, 
 from pipeline_lib.errors import InputError, suggest
 from pipeline_lib.evaluation.settings import MEAN
 from pipeline_lib.parsing import parse
+from pipeline_lib.paths import Paths
+from pipeline_lib.published import WEIGHTS
 from pipeline_lib.session_sheet import Session, read_sessions
 from pipeline_lib.trains.settings import SplitSettings, WindowSettings
 from pipeline_lib.yaml_text import read_yaml
@@ -101,6 +103,19 @@ class Plan:
         return [
             (name, model, seed) for name, cohort in self.cohorts.items() for model in cohort.models for seed in seeds
         ]
+
+    @property
+    def initial(self) -> dict[tuple[str, str, int], str]:
+        """The weights that a fit starts from, of those that start from any."""
+        settings = {fit: self.cohorts[fit[0]].models[fit[1]].settings for fit in self.fits}
+        return {fit: own["initial"] for fit, own in settings.items() if own.get("initial")}
+
+    def following(self, paths: Paths) -> dict[tuple[str, str, int], tuple[str, str, int]]:
+        """Of each fit that starts from the weights of another one of this plan: that one."""
+        if not (initial := self.initial):
+            return {}
+        made = {Path(paths.fit(*fit)).with_name(WEIGHTS): fit for fit in self.fits}
+        return {fit: made[Path(weights)] for fit, weights in initial.items() if Path(weights) in made}
 
     @property
     def averaged(self) -> list[str]:

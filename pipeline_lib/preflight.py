@@ -123,15 +123,10 @@ def _blamed(plan: Plan, cohort: str, name: str, where: str) -> Iterator[None]:
 
 def _check_initial(plan: Plan, where: str) -> None:
     """The weights that a fit starts from are there, or of a fit that can be made before it."""
-    initial = {fit: plan.cohorts[fit[0]].models[fit[1]].settings.get("initial") for fit in plan.fits}
-    if not any(initial.values()):
-        return
-    paths = Paths(plan.config.results)
-    made = {Path(paths.fit(*fit)).with_name("model.safetensors"): fit for fit in plan.fits}
-    before = {fit: made[Path(weights)] for fit, weights in initial.items() if weights and Path(weights) in made}
-    for fit, weights in initial.items():
+    before = plan.following(Paths(plan.config.results))
+    for fit, weights in plan.initial.items():
         with _blamed(plan, *fit[:2], where):
-            if weights and fit not in before and not Path(weights).is_file():
+            if fit not in before and not Path(weights).is_file():
                 raise InputError("", "initial", f"no file {weights}", "weights that are there, or of a fit to be made")
             line = [fit]
             while line[-1] in before:
