@@ -16,13 +16,14 @@ from tests.servers.sessions import publish_allen, publish_ibl
 from tests.workflow.project import Project
 
 SHEET = "session\tsource\tlocation\toptions\n{}\t{}\t{}\t{}\n"
+CONFIG = {"sessions": "config/sessions.tsv", "models": ["mean_rate"]}
 RECORDING = "results/recordings/decision/recording.json"
 
 
 def project_with(folder: Path, data: Path, row: tuple[str, str, str, str]) -> Project:
     project = Project(folder)
     project.write_sheet(SHEET.format(*row))
-    project.write_config({"sessions": "config/sessions.tsv", "models": ["mean_rate"], "data": str(data)})
+    project.write_config(CONFIG | {"data": str(data)})
     return project
 
 
@@ -68,6 +69,9 @@ def test_a_project_that_fails_takes_nothing_from_another(server: FileServer, ibl
     assert len(pd.read_parquet(ours.folder / Path(RECORDING).parent / "signals/licks.parquet"))
     assert set(json.loads(before)["files"]) < set(json.loads(manifest.read_text())["files"])
     assert theirs.planned(RECORDING) == {}, "made anew because of files that others need"
+    (theirs.folder / "results").rename(theirs.folder / "moved")
+    theirs.write_config(CONFIG | {"data": str(data), "results": "moved"})
+    assert theirs.planned(RECORDING.replace("results", "moved")) == {}
 
 
 @pytest.mark.slow
