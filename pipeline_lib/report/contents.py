@@ -1,11 +1,10 @@
 """What the report says, gathered from a results folder."""
 
 import csv
-import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow.parquet
 import yaml
@@ -14,11 +13,15 @@ from pipeline_lib import __version__
 from pipeline_lib.errors import InputError
 from pipeline_lib.figures import FIGURES, FigureSpec
 from pipeline_lib.figures.subjects import FigureFiles
+from pipeline_lib.files import read_json
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import resolve
+from pipeline_lib.published import ANEW, read_manifest
 from pipeline_lib.report.failures import Failure, find_failures
 from pipeline_lib.report.partition import Partition
 from pipeline_lib.report.scores import ScoreTable, read_scores
+
+Made = TypeVar("Made")
 
 SHOWN_FILES, SHOWN_CHECKSUMS = 20, 200
 """Source files listed with their checksums, a session and altogether; all of them are in recording.json."""
@@ -157,43 +160,59 @@ def collect(
     sessions = sorted((results / "recordings").glob("*/recording.json"))
     splits = sorted((results / "splits").glob("*.parquet"))
     figures = [file for file in (results / "figures").glob("**/*.png") if file.stem in FIGURES]
-    runs, failures = _runs(results), []
-    expected = len(runs)
+    damaged: list[Failure] = []
+    fits = sorted((results / "fits").glob("*/*/seed*/manifest.json"))
+    runs = _whole(_run, (file for file in fits if file.parent.name.removeprefix("seed").isdigit()), damaged)
+    expected, failures = len(runs), []
     try:
         if config:
             plan = resolve(config)
             asked = FigureFiles(plan, Paths(str(results), plan.config.data))
-            stems, fits = {Path(stem) for stem in asked.stems}, set(plan.fits).difference(outdated)
+            stems, wanted = {Path(stem) for stem in asked.stems}, set(plan.fits).difference(outdated)
             sessions = [file for file in sessions if file.parent.name in plan.sessions]
             splits = [file for file in splits if file.stem in plan.cohorts]
             figures = [file for file in figures if file.with_suffix("") in stems]
-            runs = [run for run in runs if (run.cohort, run.model, run.seed) in fits]
+            runs = [run for run in runs if (run.cohort, run.model, run.seed) in wanted]
             expected, failures = len(plan.fits), find_failures(asked, outdated)
     except InputError as error:
         failures = [Failure("configuration", "", str(error), "")]
     return Contents(
         version=__version__,
-        sessions=[_session(results, file) for file in sessions],
-        partitions=[Partition.of(file) for file in splits[:SHOWN_SESSIONS]],
+        sessions=_whole(_session, sessions, damaged),
+        partitions=_whole(Partition.of, splits[:SHOWN_SESSIONS], damaged),
         scores=read_scores(metrics),
         figures=_figures(results / "figures", figures),
         runs=runs,
         expected=expected,
-        failures=failures,
+        failures=damaged + failures,
         config=yaml.safe_dump(config, sort_keys=False, allow_unicode=True) if config else "",
         versions=_versions(runs),
     )
 
 
-def _session(results: Path, description: Path) -> Session:
-    directory, about = description.parent, json.loads(description.read_text())
-    manifest = results / "trains" / directory.name / "manifest.json"
-    trains = json.loads(manifest.read_text()) if manifest.is_file() else {}
-    units, spikes, trials = (
-        int(pyarrow.parquet.read_metadata(directory / f"{table}.parquet").num_rows)
-        for table in ("units", "spikes", "trials")
-    )
+def _whole(read: Callable[[Path], Made], files: Iterable[Path], damaged: list[Failure]) -> list[Made]:
+    """What is read of `files`; one that is `damaged` is said to be, and the page is made without it."""
+    made = []
+    for file in files:
+        try:
+            made.append(read(file))
+        except InputError as error:
+            damaged.append(Failure("damaged file", "", str(error), ""))
+    return made
+
+
+def _session(description: Path) -> Session:
+    directory, about = description.parent, read_json(description, ANEW)
+    trains = read_manifest(directory.parents[1] / "trains" / directory.name) or {}
+    units, spikes, trials = (_rows(directory / f"{table}.parquet") for table in ("units", "spikes", "trials"))
     return Session(directory.name, units, spikes, trials, about, str(trains.get("content_hash", "")))
+
+
+def _rows(table: Path) -> int:
+    try:
+        return int(pyarrow.parquet.read_metadata(table).num_rows)
+    except (OSError, ValueError) as error:
+        raise InputError(table, "table", str(error).splitlines()[0], "a readable Parquet file") from None
 
 
 def _figures(directory: Path, found: list[Path]) -> list[Figure]:
@@ -216,15 +235,10 @@ def _nothing(table: Path) -> str:
         return next(lines, [""])[0] if next(lines, []) == ["nothing_to_draw"] else ""
 
 
-def _runs(results: Path) -> list[FitRun]:
-    runs = []
-    for manifest in sorted((results / "fits").glob("*/*/seed*/manifest.json")):
-        fit, about = manifest.parent, manifest.with_name("run.json")
-        content = json.loads(about.read_text()) if about.is_file() else {}
-        seed = fit.name.removeprefix("seed")
-        if seed.isdigit():
-            runs.append(FitRun(fit.parent.parent.name, fit.parent.name, int(seed), content))
-    return runs
+def _run(manifest: Path) -> FitRun:
+    fit, about = manifest.parent, manifest.with_name("run.json")
+    content = read_json(about, ANEW) if about.is_file() else {}
+    return FitRun(fit.parent.parent.name, fit.parent.name, int(fit.name.removeprefix("seed")), content)
 
 
 def _versions(runs: list[FitRun]) -> dict[str, str]:

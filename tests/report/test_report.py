@@ -173,6 +173,24 @@ def test_a_page_without_scores_begins_with_what_failed(tmp_path: Path, folder: F
     assert text.count("Simulation of made: failed") == 1, "both sessions are read from it"
 
 
+@pytest.mark.parametrize("file", ["recording.json", "units.parquet", "split", "run.json", "trains"])
+def test_a_damaged_file_is_named_and_the_rest_is_shown(tmp_path: Path, folder: Folder, file: str) -> None:
+    results = Path(shutil.copytree(folder.results, tmp_path / "results"))
+    found = {
+        "split": next((results / "splits").glob("*.parquet")),
+        "run.json": next((results / "fits").glob("*/*/seed*/run.json")),
+        "trains": results / "trains/demo/manifest.json",
+    }
+    damaged = found.get(file, results / "recordings/demo" / file)
+    damaged.parent.mkdir(parents=True, exist_ok=True)
+    damaged.write_bytes(damaged.read_bytes()[:-9] if damaged.exists() else b"{")
+    contents = collect(results, folder.config, results / "metrics.parquet")
+    assert [str(damaged) in each.state for each in contents.failures if each.stage == "damaged file"] == [True]
+    assert contents.scores.rows and contents.figures
+    build_report(results, results / "report.html", folder.config)
+    assert f"Damaged file: {damaged}" in " ".join("".join(Page((results / "report.html").read_text()).text).split())
+
+
 @pytest.mark.parametrize(
     ("said", "state"),
     [("", "not finished"), ("line\nerror: no minimum\n", "failed"), ("Traceback (most recent call last):\n", "failed")],
