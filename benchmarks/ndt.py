@@ -151,11 +151,10 @@ def multiplying(what: str, made: Callable) -> Callable:
     return run
 
 
-def step_times(repeats: int, device: str, sizes: dict[str, dict]) -> None:
-    """Print a table of step times and latencies of every size."""
-    variants = (
-        ON_GPU if device == "cuda" else {name: ON_CPU[name] for name in ["float32"] + ["bfloat16"] * has_bfloat16()}
-    )
+def step_times(repeats: int, device: str, sizes: dict[str, dict], way: str) -> None:
+    """Print a table of step times and latencies of every size, of ways whose name has `way` in it."""
+    known = ON_GPU if device == "cuda" else {name: ON_CPU[name] for name in ["float32"] + ["bfloat16"] * has_bfloat16()}
+    variants = {name: settings for name, settings in known.items() if way in name}
     if device == "cpu":
         keep_freed_memory()  # as a training does; the plain network has the benefit, too
     print("| size | what | step | to plain | one trial | to plain |\n|---|---|---|---|---|---|")
@@ -222,6 +221,7 @@ if __name__ == "__main__":
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     parser.add_argument("--repeats", type=int, help="steps timed (default 7, on a GPU 50)")
     parser.add_argument("--size", default="", help="only sizes whose name has this in it")
+    parser.add_argument("--way", default="", help='only steps of ours whose name has this in it ("compiled, graph")')
     parser.add_argument("--lorenz", type=float, default=0.0, metavar="SECONDS", help="also learn the Lorenz set")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), help="default: bfloat16 where the CPU has it")
@@ -236,7 +236,7 @@ if __name__ == "__main__":
     print(f"torch {torch.__version__}, {name}\n")
     if not asked.no_steps:
         sizes = {name: size for name, size in SIZES.items() if asked.size in name}
-        step_times(asked.repeats or (50 if device == "cuda" else 7), device, sizes)
+        step_times(asked.repeats or (50 if device == "cuda" else 7), device, sizes, asked.way)
         host_time()
     if asked.lorenz:
         precision = asked.precision or ("bfloat16" if has_bfloat16() else "float32")

@@ -16,7 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline_lib.models.ndt.layers import Band, Dropout, Encoder, Layer, Linear, ScaleNorm, context_bias
+from pipeline_lib.models.ndt.layers import (
+    Band,
+    Dropout,
+    Encoder,
+    Layer,
+    Linear,
+    ScaleNorm,
+    context_bias,
+    suits_tensor_cores,
+)
 from pipeline_lib.models.ndt.masking import mask_batch, show_all
 from pipeline_lib.training.network import Network
 
@@ -30,6 +39,8 @@ READ_IN = 128
 """Width of the read-in of a cohort's sessions, unless set."""
 SPARE_COUNTS = 3
 """How far beyond the largest training count the table of embeddings goes; larger counts are taken for the last."""
+TOGETHER = {"combo_kernels": True}
+"""For torch's compiler: kernels that do not wait for each other are one, as those that turn weights into bfloat16."""
 UNIFORM = 0.1
 """Embeddings and read-outs start uniform within this of 0."""
 
@@ -186,6 +197,8 @@ class Transformer(Network):
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the loss; of a cohort the encoder alone, which does not differ by session."""
+        if suits_tensor_cores(self.position.device):
+            kwargs = {"options": TOGETHER} | kwargs
         if len(self.sessions) == 1:
             self._loss = torch.compile(self._loss, *args, **kwargs)  # type: ignore[method-assign]
         else:

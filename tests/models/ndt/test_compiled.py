@@ -8,6 +8,7 @@ import torch
 
 from pipeline_lib.models.ndt import layers
 from pipeline_lib.models.ndt.layers import Encoder, Layer, Linear, context_bias
+from pipeline_lib.models.ndt.network import TOGETHER
 from tests.models.ndt.small import SILENT, network, windows
 
 OTHERS = {"decoder_hidden": 5, "log_rates": False, "norm": "post", "final_norm": "scale", "activation": "gelu"}
@@ -46,6 +47,15 @@ def test_a_compiled_loss_is_the_same(
         results.append((loss, torch.autograd.grad(loss, list(made.parameters()), materialize_grads=True)))
     torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-6)
     assert len(traced) == 1 and ("exp" in traced[0] or "sum" in traced[0]) == (sessions == 1)
+
+
+def test_the_compiler_for_a_gpu_puts_kernels_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda function, **options: asked.append(options) or function)
+    made = network(SILENT)
+    made.compile()
+    made.to("meta").compile()
+    assert asked == [{}, {"options": TOGETHER}]
 
 
 @pytest.fixture
