@@ -33,11 +33,11 @@ def test_standard_errors_are_those_of_the_second_derivatives() -> None:
 
         return torch.autograd.functional.hessian(loss, weight.detach()[index]).numpy()
 
-    unit = 4
-    size = receive[unit].size
-    information = hessian("receive", (unit,)).reshape(size, size)
-    expected = np.sqrt(np.diag(np.linalg.inv(information)))
-    assert np.allclose(receive[unit].ravel(), expected, rtol=1e-4)
+    for unit in (1, 4):  # of each population
+        size = receive[unit].size
+        information = hessian("receive", (unit,)).reshape(size, size)
+        expected = np.sqrt(np.diag(np.linalg.inv(information)))
+        assert np.allclose(receive[unit].ravel(), expected, rtol=1e-4)
     information = hessian("send", (slice(0, SIZES[0]), 1, 0))
     assert np.allclose(send[: SIZES[0], 1, 0], np.sqrt(np.diag(np.linalg.inv(information))), rtol=1e-4)
 
@@ -143,3 +143,12 @@ def test_permutations_keep_to_their_condition() -> None:
     p = [permutation_test(rng.standard_normal((20, 20)), np.zeros(20), 99, seed)[0] for seed in range(200)]
     assert 0.4 < np.mean(p) < 0.6 and 0.01 < np.mean(np.array(p) <= 0.05) < 0.1
     assert np.isnan(permutation_test(noise, np.arange(60), 199, 0)[0])
+    assert np.isnan(permutation_test(noise, condition, 0, 0)).all()
+
+
+def test_permutations_are_the_seeds_and_rounding_is_no_gain() -> None:
+    noise = np.random.default_rng(0).standard_normal((40, 40))
+    found = [permutation_test(noise, np.zeros(40), 199, seed) for seed in (0, 0, 1)]
+    assert found[0] == found[1] != found[2]
+    # Each sender gives every receiver the same: the sums differ by their order alone.
+    assert permutation_test(np.tile(noise[0], (40, 1)), np.zeros(40), 199, 0)[0] == 1.0

@@ -12,6 +12,7 @@ from scipy.stats import norm
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.glm_transformer import timing
+from pipeline_lib.models.glm_transformer import unit_scores as unit_scores_module
 from pipeline_lib.models.glm_transformer.model import GLMTransformerModel
 from pipeline_lib.models.glm_transformer.network import weight_group
 from pipeline_lib.models.glm_transformer.readout import area_filters
@@ -222,7 +223,9 @@ def test_a_fit_publishes_components_that_make_up_its_rates(tmp_path: Path) -> No
     assert tables["couplings"]["receiver"].isin(heldout).any()
 
 
-def test_units_are_scored_with_and_without_a_part(data: FitData, tmp_path: Path) -> None:
+def test_units_are_scored_with_and_without_a_part(
+    data: FitData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = fitted(data, tmp_path)
     samples, heldin = data.samples("small0", "test"), data.heldin("small0")
     found = unit_scores(model, data, "small0")
@@ -238,6 +241,13 @@ def test_units_are_scored_with_and_without_a_part(data: FitData, tmp_path: Path)
         assert found["spikes"].iloc[row] == y.sum() > 0
     ids = data.trains["small0"].units["unit_id"]
     assert found["unit_id"].tolist() == ids.iloc[heldin].tolist() and len(found) < len(ids)
+    scores = ["spikes", "bits_per_spike", "without_coupling", "without_history"]
+    assert found.columns.tolist() == ["unit_id", "region", "population", *scores]
+    monkeypatch.setattr(unit_scores_module, "PREDICTED", 5)
+    pd.testing.assert_frame_equal(unit_scores(model, data, "small0"), found)
+    untested = replace(data.split, samples=data.split.samples.drop(index=samples.index))
+    empty = unit_scores(model, replace(data, split=untested), "small0")
+    assert (empty["spikes"] == 0).all() and empty["bits_per_spike"].isna().all()
 
 
 def test_the_share_of_coupling_counts_populations_that_drive_others(data: FitData, tmp_path: Path) -> None:

@@ -207,6 +207,9 @@ def test_unit_filters_say_what_a_spike_does() -> None:
     weights = head.send[1, 1] * head.receive[6, 0]  # of each factor: unit 1 of the first population to 6 of the second
     pair_filter = (torch.as_tensor(area[0, 1]) * weights[:, None]).sum(0)
     assert torch.allclose(torch.as_tensor(filters[1, 6, : area.shape[3]]).double(), pair_filter, atol=1e-6)
+    longer = GLMTransformer(replace(CONFIG, coupling_peak=0.003, history_peak=0.010), layout())
+    kernels = longer.history_kernels(longer.head("s"))
+    assert unit_filters(longer, "s").shape[2] == len(kernels) > len(longer.coupling_basis)
     network.terms = frozenset({"coupling"})
     own = unit_filters(network, "s")[6, 6]
     expected = (torch.as_tensor(area[1, 1]) * (head.send[6, 1] * head.receive[6, 1])[:, None]).sum(0)

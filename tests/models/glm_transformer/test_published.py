@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.models.glm_transformer.published import load_published
+from pipeline_lib.models.glm_transformer.published import area_sizes, load_published
 from pipeline_lib.models.glm_transformer.settings import Config
 from pipeline_lib.training.batches import Batch
 from tests.models.glm_transformer.plain import PlainGLMTransformer
@@ -70,7 +70,13 @@ def test_what_was_loaded_can_be_saved_and_loaded(tmp_path: Path) -> None:
     counts = torch.poisson(torch.full((6, BINS + HISTORY, 12), 0.2)).to(torch.uint8)
     with torch.inference_mode():
         rates = [each.network.eval().rates(batch_of(counts, "a")) for each in (model, again)]
-    assert torch.equal(*rates)
+    assert torch.equal(*rates) and not model.network.training
+
+
+def test_populations_go_by_their_number_and_not_by_their_place_in_the_file() -> None:
+    sizes = {10: 5, 2: 3, 0: 4}
+    given = {f"sti_readout_matrix_dict.a.{area}.bias": torch.zeros(size) for area, size in sizes.items()}
+    assert area_sizes(given) == {"a": [4, 3, 5]}
 
 
 def test_anything_else_is_refused_in_a_line(tmp_path: Path) -> None:

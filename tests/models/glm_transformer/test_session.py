@@ -87,6 +87,39 @@ def test_the_penalty_is_on_couplings_that_there_are() -> None:
     assert session.sparsity(everywhere=True).item() == pytest.approx(sum(pairs.values()) + absent, rel=1e-5)
 
 
+@pytest.mark.parametrize("compat", [False, True])
+def test_the_penalty_of_a_fit_is_that_of_the_code_it_follows(compat: bool) -> None:
+    network = GLMTransformer(replace(CONFIG, coupling="between", compat=compat), layout())
+    head = network.head("s")
+    sums = [head.sparsity(everywhere=each).item() for each in (False, True)]
+    loss = network(windows(), 0)["sparsity"].item()
+    assert loss == pytest.approx(CONFIG.sparsity * sums[compat], rel=1e-6) and sums[1] > 1.1 * sums[0]
+
+
+@pytest.mark.parametrize("compat", [False, True])
+def test_the_public_code_takes_a_small_input_for_none(compat: bool) -> None:
+    _, network = pair(compat=compat)
+    head, batch = network.head("s"), windows()
+    with torch.no_grad():
+        head.shape.fill_(1e-7)
+        passed = network.coupling_factors("s", network.inputs(batch), HISTORY)
+    assert bool(passed.any()) is not compat
+
+
+def test_recurrent_layers_alone_do_not_vectorise() -> None:
+    assert GLMTransformer(CONFIG, layout()).vectorises
+    assert not GLMTransformer(replace(CONFIG, encoder="gru"), layout()).vectorises
+
+
+def test_log_rates_are_never_in_half_precision() -> None:
+    torch.manual_seed(0)
+    network = GLMTransformer(CONFIG, layout()).eval()
+    with torch.inference_mode():
+        losses = network.loss(windows())
+        with torch.autocast("cpu", torch.bfloat16):
+            assert all(torch.equal(loss, losses[name]) for name, loss in network.loss(windows()).items())
+
+
 def test_loadings_that_are_zero_stay_so() -> None:
     session = made([3, 2, 0])
     with torch.no_grad():
