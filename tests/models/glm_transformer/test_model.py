@@ -389,6 +389,6 @@ def test_windows_may_be_longer_than_the_published_positions(tmp_path: Path) -> N
 def test_a_setting_that_makes_no_sense_is_refused_in_a_line() -> None:
     wrong = {"splines": 2, "rank": 0, "width": 7, "coupling_basis": 1}
     parts = [("coupling",), ("background", "coupling", "coupling")]
-    for field, value in [*wrong.items(), *(("parts", each) for each in parts)]:
+    for field, value in [*wrong.items(), *(("parts", each) for each in parts), ("prune", 0.0), ("prune", 1.0)]:
         with pytest.raises(InputError, match=field):
             Config(**{field: value})

@@ -40,22 +40,39 @@ def test_rows_are_those_of_the_public_tokeniser() -> None:
     assert times.tolist() == [[0, 1, 1, 1, 4, 7, 8, 8], [0, 7, *[8] * 6]]
 
 
+def test_sizes_are_those_of_the_tensors_and_of_what_is_said(tmp_path: Path) -> None:
+    """One block of frames to themselves, two of the window to frames; two classes are no number."""
+    path = tmp_path / "model.pt"
+    state = random_state(True) | {"modality_projection_heads.behavior.kind.weight": torch.ones(2, 32)}
+    state["modality_projection_heads.behavior.kind.bias"] = torch.ones(2)
+    torch.save({name: each for name, each in state.items() if "frame_state_blocks.1" not in name}, path)
+    network = load_published(path, stride=(1, 2, 3))
+    assert not network.training and network.sizes.heads == 8
+    assert (network.sizes.frame_blocks, network.sizes.stimulus) == (1, 2)
+    assert network.sizes.regressed == ("speed",) and network.sizes.classified == (("kind", 2),)
+    assert network.conv.stride == (1, 2, 3) and load_published(path).conv.stride == (3, 4, 5)
+
+
 def test_what_has_no_place_is_named(tmp_path: Path) -> None:
     state = random_state(False)
     torch.save(state | {"modality_embeddings.behavior.speed.mlp.ln.weight": torch.ones(1)}, tmp_path / "more.pt")
     with pytest.raises(InputError, match=r"behavior\.speed\.mlp\.ln"):
         load_published(tmp_path / "more.pt", heads=4)
-    del state["tok_emb.weight"]
-    torch.save(state, tmp_path / "less.pt")
-    with pytest.raises(InputError, match="no tok_emb"):
-        load_published(tmp_path / "less.pt", heads=4)
+    torch.save(state | {"feature_encoder.mask_token": torch.ones(1)}, tmp_path / "more.pt")
+    with pytest.raises(InputError, match="mask_token"):
+        load_published(tmp_path / "more.pt", heads=4)
+    for name in ("tok_emb.weight", "pos_emb", "pos_emb_prev", "head_id.weight", "head_dt.weight"):
+        torch.save({each: value for each, value in state.items() if each != name}, tmp_path / "less.pt")
+        with pytest.raises(InputError, match=f"no {name}"):
+            load_published(tmp_path / "less.pt", heads=4)
     for name in ("pos_emb", "feature_encoder.neural_state_blocks.0.attn.key.weight"):
         torch.save(random_state(False) | {name: torch.ones(3)}, tmp_path / "flat.pt")
         with pytest.raises(InputError, match="the tensors of a Neuroformer"):
             load_published(tmp_path / "flat.pt", heads=4)
     torch.save(random_state(False), tmp_path / "model.pt")
-    with pytest.raises(InputError, match="heads: found 5; accepted: a divisor of the width, 32"):
-        load_published(tmp_path / "model.pt", heads=5)
+    for heads in (5, 0):
+        with pytest.raises(InputError, match=f"heads: found {heads}; accepted: a divisor of the width, 32"):
+            load_published(tmp_path / "model.pt", heads=heads)
     (tmp_path / "no.pt").write_text("no")
     with pytest.raises(InputError, match="saved by torch"):
         load_published(tmp_path / "no.pt")
