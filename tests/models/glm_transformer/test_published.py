@@ -65,12 +65,13 @@ def test_log_rates_are_those_of_the_public_network(variant: str, tmp_path: Path)
 def test_what_was_loaded_can_be_saved_and_loaded(tmp_path: Path) -> None:
     saved(tmp_path / "weights.pth")
     model = load_published(tmp_path / "weights.pth", settings_of(), BINS, HISTORY)
+    assert not model.network.training
     again = type(model)(model.config, 0)
     again.load_state(model.state())
     counts = torch.poisson(torch.full((6, BINS + HISTORY, 12), 0.2)).to(torch.uint8)
     with torch.inference_mode():
         rates = [each.network.eval().rates(batch_of(counts, "a")) for each in (model, again)]
-    assert torch.equal(*rates) and not model.network.training
+    assert torch.equal(*rates)
 
 
 def test_populations_go_by_their_number_and_not_by_their_place_in_the_file() -> None:
