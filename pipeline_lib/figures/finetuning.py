@@ -37,8 +37,10 @@ def data(fits: Sequence[Path | str]) -> pd.DataFrame:
     """
     rows = []
     for fit in (Fit.at(directory) for directory in fits):
+        if not fit.has_table("scores"):
+            continue
         config = yaml.safe_load((fit.directory / "config.yaml").read_text())
-        if "fraction" not in config or not fit.has_table("scores"):
+        if "fraction" not in config:
             continue
         scores = read_parquet(fit.directory / "tables" / "scores.parquet")
         scores = scores.query("split == 'test' and null != 'evaluated mean'")

@@ -36,8 +36,9 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         group.create_array("extras/rates_leave_one_out", data=rates / 2, chunks=(5, *rates.shape[1:]))
         group.create_array("extras/attention", data=rates[:, :, 0])
         group.create_array("latents", data=rates[:, :, :2])
+        couplings = group.create_group("couplings", attributes={"bin_size": 20.0})
         for name in ("strength", "filters"):
-            group.create_array(f"couplings/{name}", data=np.eye(rates.shape[2]))
+            couplings.create_array(name, data=np.eye(rates.shape[2]))
         declare(results / f"fits/small/mean_rate/seed{seed}")
     return results
 
