@@ -8,6 +8,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine is no fault of a test; and what fixtures hold, these tests only read.
+settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("busy")
 
 pytest_plugins = ["tests.servers.fixtures"]
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -361,7 +361,7 @@ def test_smoothing_a_psth_keeps_a_flat_one_and_averages_a_rough_one() -> None:
     assert psth_r2(rough, ramp, np.zeros(4), 1.5)[0] > 0.9
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     counts=arrays.arrays(np.uint8, (3, 4, 2), elements=st.integers(0, 5)),
     rates=arrays.arrays(np.float64, (3, 4, 2), elements=st.floats(0, 3)),

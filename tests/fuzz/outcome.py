@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase, settings
 
 from pipeline_lib.__main__ import main
 
@@ -13,10 +13,8 @@ EXAMPLES = int(os.environ.get("TRAINYARD_FUZZ", "12"))
 
 FEW = settings(
     max_examples=EXAMPLES,
-    deadline=None,
     derandomize="TRAINYARD_FUZZ" not in os.environ,
     phases=(Phase.explicit, Phase.generate),  # an example is a whole session: shrinking it would take minutes
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 

@@ -114,7 +114,7 @@ def test_raw_history_is_one_hot_at_every_lag():
     counts=st.integers(0, 2**16).map(lambda seed: np.random.default_rng(seed).poisson(0.5, (25, 3))),
     window=st.integers(1, 9),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_row_sees_the_bins_before_it_and_no_other(counts, window):
     basis = RawHistory(window)
     features = Convolve(basis, window).compute(counts)

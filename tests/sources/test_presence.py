@@ -35,7 +35,7 @@ def made(spikes: list, observed: list, own: list | None) -> Recording:
     return recording
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     spikes=st.lists(st.tuples(TIMES, st.integers(0, UNITS - 1)), max_size=30),
     edges=st.lists(TIMES, min_size=2, max_size=6, unique=True).filter(lambda edges: len(edges) % 2 == 0),

@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.io
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline_lib.sources import read_source
@@ -135,7 +135,7 @@ def test_times_in_text_are_read_to_the_last_digit(tmp_path):
     np.testing.assert_array_equal(read_source("tables", "s", path).spike_times, times)
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(0, 10**7), st.integers(0, 5)), min_size=1, max_size=40))
 def test_sorting_keeps_every_spike_with_its_unit(tmp_path, spikes):
     times, units = np.array(spikes, dtype=float).T

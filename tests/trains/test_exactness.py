@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from pipeline_lib.clock import bin_ticks
@@ -71,7 +71,7 @@ def test_every_window_is_a_slice_of_the_whole(recording):
         np.testing.assert_array_equal(window, whole[start : start + 1000])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(
     start=some.lists(some.integers(-3_000_000, 13_000_000), min_size=1, max_size=5),
     bins=some.integers(1, 40),
