@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from pipeline_lib.models.neuroformer.context import Context
+from pipeline_lib.models.neuroformer.independent import IndependentNeuroformer
 from pipeline_lib.models.neuroformer.layers import Rows
 from pipeline_lib.models.neuroformer.network import Neuroformer, Shapes
 from pipeline_lib.models.neuroformer.reading import Last
@@ -32,7 +33,8 @@ def network(
     torch.manual_seed(0)
     heldin = list(range(units - heldout))
     layout = Layout(10.0, 40, 10, 0, 3, {"one": units}, {"one": heldin}, {"one": [""] * units})
-    made = Neuroformer(config, layout, Shapes(classes={"one": decode or {}}, **shapes))  # type: ignore[arg-type]
+    kind = IndependentNeuroformer if config.compat else Neuroformer
+    made = kind(config, layout, Shapes(classes={"one": decode or {}}, **shapes))  # type: ignore[arg-type]
     with torch.no_grad():
         for name, weight in made.named_parameters():
             if "ln" not in name and "again" not in name:

@@ -8,9 +8,11 @@ import torch
 from scipy.stats import poisson as poisson_law
 
 from pipeline_lib.models.neuroformer.independent import IndependentNeuroformer
-from pipeline_lib.models.neuroformer.law import rates_of_first, unit_law
+from pipeline_lib.models.neuroformer.law import rates_of_first, unit_law, unit_marginal
+from pipeline_lib.models.neuroformer.layers import Rows
 from pipeline_lib.models.neuroformer.likelihood import score_rows, window_sums
 from pipeline_lib.models.neuroformer.network import Neuroformer, Shapes
+from pipeline_lib.models.neuroformer.reading import Last
 from pipeline_lib.models.torch_model import Layout
 from tests.models.neuroformer.small import batch, network, poisson, with_settings
 
@@ -171,3 +173,36 @@ def test_independent_heads_do_not_know_each_other() -> None:
     assert torch.allclose(given_one.exp().sum(1), torch.ones(len(units)), atol=1e-5)
     asked = [made.unit_query(reading.states, torch.full((len(units),), bin)) for bin in (0, 4)]
     assert torch.equal(*asked)
+
+
+@torch.inference_mode()
+def test_independent_heads_are_those_of_each_token_by_hand() -> None:
+    """Weights random, the end's too: token by token, of what was written before alone; a unit was not observed."""
+    made, given = network(config=with_settings(compat=True)), batch(poisson(3, 20))
+    given.observed[0, :, 3] = given.visible[0, :, 3] = False
+    head, windows = made.head("one"), made.windows(given)
+    head.logits.bias[3] = 15  # what the heads say outweighs the law, which holds it for as good as impossible
+    reading = made.read(given, windows)
+    found = made.token_log_likelihood(head, windows, reading)
+    next_bin, next_unit = windows.now.following(made.bins, 6)
+    for window, tokens in enumerate(windows.now.count.tolist()):
+        first = int((reading.window == window).nonzero()[0])
+        seen, context = reading.last.seen[first], reading.context.rows(torch.tensor([window]))
+        assert bool(seen[3]) == (window >= 2), "two windows a trial"
+        sums = torch.zeros(2)
+        for place in range(tokens + 1):
+            unit = torch.cat([torch.tensor([-1]), next_unit[window, :place]])
+            bin = torch.cat([torch.tensor([0]), next_bin[window, :place]])
+            rows, x = Rows(1, len(unit)), made.embed(head, unit, bin, torch.arange(len(unit)))
+            states = rows.spread(made.states(x, rows, context, None)[0])[:, -1]
+            last = Last(bin[-1:], unit[-1:], reading.last.width[first, None], seen[None])
+            wanted_bin, wanted_unit = next_bin[window, place, None], int(next_unit[window, place])
+            sums[0] += made.bin_log_probabilities(head, states, last)[0, wanted_bin].sum()
+            asked = made.unit_states(states, wanted_bin, Rows(1, 1), *context.who_with(made.who.pair(x, rows), None))
+            times = made.time_law(head, last).log_softmax(1)
+            law = unit_marginal(times, head.expected[None] * seen, head.again, last.bin, last.unit)[0]
+            logits = law + torch.cat([head.logits(asked)[0], (asked @ made.end.weight[0] + made.end.bias)])
+            logits[:-1][~seen] = -torch.inf
+            sums[1] += logits.log_softmax(0)[wanted_unit]
+        assert torch.allclose(torch.stack([each[window] for each in found]), sums, atol=1e-4)
+    assert min(each.abs().max() for each in found) > 1 and windows.now.count.max() > 2
