@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.files import exclusive
 from pipeline_lib.sources.download import Downloader, Fetched, RemoteFile
 from pipeline_lib.sources.endpoints import Endpoints
 from pipeline_lib.sources.fetch_allen import behavior_files, coding_files
@@ -56,7 +55,8 @@ def fetch(
 ) -> Path:
     """Fetch what `location` of the session sheet names into the cache `data`; the path of its fetch.json.
 
-    What is there and verified is not fetched again. Several processes may fetch into one cache.
+    What is there and verified is not fetched again. Several processes may fetch into one cache; where all is there,
+    nothing is written to it.
 
     Parameters
     ----------
@@ -93,5 +93,4 @@ def fetch(
     fetched += downloader.fetch_all(files)
     if remote.scheme == "ibl" and options.get("voltage"):
         fetch_voltage(remote, folder, options, downloader)
-    with exclusive(folder / ".lock"):
-        return write_manifest(folder, description, fetched)
+    return write_manifest(folder, description, fetched)

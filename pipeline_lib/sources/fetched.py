@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.files import write_json
+from pipeline_lib.files import LOCK, exclusive, write_json
 from pipeline_lib.sources.download import Fetched, RemoteFile
 from pipeline_lib.sources.origin import MANIFEST, VERSION, read_fetched
 from pipeline_lib.sources.transport import remembered
@@ -44,9 +44,16 @@ def fetched_before(folder: Path) -> dict[str, Any]:
 
 def write_manifest(folder: Path, description: Description, files: Sequence[Fetched]) -> Path:
     """Write fetch.json of the session in `folder`; what it listed before, and is still here, stays listed, so
-    that fetching what is there already changes nothing.
+    that fetching what is there already changes nothing, and needs no right to write.
     """
     path = folder / MANIFEST
+    if _manifest(folder, description, files) != fetched_before(folder):
+        with exclusive(folder / LOCK):
+            write_json(path, _manifest(folder, description, files))
+    return path
+
+
+def _manifest(folder: Path, description: Description, files: Sequence[Fetched]) -> dict[str, Any]:
     before = fetched_before(folder)
     listed = {
         item.file.path.relative_to(folder).as_posix(): {
@@ -64,7 +71,4 @@ def write_manifest(folder: Path, description: Description, files: Sequence[Fetch
         kept = listed[name]["sha256"] == entry["sha256"] if name in listed else (folder / name).is_file()
         if kept:
             listed[name] = entry
-    content = asdict(description) | {"version": VERSION, "files": listed}
-    if content != before:
-        write_json(path, content)
-    return path
+    return asdict(description) | {"version": VERSION, "files": listed}

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.files import atomic_file, exclusive
+from pipeline_lib.files import LOCK, atomic_file, exclusive
 from pipeline_lib.sources.download import Downloader, RemoteFile
 
 if TYPE_CHECKING:
@@ -46,8 +46,10 @@ def public_tables(cache: Path, release: str, downloader: Downloader) -> Any:
 def _unpack(archive: Path, place: Path, sha256: str) -> None:
     """The tables in the archive, beside it; once, whichever process comes first."""
     done = place / "unpacked"
-    with exclusive(place / ".lock"):
-        if done.exists() and done.read_text() == sha256:
+    if _says(done, sha256):
+        return
+    with exclusive(place / LOCK):
+        if _says(done, sha256):
             return
         try:
             with zipfile.ZipFile(archive) as members:
@@ -59,6 +61,10 @@ def _unpack(archive: Path, place: Path, sha256: str) -> None:
             with atomic_file(place / PurePosixPath(name).name) as part:
                 part.write_bytes(content)
         done.write_text(sha256)
+
+
+def _says(path: Path, text: str) -> bool:
+    return path.exists() and path.read_text() == text
 
 
 def insertions(tables: Any) -> "pd.DataFrame":

@@ -33,12 +33,17 @@ def fetch_with_sdk(cache: Path, environments: Path, downloader: Downloader, sess
     InputError : the environment cannot be made.
     """
     warehouse = downloader.endpoints.allen_warehouse
-    python = environment(SCRIPT.with_suffix(".requirements.txt"), environments)
     names = [*(f"{name}.csv" for name in TABLES), f"session_{session}/session_{session}.nwb"]
-    with exclusive(cache / ".sdk.lock"):
-        if not all((cache / name).is_file() for name in ["manifest.json", *names]):
-            patiently(warehouse, downloader.network, lambda: _run(python, cache, names, downloader, session))
+    if not _all_there(cache, names):
+        python = environment(SCRIPT.with_suffix(".requirements.txt"), environments)
+        with exclusive(cache / ".sdk.lock"):
+            if not _all_there(cache, names):
+                patiently(warehouse, downloader.network, lambda: _run(python, cache, names, downloader, session))
     return [_fetched(cache / name, f"{warehouse}#{name}") for name in names]
+
+
+def _all_there(cache: Path, names: list[str]) -> bool:
+    return all((cache / name).is_file() for name in ["manifest.json", *names])
 
 
 def _run(python: Path, cache: Path, names: list[str], downloader: Downloader, session: int) -> None:

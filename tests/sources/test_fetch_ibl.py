@@ -17,7 +17,7 @@ from tests.servers.alyx import LOGIN, PASSWORD, TOKEN, Alyx, identifier
 from tests.servers.files import Fault, FileServer
 from tests.servers.sessions import publish_ibl, publish_units
 from tests.sources.conftest import refuses
-from tests.sources.fetching import QUICK
+from tests.sources.fetching import QUICK, changed, remove_locks
 
 EID = identifier("session")
 
@@ -59,8 +59,11 @@ def test_public_bucket_without_account(
     recording = read_source("ibl", "ours", manifest.parent)
     assert (recording.provenance.release, recording.provenance.source_id) == ("Brainwidemap", EID)
     asked = len(server.requests)
+    remove_locks(tmp_path)
+    before = changed(tmp_path)
     _fetch(tmp_path, endpoints)
     assert len(server.requests) == asked, "something verified was asked for again"
+    assert changed(tmp_path) == before, "who may only read there could not have fetched"
 
 
 def test_all_units_and_older_revision(

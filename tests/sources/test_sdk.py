@@ -16,6 +16,7 @@ from pipeline_lib.sources.sdk import SCRIPT, fetch_with_sdk
 from pipeline_lib.sources.transport import DownloadError, Network
 from tests.servers.files import Fault, FileServer
 from tests.servers.rma import DOWNLOAD, QUERY, Warehouse
+from tests.sources.fetching import changed, remove_locks
 
 PATIENT = Network(connect=5.0, stall=25.0, attempts=3, backoff=0.01)
 
@@ -176,6 +177,10 @@ def test_a_program_that_outlived_its_killed_run_has_a_folder_of_its_own(
         assert [each.file.path.read_text() for each in tables] == ["id\n1\n"] * 4
         assert session.checked == "AllenSDK and ledger"
         folders = (cache / "given").read_text().split()
+        remove_locks(cache)
+        before = changed(cache)
+        assert fetch_with_sdk(cache, tmp_path, downloader, 1) == [*tables, session]
+        assert changed(cache) == before, "all is there"
         Path(folders[-1]).mkdir()  # as if that program still were there
         (cache / "sessions.csv").unlink()
     assert len(set(folders)) == 2
