@@ -26,7 +26,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
-            raise InputError("sampling", "temperature", self.temperature, "not below 0")
+            raise InputError("sampling", "temperature", self.temperature, "finite, not below 0")
         if not 0 < self.top_p <= 1:
             raise InputError("sampling", "top_p", self.top_p, "above 0, at most 1")
         for name in ("top_k", "most"):
@@ -36,8 +36,6 @@ class Sampling:
 
     def draw(self, log_probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
         """One of the C outcomes in each row of [R, C]."""
-        if self.temperature == 0:
-            return log_probabilities.argmax(1)
         return pick(self.probabilities(log_probabilities), generator)
 
     def probabilities(self, log_probabilities: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from pipeline_lib.models.neuroformer.drafts import Draft, judged, left_over, uni
 from pipeline_lib.models.neuroformer.generation import generate, put, write
 from pipeline_lib.models.neuroformer.network import Neuroformer
 from pipeline_lib.models.neuroformer.reading import Last
-from pipeline_lib.models.neuroformer.sampling import Sampling
+from pipeline_lib.models.neuroformer.sampling import Sampling, pick
 from pipeline_lib.models.neuroformer.session import Head
 from pipeline_lib.models.neuroformer.tokens import Tokens
 from tests.models.neuroformer.small import batch, network, poisson, with_settings, write_anew
@@ -72,6 +72,14 @@ def test_a_window_written_alone_is_the_one_written_among_others(ahead: int, laye
         assert torch.equal(alone.bin[0, :count], together.bin[row, :count])
 
 
+def test_of_two_windows_that_are_drafted_each_has_its_own_width() -> None:
+    made, head, context, _ = empty(network(spread=0.2), 1)
+    rows, width, greedy = torch.tensor([0, 1]), torch.tensor([2, 5]), Sampling(temperature=0, most=40)
+    both = write(made, head, context.rows(rows), width, greedy)
+    together = write_anew(made, head, context.rows(rows), width, greedy)
+    assert same(both, together) and int(both.bin[0].max()) < 2 < int(both.bin[1].max())
+
+
 def test_what_a_draft_leaves_over_makes_up_for_it() -> None:
     """Of an outcome that is drafted with probability q, min(p, q) stays; what is drawn anew must give the rest."""
     p, q = (torch.softmax(torch.randn(1, 9, generator=torch.Generator().manual_seed(seed)), 1) for seed in (0, 1))
@@ -88,6 +96,15 @@ def test_what_a_draft_leaves_over_makes_up_for_it() -> None:
         draft = Draft(torch.tensor([each]), torch.tensor([0]), q, certain)
         kept[each] += judged(draft, p, certain, generator)[0]
     assert torch.allclose(kept / drawn, stays[0], atol=0.03)
+
+
+def test_unit_and_bin_of_a_drafted_token_are_judged_apart() -> None:
+    """Each is drafted twice as often as the network would draw it: both stay in a quarter of all drafts."""
+    drafted, wanted = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 0.5]])
+    draft, generator = Draft(torch.tensor([0]), torch.tensor([0]), drafted, drafted), torch.Generator().manual_seed(0)
+    verdicts = [judged(draft, wanted, wanted, generator) for _ in range(2000)]
+    assert np.mean([stay for stay, _ in verdicts]) == pytest.approx(0.25, abs=0.04)
+    assert np.mean([bin_stays for stay, bin_stays in verdicts if not stay]) == pytest.approx(1 / 3, abs=0.05)
 
 
 def test_what_was_judged_out_is_not_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,12 +235,26 @@ def test_filters_leave_the_most_probable_over() -> None:
 
     assert np.allclose(shares(Sampling()), [0.5, 0.3, 0.15, 0.05], atol=0.03)
     assert np.allclose(shares(Sampling(top_k=2)), [0.625, 0.375, 0, 0], atol=0.03)
+    assert np.allclose(shares(Sampling(top_k=3)), [0.526, 0.316, 0.158, 0], atol=0.03)
     assert np.allclose(shares(Sampling(top_p=0.9)), [0.526, 0.316, 0.158, 0], atol=0.03)
     assert np.allclose(shares(Sampling(temperature=0.5)), np.array([25, 9, 2.25, 0.25]) / 36.5, atol=0.03)
     impossible = torch.tensor([[0.0, 1.0, 0.0, 0.0]]).log().repeat(4000, 1)
     assert (Sampling().draw(impossible, generator) == 1).all()
-    with pytest.raises(InputError, match="top_p"):
-        Sampling(top_p=0.0)
+
+
+def test_the_only_outcome_with_any_weight_is_drawn_however_little_it_is() -> None:
+    """What a draft leaves over can be so little that any share of it is rounded to the whole."""
+    weights = torch.tensor([[0.0, 1e-45, 0.0]]).repeat(100, 1)
+    assert (pick(weights, torch.Generator().manual_seed(0)) == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("temperature", -0.1), ("temperature", np.inf), ("top_p", 0.0), ("top_p", 1.1), ("top_k", 0), ("most", 0)],
+)
+def test_sampling_that_cannot_be_is_refused(setting: str, value: float) -> None:
+    with pytest.raises(InputError, match=setting):
+        Sampling(**{setting: value})
 
 
 def test_nothing_is_written_after_the_end_of_a_sample() -> None:
