@@ -115,8 +115,9 @@ def test_the_loss_of_heldout_units_by_hand(given) -> None:
     assert made(part)["heldout"].item() == pytest.approx(expected.item(), rel=1e-4)
 
 
-def test_every_weight_has_a_gradient(given) -> None:
-    made = network(units=8, heldout=2)
+@pytest.mark.parametrize("compat", [False, True])
+def test_every_weight_has_a_gradient(given, compat: bool) -> None:
+    made = network(units=8, heldout=2, config=with_settings(compat=compat))
     sum(made(given, 1).values()).backward()
     idle = [name for name, weight in made.named_parameters() if weight.grad is None or not weight.grad.any()]
     assert idle == []
