@@ -18,11 +18,13 @@ FILES = {
     "__init__.py": '__version__ = "1"\n',
     "top.py": (
         '"""Doc."""\nfrom typing import TYPE_CHECKING\n\nfrom pipeline_lib.part import leaf\n\n'
-        "if TYPE_CHECKING:\n    from pipeline_lib import typing_only\n\n"
+        "if TYPE_CHECKING:\n    from pipeline_lib import typing_only\nelse:\n    from pipeline_lib import fallback\n\n"
         "def f(x):\n    from pipeline_lib.late import g\n    return g(x)\n"
     ),
     "late.py": "import pipeline_lib.far.near\nfrom .part.other import h\n\ndef g(x):\n    return h(x) + 1\n",
-    "far/__init__.py": "F = 1\n",
+    "fallback.py": "B = 1\n",
+    "far/__init__.py": "from .beside import C\n\nF = C\n",
+    "far/beside.py": "C = 1\n",
     "far/near.py": "N = 1\n",
     "part/__init__.py": "SCALE = 2\n",
     "part/leaf.py": "VALUE = 1\nREST = VALUE[1:]\n",
@@ -73,7 +75,9 @@ def _forget() -> None:
         ("part/leaf.py", "[1:]", "[:1]", True),  # the same parts in other places
         ("part/__init__.py", "2", "3", True),
         ("far/near.py", "1", "2", True),
-        ("far/__init__.py", "1", "2", True),  # runs when far.near is imported
+        ("far/__init__.py", "F = C", "F = 2 * C", True),  # runs when far.near is imported
+        ("far/beside.py", "1", "2", True),  # relative to the package, in its own __init__
+        ("fallback.py", "1", "2", True),  # not for type checkers
         ("part/other.py", "return x", "return 2 * x", True),  # a relative import
         ("part/sibling.py", "1", "2", True),  # from . import
     ],
@@ -151,13 +155,24 @@ def test_what_was_parsed_is_remembered_until_the_file_changes(tmp_path: Path, mo
     assert run()[0] == second
 
 
-def test_what_another_version_remembered_is_parsed_anew(
-    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    remembered = tmp_path / ".snakemake/trainyard_code.json"
-    remembered.parent.mkdir()
+@pytest.fixture
+def remembered(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where processes in this folder remember what they have parsed."""
+    (tmp_path / ".snakemake").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(module, "_READ", {})
+    return tmp_path / ".snakemake/trainyard_code.json"
+
+
+def test_a_file_of_another_size_is_parsed_though_its_time_is_the_same(package: Path, remembered: Path) -> None:
+    before, edited = fresh(["pipeline_lib.top"]), package / "part/__init__.py"
+    times = edited.stat().st_atime_ns, edited.stat().st_mtime_ns
+    edited.write_text("SCALE = 20\n")
+    os.utime(edited, ns=times)
+    assert fresh(["pipeline_lib.top"]) != before
+
+
+def test_what_another_version_remembered_is_parsed_anew(package: Path, remembered: Path) -> None:
     name = fresh(["pipeline_lib.top"])
     notes = json.loads(remembered.read_text())
     assert all(len(note) == 4 for note in notes.values()) and len(notes) > 5
