@@ -19,10 +19,12 @@ import zarr
 from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.evaluate import Scoring, evaluate
 from pipeline_lib.files import sha256_file, sha256_tree, write_json
+from pipeline_lib.models.registry import check_config
 from pipeline_lib.training import publication as module
 from pipeline_lib.training.fit import fit, load_fit
 from pipeline_lib.training.fit_ensemble import fit_ensemble
 from pipeline_lib.training.predict import predict
+from pipeline_lib.training.publication import identity
 from pipeline_lib.training.run import FitError, read_arrays
 from tests.small_cohort import SPLITS, UNITS, WINDOWS, Cohort, open_cohort, recording, write_cohort
 
@@ -150,6 +152,17 @@ def test_nothing_is_done_twice(cohort: Cohort, tmp_path: Path, monkeypatch: pyte
     for number, data in enumerate(((stores, another), (others, another)), start=5):
         walk(data, out, steps=61)
         assert len(notes.read_text().splitlines()) == number
+
+
+def test_whatever_a_fit_depends_on_is_in_its_name(cohort: Cohort, tmp_path: Path) -> None:
+    (stores, split), settings = cohort, check_config("psth", {})
+    others, another = write_cohort(tmp_path, splits=replace(SPLITS, seed=5), made=[recording(seed=1, trials=30)])
+    changes = [(), (others,), (stores, another), (stores, split, "mean_rate")]
+    changes += [(stores, split, "psth", replace(settings, smoothing=(30.0,))), (stores, split, "psth", settings, 1)]
+    changes.append((stores, split, "psth", settings, 0, "other code"))
+    defaults = (stores, split, "psth", settings, 0, "code")
+    names = [identity(*change, *defaults[len(change) :])["key"] for change in changes]
+    assert len(set(names)) == len(changes) and identity(*defaults)["key"] == names[0]
 
 
 def test_a_fit_whose_manifest_snakemake_took_away_is_not_made_again(
