@@ -99,10 +99,13 @@ def correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if first.shape[-1] < 2:
         return np.full(first.shape[:-1], np.nan)
+    # Asked of the values themselves: less a rounded mean, equal ones need not be 0.
+    varies = (np.ptp(first, axis=-1) > 0) & (np.ptp(second, axis=-1) > 0)
     first = first - first.mean(axis=-1, keepdims=True)
     second = second - second.mean(axis=-1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (first * second).sum(axis=-1) / np.sqrt((first**2).sum(axis=-1) * (second**2).sum(axis=-1))
+        each = (first * second).sum(axis=-1) / np.sqrt((first**2).sum(axis=-1) * (second**2).sum(axis=-1))
+    return np.where(varies, each, np.nan)
 
 
 def _filter_correlation(fitted: CouplingMatrices, true: CouplingMatrices, pairs: np.ndarray) -> float:

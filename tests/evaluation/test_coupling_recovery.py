@@ -1,5 +1,7 @@
 """Coupling recovery: closed cases, an independent AUC, and what must not change it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -43,10 +45,21 @@ def test_a_wrong_sign_a_wrong_pair_and_an_unfitted_sender_are_seen(true: Couplin
     found = recovery(couplings(fitted), truth)
     assert found.false_share == pytest.approx(0.2)  # 0.25 of 1.25
     assert found.auc == 1
+    assert recovery(replace(couplings(fitted), filters=None), truth).false_share == pytest.approx(0.2)
 
     fitted[2] = np.nan
     found = recovery(couplings(fitted), truth)
     assert found.not_fitted == 3 and found.pairs == 9 and found.false_share == 0
+
+
+def test_a_filter_without_a_shape_has_no_correlation() -> None:
+    """It is left out, not counted as one of 0."""
+    true, fitted = np.zeros((3, 3, 3)), np.zeros((3, 3, 3))
+    true[0, 1] = true[1, 2] = [3.0, 2.0, 0.5]
+    fitted[0, 1], fitted[1, 2] = [1.0, 0.0, 0.2], 0.4
+    found = recovery(couplings(fitted), couplings(true))
+    assert found.synapses == 2
+    assert found.filter_correlation == pytest.approx(np.corrcoef(fitted[0, 1], true[0, 1])[0, 1])
 
 
 def test_the_diagonal_is_not_scored(true: CouplingMatrices) -> None:
