@@ -153,6 +153,9 @@ def test_what_are_no_seeds_of_a_model_is_refused_and_nothing_written(results: Pa
             average([first, third], results / "mean")
         store.attrs[name] = before
     group = store["small"]
+    group["rates"][0, 0, 0] = 9.0  # other than when its manifest was written
+    with pytest.raises(InputError, match=r"predictions\.zarr: .*hash"):
+        average([first, third], results / "mean")
     group["sample"][:] = group["sample"][:][::-1]
     declare(third)
     with pytest.raises(InputError, match="other windows than another seed's"):

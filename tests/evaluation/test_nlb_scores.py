@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -15,6 +16,8 @@ from sklearn.model_selection import GridSearchCV
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.evaluate import Scoring, evaluate
+from pipeline_lib.evaluation.parts import Part
+from pipeline_lib.evaluation.responses import Responses, response_rows
 from pipeline_lib.evaluation.settings import Target
 from pipeline_lib.recording import Recording
 from pipeline_lib.sources import read_source
@@ -206,6 +209,27 @@ def test_windows_that_begin_elsewhere_are_moved_and_other_bins_have_no_score(coh
     coarse = Cohort(tmp_path / "coarse", cohort.made, replace(WINDOWS, bin_size=10.0), SPLITS)
     table = coarse.score(rates[:, ::2], resamples=0)
     assert "nlb_psth_r2" not in set(table["metric"]) and "psth_r2" in set(table["metric"])
+
+
+def test_trials_that_are_no_samples_leave_those_after_them_their_responses(cohort: Cohort, tmp_path: Path) -> None:
+    rates = made_up(cohort)
+    fewer = Cohort(tmp_path, cohort.made, WINDOWS, replace(SPLITS, train_share=0.5))
+    assert len(fewer.split.samples) < len(cohort.split.samples)
+    whole, left = (value(each.score(rates, resamples=0), "nlb_psth_r2", "all") for each in (cohort, fewer))
+    assert left == whole
+
+
+def test_responses_that_go_on_after_the_windows_are_scored_where_a_window_reaches() -> None:
+    """Windows of three bins, at the start of the response and two bins later; of its last bin nothing is predicted."""
+    psth = np.random.default_rng(0).gamma(3.0, 0.1, (1, 6, 2))
+    shift = np.array([0, 2])
+    samples = pd.DataFrame({"trial": [0, 1], "condition": "0", "bins": 3, "shift": shift})
+    rates = np.stack([psth[0, by : by + 3] for by in shift])
+    part = Part(samples, rates, np.ones((2, 3, 2)), np.ones((2, 3, 2), dtype=bool), None, {})
+    responses = Responses(np.array(["0"]), psth, samples, given=True)
+    split = SimpleNamespace(forward_bins=0, bin_size=5.0)
+    found = [row for row in response_rows(part, split, responses, {}) if row["metric"] == "nlb_psth_r2"]
+    assert [row["value"] for row in found] == [pytest.approx(1.0)]
 
 
 def test_no_fit_sees_the_responses(cohort: Cohort) -> None:
