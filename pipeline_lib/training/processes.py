@@ -84,7 +84,7 @@ def _wait(members: list[subprocess.Popen]) -> None:
     asked = threading.Event()
     with on_sigterm(lambda *_: asked.set()):
         while members[0].poll() is None and not asked.is_set():
-            failed = [number for number, member in enumerate(members) if member.poll()]
+            failed = [number for number in range(1, len(members)) if members[number].poll()]
             if failed:
                 raise FitError(f"process {failed[0]} of {len(members)} ended with code {members[failed[0]].returncode}")
             time.sleep(POLL_SECONDS)

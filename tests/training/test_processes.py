@@ -1,5 +1,6 @@
 """Several processes on one fit: the loss curve of one process, and one set of results."""
 
+import contextlib
 import csv
 import json
 import os
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.files import LOCK, exclusive, sha256_tree
 from pipeline_lib.training import gpu, processes
 from pipeline_lib.training.fit import fit
-from pipeline_lib.training.run import FitError, Run, read_arrays
+from pipeline_lib.training.run import FitError, Interrupted, Run, read_arrays
 from tests.small_cohort import Cohort, recording, write_cohort
 from tests.training.tiny_network import Config
 
@@ -174,6 +176,18 @@ def test_a_process_that_fails_ends_the_others(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(FitError, match="process 1 of 3 ended with code 3"):
         members(monkeypatch, "sys.exit(3) if rank == '1' else time.sleep(60)", count=3)
     assert time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize(("code", "raised"), [(128 + signal.SIGTERM, Interrupted), (3, FitError), (0, None)])
+def test_the_first_process_says_how_all_of_them_ended(
+    monkeypatch: pytest.MonkeyPatch, code: int, raised: type[Exception] | None
+) -> None:
+    """Whenever it ends: here as soon as it was last seen to run."""
+    monkeypatch.setattr(processes, "POLL_SECONDS", 0.0)
+    first = SimpleNamespace(poll=iter([None, code]).__next__, returncode=code)
+    helper = SimpleNamespace(poll=lambda: None)
+    with pytest.raises(raised) if raised else contextlib.nullcontext():
+        processes._wait([first, helper])
 
 
 def test_helpers_end_with_the_first_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
