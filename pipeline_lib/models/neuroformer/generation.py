@@ -114,20 +114,14 @@ def generate(network: Neuroformer, batch: Batch, sampling: Sampling, seed: int, 
 
     if true_past:
         tokens = written(cut, slices(counts, cut, network.bins, network.past)[:, : network.past])
-        return put(clear(counts, batch.history), tokens, cut.start.repeat(len(counts)), len(cut.start))
-    counts = clear(counts, batch.history)
+        counts[:, batch.history :] = 0
+        return put(counts, tokens, cut.start.repeat(len(counts)), len(cut.start))
+    counts[:, batch.history :] = 0
     widths = cut.width.view(len(counts), -1)
     for number, start in enumerate(cut.start.tolist()):
         width = widths[:, number]
         tokens = written(Cut(cut.start[number : number + 1], width), counts[:, start - network.past : start])
         counts = put(counts, tokens, torch.full_like(width, start), 1)
-    return counts
-
-
-def clear(counts: Tensor, history: int) -> Tensor:
-    """A copy without spikes after the history."""
-    counts = counts.clone()
-    counts[:, history:] = 0
     return counts
 
 
