@@ -6,7 +6,9 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -295,6 +297,20 @@ def test_asked_to_end_a_search_ends_its_processes_and_goes_on_to_the_same_table(
     found = pd.read_csv(tmp_path / "out" / "trials.csv")
     for name in ("member", "score", "learning_rate"):
         np.testing.assert_allclose(found[name], alone[name], rtol=1e-6, err_msg=name)
+
+
+def test_the_process_of_a_trial_that_ends_otherwise_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    def process(name: str, code: int | None) -> SimpleNamespace:
+        says = {word: partial(said.append, f"{name}: {word}") for word in ("start", "terminate", "join")}
+        return SimpleNamespace(sentinel=name, exitcode=code, **says)
+
+    looks = iter([None])
+    monkeypatch.setattr(module.connection, "wait", lambda _: next(looks))
+    with pytest.raises(FitError, match="the process of a trial ended with code 3"):
+        module._run_processes([process("first", 3), process("second", None), process("third", None)], jobs=2)
+    assert said == ["first: start", "second: start", "second: terminate", "second: join"]
 
 
 @pytest.mark.slow
