@@ -43,8 +43,7 @@ class Helper(Run):
         """Rank 0 writes the history."""
 
     def checkpoint(self, state: State | Callable[[], State], force: bool = False) -> None:
-        """Rank 0 saves."""
-        self.stop_if_asked()
+        """Rank 0 saves, and decides whether to stop."""
 
 
 def launch(processes: int, arguments: dict[str, Any], uses_gpu: bool) -> None:
