@@ -22,7 +22,7 @@ def progress(results: Path, cohort: str, model: str, seed: int, **changes: objec
 
 def test_running_dead_and_silent(tmp_path: Path) -> None:
     now = time.time()
-    progress(tmp_path, "b", "glm", 0, started=now, updated=now + 100, seconds_left=3700.0)
+    progress(tmp_path, "b", "glm", 0, started=now, updated=now + 100, seconds_left=3760.0)
     progress(tmp_path, "a", "lfads", 10)
     progress(tmp_path, "a", "lfads", 2, host="elsewhere", updated=now - 3500)
     progress(tmp_path, "a", "ndt", 0, host="elsewhere")
@@ -30,6 +30,8 @@ def test_running_dead_and_silent(tmp_path: Path) -> None:
     progress(tmp_path, "a", "psth", 0)
     (tmp_path / "fits" / "a" / "mean_rate" / "seed0").mkdir(parents=True)
     Run(tmp_path / "fits/a/lfads/seed10", "key").checkpoint({"w": np.ones(2)}, force=True)
+    half = tmp_path / "fits/a/psth/seed0/.resume/.first.here.1.part.safetensors"
+    half.write_bytes(b"killed while it saved")
     with exclusive(tmp_path / "fits/b/glm/seed0" / LOCK), exclusive(tmp_path / "fits/a/ndt/seed1" / LOCK):
         found = statuses(tmp_path)
     assert [(fit.cohort, fit.model, fit.seed, fit.state) for fit in found] == [
@@ -41,10 +43,10 @@ def test_running_dead_and_silent(tmp_path: Path) -> None:
         ("b", "glm", "0", "running"),
     ]
     assert {fit.state for fit in statuses(tmp_path) if fit.cohort == "b"} == {"dead"}  # its process let go of the lock
-    lines = format_statuses(found, now + 100).splitlines()
+    lines = format_statuses(found, now + 160).splitlines()  # a minute after fit b was heard of
     assert lines[0].split()[:5] == ["cohort", "model", "seed", "step", "loss"]
     assert lines[6].split() == ["b", "glm", "0", "120/1000", "0.25", "1", "min", "40", "s", "1", "h", "01", "min"]
-    assert "silent for 1 h 00 min" in lines[1] and "dead: the next run goes on from its checkpoint" in lines[2]
+    assert "silent for 1 h 01 min" in lines[1] and "dead: the next run goes on from its checkpoint" in lines[2]
     assert "dead: the next run starts it again" in lines[5]
 
 
