@@ -208,6 +208,22 @@ while not os.path.exists({str(note)!r}):
         os.kill(int(note.read_text()), 0)
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_helper_that_is_asked_to_end_leaves_it_to_the_first_process(
+    monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    """A cluster asks all processes of a job at once; without its helpers the first could not go on to a checkpoint."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", str(rank))
+    heard, before = [], signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(processes, "in_a_line", lambda *_: heard.append(signal.getsignal(signal.SIGTERM)))
+    try:
+        processes.member({})
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [signal.SIG_IGN if rank else before]
+
+
 def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(gpu.VISIBLE, "3,5")
     monkeypatch.setattr(gpu.tempfile, "gettempdir", lambda: str(tmp_path))
