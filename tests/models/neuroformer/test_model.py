@@ -236,10 +236,15 @@ def test_weights_are_the_same_bytes_resident_or_streamed(tmp_path: Path, changes
 
 
 def test_signals_after_the_end_of_a_trial_are_not_looked_at(tmp_path: Path) -> None:
-    """However long the others of its batch are: they do not change what a trial is predicted."""
+    """Not to standardise them, and however long the others of its batch are: they change no prediction of a trial."""
     data = open_cohort(*write_cohort(tmp_path, replace(WINDOWS, after=None), NO_FORWARD, [running()]))
     model = NeuroformerModel(replace(HERE, signals=("running/speed",)), 0)
     model.fit(replace(data, fitting=True), Run(tmp_path / "run"))
+    train = data.samples("small0", "train")
+    speed = model.inputs(data, "small0", train)["signals"][..., 0]
+    speed = speed[np.arange(speed.shape[1]) < 5 + train["bins"].to_numpy()[:, None]]
+    scale = model.network.head("small0").signal_scale[:, 0].numpy()
+    np.testing.assert_allclose(scale, [np.nanmean(speed), np.nanstd(speed)], rtol=1e-3)
     samples = data.samples("small0", "test").sort_values("bins")
     together = model.predict(data, "small0", samples)
     for number, bins in enumerate(samples["bins"]):
