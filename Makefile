@@ -119,4 +119,4 @@ doctor: setup  ## is this machine fit for a run? what to do about what is not
 
 # What Snakemake knows of downloads stays: without it no change of what is asked of them would fetch more.
 clean:  ## remove what was made (not the downloads)
-	rm -rf results/* results/.*.made_with.json data/simulated
+	rm -rf results/* results/.*.made_with.json

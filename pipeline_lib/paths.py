@@ -23,8 +23,11 @@ class Paths:
         return file.rpartition("/")[0] if self.folders else file
 
     def simulation(self, simulation: str) -> str:
-        """A simulated session, in the layout of a real source."""
-        return self._declared(f"{self.data}/simulated/{simulation}/simulation.json")
+        """A simulated session, in the layout of a real source.
+
+        Not below `data`, either (see `fetched`): that of another project may have other settings by the same name.
+        """
+        return self._declared(f"{self.results}/simulated/{simulation}/simulation.json")
 
     def fetched(self, folder: str) -> str:
         """That a remote session is here with all that these results are made from; `folder` is its own, below `data`.

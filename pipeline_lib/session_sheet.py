@@ -13,6 +13,7 @@ import yaml
 
 from pipeline_lib.config import Config, check_name
 from pipeline_lib.errors import InputError, suggest
+from pipeline_lib.paths import Paths
 from pipeline_lib.sources.remote import ACCEPTED as REMOTE_LOCATIONS
 from pipeline_lib.sources.remote import READERS, Remote, parse_remote
 from pipeline_lib.yaml_text import parse_yaml
@@ -125,7 +126,7 @@ def _locate(
         if name not in config.simulations:
             accepted = f"{suggest(name, config.simulations)} (in the configuration's `simulations`)"
             raise InputError(place, "location", location, accepted)
-        return str(Path(config.data) / "simulated" / name), name, None
+        return str(Path(Paths(config.results).simulation(name)).parent), name, None
     remote = parse_remote(location, place, options)
     if remote is not None:
         if source not in (readers := READERS.get(remote.scheme, (source,))):

@@ -115,7 +115,7 @@ def test_the_lists_say_so(config: dict[str, Any]) -> None:
     [
         ("spikes.csv", "day1", "day1", "both day1"),
         ("trials.csv", "day1", "day1", "both day1"),
-        ("simulated/pair/simulation.json", "day2", "day2", "both day2"),
+        ("results/simulated/pair/simulation.json", "day2", "day2", "both day2"),
         ("results/recordings/day2/recording.json", "", "day2", "both day2"),
         ("parts.csv", "", "", "both"),
     ],

@@ -115,7 +115,7 @@ def test_what_is_not_here_lies_in_the_data(folder: Path, monkeypatch: pytest.Mon
     (folder / "sheet.tsv").write_text("\n".join(["session\tsource\tlocation", *rows]))
     simulations = {"sim": {"simulator": "glm"}}
     sessions = resolve(_config(data="cache", simulations=simulations, models=[])).sessions
-    assert sessions["s"].location == "cache/simulated/sim" and sessions["s"].simulation == "sim"
+    assert sessions["s"].location == "results/simulated/sim" and sessions["s"].simulation == "sim"
     assert sessions["r"].location.startswith("cache/allen/") and sessions["r"].remote
     assert sessions["h"].location == str(folder / "home/c.npz")
     without = _config(data="cache", simulations=simulations, models=[], model_directory="nowhere")

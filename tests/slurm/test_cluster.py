@@ -67,7 +67,7 @@ def test_credentials_are_in_no_job_script_and_no_log(
     for name in ("ALYX_PASSWORD", "AWS_SECRET_ACCESS_KEY", "SNAKEMAKE_STORAGE_S3_SECRET_KEY"):
         monkeypatch.setenv(name, SECRET)
     project = Small(tmp_path)
-    submit(project, "data/simulated/pair/simulation.json", "--verbose", "--printshellcmds")
+    submit(project, "results/simulated/pair/simulation.json", "--verbose", "--printshellcmds")
     scripts = [file.read_text() for file in (cluster.folder / "state").rglob("script")]
     assert any("--target-jobs 'simulate:simulation=pair'" in script for script in scripts)
     hidden = [word for script in scripts for word in re.findall(r"base64//(\S+)", script)]

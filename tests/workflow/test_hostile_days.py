@@ -97,8 +97,8 @@ def test_a_broken_session_stops_no_other_and_is_named_in_the_report(copy_of_fini
         }
     )
     project.write_sheet(SHEET + "broken\tallen\tsimulated:broken\t\n")
-    assert project.snakemake("data/simulated/broken/simulation.json").returncode == 0
-    recording = next((project.folder / "data/simulated/broken").rglob("*.nwb"))
+    assert project.snakemake("results/simulated/broken/simulation.json").returncode == 0
+    recording = next((project.folder / "results/simulated/broken").rglob("*.nwb"))
     recording.write_bytes(recording.read_bytes()[:5000])
     result = project.snakemake()
     assert result.returncode != 0
@@ -133,10 +133,11 @@ MODEL = Failing
 
 def test_a_run_without_any_score_is_reported_too(project: Project) -> None:
     """One session cannot be recorded, the only model fails in the other."""
-    data = project.folder / "data"
-    (data / "simulated/broken").mkdir(parents=True)
-    (data / "simulated/broken/simulation.json").write_text('{"location": "lost.nwb"}')
-    np.savez(data / "mine.npz", time=np.arange(0.05, 60, 0.1), unit=np.arange(600) % 5)
+    broken = project.folder / "results/simulated/broken"
+    broken.mkdir(parents=True)
+    (broken / "simulation.json").write_text('{"location": "lost.nwb"}')
+    (project.folder / "data").mkdir()
+    np.savez(project.folder / "data/mine.npz", time=np.arange(0.05, 60, 0.1), unit=np.arange(600) % 5)
     project.write_sheet(
         "session\tsource\tlocation\toptions\nmine\ttables\tmine.npz\t\nbroken\tallen\tsimulated:broken\t\n"
     )

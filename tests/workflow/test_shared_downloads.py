@@ -1,4 +1,4 @@
-"""Projects that name one folder of downloads as their `data`, some of them at the same moment."""
+"""Projects that name one folder as their `data`, some of them at the same moment."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 from pipeline_lib.sources.fetch import fetch
 from tests.servers.files import Fault, FileServer
 from tests.servers.sessions import publish_allen, publish_ibl
-from tests.workflow.project import Project
+from tests.workflow.project import SMALL, Project
 
 SHEET = "session\tsource\tlocation\toptions\n{}\t{}\t{}\t{}\n"
 CONFIG = {"sessions": "config/sessions.tsv", "models": ["mean_rate"]}
@@ -47,6 +47,16 @@ def test_a_download_that_somebody_removed_is_fetched_again(
     assert project.planned(RECORDING) == {"record": 1}
     shutil.rmtree(tmp_path / "data/ibl" / eid)
     assert project.planned(RECORDING) == {"fetch": 1, "record": 1}
+
+
+@pytest.mark.slow
+def test_a_simulation_of_one_name_is_each_projects_own(copy_of_finished: Project, tmp_path: Path) -> None:
+    """Of other settings, or of the same at the same moment: what Snakemake removes before a job is the project's."""
+    theirs, ours = copy_of_finished, Project(tmp_path / "ours")
+    simulations = {"pair": SMALL["simulations"]["pair"] | {"seed": 4}}
+    ours.write_config(SMALL | {"data": str(theirs.folder / "data"), "simulations": simulations})
+    assert ours.snakemake("results/recordings/pair/recording.json").returncode == 0
+    assert theirs.planned() == {}
 
 
 @pytest.mark.slow

@@ -13,5 +13,5 @@ def test_folders_with_spaces_and_signs_of_the_shell(project: Project) -> None:
     result = project.snakemake("fits")
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     assert (project.folder / RESULTS / "fits/pair/mean_rate/seed0/manifest.json").is_file()
-    assert (project.folder / DATA / "simulated/pair/simulation.json").is_file()
+    assert (project.folder / RESULTS / "simulated/pair/simulation.json").is_file()
     assert not list(project.folder.rglob("evil"))

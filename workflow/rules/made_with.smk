@@ -7,7 +7,7 @@ from functools import lru_cache
 from pipeline_lib import made_with
 
 # Downloads are left out, which projects may share: what one asked of them stands in its results.
-TRAVELLING = (f"{RESULTS}/", f"{PLAN.config.data}/simulated/")
+TRAVELLING = f"{RESULTS}/"
 
 
 def travelling(records):
