@@ -17,7 +17,7 @@ from pipeline_lib.evaluation.parts import MASKED
 from pipeline_lib.evaluation.predictions import open_undamaged
 from pipeline_lib.evaluation.settings import AVERAGED
 from pipeline_lib.files import LOCK, exclusive, sha256_file, sha256_tree, whole_directory, write_json
-from pipeline_lib.published import MANIFEST, PREDICTIONS, read_manifest
+from pipeline_lib.published import MANIFEST, PREDICTIONS, require_manifest
 
 SAME = ("cohort", "model", "implementation", "config", "trains", "split", "parts")
 """What a manifest says, of a fit or of further predictions, in which the seeds of a model do not differ."""
@@ -55,14 +55,14 @@ def average(fit_dirs: Sequence[Path | str], out_dir: Path | str) -> None:
     >>> for seed, folder in enumerate(fits):
     ...     fit(["trains/demo"], "demo.parquet", "psth", "psth", {}, seed, folder)
     >>> average(fits, "fits/mean")
-    >>> read_manifest("fits/mean")["model"]
+    >>> require_manifest("fits/mean", "an average")["model"]
     'psth:mean'
     """
     folders, out = [Path(directory) for directory in fit_dirs], Path(out_dir)
     names = [folder.name for folder in folders]
     if len(names) < 2 or len({*names}) < len(names):
         raise InputError("average", "fits", names, "at least two seeds of a model, each once")
-    manifests = {folder: _manifest(folder) for folder in folders}
+    manifests = {folder: require_manifest(folder, "a finished fit, or of its predictions") for folder in folders}
     told = {name: value for name, value in manifests[folders[0]].items() if name in SAME}
     _require_same(manifests, SAME)
     stores = {folder: open_undamaged(folder) for folder in folders}
@@ -103,13 +103,6 @@ def _rates_of(group: zarr.Group) -> list[str]:
     extras = group.get("extras")
     masked = extras.array_keys() if isinstance(extras, zarr.Group) else ()
     return ["rates", *(f"extras/{name}" for name in sorted(masked) if name.startswith(MASKED))]
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    told = read_manifest(folder)
-    if told is None:
-        raise InputError(folder, MANIFEST, "no such file", "the folder of a finished fit, or of its predictions")
-    return told
 
 
 def _require_same(told: dict[Path, dict[str, Any]], names: Iterable[str]) -> None:
