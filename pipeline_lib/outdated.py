@@ -14,23 +14,24 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.settings import MEAN
 from pipeline_lib.files import sha256_file
 from pipeline_lib.models.registry import check_config
-from pipeline_lib.outdated_data import outdated_data
+from pipeline_lib.outdated_data import OutdatedData, outdated_data
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import Plan
 
 Fit = tuple[str, str, int | str]
 
 
-def outdated_fits(plan: Plan, paths: Paths) -> set[Fit]:
+def outdated_fits(plan: Plan, paths: Paths, data: OutdatedData | None = None) -> set[Fit]:
     """Fits of the plan, averages over seeds among them, that are of another model or were made with other
     hyper-parameters, another split, other spike trains or other weights to start from than those that are here now, as
     their manifests say (what they do not say is taken as right), those of cohorts that are to be split anew, and those
     that start from any of these.
 
-    Of the code nothing is asked: it changes with every version, and Snakemake knows whether that matters.
+    Of the code nothing is asked: it changes with every version, and Snakemake knows whether that matters. `data` is
+    what `outdated_data` says of the plan, where that was asked already.
     """
     found: set[Fit] = set()
-    cohorts, seeds = outdated_data(plan, paths).cohorts, plan.config.seeds
+    cohorts, seeds = (data or outdated_data(plan, paths)).cohorts, plan.config.seeds
     for cohort in plan.scored:
         split = Path(paths.split(cohort))
         now: dict[str, Any] = {"split": sha256_file(split)} if split.is_file() else {}

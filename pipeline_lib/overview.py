@@ -18,9 +18,9 @@ def overview(plan: Plan) -> str:
     A fit that a change of the configuration has left behind is not done, and a recording or store is outdated.
     """
     paths = Paths(plan.config.results, plan.config.data)
-    outdated = outdated_fits(plan, paths)
-    sessions = [["session", "source", "recording", "trains"]]
     data = outdated_data(plan, paths)
+    outdated = outdated_fits(plan, paths, data)
+    sessions = [["session", "source", "recording", "trains"]]
     for name, session in plan.sessions.items():
         recording = _stage(paths.recording(name), name in data.recordings)
         sessions.append([name, session.source, recording, _stage(paths.trains(name), name in data.trains)])

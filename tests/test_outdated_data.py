@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline_lib.files import sha256_file
-from pipeline_lib.made_with import beside, told, write_made_with
+from pipeline_lib.made_with import beside, read_made_with, told, write_made_with
 from pipeline_lib.outdated import outdated_fits
 from pipeline_lib.outdated_data import OutdatedData, outdated_data
 from pipeline_lib.overview import overview
@@ -136,6 +136,20 @@ def test_an_edited_file_outdates_what_follows_from_it(
     assert [sorted(each) for each in (found.recordings, found.trains, found.cohorts)] == [
         each.split() for each in (recordings, trains, cohorts)
     ]
+
+
+def test_the_list_looks_at_each_record_once(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = []
+
+    def read(file: str, results: str) -> Any:
+        looked.append(file)
+        return read_made_with(file, results)
+
+    monkeypatch.setattr("pipeline_lib.outdated_data.read_made_with", read)
+    listed(config)
+    plan = resolve(config)
+    paths = Paths(plan.config.results, plan.config.data)
+    assert looked.count(paths.simulation("pair")) == looked.count(paths.split("both")) == 1
 
 
 def test_of_a_large_file_that_is_newer_nothing_is_known(config: dict[str, Any], tmp_path: Path) -> None:
