@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline_lib.errors import InputError
 from pipeline_lib.models.neuroformer.layers import Block, Rows, causal_bias, initialise
 from pipeline_lib.models.neuroformer.tokens import Tokens
 
@@ -113,15 +114,19 @@ def public_rows(tokens: Tokens, units: int, bins: int, block: int) -> tuple[Tens
 
     Of more than `block` - 2 spikes the public code drops the earliest; here they must have been cut off before, by
     `limit`, where that is counted.
+
+    Raises
+    ------
+    InputError : a window has no room for its spikes and the end.
     """
     windows, longest = tokens.unit.shape
-    places = max(block + 1, longest + 2)
-    place = torch.arange(places, device=tokens.unit.device)
+    if longest > block - 1:
+        raise InputError("public_rows", "tokens", f"{longest} spikes in a window", f"at most {block - 1} (`limit`)")
+    place = torch.arange(block + 1, device=tokens.unit.device)
     end = tokens.count[:, None] + 1
-    ids = torch.full((windows, places), units + 2, device=place.device)
+    ids = torch.full((windows, block + 1), units + 2, device=place.device)
     times = torch.full_like(ids, bins + 3)
     ids[:, 0], times[:, 0] = units, 0
     ids[:, 1 : longest + 1] = torch.where(tokens.real, tokens.unit, units + 2)
     times[:, 1 : longest + 1] = torch.where(tokens.real, tokens.bin, bins + 3)
-    ids, times = ids.masked_fill(place == end, units + 1), times.masked_fill(place == end, bins + 2)
-    return ids[:, : block + 1], times[:, : block + 1]
+    return ids.masked_fill(place == end, units + 1), times.masked_fill(place == end, bins + 2)

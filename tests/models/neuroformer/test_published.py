@@ -38,6 +38,11 @@ def test_rows_are_those_of_the_public_tokeniser() -> None:
     ids, times = public_rows(tokens_of_counts(counts), 10, 5, 7)
     assert ids.tolist() == [[10, 2, 4, 4, 9, 11, 12, 12], [10, 11, *[12] * 6]]
     assert times.tolist() == [[0, 1, 1, 1, 4, 7, 8, 8], [0, 7, *[8] * 6]]
+    whole, _ = public_rows(tokens_of_counts(counts), 10, 5, 5)
+    assert whole.tolist() == [[10, 2, 4, 4, 9, 11], [10, 11, *[12] * 4]], "the end has its place"
+    for block in (4, 3):
+        with pytest.raises(InputError, match=f"4 spikes.*at most {block - 1}"):
+            public_rows(tokens_of_counts(counts), 10, 5, block)
 
 
 def test_sizes_are_those_of_the_tensors_and_of_what_is_said(tmp_path: Path) -> None:
