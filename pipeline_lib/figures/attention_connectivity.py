@@ -31,7 +31,8 @@ CAPTION = (
     "spikes (logarithm; orange more, blue less). Couplings: what a spike of the sender adds to the log-rate of the "
     "receiver, summed over lags. Each panel has a scale of its own. The area under the curve (AUC), where the true "
     "couplings are known, is the chance that a coupled pair stands out more than an uncoupled one; 0.5 is none. "
-    "Attention says what the model looks at, not what it does with it: compare the couplings."
+    "Attention says what the model looks at, not what it does with it: compare the couplings. Of more than 60 units "
+    "the first are shown, the AUC is of all."
 )
 
 SHOWN_UNITS = 60

@@ -44,7 +44,8 @@ CAPTION = (
     "left out, and so are held-out senders). Where the truth is known it stands beside the fit: look for the same "
     "blocks and signs. AUC is the chance that a true connection is fitted stronger than a pair without one: 0.5 is "
     "guessing, 1 perfect. Below, filters of the pairs that are strongest (in truth, where it is known) against the lag "
-    "after the sender's spike: sender \u2192 receiver, by their rows in the units table (the CSV has their unit_id)."
+    "after the sender's spike: sender \u2192 receiver, by their rows in the units table (the CSV has their unit_id). "
+    "Of hundreds of units those with the strongest couplings are shown."
 )
 
 MATRIX_CELLS = 36_000

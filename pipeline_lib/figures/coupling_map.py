@@ -18,7 +18,8 @@ CAPTION = (
     "changes the log-rate of the receiver (row), summed over lags; orange excites, blue inhibits. Before: all "
     "couplings of the fit. After: only those whose test holds at a false-discovery rate of 5 % where the fit made "
     "tests, otherwise only those that the configured mask allows. Grey is left out (a unit's own history always is). "
-    "Look for blocks that stay: a map that the mask empties held noise."
+    "Look for blocks that stay: a map that the mask empties held noise. Of more than 120 units those with the "
+    "strongest couplings are shown."
 )
 
 MOST_UNITS = 120

@@ -21,7 +21,8 @@ CAPTION = (
     "of pairs of units that are coupled from one region to another (found at a false-discovery rate of 5 %; without "
     "tests, among the tenth of all pairs with the strongest couplings), orange where more of them excite, blue where "
     "more inhibit. The ring around a circle, and the number below it, are the share within the region. Look for arrows "
-    "that are wider one way than the other, and remember that units which were not recorded couple too."
+    "that are wider one way than the other, and remember that units which were not recorded couple too. Of more than 9 "
+    "regions those with most units are shown."
 )
 
 STRONGEST = 0.1

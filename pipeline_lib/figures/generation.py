@@ -18,7 +18,8 @@ from pipeline_lib.trains.store import Trains
 
 CAPTION = (
     "Spikes that the model wrote in the place of test windows, each from its history on and then from what it had "
-    "written itself. (a) Recorded and (b) generated spikes of the same windows, without units that were held out. (c) "
+    "written itself. (a) Recorded and (b) generated spikes of the same windows, without units that were held out (of "
+    "more than 60 the first). (c) "
     "Rate of every unit, recorded and generated. (d) Intervals between spikes of a unit inside a window. (e) "
     "Correlation of pairs of units in bins of about 50 ms. (f) Where windows are trials, how well the mean responses "
     "of each unit (50 ms bins) agree with those recorded in the test windows, of recorded training windows and of "

@@ -25,7 +25,7 @@ CAPTION = (
     "pairs); grey: not. A flat line is a coupling of nothing, an empty panel one that the fit dropped or never had. "
     "(b) Test trials by the first two principal components of their latents, coloured by running speed where it was "
     "recorded (grey: not in this trial), else by their order in time: a gradient means that the background follows the "
-    "animal's state."
+    "animal's state. Of more than 7 populations those with most units are shown."
 )
 
 MOST = 7

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -294,3 +295,21 @@ def test_every_caption_says_what_to_look_for_in_plain_words(name: str) -> None:
     assert caption.endswith(".") and 100 < len(caption) < 900
     document = publish_doctree(caption, settings_overrides={"report_level": 1, "halt_level": 1})
     assert document.astext() == caption and len(document) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("attention_connectivity", "SHOWN_UNITS"),
+        ("coupling_map", "MOST_UNITS"),
+        ("coupling_network", "MOST_REGIONS"),
+        ("generation", "SHOWN_UNITS"),
+        ("glm_transformer_areas", "MOST"),
+        ("psth", "CONDITIONS"),
+        ("psth", "EXAMPLES"),
+    ],
+)
+def test_captions_say_how_many_are_shown_of_what_there_are_more_of(name: str, most: str) -> None:
+    """Twelve regions, of which nine are drawn and nothing says so, read as a session of nine."""
+    spec = FIGURES[name]
+    assert re.search(rf"\b{getattr(spec.load(), most)}\b", spec.caption)
