@@ -15,14 +15,14 @@ from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.neuroformer import report
 from pipeline_lib.models.neuroformer.connectivity import cross_correlation, probed_couplings
 from pipeline_lib.models.neuroformer.likelihood import score_rows, window_sums
-from pipeline_lib.models.neuroformer.model import NeuroformerModel
+from pipeline_lib.models.neuroformer.model import NeuroformerModel, _longer
 from pipeline_lib.models.neuroformer.report import decoding_table, generated_table
 from pipeline_lib.models.neuroformer.settings import Config
 from pipeline_lib.models.registry import check_config
 from pipeline_lib.models.torch_model import Layout
 from pipeline_lib.recording import Recording
 from pipeline_lib.training.run import Run
-from tests.models.neuroformer.small import with_settings
+from tests.models.neuroformer.small import batch, network, poisson, with_settings
 from tests.small_cohort import SPLITS, WINDOWS, open_cohort, recording, write_cohort
 from tests.training.test_engine import same
 
@@ -123,6 +123,17 @@ def test_every_rollout_and_every_batch_is_drawn_by_itself(ragged: FitData, model
     table["sample"], table["batch"] = table["sample"] % 999, table["sample"] // 999
     drawn = [own.drop(columns=["rollout", "batch"]) for _, own in table.groupby(["rollout", "batch"])]
     assert len({own.to_csv(index=False) for own in drawn}) == len(drawn) == 4
+
+
+def test_nothing_that_was_recorded_in_a_window_changes_what_is_written() -> None:
+    """By a network for which the past matters."""
+    samples, made = pd.DataFrame(index=[7, 9]), network(spread=0.5)
+    data = SimpleNamespace(sessions=["one"], heldin=lambda _: np.arange(6), samples=lambda *_: samples)
+    history, recorded = poisson(2, 10), (np.zeros((2, 25, 6)), poisson(2, 25, rate=0.3))
+    batches = [batch(np.concatenate([history, each], axis=1)) for each in recorded]
+    models = [SimpleNamespace(network=made, batches=lambda *_, each=each: iter([each])) for each in batches]
+    tables = [generated_table(each, data, "test", 1, 0) for each in models]
+    assert tables[0].equals(tables[1]) and tables[0]["bin"].max() > 15
 
 
 def test_every_spike_that_was_written_is_a_row(
@@ -250,6 +261,11 @@ def test_signals_after_the_end_of_a_trial_are_not_looked_at(tmp_path: Path) -> N
     for number, bins in enumerate(samples["bins"]):
         alone = model.predict(data, "small0", samples.iloc[[number]])[0]
         np.testing.assert_allclose(alone, together[number, :bins], atol=1e-6)
+
+
+def test_a_sample_of_fewer_windows_has_no_features_of_the_others() -> None:
+    longer = _longer(np.ones((2, 3, 4)), 5)
+    assert longer.shape == (2, 5, 4) and (longer[:, :3] == 1).all() and np.isnan(longer[:, 3:]).all()
 
 
 def test_a_fit_to_heldout_units_alone_needs_some() -> None:

@@ -178,22 +178,28 @@ def test_a_model_that_writes_nothing_is_silent() -> None:
     assert (shares["generated"] == 0).all()
     assert shares["recorded"][10.0] == 0.75 and shares["recorded"].index.max() == 1000 and shares["recorded"].max() == 1
     assert scores_of(data, as_generated(data, 0 * counts))["generated_interval_distance"] == 1
+    silent = alone(0 * counts, np.ones(counts.shape, dtype=bool))
+    assert scores_of(silent, as_generated(silent, counts))["generated_interval_distance"] == 1
     written = generated_statistics(data, as_generated(data, counts), "test")
     assert np.allclose(written.loc[written["kind"] == "psth", ["x", "y"]], 1) and (written["kind"] == "psth").sum() == 2
 
 
 def test_the_mean_response_by_hand(cohort: FitData) -> None:
-    """50-ms bins of all windows of a condition, conditions one after the other."""
+    """50-ms bins of all windows of a condition, and of all rollouts; conditions one after the other."""
     heldin = cohort.heldin("one")
     parts = {part: cohort.counts("one", part)[:, 10:, heldin].astype(float) for part in ("train", "test")}
+    rollouts = [np.random.default_rng(seed).poisson(parts["test"]) for seed in (0, 1)]
+    parts["written"] = np.mean(rollouts, axis=0)
     psths = {}
     for part, counts in parts.items():
-        condition = cohort.samples("one", part)["condition"].to_numpy()
+        condition = cohort.samples("one", "test" if part == "written" else part)["condition"].to_numpy()
         coarse = counts.reshape(len(counts), 16, 5, -1).mean(2)
         psths[part] = np.concatenate([coarse[condition == name].mean(0) for name in np.unique(condition)])
-    expected = [np.corrcoef(psths["train"][:, unit], psths["test"][:, unit])[0, 1] for unit in range(len(heldin))]
-    table = generated_statistics(cohort, as_generated(cohort, parts["test"].astype(int)), "test")
-    assert np.allclose(table.loc[table["kind"] == "psth", "x"], expected)
+    generated = pd.concat([as_generated(cohort, counts, rollout) for rollout, counts in enumerate(rollouts)])
+    table = generated_statistics(cohort, generated, "test")
+    for axis, part in (("x", "train"), ("y", "written")):
+        expected = [np.corrcoef(psths[part][:, unit], psths["test"][:, unit])[0, 1] for unit in range(len(heldin))]
+        assert np.allclose(table.loc[table["kind"] == "psth", axis], expected)
     assert len(np.unique(cohort.samples("one", "test")["condition"])) > 1
 
 
