@@ -248,3 +248,7 @@ def test_binning_on_the_device_equals_binning_in_numpy(cohort, device, store):
         for bins, width in ((100, 500), (1, 5_000_000), (7, 133)):
             counts = DeviceEvents(trains, device).bin_windows(starts, bins, width)
             np.testing.assert_array_equal(counts.cpu().numpy(), bin_windows(trains, starts, bins, width))
+    ticks, unit = np.array([10, 60], np.int32), np.array([7, 39_999], np.uint16)
+    many = Trains("many", ticks, unit, 40_000, 100, np.array([[0, 100]]), None, {})
+    counts = DeviceEvents(many, device).bin_windows(np.array([0]), 2, 50)
+    np.testing.assert_array_equal(counts.cpu().numpy(), bin_windows(many, np.array([0]), 2, 50))

@@ -16,7 +16,7 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.files import sha256_tree
 from pipeline_lib.stimulus import Stimulus
 from pipeline_lib.trains import events, shards, store
-from pipeline_lib.trains.binning import bin_windows
+from pipeline_lib.trains.binning import bin_windows, observed_windows
 from pipeline_lib.trains.events import events_between, keys_of_parquet, keys_of_units, unpack
 from pipeline_lib.trains.manifest import read_manifest
 from pipeline_lib.trains.store import Trains, convert, write_store
@@ -225,6 +225,12 @@ def test_a_recording_in_memory_is_the_same_as_one_converted(converted, recording
     assert (stored.session, stored.n_units, stored.duration_ticks) == ("s1", 20, direct.duration_ticks)
 
 
+def test_a_unit_that_was_never_there_is_observed_nowhere(recording):
+    recording.unit_intervals = pd.DataFrame({"unit": [3], "start": [20.0], "stop": [20.0]})
+    seen = observed_windows(Trains.from_recording(recording), np.array([0, 1_900_000]), 300, 500)
+    assert not seen[:, :, 3].any() and np.delete(seen, 3, axis=2).all()
+
+
 def test_a_spike_at_the_very_end_lies_within_the_trains(recording):
     recording.spike_times[-1] = 100.0
     assert Trains.from_recording(recording).duration_ticks == 10_000_001
@@ -290,6 +296,14 @@ def slow(*arguments):
 store.write_table = slow
 store.convert(sys.argv[1], sys.argv[2])
 """
+
+
+def test_whose_spikes_and_how_long_they_were_recorded_is_in_the_content_hash(tmp_path):
+    hashes = set()
+    for session, duration in (("a", 2.2), ("b", 2.2), ("a", 2.4)):  # the same spikes, in the same second
+        write_store(tmp_path / "s", session, [np.array([0.5])], duration, observed=np.array([[0.0, 2.0]]))
+        hashes.add(read_manifest(tmp_path / "s")["content_hash"])
+    assert len(hashes) == 3
 
 
 def test_killed_conversion_leaves_no_store(recording, tmp_path):
