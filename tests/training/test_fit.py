@@ -19,6 +19,7 @@ import zarr
 from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.evaluate import Scoring, evaluate
 from pipeline_lib.files import sha256_file, sha256_tree, write_json
+from pipeline_lib.models.contract import LeakageError
 from pipeline_lib.models.registry import check_config
 from pipeline_lib.training import publication as module
 from pipeline_lib.training.fit import fit, load_fit
@@ -334,6 +335,19 @@ def test_impossible_numbers_are_not_published(cohort: Cohort, tmp_path: Path, sp
     for word in words:
         assert caught.match(word)
     assert contents(tmp_path) == before
+
+
+def test_a_model_of_ones_own_is_fitted_without_the_test_part(cohort: Cohort, tmp_path: Path) -> None:
+    own = tmp_path / "peeking.py"
+    own.write_text(
+        "from pipeline_lib.models.registry import load_model\n\n\n"
+        "class Peeking(load_model('mean_rate')):\n"
+        "    def fit(self, data, run):\n"
+        "        data.counts(data.sessions[0], 'test')\n\n\n"
+        "MODEL = Peeking\n"
+    )
+    with pytest.raises(LeakageError):
+        fit(*cohort, "peeking", str(own), {}, 0, tmp_path / "out")
 
 
 def test_one_folder_stands_for_a_list_of_one(cohort: Cohort, tmp_path: Path) -> None:
