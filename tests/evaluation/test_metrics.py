@@ -264,6 +264,9 @@ def test_latents_are_scored_up_to_an_affine_map_and_noise_gains_nothing() -> Non
     mask = np.broadcast_to((np.arange(40) != 3)[:, None], (40, 30))
     assert latent_r2(spoiled, true, mask) == pytest.approx(1, abs=1e-9)
     assert np.isnan(latent_r2(mixed[:1], true[:1]))
+    partly = true.copy()
+    partly[5, :10, 1] = np.nan  # a bin of which one dimension is not known is no bin to compare
+    assert latent_r2(mixed, partly) == pytest.approx(1, abs=1e-9)
 
 
 def test_psth_r2_compares_condition_means_over_the_units_that_spike() -> None:
