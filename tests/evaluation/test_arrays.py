@@ -9,8 +9,17 @@ import torch
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.arrays import COLUMNS, score_rates
+from pipeline_lib.evaluation.bootstrap import interval, resampling_weights
 from pipeline_lib.evaluation.evaluate import Scoring, evaluate
-from pipeline_lib.evaluation.metrics import bits_per_spike, latent_r2, negative_log_likelihood, psth_r2
+from pipeline_lib.evaluation.metrics import (
+    bits_per_spike,
+    latent_r2,
+    mean_over_units,
+    negative_log_likelihood,
+    null_rates,
+    psth_r2,
+    unit_bits_per_spike,
+)
 from pipeline_lib.evaluation.parts import train_means
 from pipeline_lib.evaluation.sums import poisson_sums
 from pipeline_lib.training.fit import fit, load_fit
@@ -61,11 +70,28 @@ def test_what_is_no_mean_and_no_unit_is_refused() -> None:
     for means, message in (([0.5], r"shape \(1,\)"), ([0.5, 0.0], r"found 0\.0"), ([np.nan, 1.0], "found nan")):
         with pytest.raises(InputError, match=f"train_mean: {message}" if "found" in message else message):
             score_rates(counts, rates, train_mean=means)
+    rates[:, :, 1] = 0.8  # units that score alike do not say which of them was held out
     marked = score_rates(counts, rates, heldout=[False, True])  # as rows, they would be 0 and 1
-    pd.testing.assert_frame_equal(marked, score_rates(counts, rates, heldout=[1]))
+    for rows in ([1], [1, 1]):
+        pd.testing.assert_frame_equal(marked, score_rates(counts, rates, heldout=rows))
     for rows in ([2], [-1, 0], [0.5], [True]):
         with pytest.raises(InputError, match=r"heldout: found .*; accepted: rows of the units, 0 to 1"):
             score_rates(counts, rates, heldout=rows)
+
+
+def test_an_interval_is_of_drawn_windows_and_counts_them() -> None:
+    """Also of a mean over units, whose n are the units that have a score."""
+    rng = np.random.default_rng(0)
+    rates = rng.gamma(1.0, 0.2, (9, 14, 6))
+    counts = rng.poisson(rates)
+    counts[:, :, 2] = 0
+    scores = score_rates(counts, rates, resamples=50).set_index(["metric", "aggregation"])
+    found = scores.loc[("bits_per_spike", "mean over units")]
+    sums = poisson_sums(counts, rates)
+    drawn = sums.weighted(resampling_weights(9, 50, seed=0))
+    values = mean_over_units(unit_bits_per_spike(drawn, null_rates(sums.total())[0]))
+    assert (found["ci_low"], found["ci_high"]) == interval(values[1:], 9)
+    assert (found["value"], found["n"]) == (values[0], 5)
 
 
 def test_arrays_of_other_tools_score_as_numpys(data: Data) -> None:

@@ -57,9 +57,10 @@ def test_nwb_units_come_back(trains, tmp_path):
 def test_neural_latents_layout(trains, tmp_path):
     settings = SplitSettings(heldout_units=5, forward=0.1)
     split = make_split([trains], WindowSettings(after=0.5), settings, "c")
+    split.heldout["s1"] = split.heldout["s1"][::-1]  # in whatever order somebody names them
     export.to_nlb(trains, split, tmp_path / "in.h5", tmp_path / "target.h5")
     train, test = split.part("s1", "train"), split.part("s1", "test")
-    heldout = split.heldout["s1"]
+    heldout = np.sort(split.heldout["s1"])
     heldin = np.setdiff1d(np.arange(20), heldout)
     with h5py.File(tmp_path / "in.h5") as inputs, h5py.File(tmp_path / "target.h5") as targets:
         assert set(inputs) == {
