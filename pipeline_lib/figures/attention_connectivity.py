@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from pipeline_lib.evaluation.coupling import auc
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.coupling import STRENGTH
-from pipeline_lib.figures.excerpts import truth_of
+from pipeline_lib.figures.excerpts import truth_of, unit_ids
 from pipeline_lib.figures.fits import first_seeds
 from pipeline_lib.figures.palette import model_name
 from pipeline_lib.figures.style import (
@@ -25,17 +25,18 @@ from pipeline_lib.figures.style import (
 from pipeline_lib.recording import read_description
 
 CAPTION = (
-    "Pairs of units, sender in a column, receiver in a row. Cross-correlation: the largest of the counts of the "
-    "receiver with those of the sender up to the model's past earlier, which common input makes, too. Attention: how "
-    "much a spike of the sender is looked at when a spike of the receiver is predicted, 1 being an even look at all "
-    "spikes (logarithm; orange more, blue less). Couplings: what a spike of the sender adds to the log-rate of the "
-    "receiver, summed over lags. Each panel has a scale of its own. The area under the curve (AUC), where the true "
-    "couplings are known, is the chance that a coupled pair stands out more than an uncoupled one; 0.5 is none. "
-    "Attention says what the model looks at, not what it does with it: compare the couplings. Of more than 60 units "
-    "the first are shown, the AUC is of all."
+    "Pairs of units, by their rows in the units table (the CSV has their unit_id), sender in a column, receiver in a "
+    "row. Cross-correlation: the largest of the counts of the receiver with those of the sender up to the model's "
+    "past earlier, which common input makes, too. Attention: how much a spike of the sender is looked at when a spike "
+    "of the receiver is predicted, 1 being an even look at all spikes (logarithm; orange more, blue less). Couplings: "
+    "what a spike of the sender adds to the log-rate of the receiver, summed over lags. Each panel has a scale of its "
+    "own. The area under the curve (AUC), where the true couplings are known, is the chance that a coupled pair "
+    "stands out more than an uncoupled one; 0.5 is none. Attention says what the model looks at, not what it does "
+    "with it: compare the couplings. Of more than 60 units the first are shown, the AUC is of all."
 )
 
 SHOWN_UNITS = 60
+ENDS = ("sender", "receiver")
 CORRELATION = "Cross-correlation"
 FIRST = ("Truth", CORRELATION)
 SCALES = {CORRELATION: "Correlation", "Attention": "Log of relative attention"}
@@ -44,7 +45,7 @@ SCALES = {CORRELATION: "Correlation", "Attention": "Log of relative attention"}
 
 def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     """Matrices by `source` ("Truth", "Cross-correlation", "Attention of ...", "Couplings of ..."): source, sender,
-    receiver, value and auc.
+    receiver (rows of the session's units), sender_unit_id, receiver_unit_id, value and auc.
 
     Raises
     ------
@@ -80,7 +81,10 @@ def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
         sender, receiver = np.indices(shown.shape)
         columns = {"sender": sender.ravel(), "receiver": receiver.ravel(), "value": shown.ravel()}
         tables.append(pd.DataFrame(columns).assign(source=source, auc=found))
-    return pd.concat(tables, ignore_index=True)[["source", "sender", "receiver", "value", "auc"]]
+    table, names = pd.concat(tables, ignore_index=True), unit_ids(recording)
+    for end in ENDS:
+        table[f"{end}_unit_id"] = names[table[end]]
+    return table[["source", *ENDS, *(f"{end}_unit_id" for end in ENDS), "value", "auc"]]
 
 
 @styled

@@ -20,6 +20,12 @@ def truth_of(recording: Path | str, names: Collection[str]) -> Truth:
     return Truth.read(path, names) if path.is_dir() else Truth({}, {})
 
 
+def unit_ids(recording: Path | str) -> np.ndarray:
+    """What the source of a recording calls its units, text [N]."""
+    units = pd.read_parquet(Path(recording) / "units.parquet", columns=["unit_id"])
+    return units["unit_id"].to_numpy(str)
+
+
 def tested_windows(split: Split, session: str) -> pd.DataFrame:
     """The windows of a session in the test part; NothingToDrawError where there are none."""
     windows = split.part(session, "test")

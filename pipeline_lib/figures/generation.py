@@ -18,13 +18,13 @@ from pipeline_lib.trains.store import Trains
 
 CAPTION = (
     "Spikes that the model wrote in the place of test windows, each from its history on and then from what it had "
-    "written itself. (a) Recorded and (b) generated spikes of the same windows, without units that were held out (of "
-    "more than 60 the first). (c) "
-    "Rate of every unit, recorded and generated. (d) Intervals between spikes of a unit inside a window. (e) "
-    "Correlation of pairs of units in bins of about 50 ms. (f) Where windows are trials, how well the mean responses "
-    "of each unit (50 ms bins) agree with those recorded in the test windows, of recorded training windows and of "
-    "generated ones. Points on the diagonal, and curves that cover each other, say that the model has learned how "
-    "these units fire; a window need not look like the one recorded."
+    "written itself. (a) Recorded and (b) generated spikes of the same windows, without units that were held out, by "
+    "their rows in the units table (the CSV has their unit_id; of more than 60 the first). (c) Rate of every unit, "
+    "recorded and generated. (d) Intervals between spikes of a unit inside a window. (e) Correlation of pairs of "
+    "units in bins of about 50 ms. (f) Where windows are trials, how well the mean responses of each unit (50 ms "
+    "bins) agree with those recorded in the test windows, of recorded training windows and of generated ones. Points "
+    "on the diagonal, and curves that cover each other, say that the model has learned how these units fire; a window "
+    "need not look like the one recorded."
 )
 
 SHOWN_SECONDS, SHOWN_UNITS = 8.0, 60
@@ -33,9 +33,9 @@ SHOWN_SECONDS, SHOWN_UNITS = 8.0, 60
 def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     """Rasters and statistics of the first model that has generated anything.
 
-    Rows by `kind`: "spike" (source "recorded" or "generated", x = time in s, y = row of the session's units), and those
-    of the fit's table `statistics`: "rate" and "correlation" (x recorded, y generated), "interval" (source, x = ms,
-    y = share of the intervals that are not longer) and "psth" (a unit: x of the training windows, y of those
+    Rows by `kind`: "spike" (source "recorded" or "generated", x = time in s, y = row of the session's units, unit_id),
+    and those of the fit's table `statistics`: "rate" and "correlation" (x recorded, y generated), "interval" (source,
+    x = ms, y = share of the intervals that are not longer) and "psth" (a unit: x of the training windows, y of those
     generated).
 
     Raises
@@ -57,11 +57,14 @@ def data(trains: Path | str, split: Path | str, fits: Sequence[Path | str]) -> p
     window, bin_, unit = np.nonzero(true)
     written = shown.index.get_indexer(pd.Index(spikes["sample"])) * bins + spikes["bin"].to_numpy()
     rasters = {"recorded": (window * bins + bin_, heldin[unit]), "generated": (written, spikes["unit"].to_numpy())}
-    tables = [statistics]
+    tables, names = [statistics], recorded.units["unit_id"].to_numpy(str)
     for source, (at, units) in rasters.items():
-        spike = pd.DataFrame({"kind": "spike", "source": source, "x": at * seconds, "y": units})
+        spike = pd.DataFrame(
+            {"kind": "spike", "source": source, "x": at * seconds, "y": units, "unit_id": names[units]}
+        )
         tables.append(spike[spike["y"].isin(heldin[:SHOWN_UNITS])])
-    return pd.concat(tables, ignore_index=True).assign(model=fit.model)[["model", "kind", "source", "x", "y"]]
+    columns = ["model", "kind", "source", "x", "y", "unit_id"]
+    return pd.concat(tables, ignore_index=True).assign(model=fit.model)[columns]
 
 
 @styled

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from pipeline_lib.clock import TICKS_PER_MS
 from pipeline_lib.evaluation.truth import window_means
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.excerpts import truth_of
+from pipeline_lib.figures.excerpts import truth_of, unit_ids
 from pipeline_lib.figures.glm_transformer_fit import coupled_fit, matched, name_lines, test_windows
 from pipeline_lib.figures.palette import INK, MODEL_COLOURS, QUIET
 from pipeline_lib.figures.style import new_figure, panel_title, styled
@@ -19,10 +19,10 @@ from pipeline_lib.recording import read_description
 CAPTION = (
     "Parts of the log-rate that the GLM-Transformer infers (orange) beside the input that the simulation gave the "
     "same unit (black), in test trials. Above, the background; below, the synaptic input from other units. Left, one "
-    "trial; middle, the mean over trials; both for the unit with most synaptic input. A log-rate is no current: the "
-    "fit is stretched once, for both parts and all trials alike, and each part shifted. Right, the correlation of "
-    "part and input over all test trials and bins, a dot a unit: 1 is perfect. Where synapses are next to none, the "
-    "coupling found should be flat."
+    "trial; middle, the mean over trials; both for the unit with most synaptic input (named in the CSV). A log-rate is "
+    "no current: the fit is stretched once, for both parts and all trials alike, and each part shifted. Right, the "
+    "correlation of part and input over all test trials and bins, a dot a unit: 1 is perfect. Where synapses are next "
+    "to none, the coupling found should be flat."
 )
 
 PARTS = {"background": "background_input", "coupling": "coupling_input"}
@@ -33,7 +33,7 @@ SILENT = 0.1
 
 def data(recording: Path | str, split: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
     """Rows by `kind`: "trial" and "mean" (part, source = fit or truth, time in ms, value in the simulation's unit), and
-    "correlation" (part, unit, value), with the `unit` that is shown.
+    "correlation" (part, value), with the `unit` (row of the session's units) that is shown, and its unit_id.
 
     Raises
     ------
@@ -64,7 +64,9 @@ def data(recording: Path | str, split: Path | str, fits: Sequence[Path | str]) -
         units = np.flatnonzero(spread > SILENT * max(spread.max(), 1e-12))
         scores = [matched(fitted[..., unit], true[part][..., unit])[1] for unit in units]
         rows.append(pd.DataFrame({"kind": "correlation", "part": part, "unit": units, "value": scores}))
-    return pd.concat(rows, ignore_index=True)
+    table = pd.concat(rows, ignore_index=True)
+    table["unit_id"] = unit_ids(recording)[table["unit"]]
+    return table[["kind", "part", "source", "unit", "unit_id", "time", "value"]]
 
 
 def stretched(fitted: dict[str, np.ndarray], true: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

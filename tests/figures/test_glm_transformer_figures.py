@@ -197,7 +197,11 @@ def test_parts_on_the_scale_of_the_true_inputs(tmp_path: Path) -> None:
         glm_transformer_components.data(made.recording, made.split, [made.fit])
     for part, name, shift in (("background", "background_input", -2), ("coupling", "coupling_input", 1)):
         extras.create_array(f"log_rate_{part}", data=(3 * made.true(name) + shift).astype(np.float32))
+    units = pd.read_parquet(made.recording / "units.parquet")
+    units["unit_id"] = [f"cell {row}" for row in range(len(units))]
+    units.to_parquet(made.recording / "units.parquet")
     table = glm_transformer_components.data(made.recording, made.split, [made.fit])
+    assert table["unit_id"].tolist() == [f"cell {row}" for row in table["unit"]]
     assert np.allclose(table.loc[table["kind"] == "correlation", "value"], 1, atol=1e-5)
     curves = table[table["kind"] == "trial"]
     fit, truth = (curves.loc[curves["source"] == source, "value"].to_numpy() for source in ("fit", "truth"))

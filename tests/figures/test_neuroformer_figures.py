@@ -49,6 +49,7 @@ class Fitted:
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
     directory = tmp_path_factory.mktemp("film")
     made = simulate("video", {"units": 12, "duration": 90.0, "targets": 4}, 0, "film")
+    made.units["unit_id"] = [f"cell {row}" for row in range(12)]
     windows = WindowSettings(bin_size=10, mode="continuous", length=0.5, history=0.1)
     stores, split = write_cohort(directory, windows, SplitSettings(block=3.0, fractions=(0.6, 0.2, 0.2)), [made])
     out = directory / "fits" / "cohort" / "neuroformer" / "seed0"
@@ -119,6 +120,17 @@ def test_attention_is_scored_against_the_true_couplings(fitted: Fitted) -> None:
     apart = score[(true == 0) & ~np.eye(12, dtype=bool)]
     wins = (coupled > apart).mean() + 0.5 * (coupled == apart).mean()
     assert areas["Cross-correlation"] == pytest.approx(wins)
+
+
+def test_tables_behind_rows_of_units_name_them_as_their_source_does(fitted: Fitted) -> None:
+    names = pd.read_parquet(fitted.paths["recording"] / "units.parquet")["unit_id"].to_numpy(str)
+    pairs = table_of("attention_connectivity", fitted)
+    for end in ("sender", "receiver"):
+        assert pairs[f"{end}_unit_id"].tolist() == names[pairs[end]].tolist()
+    generated = table_of("generation", fitted)
+    spikes = generated["kind"] == "spike"
+    assert generated.loc[spikes, "unit_id"].tolist() == names[generated.loc[spikes, "y"].astype(int)].tolist()
+    assert spikes.any() and generated.loc[~spikes, "unit_id"].isna().all()
 
 
 @pytest.mark.parametrize("name", ("generation", "behaviour_traces", "contrastive_latents"))
