@@ -19,6 +19,8 @@ SPIKE_BYTES = 20
 """Of a spike while its session is converted or held open; measured in benchmarks/trains.py."""
 BIN_BYTES = {"fit": 8, "evaluate": 16}
 """Of a bin of a unit: counts, masks and one copy of both; rates, counts and masks of the parts that are scored."""
+BYTES_TO_RECORD = 4
+"""Of a byte that a session is read from. Measured from 4 to 16 million spikes: 2.5 (IBL), 3.5 (NWB of Allen)."""
 BASE_MINUTES = 30
 MINUTES_PER_GIGABIN = {"fit": 240, "evaluate": 60}
 
@@ -63,6 +65,17 @@ def megabytes(kind: str, manifests: Sequence[Path | str], bin_size: float, attem
     spikes = sum(_manifest(path)["spikes"] for path in manifests)
     needed = BIN_BYTES[kind] * bins(manifests, bin_size) + SPIKE_BYTES * spikes
     return int((BASE_MEGABYTES + needed / 1e6) * attempt)
+
+
+def size(location: Path | str) -> int:
+    """Bytes of a file, or of all files in a folder; 0 where there is neither."""
+    files = [Path(location), *Path(location).rglob("*")]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def megabytes_to_record(read: int, attempt: int = 1) -> int:
+    """Memory of a "record" job that reads so many bytes."""
+    return int((BASE_MEGABYTES + BYTES_TO_RECORD * read / 1e6) * attempt)
 
 
 def minutes(kind: str, manifests: Sequence[Path | str], bin_size: float, attempt: int = 1) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_lib.resources import megabytes, minutes
+from pipeline_lib.resources import megabytes, megabytes_to_record, minutes, size
 
 
 def _manifest(folder: Path, units: int, seconds: int, spikes: int) -> Path:
@@ -26,6 +26,14 @@ def test_memory_and_time_by_bins_and_spikes(tmp_path: Path) -> None:
     assert minutes("fit", sessions, 5.0) == 30 + 96 and minutes("evaluate", sessions, 5.0) == 30 + 24
     for asked in (megabytes, minutes):
         assert asked("fit", sessions, 5.0, attempt=3) == 3 * asked("fit", sessions, 5.0)
+
+
+def test_a_recording_asks_by_what_is_read(tmp_path: Path) -> None:
+    (tmp_path / "probe").mkdir()
+    (tmp_path / "probe/times.npy").write_bytes(bytes(2000))
+    (tmp_path / "trials.csv").write_bytes(bytes(500))
+    assert size(tmp_path) == 2500 and size(tmp_path / "trials.csv") == 500 and size(tmp_path / "none") == 0
+    assert megabytes_to_record(0) == 2000 and megabytes_to_record(3 * 10**9, attempt=2) == 2 * (2000 + 4 * 3000)
 
 
 def test_a_store_is_given_as_itself_or_its_folder_and_read_anew_when_it_changes(tmp_path: Path) -> None:

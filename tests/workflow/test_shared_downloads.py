@@ -49,6 +49,20 @@ def test_a_download_that_somebody_removed_is_fetched_again(
     assert project.planned(RECORDING) == {"fetch": 1, "record": 1}
 
 
+def test_a_recording_asks_for_memory_by_what_was_fetched(tmp_path: Path) -> None:
+    """Its input says only that the session is there: of 3 GB it asked for no more than of nothing."""
+    data = tmp_path / "data"
+    project = project_with(tmp_path, data, ("decision", "allen", "allen:757216464", ""))
+    file = data / "allen/visual-coding-neuropixels/session_757216464/session_757216464.nwb"
+    fetched = tmp_path / "results/fetched" / f"{file.parent.relative_to(data)}.done"
+    for each in (file, fetched, file.with_name("fetch.json")):
+        each.parent.mkdir(parents=True, exist_ok=True)
+        each.touch()
+    os.truncate(file, 3_000_000_000)
+    planned = project.snakemake("--dry-run", RECORDING).stdout
+    assert "mem_mb=14000" in planned, planned
+
+
 @pytest.mark.slow
 def test_a_simulation_of_one_name_is_each_projects_own(copy_of_finished: Project, tmp_path: Path) -> None:
     """Of other settings, or of the same at the same moment: what Snakemake removes before a job is the project's."""

@@ -260,11 +260,17 @@ def no(models, seed=""):
     return f"(?!(?:{names})/seed(?!{seed}(?:/|$)))" if models else ""
 
 
-def megabytes(base, per_input=0.0):
-    """Memory of a job: `base` and `per_input` times its inputs; more with every attempt."""
-    if not per_input:
-        return often(lambda wildcards, attempt: base * attempt)
-    return lambda wildcards, input, attempt: int((base + per_input * input.size_mb) * attempt)
+def megabytes(base):
+    """Memory of a job: `base`; more with every attempt."""
+    return often(lambda wildcards, attempt: base * attempt)
+
+
+def megabytes_to_record(wildcards, input, attempt):
+    """By the size of what is read: of a simulation or download, of the session that the input says is there."""
+    session, size = session_of(wildcards), input.size
+    if session.simulation or session.remote:
+        size += pipeline_lib.resources.size(location_of(wildcards, input))
+    return pipeline_lib.resources.megabytes_to_record(size, attempt)
 
 
 # Of a cohort, beside the fits, what they are scored with.

@@ -76,7 +76,7 @@ rule record:
         "../envs/main.yaml"
     threads: 1
     resources:
-        mem_mb=megabytes(2000, per_input=4),
+        mem_mb=megabytes_to_record,
         runtime=60,
     params:
         source=lambda wildcards: session_of(wildcards).source,
