@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ Verb = Callable[[str, Callable[[argparse.Namespace], int | None], str], argparse
 """Adds a verb to the command line: its name, what it calls, and what it does."""
 LONGEST = 100_000
 """Bytes of one argument: Linux refuses a command with one of 131,072."""
+SHEETS = "TRAINYARD_SHEETS"
+"""Variable of the environment that names to the jobs of a run the copy of each session sheet."""
 
 
 def as_argument(content: dict[str, Any]) -> str:
@@ -28,6 +31,23 @@ def kept(content: bytes, suffix: str) -> Path:
         with atomic_file(file) as part:
             part.write_bytes(content)
     return file
+
+
+def keep_sheet(sheet: str) -> Path:
+    """A copy of a session sheet for the jobs of a run; those that plan anew find it by `sheet_of_run`."""
+    copy = kept(Path(sheet).read_bytes(), ".tsv")
+    os.environ[SHEETS] = json.dumps(_copies() | {sheet: str(copy)})
+    return copy
+
+
+def sheet_of_run(sheet: str) -> str:
+    """The copy of a session sheet that the run of this job began with; the sheet itself where there is none here."""
+    copy = _copies().get(str(Path(sheet).expanduser()), sheet)  # as the configuration spells it out
+    return copy if Path(copy).is_file() else sheet
+
+
+def _copies() -> dict[str, str]:
+    return dict(json.loads(os.environ.get(SHEETS, "{}")))
 
 
 def read_mapping(text: str) -> dict[str, Any]:

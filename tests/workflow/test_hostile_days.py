@@ -1,6 +1,7 @@
 """What happens to a run on a bad day: killed again and again, started twice, a clock that jumps, a broken recording."""
 
 import html
+import json
 import os
 import random
 import re
@@ -54,6 +55,31 @@ def test_a_session_sheet_that_is_edited_while_a_run_goes_on_changes_nothing_of_i
     assert {*resolve(read_mapping("config/config.yaml")).sessions} == {"pair", "more"}
     for _, text, file in told:
         assert {*resolve(read_mapping(text or file)).sessions} == {"pair"}
+
+
+JOBS = """
+
+rule edit:
+    output: touch("edited")
+    shell: "printf 'session\\tsource\\tlocation\\nother\\tallen\\tsimulated:pair\\n' > config/sessions.tsv"
+
+
+rule job:
+    input: "edited"
+    output: "told.json"
+    run: Path(output[0]).write_text(json.dumps(list(PLAN.sessions)))
+"""
+
+
+def test_jobs_that_read_the_workflow_anew_take_the_sheet_as_it_was(project: Project) -> None:
+    """As a cluster's do, and here those with Python of their own in a rule."""
+    with (project.folder / "workflow/Snakefile").open("a") as file:
+        file.write(JOBS)
+    project.write_config(SMALL | {"cohorts": {}, "windows": SMALL["cohorts"]["pair"]["windows"]})
+    result = project.snakemake("told.json")
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert json.loads((project.folder / "told.json").read_text()) == ["pair"]
+    assert "other" in (project.folder / "config/sessions.tsv").read_text()
 
 
 def test_a_second_run_in_the_same_folder_says_so_and_harms_nothing(project: Project) -> None:

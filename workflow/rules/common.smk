@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pipeline_lib.report
 import pipeline_lib.resources
-from pipeline_lib.arguments import as_argument, kept
+from pipeline_lib.arguments import as_argument, keep_sheet, sheet_of_run
 from pipeline_lib.config import NAME
 from pipeline_lib.errors import InputError, suggest
 from pipeline_lib.evaluation.settings import MEAN
@@ -36,8 +36,10 @@ try:
     # Snakemake has read them, but takes the last of two keys of one name.
     for file in workflow.configfiles:
         read_yaml(file)
-    PLAN = resolve(config, CONFIG_NAME)
-    SHEET = kept(Path(PLAN.config.sessions).read_bytes(), ".tsv")
+    # A job of a cluster plans anew, perhaps hours later: of the session sheet as it was when the run began.
+    AS_BEGUN = {} if workflow.is_main_process else {"sessions": sheet_of_run(config["sessions"])}
+    PLAN = resolve(config | AS_BEGUN, CONFIG_NAME)
+    SHEET = keep_sheet(PLAN.config.sessions)
     ABLE = preflight(PLAN, CONFIG_NAME)
 except (InputError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
