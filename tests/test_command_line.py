@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from pipeline_lib.__main__ import main
-from pipeline_lib.arguments import as_argument, folder, read_mapping
+from pipeline_lib.arguments import SHEETS, as_argument, folder, keep_sheet, read_mapping, sheet_of_run
 from pipeline_lib.errors import Failure
 from pipeline_lib.recording import Recording
 from pipeline_lib.sources import read_source
@@ -248,3 +248,20 @@ def test_what_cannot_be_read_is_not_said_of_the_place_that_is_written_to(
         monkeypatch.setattr("pipeline_lib.evaluation.evaluate.collect", fail)
         assert main(["collect", "a.parquet", "--out", "out.parquet"]) == 1
         assert f"error: {place}: " in capsys.readouterr().err
+
+
+def test_a_job_finds_the_copy_of_each_sheet_of_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two modules of a workflow have a sheet each; on a machine that has no copy, the sheet is what there is."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(SHEETS, "{}")
+    sheets = [tmp_path / "a.tsv", tmp_path / "b.tsv"]
+    for sheet in sheets:
+        sheet.write_text(sheet.name)
+    copies = [keep_sheet(str(sheet)) for sheet in sheets]
+    sheets[0].write_text("edited")
+    assert [sheet_of_run(str(sheet)) for sheet in sheets] == list(map(str, copies))
+    assert Path(sheet_of_run("~/a.tsv")).read_text() == "a.tsv"
+    assert sheet_of_run("c.tsv") == "c.tsv"
+    copies[0].unlink()
+    assert sheet_of_run(str(sheets[0])) == str(sheets[0])
