@@ -20,11 +20,11 @@ from pipeline_lib.trains.splits import Split
 
 CAPTION = (
     "Bits per spike on the test part against the units that were inputs and against the time that trained, a point a "
-    "session and cohort. Lines join cohorts of one session that differ in this alone (of several such lines, those "
-    "with most of the other are shown): scaling curves. Look for models that go on rising where others have levelled "
-    "off. Where fewer units are inputs, others are scored, so compare models at a point before points of a model. "
-    "Points of different sessions differ in more than size (region, rate, task): a trend over them is a hint and no "
-    "proof. Arrows are scores below the axis."
+    "session and cohort. Lines join cohorts of the same sessions that differ in this alone (of several such lines, "
+    "those with most of the other are shown): scaling curves. Look for models that go on rising where others have "
+    "levelled off. Where fewer units are inputs, others are scored, so compare models at a point before points of a "
+    "model. Points of different sessions differ in more than size (region, rate, task): a trend over them is a hint "
+    "and no proof. Arrows are scores below the axis."
 )
 
 SAME = 0.05
@@ -93,7 +93,10 @@ def _points(axes: Axes, table: pd.DataFrame, size: str, models: list[str]) -> No
     colours = model_colours(models)
     floor = -1.5 * max(float(table["value"].max()), 0.1)
     (other,) = set(AXES) - {size}
-    most = table.groupby("session")[other].transform("max")
+    # More data of another session is no more of this one's: curves are of cohorts of the same sessions.
+    together = table.groupby("cohort")["session"].transform(lambda names: " ".join(sorted({*names})))
+    table = table.assign(together=together)
+    most = table.groupby(["session", "together"])[other].transform("max")
     table = table[table[other] > (1 - SAME) * most]  # of one session, cohorts that differ in `size` alone
     log_axis(axes.xaxis, table[size])
     for model, of_model in table.groupby("model"):
@@ -101,7 +104,7 @@ def _points(axes: Axes, table: pd.DataFrame, size: str, models: list[str]) -> No
         inside = of_model["value"] >= floor
         axes.plot(of_model.loc[inside, size], of_model.loc[inside, "value"], model_mark(str(model)), ms=3.5, **look)
         axes.plot(of_model.loc[~inside, size], np.full((~inside).sum(), floor), "v", ms=4, **look)
-        for _, curve in of_model.groupby("session"):
+        for _, curve in of_model.groupby(["session", "together"]):
             line = curve.groupby(size)["value"].mean().clip(lower=floor)
             if len(line) > 1:
                 axes.plot(line.index, line, **{**model_line(str(model), colours[str(model)]), "lw": 0.6}, zorder=1)

@@ -133,6 +133,17 @@ def test_cohorts_of_one_session_are_joined_by_a_curve(several: Results) -> None:
     assert len(lines) == 2 * 4, "four models, held-in and held-out, against time"
 
 
+def test_no_curve_joins_a_session_alone_and_together_with_another(several: Results) -> None:
+    """Fitted together, both stand at the minutes of both: not what more data of its own does to either."""
+    paths = several.of("all")
+    table = score_scaling.data(paths["metrics"], paths["trains"], paths["split"])
+    pair = table[table["session"].isin(["small", "large"])]
+    figure = score_scaling.draw(pd.concat([table, pair.assign(cohort="pair", minutes=9.0)]))
+    coloured = [[line for line in axes.lines if line.get_color() != FAINT] for axes in figure.axes]
+    assert not [line for lines in coloured for line in lines if line.get_marker() == "None"]
+    assert [max(np.concatenate([line.get_xdata() for line in lines])) for lines in coloured[1::2]] == [9, 9]
+
+
 def test_a_scaling_curve_joins_only_cohorts_that_differ_in_one_thing(several: Results) -> None:
     """Of one session: half of the data with all units, and all data with half of the units."""
     paths = several.of("all")
