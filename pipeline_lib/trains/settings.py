@@ -54,8 +54,6 @@ class WindowSettings:
             seconds = getattr(self, name)
             if seconds is None or (name in unread and seconds == self.__dataclass_fields__[name].default):
                 continue
-            if not math.isfinite(seconds):
-                raise InputError("config", f"windows.{name}", seconds, "a finite number of seconds")
             if name in ("length", "history") and seconds < 0:
                 raise InputError("config", f"windows.{name}", seconds, "seconds, not negative")
             duration_bins(seconds, self.bin_size, f"windows.{name}")

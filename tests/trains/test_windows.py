@@ -129,6 +129,22 @@ def test_only_what_the_mode_reads_must_be_whole_bins():
             WindowSettings(**{"bin_size": 30, "before": 0.3, "after": 0.6} | wrong)
 
 
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"after": np.inf}, "after"),
+        ({"before": np.nan}, "before"),
+        ({"history": -0.1}, "history"),
+        ({"before": -1.0, "after": 1.0}, "after"),
+        ({"mode": "continuous", "length": -1.0}, "length"),
+        ({"mode": "continuous", "length": 0.0}, "length"),
+    ],
+)
+def test_windows_without_a_length_are_refused(changes, field):
+    with pytest.raises(InputError, match=rf"windows\.{field}: found"):
+        WindowSettings(**changes)
+
+
 def test_a_window_of_more_bins_than_can_be_counted(trains):
     with pytest.raises(InputError, match="20000000000 bins"):
         windows(trains, WindowSettings(after=1e8))
