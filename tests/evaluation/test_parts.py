@@ -11,6 +11,7 @@ import zarr
 from pipeline_lib.evaluation import parts, sums
 from pipeline_lib.evaluation.evaluate import Scoring, evaluate
 from pipeline_lib.evaluation.parts import Fitted, joined, read_part, train_means
+from pipeline_lib.evaluation.predictions import rows_of
 from pipeline_lib.evaluation.responses import measured
 from pipeline_lib.trains.splits import Split
 from pipeline_lib.trains.store import Trains
@@ -105,6 +106,11 @@ def test_what_was_not_observed_or_lies_after_a_window_is_in_no_score(gappy: Gapp
             over_units = split, units, metric, "mean over units"
             assert found[over_units] == pytest.approx(np.mean(each), abs=1e-6) and number[over_units] == len(each)
     assert (number[:, "all", "forward_bits_per_spike", "mean over units"] < UNITS).any(), "silent ones have no score"
+
+
+def test_samples_are_found_in_whatever_order_they_are_asked_for() -> None:
+    stored = {"one/sample": np.array([5, 2, 9])}
+    assert rows_of(stored, "one", np.array([9, 2, 7, 5])).tolist() == [2, 1, -1, 0]
 
 
 def test_the_order_in_which_a_model_wrote_its_windows_changes_nothing(gappy: Gappy) -> None:
