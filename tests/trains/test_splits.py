@@ -326,9 +326,17 @@ def test_a_split_file_that_makes_no_sense(trains, table, match, tmp_path):
         ("heldout_units", np.inf),
         ("train_share", np.nan),
         ("seed", -1),
+        ("fractions", (0.0, 0.5, 0.5)),
+        ("fractions", (1.2, -0.1, -0.1)),
+        ("fractions", (0.7, 0.1, 0.25)),
+        ("gap", -0.5),
+        ("forward", -0.1),
+        ("heldout_units", -1),
+        ("heldout_units", 1.5),
+        ("file", "of no scheme.csv"),
     ],
 )
-def test_settings_that_are_no_numbers_are_refused(name, value):
+def test_settings_that_cannot_be_are_refused(name, value):
     with pytest.raises(InputError, match=f"splits.{name}"):
         SplitSettings(**{name: value})
 
