@@ -20,6 +20,7 @@ from pipeline_lib.trains.binning import bin_windows, observed_windows
 from pipeline_lib.trains.events import events_between, keys_of_parquet, keys_of_units, unpack
 from pipeline_lib.trains.manifest import read_manifest
 from pipeline_lib.trains.store import Trains, convert, write_store
+from pipeline_lib.trains.tables import read_table, write_table
 
 
 def _many_spikes(spikes: int = 300_000, units: int = 40, seconds: float = 200.0) -> list[np.ndarray]:
@@ -194,6 +195,17 @@ def test_tables_and_intervals_come_back(converted, recording):
     pd.testing.assert_frame_equal(trains.signals["running"], recording.signals["running"])
     assert trains.observed.tolist() == [[0, 8_000_000], [8_500_000, 10_000_000]]  # touching intervals are one
     assert trains.unit_intervals.tolist() == [[3, 0, 2_000_000], [3, 3_000_000, 6_000_000]]
+
+
+def test_columns_of_anything_come_back_as_what_they_hold():
+    """What is missing in whatever way is None, arrays are lists, and truth values are no text."""
+    anything = pd.Series(["a", pd.NaT, pd.NA, None, np.float64(2.5), np.array([1, 2])], dtype=object)
+    frame = pd.DataFrame({"anything": anything, "lit": np.array([True, False] * 3, dtype=object)})
+    root = zarr.create_group({})
+    write_table(root, "trials", frame, "trial")
+    found = read_table(root, "trials")
+    assert found["anything"].tolist() == ["a", None, None, None, 2.5, [1, 2]]
+    assert found["lit"].dtype == bool and found["lit"].tolist() == frame["lit"].tolist()
 
 
 def test_units_of_signals_come_back_and_refit_nothing(converted, recording, tmp_path):
