@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zarr
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.trains.store import Trains
+from pipeline_lib.stimulus import Stimulus
+from pipeline_lib.trains.store import Trains, convert
 
 
 def _files(directory: Path) -> list[Path]:
@@ -45,6 +47,18 @@ def test_what_is_read_is_checked_without_verify(converted, damage):
             print(Trains.open(converted).units)
         assert str(file) in str(error.value)
         file.write_bytes(whole)
+
+
+def test_damaged_frames_are_no_others(recording, tmp_path):
+    """Their chunks have no checksum: they are compared with the manifest before they are read."""
+    recording.stimulus = Stimulus(np.ones((2, 4, 4), np.uint8), np.array([0.0, 1.0]), np.array([0, 1], np.int32))
+    recording.write(tmp_path / "recording")
+    convert(tmp_path / "recording", tmp_path / "trains")
+    assert np.array_equal(Trains.open(tmp_path / "trains").stimulus.frames, recording.stimulus.frames)
+    (file,) = (tmp_path / "trains/trains.zarr/stimulus/frame").glob("c/0")
+    file.write_bytes(file.read_bytes() + b"1")
+    with pytest.raises(InputError, match="stimulus/frame/c/0"):
+        print(Trains.open(tmp_path / "trains").stimulus)
 
 
 def test_plain_zarr_sees_a_flipped_bit_too(converted):

@@ -26,6 +26,11 @@ def test_spike_times_of_each_unit(trains, recording):
         np.testing.assert_allclose(times[unit], own, atol=0.51e-5)
 
 
+def test_a_silent_unit_has_no_spike_times_and_keeps_its_place(store):
+    times = export.spike_times(store([[], [0.5, 0.25], []], 1.0))
+    assert [each.tolist() for each in times] == [[], [0.25, 0.5], []]
+
+
 @pytest.mark.slow  # pynapple compiles its functions at the first call
 def test_pynapple_counts_the_same(trains):
     pynapple = pytest.importorskip("pynapple")
@@ -40,6 +45,7 @@ def test_nwb_units_come_back(trains, tmp_path):
     pynwb = pytest.importorskip("pynwb")
     start = datetime(2020, 1, 1, tzinfo=UTC)
     file = pynwb.NWBFile(session_description="d", identifier="i", session_start_time=start)
+    trains.tables["units"]["snr"] = [np.nan] + [2.0] * 19  # not known of each
     trains.unit_intervals[-1, 2] = 8_200_000  # on into the pause of the session
     export.to_nwb(trains, file)
     with pynwb.NWBHDF5IO(tmp_path / "s.nwb", "w") as out:
@@ -49,7 +55,7 @@ def test_nwb_units_come_back(trains, tmp_path):
         for unit, times in enumerate(export.spike_times(trains)):
             np.testing.assert_array_equal(units["spike_times"][unit], times)
         assert units["region"][:].tolist() == trains.units["region"].tolist()
-        assert units["unit_name"][0] == "s1-0"
+        assert units["unit_name"][0] == "s1-0" and "depth" in units.colnames and "snr" not in units.colnames
         np.testing.assert_allclose(units["obs_intervals"][0], [[0, 80], [85, 100]])
         np.testing.assert_allclose(units["obs_intervals"][3], [[0, 20], [30, 80]])
 
