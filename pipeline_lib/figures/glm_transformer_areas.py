@@ -119,6 +119,8 @@ def _pairs(part: SubFigure, filters: pd.DataFrame, areas: list[str]) -> None:
     panel_title(grid[0, 0], "a", f"from {areas[0]}")
     part.supxlabel("Lag (ms)", fontsize=FONT_SIZE)
     part.supylabel("Filter (log-rate per spike)", fontsize=FONT_SIZE)
-    colours = ((MODEL_COLOURS["glm_transformer"], f"q < {DISCOVERY}"), (QUIET, "not significant"))
+    # Tokens of less than four bins, or no test window, leave nothing to test timing by.
+    quiet = "not significant" if filters["value"].notna().any() else "not tested"
+    colours = ((MODEL_COLOURS["glm_transformer"], f"q < {DISCOVERY}"), (QUIET, quiet))
     handles = [Line2D([], [], color=colour, label=label) for colour, label in colours]
     part.legend(handles=handles, loc="outside upper right", ncols=2)

@@ -139,6 +139,14 @@ def test_every_pair_has_its_panel_and_significance(factors: Made) -> None:
     assert len(lines) == 4 and len({line.get_color() for line in lines}) == 2
 
 
+def test_pairs_without_a_test_are_not_called_insignificant(factors: Made) -> None:
+    """Tokens of one bin say nothing of timing: q is missing, which is no result."""
+    table = glm_transformer_areas.data(factors.recording, factors.split, [factors.fit])
+    untested = table.assign(value=table["value"].mask(table["kind"] == "filter"))
+    keys = [glm_transformer_areas.draw(each).subfigs[0].legends[0] for each in (table, untested)]
+    assert [key.get_texts()[1].get_text() for key in keys] == ["not significant", "not tested"]
+
+
 def test_of_many_populations_the_largest_are_shown(
     factors: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
