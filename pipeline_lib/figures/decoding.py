@@ -18,7 +18,8 @@ CAPTION = (
     "part: R\u00b2 of a ridge regression for signals, balanced accuracy of a logistic regression for choices, and for "
     "timing the correlation with the speed of the rates. Grey line: chance, or 0 (several, where sessions have "
     "different numbers of classes). Points are seeds of a session, bars 95 % bootstrap intervals over test windows "
-    "(of up to twelve points a row). A model that saw the trial's condition may owe its accuracy to that."
+    "(of up to twelve points a row). A model that was given the trial's condition, or the signal itself, may owe its "
+    "score to that."
 )
 
 PREFIX = "decoding_"
