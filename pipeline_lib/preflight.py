@@ -165,11 +165,12 @@ def _check_cohort(plan: Plan, cohort: Cohort, before: Checked, where: str) -> Ch
 def _check_decoding(plan: Plan, cohorts: list[Checked], where: str) -> None:
     """What is to be decoded is in one session at least, of all which were looked at."""
     for name, target in plan.config.evaluation.decoding.items():
-        kind, wanted = ("signal", target.signal) if target.signal else ("column", target.choice or target.timing)
-        there = {name for cohort in cohorts for known in cohort.values() for name in known[kind]}
-        if wanted not in there:
-            found = f"{kind} {wanted!r}, which no session has"
-            raise InputError(where, f"evaluation.decoding.{name}", found, suggest(str(wanted), sorted(there)))
+        first = ("signal", target.signal) if target.signal else ("column", target.choice or target.timing)
+        for kind, wanted in (first, *(("column", column) for column in target.within)):
+            there = {name for cohort in cohorts for known in cohort.values() for name in known[kind]}
+            if wanted not in there:
+                found = f"{kind} {wanted!r}, which no session has"
+                raise InputError(where, f"evaluation.decoding.{name}", found, suggest(str(wanted), sorted(there)))
 
 
 def _read(sessions: list[Session]) -> "list[Trains]":

@@ -267,6 +267,8 @@ def test_what_no_session_has_is_not_decoded(folder: Path, looked_at: list[str]) 
     assert "evaluation.decoding.mine: found signal 'weel'" in _complaint(folder, **decoding({"signal": "weel"}))
     complaint = _complaint(folder, **decoding({"choice": "sides"}))
     assert "column 'sides', which no session has; accepted: did you mean 'side'?" in complaint
+    complaint = _complaint(folder, **decoding({"signal": "wheel", "within": ["sides"]}))
+    assert "column 'sides', which no session has; accepted: did you mean 'side'?" in complaint
     assert "column 'rt'" in _complaint(folder, **decoding({"timing": "rt"}))
     assert looked_at == [], "remembered, with what the sessions have"
     _check(folder, **decoding({"signal": "weel"}), models=[])
