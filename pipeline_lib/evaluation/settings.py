@@ -47,5 +47,7 @@ class Target:
             raise InputError("evaluation", "within", list(self.within), "nothing, of a choice")
         if self.learn_validation and self.timing is not None:
             raise InputError("evaluation", "learn_validation", True, "nothing, of a timing: nothing is fitted")
+        if self.lag and self.signal is None:
+            raise InputError("evaluation", "lag", self.lag, "nothing, of a choice or a timing: one value a trial")
         if not math.isfinite(self.lag):
             raise InputError("evaluation", "lag", self.lag, "a finite number of seconds")

@@ -135,6 +135,12 @@ def test_a_time_that_is_no_number_is_refused(scored: Scored) -> None:
         scored.table(fit, train, 0, decoding={"pace": Target(timing="condition")})
 
 
+@pytest.mark.parametrize("of", [{"choice": "condition"}, {"timing": "pace"}])
+def test_a_lag_of_what_is_one_value_a_trial_is_refused(of: dict[str, str]) -> None:
+    with pytest.raises(InputError, match=r"lag: found 0\.3; accepted: nothing, of a choice or a timing"):
+        Target(lag=0.3, **of)
+
+
 def test_readouts_see_nothing_of_the_test_part(scored: Scored) -> None:
     """With rates of the training part that say nothing, nothing is decoded, whatever the test rates say."""
     fit, train = scored.write("fit", ["validation", "test"]), scored.write("blank", ["train"])
