@@ -133,7 +133,8 @@ class Gradients:
         """
         half = self.settings.precision == "bfloat16"
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=half):
-            total = torch.stack(list(terms(*arguments).values())).sum()
+            first, *others = terms(*arguments).values()
+            total = torch.stack([first, *others]).sum() if others else first
         if not total.requires_grad:
             accepted = "patterns that leave something to train for the loss of every session"
             raise InputError("config", "freeze", list(self.settings.freeze), accepted)

@@ -43,17 +43,22 @@ class AdamW:
             self.state |= {f"{name}/{kind}": zero for kind, zero in zip(KINDS, zeros, strict=True)}
 
     @torch.no_grad()
-    def step(self, learning_rate: float | Tensor, decay: float | Tensor | None = None) -> None:
+    def step(
+        self, learning_rate: float | Tensor, decay: float | Tensor | None = None, shrink: Tensor | None = None
+    ) -> None:
         """One update of every weight that has a gradient; the gradients are then gone.
 
         Learning rate and `decay`, by what the weight decay is multiplied (None: 1), are tensors where the update is
-        recorded, to follow the schedule.
+        recorded, to follow the schedule. The kernel divides the gradients by `shrink`.
         """
         for pace in sorted(set(self.paces.values())):
-            self._update([name for name in self.weights if self.paces[name] == pace], learning_rate * pace, decay)
+            rate = learning_rate if pace == 1 else learning_rate * pace
+            self._update([name for name in self.weights if self.paces[name] == pace], rate, decay, shrink)
         self.clear()
 
-    def _update(self, names: list[str], learning_rate: float | Tensor, decay: float | Tensor | None) -> None:
+    def _update(
+        self, names: list[str], learning_rate: float | Tensor, decay: float | Tensor | None, shrink: Tensor | None
+    ) -> None:
         gradients = {name: grad for name in names if (grad := self.weights[name].grad) is not None}
         weights = [self.weights[name] for name in gradients]
         mean, square, steps = ([self.state[f"{name}/{kind}"] for name in gradients] for kind in KINDS)
@@ -75,6 +80,7 @@ class AdamW:
             weight_decay=self.weight_decay if decay is None else 0.0,
             eps=self.epsilon,
             maximize=False,
+            grad_scale=shrink,
         )
 
     def clear(self) -> None:

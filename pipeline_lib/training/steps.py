@@ -7,6 +7,7 @@ import sys
 
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.training.batches import Batch, Batches
@@ -72,9 +73,16 @@ class Steps:
         settings, step = self.settings, progress.step
         return learning_rate(settings, step, progress.factor), 1 - averaging(settings, step), decaying(settings, step)
 
-    def _update(self, rate: float | Tensor, share: float | Tensor, decay: float | Tensor | None = None) -> None:
-        """Change the weights by their gradients, and their mean by a share of the difference."""
-        self.optimiser.step(rate, decay)
+    def _update(
+        self,
+        rate: float | Tensor,
+        share: float | Tensor,
+        decay: float | Tensor | None = None,
+        *,
+        shrink: Tensor | None = None,
+    ) -> None:
+        """Change the weights by their gradients over `shrink`, and their mean by a share of the difference."""
+        self.optimiser.step(rate, decay, shrink)
         if self.mean:
             move_towards(list(self.mean.values()), [weight.detach() for weight in self.trained.values()], share)
 
@@ -106,6 +114,7 @@ class Steps:
         """Make a step; its loss and the norm of its gradient [2]."""
         loss = self.gradients.total(self.network.loss, prepared)
         put_gradients(loss, list(self.trained.values()))
-        norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), self.settings.clip)
-        self._update(*tensors["now"].unbind())
+        norm = get_total_norm([weight.grad for weight in self.trained.values() if weight.grad is not None])
+        shrink = (norm / self.settings.clip).clamp(min=1.0)
+        self._update(*tensors["now"].unbind(), shrink=shrink.float())  # the kernel takes no other type
         return torch.stack([loss.detach(), norm])

@@ -293,13 +293,13 @@ def test_the_optimiser_is_torchs_with_a_pace_for_each_weight(ramped: bool) -> No
     for step in range(6):
         for name in start:
             gradient = torch.randn(4, 3)
-            for weights in (ours, theirs):  # a weight without a gradient does not decay either
-                weights[name].grad = None if name == "seldom" and step % 2 else gradient.clone()
+            for weights, longer in ((ours, 4), (theirs, 1)):  # a weight without a gradient does not decay either
+                weights[name].grad = None if name == "seldom" and step % 2 else longer * gradient
         for group in reference.param_groups:
             group["lr"] = 0.1 * paces.get(group["name"], 1.0) / (step + 1)
             group["weight_decay"] = 0.3 * step / 6 if ramped else 0.3
         reference.step()
-        optimiser.step(0.1 / (step + 1), step / 6 if ramped else None)
+        optimiser.step(0.1 / (step + 1), step / 6 if ramped else None, shrink=torch.tensor(4.0))
         assert all(weight.grad is None for weight in ours.values())
     for name in start:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-6, atol=1e-6)
