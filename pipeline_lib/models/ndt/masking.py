@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline_lib.training.batches import Batch
 
 
-def mask_batch(batch: Batch, mode: str, config: Config, step: int | None, region: Tensor) -> tuple[Tensor, Tensor]:
+def mask_batch(batch: Batch, mode: str, config: Config, width: int, region: Tensor) -> tuple[Tensor, Tensor]:
     """Counts that the network is shown, and which entries it is scored on.
 
     Held-out units, forward bins and what was not observed are always shown as zeros; held-out units and forward bins
@@ -31,8 +31,8 @@ def mask_batch(batch: Batch, mode: str, config: Config, step: int | None, region
     ----------
     batch : windows.
     mode : how to mask.
-    config : shares and spans.
-    step : of the training, for the ramp of the span; None in validation, where masks are one bin wide.
+    config : shares.
+    width : of a mask, bins.
     region : code of each unit's region, int64 [N].
 
     Returns
@@ -40,7 +40,6 @@ def mask_batch(batch: Batch, mode: str, config: Config, step: int | None, region
     inputs : [B, L, N], of the type of the counts.
     scored : bool [B, L, N].
     """
-    width = 1 if step is None else draw_width(config, step)
     hidden, target = choose(batch, mode, config.mask_ratio, width, region)
     inputs = batch.counts * batch.visible
     if mode in ("timestep", "element"):

@@ -26,11 +26,11 @@ from pipeline_lib.models.ndt.layers import (
     context_bias,
     suits_tensor_cores,
 )
-from pipeline_lib.models.ndt.masking import mask_batch, show_all
+from pipeline_lib.models.ndt.masking import draw_width, mask_batch, show_all
 from pipeline_lib.training.network import Network
 
 if TYPE_CHECKING:
-    from pipeline_lib.models.ndt.settings import Config
+    from pipeline_lib.models.ndt.settings import Config, Mode
     from pipeline_lib.models.torch_model import Layout
     from pipeline_lib.training.batches import Batch
 
@@ -148,13 +148,11 @@ class Transformer(Network):
             modes = (modes[int(torch.randint(len(modes), ()))],)
         if step is None and config.evaluated_ratio:
             config = replace(config, mask_ratio=config.evaluated_ratio, mask_token_ratio=1.0)
-        region = self.head(batch.session).region
         if step is None and config.evaluated_ratio == 0:
-            made = [show_all(batch)]
-        else:
-            made = [mask_batch(batch, mode, config, step, region) for mode in modes]
-        shown, scored = zip(*made, strict=True)
-        return replace(batch, inputs={"shown": torch.stack(shown, 1), "scored": torch.stack(scored, 1)})
+            modes = ()
+        width = 1 if step is None else draw_width(config, step)  # validation hides single bins
+        shown, scored = self._masked(batch, modes, config, width)
+        return replace(batch, inputs={"shown": shown, "scored": scored})
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The Poisson negative log-likelihood (without log y!) of the scored entries, nats an entry; mean of modes."""
@@ -196,13 +194,27 @@ class Transformer(Network):
         self.head(session).last.bias.copy_(mean.log() if self.config.log_rates else mean)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile the loss; of a cohort the encoder alone, which does not differ by session."""
+        """Compile the loss; of a cohort the encoder alone, which does not differ by session.
+
+        For a GPU the masks, too, which are the same: their random numbers are torch's own.
+        """
+        alone = len(self.sessions) == 1
         if suits_tensor_cores(self.position.device):
             kwargs = {"options": TOGETHER} | kwargs
-        if len(self.sessions) == 1:
-            self._loss = torch.compile(self._loss, *args, **kwargs)  # type: ignore[method-assign]
+            if alone and self.prepares_alike:
+                drawing = kwargs | {"options": kwargs["options"] | {"fallback_random": True}}
+                self._masked = torch.compile(self._masked, *args, **drawing)  # type: ignore[method-assign]
+        if alone:
+            self.loss = torch.compile(self.loss, *args, **kwargs)  # type: ignore[method-assign]
         else:
             self.encoder.compile(*args, **kwargs)
+
+    def _masked(self, batch: Batch, modes: Sequence[Mode], config: Config, width: int) -> tuple[Tensor, Tensor]:
+        """`shown` and `scored`, stacked; without modes nothing is masked."""
+        region = self.head(batch.session).region
+        made = [mask_batch(batch, mode, config, width, region) for mode in modes] or [show_all(batch)]
+        shown, scored = zip(*made, strict=True)
+        return torch.stack(shown, 1), torch.stack(scored, 1)
 
     def _loss(self, batch: Batch, inputs: Tensor, scored: Tensor) -> Tensor:
         output = self.outputs(batch.session, inputs, ends(batch)).float()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pipeline_lib.models.ndt import layers
+from pipeline_lib.models.ndt import network as ndt_network
 from pipeline_lib.models.ndt.layers import Encoder, Layer, Linear, context_bias
 from pipeline_lib.models.ndt.network import TOGETHER
 from tests.models.ndt.small import SILENT, network, windows
@@ -29,24 +30,29 @@ OTHERS = {"decoder_hidden": 5, "log_rates": False, "norm": "post", "final_norm":
 def test_a_compiled_loss_is_the_same(
     settings: dict, sessions: int, ragged: bool, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a GPU in sizes that its tensor cores take; of a cohort the encoder alone is compiled."""
+    """On a GPU in sizes that its tensor cores take, the masks, too; of a cohort the encoder alone is compiled."""
     results, traced = [], []
 
-    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor], options: dict | None = None) -> object:
         traced.append({node.target for node in graph.graph.nodes if node.op == "call_method"})
         return graph.forward
 
     for compiled in (False, True):
-        monkeypatch.setattr(layers, "suits_tensor_cores", lambda _, on=compiled and device == "gpu": on)
+        for module in (layers, ndt_network):
+            monkeypatch.setattr(module, "suits_tensor_cores", lambda _, on=compiled and device == "gpu": on)
         made = network(replace(SILENT, **settings), sessions)
         if compiled:
             torch.compiler.reset()
             made.compile(backend=backend, fullgraph=True)
         torch.manual_seed(2)
-        loss = made.loss(made.prepare(windows(ragged), 0))["masked_nll"]
-        results.append((loss, torch.autograd.grad(loss, list(made.parameters()), materialize_grads=True)))
+        prepared = made.prepare(windows(ragged), 0)
+        loss = made.loss(prepared)["masked_nll"]
+        results.append(
+            (prepared.inputs, loss, torch.autograd.grad(loss, list(made.parameters()), materialize_grads=True))
+        )
     torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-6)
-    assert len(traced) == 1 and ("exp" in traced[0] or "sum" in traced[0]) == (sessions == 1)
+    assert len(traced) == (2 if sessions == 1 and device == "gpu" else 1)
+    assert ("exp" in traced[-1] or "log" in traced[-1]) == (sessions == 1)
 
 
 def test_the_compiler_for_a_gpu_puts_kernels_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +61,7 @@ def test_the_compiler_for_a_gpu_puts_kernels_together(monkeypatch: pytest.Monkey
     made = network(SILENT)
     made.compile()
     made.to("meta").compile()
-    assert asked == [{}, {"options": TOGETHER}]
+    assert asked == [{}, {"options": TOGETHER | {"fallback_random": True}}, {"options": TOGETHER}]
 
 
 @pytest.fixture

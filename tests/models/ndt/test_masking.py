@@ -132,7 +132,7 @@ def test_an_evaluation_draws_masks_of_a_bin(layout: Layout) -> None:
     batch = windows(100)
     config = Config(mask_span=5, mask_ratio=0.25)
     torch.manual_seed(3)
-    _, scored = mask_batch(batch, "timestep", config, None, REGION)
+    _, scored = mask_batch(batch, "timestep", config, 1, REGION)
     torch.manual_seed(3)
     hidden, _ = choose(batch, "timestep", 0.25, 1, REGION)
     assert torch.equal(scored, hidden.expand_as(scored))
@@ -143,14 +143,14 @@ def test_a_mask_of_zeros_alone_hides_every_target() -> None:
     batch.counts.clamp_(min=1)
     for mode in ("timestep", "element", "neuron", "causal", "intra_region", "inter_region"):
         config = Config(mask_token_ratio=1, mask_span=5)
-        inputs, scored = mask_batch(batch, mode, config, None, REGION)
+        inputs, scored = mask_batch(batch, mode, config, 1, REGION)
         target = scored & batch.visible
         assert target.any() and not inputs[target].any(), mode
         shown = batch.visible & ~target
         shown[:, : batch.history] = False
         if mode != "intra_region":  # there all other regions are hidden, too
             assert torch.equal(inputs[shown], batch.counts[shown]), mode
-    inputs, scored = mask_batch(batch, "timestep", Config(mask_token_ratio=0.5), None, REGION)
+    inputs, scored = mask_batch(batch, "timestep", Config(mask_token_ratio=0.5), 1, REGION)
     assert inputs[scored & batch.visible].any()
 
 
@@ -193,18 +193,18 @@ def test_an_empty_batch_and_one_without_spikes_are_no_trouble() -> None:
     silent.counts.zero_()
     for compat in (False, True):
         config = Config(mask_token_ratio=0.5, compat=compat)
-        inputs, scored = mask_batch(silent, "element", config, 3, REGION)
+        inputs, scored = mask_batch(silent, "element", config, 1, REGION)
         assert not inputs.any() and scored.any()
 
 
 def test_what_is_never_an_input_is_always_a_target() -> None:
     batch = windows(history=4, heldout=(1, 5), forward=3)
-    inputs, scored = mask_batch(batch, "timestep", Config(), 0, REGION)
+    inputs, scored = mask_batch(batch, "timestep", Config(), 1, REGION)
     assert not inputs[:, :, [1, 5]].any() and not inputs[:, -3:].any()
     assert scored[:, 4:, [1, 5]].all() and scored[:, -3:].all()
     assert not scored[:, :4].any()
     batch.observed[:, 10:20, 1] = False
-    assert not mask_batch(batch, "timestep", Config(), 0, REGION)[1][:, 10:20, 1].any()
+    assert not mask_batch(batch, "timestep", Config(), 1, REGION)[1][:, 10:20, 1].any()
 
 
 def test_modes_hide_what_they_say() -> None:
