@@ -28,23 +28,55 @@ def missing(size: int, item: int = 2) -> int:
     return -size % (ALIGNED // item)
 
 
+def in_rows(x: Tensor) -> Tensor:
+    """`x` [..., n]; compiled for a GPU with zeros behind, as long as its products take it.
+
+    All that is between two products has rows of this length: it is one kernel then, and two where it makes others.
+    """
+    if not (torch.compiler.is_compiling() and suits_tensor_cores(x.device)):
+        return x
+    return functional.pad(x, (0, row(x.shape[-1]) - x.shape[-1]))
+
+
+def row(size: int) -> int:
+    """Length of a row of a product that holds `size` numbers and a 1, by which the bias is multiplied."""
+    return size + 1 + missing(size + 1)
+
+
 class Linear(nn.Linear):
     """The linear layer; compiled for a GPU, one product whose sizes suit tensor cores and which has the bias in it.
 
-    A compiler makes the longer rows where it makes `x`. Sums over bins for the gradient of the bias, which take longer
-    than the products around them, are then part of a product, too.
+    Sums over bins for the gradient of the bias, which take longer than the products around them, are then part of a
+    product, too.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """`input` [..., in] as [..., out]."""
+        """`input` [..., in], or that `in_rows`, as [..., out]."""
         if not (torch.compiler.is_compiling() and suits_tensor_cores(input.device)):
             return super().forward(input)
-        more, below = missing(self.in_features + 1), missing(self.out_features)
+        length, more = row(self.in_features), missing(self.out_features)
         flat = input.flatten(0, -2)  # of more axes the compiler pads the outer ones, and copies all for the product
-        rows = functional.pad(functional.pad(flat, (0, 1), value=1.0), (0, more))
-        weight = functional.pad(self.weight, (0, 1 + more, 0, below))
-        weight = weight + functional.pad(self.bias[:, None], (self.in_features, more, 0, below))
+        flat = flat if flat.shape[-1] == length else in_rows(flat)
+        rows = torch.where(torch.arange(length, device=input.device) == self.in_features, 1.0, flat)
+        weight = functional.pad(self.weight, (0, length - self.in_features, 0, more))
+        behind = length - self.in_features - 1
+        weight = weight + functional.pad(self.bias[:, None], (self.in_features, behind, 0, more))
         return functional.linear(rows, weight)[:, : self.out_features].unflatten(0, input.shape[:-1])
+
+
+class LayerNorm(nn.LayerNorm):
+    """The layer norm, of `in_rows`, too, whose zeros behind stay."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise `input` [..., width]."""
+        width, more = len(self.weight), input.shape[-1] - len(self.weight)
+        if not more:
+            return super().forward(input)
+        inside = torch.arange(width + more, device=input.device) < width
+        centred = torch.where(inside, input - input.sum(-1, keepdim=True) / width, 0.0)
+        factor = (centred.square().sum(-1, keepdim=True) / width + self.eps).rsqrt()
+        weight, bias = (functional.pad(each, (0, more)) for each in (self.weight, self.bias))
+        return centred * factor * weight + bias
 
 
 class Dropout(nn.Dropout):
@@ -190,17 +222,17 @@ class Layer(nn.Module):
         self.attention = Attention(width, heads, dropout)
         self.linear1 = Linear(width, hidden)
         self.linear2 = Linear(hidden, width)
-        self.norm1 = nn.LayerNorm(width)
-        self.norm2 = nn.LayerNorm(width)
+        self.norm1 = LayerNorm(width)
+        self.norm2 = LayerNorm(width)
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, bias: Bias) -> Tensor:
         """One layer over `x` [B, T, width]; `bias` as in `Attention`."""
         if self.pre_norm:
-            x = x + self.dropout(self.attention(self.norm1(x), bias))
-            return x + self.dropout(self._feed_forward(self.norm2(x)))
-        x = self.norm1(x + self.dropout(self.attention(x, bias)))
-        return self.norm2(x + self.dropout(self._feed_forward(x)))
+            x = x + self.dropout(in_rows(self.attention(self.norm1(x), bias)))
+            return x + self.dropout(in_rows(self._feed_forward(self.norm2(x))))
+        x = self.norm1(x + self.dropout(in_rows(self.attention(x, bias))))
+        return self.norm2(x + self.dropout(in_rows(self._feed_forward(x))))
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         return self.linear2(self.dropout(self.activation(self.linear1(x))))
@@ -215,9 +247,10 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor, bias: Bias) -> Tensor:
         """Encode `x` [B, T, width]; `bias` as in `Attention`."""
+        width, x = x.shape[-1], in_rows(x)
         for layer in self.layers:
             x = layer(x, bias)
-        return self.norm(x)
+        return self.norm(x)[..., :width]
 
 
 def context_bias(bins: int, backward: int | None, forward: int | None) -> Tensor:

@@ -21,6 +21,7 @@ from pipeline_lib.models.ndt.layers import (
     Dropout,
     Encoder,
     Layer,
+    LayerNorm,
     Linear,
     ScaleNorm,
     context_bias,
@@ -118,7 +119,7 @@ class Transformer(Network):
             for _ in range(config.layers)
         ]
         initialise(layers, config)
-        self.encoder = Encoder(layers, nn.LayerNorm(width) if config.final_norm == "layer" else ScaleNorm(width))
+        self.encoder = Encoder(layers, LayerNorm(width) if config.final_norm == "layer" else ScaleNorm(width))
         backward, forward = (reach(seconds, layout) for seconds in (config.context_backward, config.context_forward))
         self.reach = None if backward is None or forward is None else (backward, forward)
         bias = None if backward is forward is None else context_bias(layout.bins, backward, forward)

@@ -8,7 +8,7 @@ import torch
 
 from pipeline_lib.models.ndt import layers
 from pipeline_lib.models.ndt import network as ndt_network
-from pipeline_lib.models.ndt.layers import Encoder, Layer, Linear, context_bias
+from pipeline_lib.models.ndt.layers import Encoder, Layer, LayerNorm, Linear, context_bias, in_rows
 from pipeline_lib.models.ndt.network import TOGETHER
 from tests.models.ndt.small import SILENT, network, windows
 
@@ -87,6 +87,22 @@ def test_a_compiled_product_with_the_bias_in_it_is_the_linear_layer(before: int,
         made.append((output, *torch.autograd.grad(output.square().sum(), [x, *layer.parameters()])))
     torch.testing.assert_close(made[1], made[0], rtol=1e-12, atol=1e-12)
     assert [(len(shape), shape[-1] % 8) for shape in shapes] == [(2, 0)]  # of three axes it would be copied first
+
+
+@pytest.mark.usefixtures("for_tensor_cores")
+@pytest.mark.parametrize("width", [7, 8])
+def test_a_compiled_norm_of_longer_rows_is_the_layer_norm(width: int) -> None:
+    norm = LayerNorm(width).double()
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    x = 3 + torch.randn(2, 3, width, dtype=torch.double, requires_grad=True)
+    made = []
+    for function in (norm, torch.compile(lambda x: norm(in_rows(x)), backend="aot_eager", fullgraph=True)):
+        output = function(x)
+        kept = output[..., :width]
+        made.append((kept, *torch.autograd.grad(kept.pow(3).sum(), [x, *norm.parameters()])))
+    torch.testing.assert_close(made[1], made[0], rtol=1e-9, atol=1e-9)
+    assert output.shape[-1] == (8 if width == 7 else 16) and not output[..., width:].any()
 
 
 def test_a_compiled_encoder_is_the_same_and_drops() -> None:
