@@ -106,4 +106,5 @@ def _points(axes: Axes, x: np.ndarray, scores: pd.Series, top: float) -> None:
     values = scores.to_numpy()
     shown = values <= top
     axes.plot(x[shown], values[shown], "o", ms=2.8, color=INHIBITION, mec="white", mew=0.3)
-    axes.plot(x[~shown], np.full((~shown).sum(), top), "x", ms=3.0, color=EXCITATION, clip_on=False)
+    if not shown.all():  # crosses of nothing, not clipped, take room at the figure's corner from every panel
+        axes.plot(x[~shown], np.full((~shown).sum(), top), "x", ms=3.0, color=EXCITATION, clip_on=False)

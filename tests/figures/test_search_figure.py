@@ -71,6 +71,15 @@ def test_the_settings_that_matter_are_drawn_first(searches: list[Path]) -> None:
     assert ndt[1].get_xscale() == "log" and ndt[0].get_ylabel() == "Validation loss"
 
 
+def test_where_no_trial_failed_the_panels_fill_the_figure(searches: list[Path]) -> None:
+    """Crosses of no trial lay at the corner of the figure, and what reached there left panels no width."""
+    trials = pd.read_csv(searches[1])
+    trials.assign(score=np.linspace(0.3, 0.4, len(trials))).to_csv(searches[1], index=False)
+    figure = draw(data(searches[1:]))
+    figure.draw_without_rendering()
+    assert sum(axes.get_position().width for axes in figure.axes) > 0.7
+
+
 def test_it_can_be_drawn_again_from_its_csv(searches: list[Path], tmp_path: Path) -> None:
     make("search", {"searches": searches}, tmp_path / "search")
     again = draw(pd.read_csv(tmp_path / "search.csv"))
