@@ -58,7 +58,7 @@ def data(searches: Sequence[Path | str]) -> pd.DataFrame:
 @styled
 def draw(table: pd.DataFrame) -> Figure:
     """A row a search: the losses in order, then the settings that matter most."""
-    table = table.fillna({"label": ""})  # as a CSV file leaves it
+    table = table.assign(label=table["label"].astype(object).fillna(""))  # a CSV file has no empty text
     rows = [(str(search), str(cohort), each) for (search, cohort), each in table.groupby(["search", "cohort"])]
     figure = new_figure("double", len(rows) * ROW_HEIGHT + 4)
     grid = figure.subplots(len(rows), 1 + SHOWN, squeeze=False)

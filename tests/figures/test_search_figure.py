@@ -1,5 +1,6 @@
 """The figure of searches: what it says of trials that were made up to say it."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,16 @@ def test_it_can_be_drawn_again_from_its_csv(searches: list[Path], tmp_path: Path
     make("search", {"searches": searches}, tmp_path / "search")
     again = draw(pd.read_csv(tmp_path / "search.csv"))
     assert [axes.get_xlabel() for axes in again.axes] == [axes.get_xlabel() for axes in draw(data(searches)).axes]
+
+
+def test_settings_that_are_all_numbers_are_drawn_from_csv_without_a_warning(
+    searches: list[Path], tmp_path: Path
+) -> None:
+    """Their labels, all empty, come back as missing numbers, which pandas will not fill with text for much longer."""
+    table = data(searches)
+    table[table["setting"] != "activation"].to_csv(tmp_path / "search.csv", index=False)
+    with warnings.catch_warnings(action="error"):
+        assert len(draw(pd.read_csv(tmp_path / "search.csv")).axes) == 8
 
 
 def test_without_a_search_the_figure_says_so(tmp_path: Path) -> None:
