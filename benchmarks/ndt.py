@@ -159,6 +159,8 @@ def step_times(repeats: int, device: str, sizes: dict[str, dict], way: str) -> N
         keep_freed_memory()  # as a training does; the plain network has the benefit, too
     print("| size | what | step | to plain | one trial | to plain |\n|---|---|---|---|---|---|")
     for name, size in sizes.items():
+        if device == "cuda":
+            torch.compiler.reset()  # it would make kernels of any size for the second one, and soon none
         with tempfile.TemporaryDirectory() as folder:
             made = {"plain": plain_step(device, **size)} | {
                 variant: our_step(device, settings, Path(folder) / variant, **size)

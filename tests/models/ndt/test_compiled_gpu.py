@@ -43,9 +43,19 @@ def test_a_compiled_loss_is_the_same(half: bool, tolerance: float, sessions: int
         assert (one - other).norm() <= tolerance * other.norm() + 1e-6
 
 
+def test_compiled_masks_are_those_that_are_launched() -> None:
+    prepared = []
+    for compiled in (False, True):
+        some, batch = made(SILENT, 1, compiled)
+        torch.manual_seed(3)
+        prepared.append([some.prepare(batch, step).inputs for step in (0, 1, None)])
+    for one, other in zip(*prepared, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in ("shown", "scored"))
+
+
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
 def test_a_compiled_network_drops(half: bool) -> None:
-    """Of several draws loss and gradient of the read-out are, in the mean, those of the network that is launched."""
+    """Of several draws loss and gradient of the last norm are, in the mean, those of the network that is launched."""
     draws = []
     for compiled in (False, True):
         some, batch = made(DROPPING, 1, compiled)
