@@ -126,6 +126,17 @@ def test_a_fit_that_meets_its_time_limit_goes_on_in_the_next_job(cluster: Cluste
     assert (fit / "model.safetensors").read_bytes() == (undisturbed.folder / name).read_bytes()
 
 
+def test_jobs_plan_from_the_session_sheet_as_it_was_when_the_run_began(cluster: Cluster, tmp_path: Path) -> None:
+    """They read the workflow anew; SLURM hands them the environment, which names them the copy."""
+    project = Small(tmp_path)
+    sheet = project.folder / "config/sessions.tsv"
+    with running(project, "results/recordings/pair/recording.json") as process:
+        wait_for(cluster.jobs, process)
+        sheet.write_text("session\tsource\tlocation\nother\tallen\tsimulated:pair\n")
+        assert process.wait(600) == 0, output(project)
+    assert (project.folder / "results/recordings/pair/recording.json").is_file()
+
+
 @contextmanager
 def running(project: Submitted, *arguments: str) -> Iterator[subprocess.Popen]:
     """Snakemake with the slurm profile, in the background; what it says goes to a file."""
