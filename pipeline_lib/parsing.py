@@ -36,9 +36,30 @@ def parse(kind: Any, content: Any, where: str) -> Any:
             if key not in names:
                 raise InputError(where, str(key), "an unknown key", suggest(str(key), names))
     try:
-        return TypeAdapter(kind).validate_python(content)
+        made = TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
         raise _explain(error, kind, content, where) from None
+    with_numbers(content, made, where)
+    return made
+
+
+def with_numbers(content: Any, made: Any, where: str, *place: int | str) -> Any:
+    """`content`, with the numbers that `made` of it (see `parse`) has in the place of texts, as YAML leaves of 1e-3.
+
+    So one number is one setting, however it is written. InputError where `content` has `true` in the place of a number:
+    Python takes it for 1.
+    """
+    if isinstance(made, int | float) and isinstance(content, str | bool) and not isinstance(made, bool):
+        if isinstance(content, str):
+            return made
+        raise InputError(where, ".".join(map(str, place)) or "content", content, "a number")
+    if isinstance(content, dict):
+        of = made.get if isinstance(made, dict) else lambda key: getattr(made, str(key), None)
+        return {key: with_numbers(each, of(key), where, *place, key) for key, each in content.items()}
+    if isinstance(content, list | tuple) and isinstance(made, list | tuple):
+        pairs = enumerate(zip(content, made, strict=False))
+        return [with_numbers(each, own, where, *place, index) for index, (each, own) in pairs]
+    return content
 
 
 def _explain(error: ValidationError, kind: Any, content: Any, where: str) -> InputError:

@@ -3,7 +3,9 @@
 The Snakefile and the command line work from the plan alone. Nothing heavy is imported here.
 """
 
+import math
 from collections.abc import Callable, Container, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,7 @@ from pipeline_lib.clock import bin_ticks
 from pipeline_lib.config import LARGEST_SEED, CohortConfig, Config, Simulation, check_name
 from pipeline_lib.errors import InputError, suggest
 from pipeline_lib.evaluation.settings import MEAN
-from pipeline_lib.parsing import parse
+from pipeline_lib.parsing import parse, with_numbers
 from pipeline_lib.paths import Paths
 from pipeline_lib.published import WEIGHTS
 from pipeline_lib.session_sheet import Session, read_sessions
@@ -205,7 +207,7 @@ def _cohort(
     for model, changes in entry.model_settings.items():
         if model in chosen:
             plan = chosen[model]
-            chosen[model] = replace(plan, settings=plan.settings | changes)
+            chosen[model] = _with_numbers(replace(plan, settings=plan.settings | changes))
     windows = _override(WindowSettings, config.windows, entry.windows, f"{where}: windows")
     _check_milliseconds(windows.bin_size, f"{where}: windows", "bin_size")
     splits = _override(SplitSettings, config.splits, entry.splits, f"{where}: splits")
@@ -257,8 +259,29 @@ def _read_models(config: Config, where: str) -> dict[str, ModelPlan]:
             raise InputError(where, f"models.{name}.implementation", repr(implementation), "a model's name or file")
         if not isinstance(ensemble, bool):
             raise InputError(where, f"models.{name}.ensemble", repr(ensemble), "true or false")
-        plans[name] = ModelPlan(implementation, settings, ensemble)
+        plans[name] = _with_numbers(ModelPlan(implementation, settings, ensemble))
     return plans
+
+
+def _with_numbers(model: ModelPlan) -> ModelPlan:
+    """The numbers among its settings that YAML left as text; what is wrong with them is told later."""
+    if not _has_number(list(model.settings.values())):
+        return model  # as nearly always: importing the model takes half a second
+    from pipeline_lib.models.registry import check_config
+
+    with suppress(InputError):
+        made = check_config(model.implementation, model.settings)
+        return replace(model, settings=with_numbers(model.settings, made, ""))
+    return model
+
+
+def _has_number(content: Any) -> bool:
+    """Whether a text in `content` reads as a number."""
+    if isinstance(content, dict | list):
+        return any(map(_has_number, content.values() if isinstance(content, dict) else content))
+    with suppress(ValueError):
+        return isinstance(content, str) and math.isfinite(float(content))
+    return False
 
 
 def _yaml_file(directory: Path, name: str, where: str, field: str) -> Path:

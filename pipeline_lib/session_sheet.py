@@ -13,6 +13,7 @@ import yaml
 
 from pipeline_lib.config import Config, check_name
 from pipeline_lib.errors import InputError, suggest
+from pipeline_lib.parsing import with_numbers
 from pipeline_lib.paths import Paths
 from pipeline_lib.sources.remote import ACCEPTED as REMOTE_LOCATIONS
 from pipeline_lib.sources.remote import READERS, Remote, parse_remote
@@ -53,7 +54,7 @@ def read_sessions(config: Config, where: str) -> dict[str, Session]:
     if not path.is_file():
         raise InputError(where, "sessions", f"no file {path}", "a tab-separated session sheet")
     sessions: dict[str, Session] = {}
-    checked = set()  # a thousand sessions have the same few options
+    checked: dict[tuple[str, str], dict[str, Any]] = {}  # a thousand sessions have the same few options
     for number, row in enumerate(_rows(path), start=1):
         place, session = f"{path}: row {number}", (row["session"] or "").strip()
         if row["source"] is None:
@@ -68,10 +69,10 @@ def read_sessions(config: Config, where: str) -> dict[str, Session]:
         options = config.sources.get(source, {}) | _options(row.get(OPTIONAL), place)
         if (key := (source, repr(options))) not in checked:
             try:
-                check_options(source, options)
+                checked[key] = with_numbers(options, check_options(source, options), place)
             except InputError as error:
                 raise InputError(place, error.field, error.found, error.accepted) from None
-            checked.add(key)
+        options = checked[key]
         location, simulation, remote = _locate((row["location"] or "").strip(), source, options, config, place)
         sessions[session] = Session(session, source, location, simulation, options, remote)
     if not sessions:

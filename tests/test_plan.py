@@ -174,6 +174,13 @@ def test_what_is_not_here_lies_in_the_data(folder: Path, monkeypatch: pytest.Mon
         ({"evaluation": {"few_shot": [0]}}, ["evaluation.few_shot.0: found 0"]),
         ({"evaluation": {"decoding": {"wheel": {}}}}, ["evaluation.decoding.wheel: found nothing"]),
         ({"evaluation": {"few_shot": [4, 9, 4]}}, ["evaluation.few_shot: found 4 twice"]),
+        ({"threads": True}, ["config.yaml: threads: found True; accepted: a number"]),
+        ({"seeds": [0, True]}, ["config.yaml: seeds.1: found True; accepted: a number"]),
+        ({"windows": {"after": True}}, ["windows.after: found True; accepted: a number"]),
+        ({"splits": {"heldout_units": True}}, ["splits.heldout_units: found True; accepted: a number"]),
+        ({"cohorts": {"a": {"splits": {"gap": True}}}}, ["cohorts.a: splits: gap: found True; accepted: a number"]),
+        ({"evaluation": {"decoding": {"w": {"signal": "w", "lag": True}}}}, ["decoding.w.lag: found True"]),
+        ({"sources": {"tables": {"min_rate": True}}}, ["(a): option min_rate: found True; accepted: a number"]),
     ],
 )
 def test_a_mistake_in_the_config_is_one_line(folder: Path, content: dict, parts: list[str]) -> None:
@@ -306,6 +313,29 @@ def test_searches_belong_to_cohorts_and_are_read_before_any_job(folder: Path) ->
     assert "did you mean 'offset'?" in _error(_config(searches={"ofset": ["a"]}, **searched))
     (folder / "searches/offset.yaml").write_text(text.replace("log_offset", "log_ofset"))
     assert "did you mean 'log_offset'?" in _error(_config(searches={"offset": ["a"]}, **searched))
+
+
+def test_a_number_is_the_same_setting_however_it_is_written(folder: Path) -> None:
+    """YAML takes 1e-3 for text: beside 0.001 it would make everything again. What is text by nature stays so."""
+
+    def plans(number: object, other: object) -> tuple:
+        row = f"a\ttables\ta.npz\tmin_rate: {number}, unit: 1e5"
+        (folder / "sheet.tsv").write_text(f"session\tsource\tlocation\toptions\n{row}\n")
+        signals = ["1e5", {"name": "run", "history": other}]
+        plan = resolve(
+            _config(
+                models={"glm": {"strength": number, "signals": signals}},
+                cohorts={"a": {"model_settings": {"glm": {"ratio": other}}}},
+            )
+        )
+        settings = [each.models["glm"].settings for each in plan.cohorts.values()]
+        return settings, plan.sessions["a"].options
+
+    assert plans("1e-3", "1e-1") == plans(0.001, 0.1)
+    settings, options = plans("1e-3", "1e-1")
+    assert settings[0]["signals"][0] == options["unit"] == "1e5"
+    typed = resolve(_config(models={"glm": {"strength": 1, "n_basis": 8.0}})).cohorts["a"].models["glm"].settings
+    assert repr((typed["strength"], typed["n_basis"])) == "(1, 8.0)", "as it stands there: nothing is fitted anew"
 
 
 def test_what_is_decoded_is_checked(folder: Path) -> None:
