@@ -56,14 +56,13 @@ def align(sessions: Mapping[str, Responses], width: int, sd: float) -> dict[str,
     if not shared:
         made = {}
         for session, each in sessions.items():
-            x = _trials(each, sd)
+            (x,) = _known([_trials(each, sd)])
             made[session] = _regress(x, _components(x[:, each.heldin], width), each.heldin)
         return made
     responses = {session: _averages(each, shared, sd) for session, each in sessions.items()}
     bins = min(x.shape[1] for x in responses.values())
-    rows = {session: x[:, :bins].reshape(-1, x.shape[2]) for session, x in responses.items()}
-    seen = np.logical_and.reduce([np.isfinite(x).all(axis=1) for x in rows.values()])
-    rows = {session: x[seen] for session, x in rows.items()}
+    known = _known([x[:, :bins].reshape(-1, x.shape[2]) for x in responses.values()])
+    rows = dict(zip(responses, known, strict=True))
     everyone = np.concatenate([rows[session][:, each.heldin] for session, each in sessions.items()], axis=1)
     latents = _components(everyone, width)
     return {session: _regress(rows[session], latents, each.heldin) for session, each in sessions.items()}
@@ -80,13 +79,30 @@ def _averages(session: Responses, conditions: list[int], sd: float) -> np.ndarra
 
 
 def _trials(session: Responses, sd: float) -> np.ndarray:
-    """Smoothed counts of the bins of some windows in which every unit was observed, [bins, N].
+    """Smoothed counts of the bins of some windows, [bins, N]; NaN where a unit was not observed.
 
     Of what is kept from the fit the bins around it tell, where there are any.
     """
     counts, learned, observed = session.some()
     smoothed = smooth(counts.astype(np.float32), learned, sd, session.history)
-    return smoothed[observed[:, session.history :].all(axis=2) & np.isfinite(smoothed).all(axis=2)]
+    smoothed[~observed[:, session.history :]] = np.nan
+    return smoothed.reshape(-1, smoothed.shape[2])
+
+
+def _known(sessions: list[np.ndarray]) -> list[np.ndarray]:
+    """Of each session's bins [bins, N], NaN where a unit was not observed, those in which all that ever were are known.
+
+    Where units that come and go leave no such bin, all are taken. Where a unit is then not known, it is at its mean:
+    it says nothing there, and one that was never observed reads and writes nothing.
+    """
+    known = [np.isfinite(x) for x in sessions]
+    seen = np.logical_and.reduce([(each | ~each.any(axis=0)).all(axis=1) for each in known])
+    rows = seen if seen.any() else np.ones_like(seen)
+    filled = []
+    for x, each in zip((x[rows] for x in sessions), (each[rows] for each in known), strict=True):
+        mean = np.where(each, x, 0).sum(axis=0) / np.maximum(each.sum(axis=0), 1)
+        filled.append(np.where(each, x, mean.astype(x.dtype)))
+    return filled
 
 
 def _components(x: np.ndarray, width: int) -> np.ndarray:

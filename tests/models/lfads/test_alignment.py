@@ -173,6 +173,48 @@ def test_without_a_common_condition_bins_that_were_not_observed_are_left_out() -
     np.testing.assert_allclose(found[0].read_out, found[1].read_out, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("conditions", [[0, 1], [2, 3]], ids=["shared", "own"])
+def test_a_unit_that_was_never_observed_neither_reads_nor_writes(conditions: list[int]) -> None:
+    """The others do as if it were not there: it leaves no bin in which all units were observed."""
+    second, *_ = session(1, 10, [0, 1])
+
+    def gone(whole: Responses, unit: int) -> Responses:
+        counts, *_ = whole.some()
+        there = np.ones(counts.shape, bool)
+        there[..., unit] = False
+        spikes = {name: each * there[0] for name, each in whole.spikes.items()}
+        seen = {name: each * there[0] for name, each in whole.seen.items()}
+        return replace(whole, spikes=spikes, seen=seen, some=lambda: (counts * there, there, there))
+
+    first, *_ = session(0, 12, conditions, heldout=1)
+    without = replace(
+        first,
+        spikes={name: each[:, :-1] for name, each in first.spikes.items()},
+        seen={name: each[:, :-1] for name, each in first.seen.items()},
+        some=lambda: tuple(each[..., :-1] for each in first.some()),
+        heldin=first.heldin[:-1],
+    )
+    made, apart = (align({"a": each, "b": second}, LATENTS, sd=2.0) for each in (gone(first, 11), without))
+    assert not made["a"].read_in[-1].any()
+    np.testing.assert_allclose(made["a"].read_out[:, -1], 0, atol=1e-9)
+    np.testing.assert_allclose(made["b"].read_in, apart["b"].read_in, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(made["a"].read_out[:, :-1], apart["a"].read_out, rtol=0.01, atol=1e-4)
+
+
+def test_units_of_which_no_two_were_there_together_are_aligned_all_the_same() -> None:
+    """One leaves as the other comes, as units do that drift."""
+    first, *_ = session(0, 12, [0, 1])
+    second, *_ = session(1, 10, [2, 3])
+    counts, *_ = first.some()
+    there = np.ones(counts.shape, bool)
+    there[:10, :, 0] = there[10:, :, 1] = False
+    drifting = replace(first, some=lambda: (counts * there, there, there))
+    whole, made = (align({"a": each, "b": second}, LATENTS, sd=2.0)["a"] for each in (first, drifting))
+    assert made.read_in.any(axis=1).all()
+    written, right = ((each.read_in @ each.read_out)[2:, 2:].ravel() for each in (made, whole))
+    assert np.corrcoef(written, right)[0, 1] > 0.9
+
+
 def test_a_window_without_a_condition_is_of_none(tmp_path: Path) -> None:
     """Not of the first one, whose average it would enter."""
     made = [recording("one", 0, units=9, trials=20), recording("two", 1, units=12, trials=20)]
