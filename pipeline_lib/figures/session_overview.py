@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pipeline_lib.figures.excerpts import unit_ids
 from pipeline_lib.figures.names import shortened
 from pipeline_lib.figures.palette import FAINT, HIDDEN, INHIBITION, INK, QUIET, region_colours
 from pipeline_lib.figures.points import side_by_side
@@ -40,7 +41,8 @@ def data(recording: Path | str) -> pd.DataFrame:
     Rows by `panel`: "raster" (time in s on the session clock, unit, region, row of the raster, -1 for a unit not in
     it), "hidden" (time and value = start and length of what was not observed of a unit), "left out" (time, region and
     row of the raster: spikes of a unit that the selection left out, and one row without a time for each such unit, with
-    its rate as value), "rate" (unit, region, value in spikes/s while it was observed), "course" (time = bin centre, s;
+    its rate as value), "rate" (unit, region, value in spikes/s while it was observed; `unit` is a row of the session's
+    units, `unit_id` their name in the source, also of those left out), "course" (time = bin centre, s;
     value = mean rate over the units observed, in spikes/s; NaN where the bin was observed for less than half as long as
     others), "trial" (time = start, s), "count" (region = what is counted, value = kept, of = before the selection) and,
     where the selection left units out, "rate before", "presence before" and "violations before" (value = middle of a
@@ -55,6 +57,7 @@ def data(recording: Path | str) -> pd.DataFrame:
     spikes = pd.read_parquet(recording / "spikes.parquet", columns=["time", "unit"])
     times, unit = spikes["time"].to_numpy(), spikes["unit"].to_numpy()
     regions = pd.read_parquet(recording / "units.parquet", columns=["region"])["region"].to_numpy(dtype=object)
+    names = unit_ids(recording)
     trials = pd.read_parquet(recording / "trials.parquet", columns=["start"])["start"].to_numpy(dtype=float)
     observed = np.array(about["observed"], dtype=float)
 
@@ -90,21 +93,25 @@ def data(recording: Path | str) -> pd.DataFrame:
     known = table["unit"].notna()
     units = table.loc[known, "unit"].astype(int)
     table.loc[known, "region"], table.loc[known, "row"] = regions[units], row[units]
-    return table.reindex(columns=["panel", "time", "unit", "region", "row", "value", "kept", "of"])
+    table.loc[known, "unit_id"] = names[units]
+    return table.reindex(columns=["panel", "time", "unit", "unit_id", "region", "row", "value", "kept", "of"])
 
 
 def _left_out(recording: Path, regions: np.ndarray) -> pd.DataFrame:
-    """Units that the selection left out of the regions of which it kept some: region, value (spikes/s), excerpt."""
-    path = recording / "candidates.parquet"
-    if not path.exists():
-        return pd.DataFrame({"region": np.empty(0, object), "value": np.empty(0), "excerpt": np.empty(0, object)})
-    units = pd.read_parquet(path, columns=["region", "kept", "rate", "excerpt"]).rename(columns={"rate": "value"})
-    return units[~units["kept"] & units["region"].isin(regions)].drop(columns="kept").astype({"region": object})
+    """Units that the selection left out of the regions of which it kept some: unit_id, region, value (spikes/s),
+    excerpt."""
+    path, columns = recording / "candidates.parquet", ["unit_id", "region", "rate", "excerpt"]
+    if path.exists():
+        units = pd.read_parquet(path, columns=[*columns, "kept"])
+        units = units[~units["kept"] & units["region"].isin(regions)].drop(columns="kept").astype({"region": object})
+    else:
+        units = pd.DataFrame(columns=columns).astype({"rate": float})
+    return units.rename(columns={"rate": "value"})
 
 
 def _spikes_left_out(units: pd.DataFrame, start: float, stop: float) -> pd.DataFrame:
     """The units and, below, their spikes from `start` to `stop`, a row each."""
-    spikes = units[["region", "row", "excerpt"]].explode("excerpt").rename(columns={"excerpt": "time"})
+    spikes = units[["unit_id", "region", "row", "excerpt"]].explode("excerpt").rename(columns={"excerpt": "time"})
     spikes = spikes.astype({"time": float})
     table = pd.concat([units.drop(columns="excerpt"), spikes[spikes["time"].between(start, stop)]], ignore_index=True)
     return table.assign(panel="left out")

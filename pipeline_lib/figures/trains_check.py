@@ -51,7 +51,8 @@ def data(recording: Path | str, trains: Path | str) -> pd.DataFrame:
     bin size in ms), "violation" (unit, region, of = rate in spikes/s, value = per cent of intervals below 1.5 ms),
     "interval" (name = region, time = geometric centre in s, value = intervals per unit of log10), "course" (unit, row,
     region, time in s, value = log2 of the rate over the unit's mean; NaN where the session was not observed) and "bin"
-    (name = bin size in ms, of = spikes in a bin, `MOST_A_BIN` for that many or more, value = per cent of bins).
+    (name = bin size in ms, of = spikes in a bin, `MOST_A_BIN` for that many or more, value = per cent of bins). `unit`
+    is a row of the session's units, `unit_id` their name in the source.
 
     Raises
     ------
@@ -78,7 +79,9 @@ def data(recording: Path | str, trains: Path | str) -> pd.DataFrame:
         _course(store, seen, present, shown, regions),
     ]
     table = pd.concat(tables, ignore_index=True)
-    return table[["panel", "name", "unit", "row", "region", "time", "of", "value"]]
+    known = table["unit"].notna()
+    table.loc[known, "unit_id"] = store.units["unit_id"].to_numpy(str)[table.loc[known, "unit"].astype(int)]
+    return table[["panel", "name", "unit", "unit_id", "row", "region", "time", "of", "value"]]
 
 
 def _intervals(

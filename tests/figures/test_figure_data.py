@@ -19,6 +19,7 @@ from pipeline_lib.figures import (
     score_table,
     session_overview,
     training_curves,
+    trains_check,
 )
 from pipeline_lib.figures.excerpts import coarsen, example_units
 from pipeline_lib.figures.units import hidden_runs, unit_order
@@ -166,6 +167,18 @@ def test_tables_behind_rows_of_units_name_them_as_their_source_does(trials: Resu
     responses = psth.data(trials.trains, trials.split, trials.fits)
     assert responses["unit_id"].tolist() == names[responses["unit"]].tolist()
     assert set(raster["unit"].dropna()) == set(raster.query("kind == 'unit'")["unit"])
+    for table in (session_overview.data(trials.recording), trains_check.data(trials.recording, trials.trains)):
+        known = table["unit"].notna()
+        assert table.loc[known, "unit_id"].tolist() == names[table.loc[known, "unit"].astype(int)].tolist()
+        assert known.any() and table.loc[~known & (table["panel"] != "left out"), "unit_id"].isna().all()
+
+
+def test_units_that_the_selection_left_out_are_named(trials: Results) -> None:
+    table = session_overview.data(trials.recording).query("panel == 'left out'")
+    candidates = pd.read_parquet(trials.recording / "candidates.parquet").query("not kept and region == 'VISp'")
+    assert set(table["unit_id"]) == set(candidates["unit_id"]) and table["unit"].isna().all()
+    spikes = table.dropna(subset=["time"]).groupby("unit_id")["row"].nunique()
+    assert len(spikes) == len(candidates) and (spikes == 1).all(), "the name of a row's own unit"
 
 
 def test_psth_leaves_out_what_is_beyond_a_window_or_was_not_observed(trials: Results, tmp_path: Path) -> None:
