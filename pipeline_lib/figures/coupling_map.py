@@ -13,17 +13,17 @@ from pipeline_lib.figures.palette import model_label
 from pipeline_lib.figures.style import COLUMN_WIDTHS, LETTERS, colour_bar, new_figure, panel_title, styled
 from pipeline_lib.figures.units import region_blocks
 
+MOST_UNITS = 120
+"""Above it the units with the strongest couplings are shown, which keeps the CSV under 2 MB."""
+
 CAPTION = (
     "Couplings of a coupled GLM before and after a mask, units grouped by region: how a spike of the sender (column) "
     "changes the log-rate of the receiver (row), summed over lags; orange excites, blue inhibits. Before: all "
-    "couplings of the fit. After: only those whose test holds at a false-discovery rate of 5 % where the fit made "
-    "tests, otherwise only those that the configured mask allows. Grey is left out (a unit's own history always is). "
-    "Look for blocks that stay: a map that the mask empties held noise. Of more than 120 units those with the "
-    "strongest couplings are shown."
+    f"couplings of the fit. After: only those whose test holds at a false-discovery rate of {100 * DISCOVERY:g} % "
+    "where the fit made tests, otherwise only those that the configured mask allows. Grey is left out (a unit's own "
+    f"history always is). Look for blocks that stay: a map that the mask empties held noise. Of more than {MOST_UNITS} "
+    "units those with the strongest couplings are shown."
 )
-
-MOST_UNITS = 120
-"""Above it the units with the strongest couplings are shown, which keeps the CSV under 2 MB."""
 
 
 def data(recording: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:

@@ -18,18 +18,18 @@ from pipeline_lib.recording import read_description
 from pipeline_lib.signal_units import unit_of
 from pipeline_lib.trains.signals import unmeasured
 
+MOST = 7
+"""Populations shown, those with most units."""
+
 CAPTION = (
     "What populations pass on to each other, beside what trials differ in. (a) Coupling filters from each population "
     "(column) to each (row): what a spike passes on, for loadings of norm 1. Orange: in test trials the receivers' "
-    "spikes are timed to the senders' within milliseconds, beyond what common input explains (q < 0.05 over all "
-    "pairs); grey: not. A flat line is a coupling of nothing, an empty panel one that the fit dropped or never had. "
-    "(b) Test trials by the first two principal components of their latents, coloured by running speed where it was "
-    "recorded (grey: not in this trial), else by their order in time: a gradient means that the background follows the "
-    "animal's state. Of more than 7 populations those with most units are shown."
+    f"spikes are timed to the senders' within milliseconds, beyond what common input explains (q < {DISCOVERY} over "
+    "all pairs); grey: not. A flat line is a coupling of nothing, an empty panel one that the fit dropped or never "
+    "had. (b) Test trials by the first two principal components of their latents, coloured by running speed where it "
+    "was recorded (grey: not in this trial), else by their order in time: a gradient means that the background follows "
+    f"the animal's state. Of more than {MOST} populations those with most units are shown."
 )
-
-MOST = 7
-"""Populations shown, those with most units."""
 
 
 def data(recording: Path | str, split: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from pipeline_lib.evaluation.settings import AVERAGED
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.paired import bootstrap_interval, by_session, holm, sign_flip_p
+from pipeline_lib.figures.paired import LEAST_FOR_INTERVAL, bootstrap_interval, by_session, holm, sign_flip_p
 from pipeline_lib.figures.palette import (
     FAINT,
     INK,
@@ -25,15 +25,18 @@ from pipeline_lib.figures.score_table import PANELS, primary_rows
 from pipeline_lib.figures.style import SMALL_SIZE, colour_bar, new_figure, panel_title, styled
 from pipeline_lib.published import read_parquet
 
+SIGNIFICANT = 0.05
+"""Chance below which a difference carries a star."""
+
 CAPTION = (
     "Models paired by session. Above, bits per spike on the test part: a grey line a session, points the means over "
     "its seeds, bars the mean over sessions; a model is better than another where lines agree on the way they go, not "
     "where clouds are apart. Below, the mean difference over sessions, row minus column: orange where the row is "
     "better, a dash where no session has both. A star marks differences that chance does not explain (sign flips over "
-    "sessions, Holm's correction over pairs of fits and, apart, over pairs with an average over seeds, p < 0.05), "
-    "which takes at least six sessions for one pair and more for many: without a star nothing is shown to be equal. "
-    "The CSV holds every p-value and, from five sessions on, 95 % intervals; over five sessions, 92 of 100 hold the "
-    "truth."
+    "sessions, Holm's correction over pairs of fits and, apart, over pairs with an average over seeds, p < "
+    f"{SIGNIFICANT}), which takes at least six sessions for one pair and more for many: without a star nothing is "
+    f"shown to be equal. The CSV holds every p-value and, from {LEAST_FOR_INTERVAL} sessions on, 95 % intervals; over "
+    "five sessions, 92 of 100 hold the truth."
 )
 
 NUMBERED = 10
@@ -151,7 +154,7 @@ def _matrix(axes: Axes, differences: pd.DataFrame, models: list[str], limit: flo
         colour_bar(image, axes, "Bits per spike", aspect=25, pad=0.02)
     for (down, across), (value, p) in zip(places, found, strict=True):
         number = f"{value:+.2f}".replace("-", "\u2212") if len(models) <= NUMBERED else ""
-        text = number + ("*" if p < 0.05 else "")
+        text = number + ("*" if p < SIGNIFICANT else "")
         colour = "white" if abs(value) > 0.6 * limit else INK
         axes.annotate(text, (across, down), ha="center", va="center", fontsize=SMALL_SIZE, color=colour)
     for down, across in np.argwhere(np.tril(np.isnan(values), -1)):

@@ -16,15 +16,19 @@ from pipeline_lib.figures.points import Row, name_rows, rows_in_blocks, scored_p
 from pipeline_lib.figures.style import new_figure, panel_title, styled
 from pipeline_lib.published import read_parquet
 
+MOST_COHORTS = 8
+"""With more cohorts than these, a row is a model and a point a cohort."""
+
 CAPTION = (
     "Bits per spike on the test part, pooled over units: how much better each model predicts the measured spikes than "
     "a constant rate, the one each unit turned out to have in the test part (so that a mean learned in training falls "
-    "a little below 0). Points are seeds (and cohorts, of more than eight), bars their 95 % bootstrap intervals over "
-    "test windows; of more than eight sessions, points are sessions and bars medians. Held-in units are those whose "
-    "spikes the models were given; held-out units were hidden at test time, so that only shared activity can predict "
-    "them. Compare models that see the same (legend): to read a bin's own future or its condition is an advantage, not "
-    "skill. Rows called likelihood (open) are of models that write spikes one after the other: the exact probability "
-    "of the very spikes measured, in the same unit, against the same null; the other row is of rates one bin ahead."
+    f"a little below 0). Points are seeds (and cohorts, of more than {MOST_COHORTS}), bars their 95 % bootstrap "
+    f"intervals over test windows; of more than {MOST_COHORTS} sessions, points are sessions and bars medians. Held-in "
+    "units are those whose spikes the models were given; held-out units were hidden at test time, so that only shared "
+    "activity can predict them. Compare models that see the same (legend): to read a bin's own future or its condition "
+    "is an advantage, not skill. Rows called likelihood (open) are of models that write spikes one after the other: "
+    "the exact probability of the very spikes measured, in the same unit, against the same null; the other row is of "
+    "rates one bin ahead."
 )
 
 METRIC, AGGREGATION, NULL = "bits_per_spike", "pooled", "evaluated mean"
@@ -35,8 +39,6 @@ LIKELIHOOD = ": likelihood"
 """What follows the name of a model in the row of its `TOKENS`."""
 NULL_NAME = "each unit's mean in the test part"
 PANELS = {"heldin": "Held-in units", "heldout": "Held-out units (co-smoothing)"}
-MOST_COHORTS = 8
-"""With more cohorts than these, a row is a model and a point a cohort."""
 LABEL = 140
 """Letters in a line of the legend."""
 COLUMNS = ["cohort", "session", "model", "seed", "units", "metric", "value", "ci_low", "ci_high", "n", "null", "sees"]

@@ -29,12 +29,12 @@ from pipeline_lib.trains.store import Trains
 CAPTION = (
     "The stored spike trains, checked. (a) Spikes of every unit, counted twice: those of the recording against the "
     "stored events, and those events against their bins in blocks spread over the session. Every point must lie on the "
-    "line; units without a spike stand at one half. (b) Intervals shorter than 1.5 ms, in which no neuron can fire: "
-    "far below the dashed line (spikes at random) for a well isolated unit, near it for a mixture of neurons. (c) All "
-    "intervals: look for a gap left of the dotted line (1.5 ms). (d) Rate of every unit through the session relative "
-    "to its mean: stripes are drifts or units that come and go, which models take for silent unless the option "
-    "unit_presence is given; grey was not observed, or is a unit without a spike. (e) How many spikes bins hold: where "
-    "most hold one or more, a finer bin says more."
+    f"line; units without a spike stand at one half. (b) Intervals shorter than {1000 * REFRACTORY:g} ms, in which no "
+    "neuron can fire: far below the dashed line (spikes at random) for a well isolated unit, near it for a mixture of "
+    f"neurons. (c) All intervals: look for a gap left of the dotted line ({1000 * REFRACTORY:g} ms). (d) Rate of every "
+    "unit through the session relative to its mean: stripes are drifts or units that come and go, which models take "
+    "for silent unless the option unit_presence is given; grey was not observed, or is a unit without a spike. (e) How "
+    "many spikes bins hold: where most hold one or more, a finer bin says more."
 )
 
 BIN_SIZES = (1.0, 5.0, 20.0)
@@ -202,7 +202,7 @@ def _draw_violations(axes: Axes, violations: pd.DataFrame, colours: dict[str, st
         axes.plot(own["of"].clip(lower=1e-3), own["value"], "o", ms=2.2, mew=0, alpha=0.7, color=colours[str(region)])
     grid = np.geomspace(rates.min(), rates.max() * 1.1, 100)
     axes.plot(grid, 100 * -np.expm1(-grid * REFRACTORY), color=QUIET, lw=0.7, ls=(0, (3, 2)), label="spikes at random")
-    axes.set(xlabel="Rate (spikes/s)", ylabel="Intervals below 1.5 ms (%)")
+    axes.set(xlabel="Rate (spikes/s)", ylabel=f"Intervals below {1000 * REFRACTORY:g} ms (%)")
     log_axis(axes.xaxis, rates)
     top = axes.get_ylim()[1]
     axes.set_ylim(-0.03 * top, 1.15 * top)  # room for the legend

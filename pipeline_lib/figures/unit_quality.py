@@ -10,11 +10,12 @@ from matplotlib.ticker import MaxNLocator
 
 from pipeline_lib.figures.palette import FAINT, INHIBITION
 from pipeline_lib.figures.style import log_axis
+from pipeline_lib.sources.candidates import REFRACTORY
 
 QUALITIES = {
     "rate": ("Rates before and after", "Mean rate (spikes/s)"),
     "presence": ("Presence", "Present in the session (%)"),
-    "violations": ("Refractory violations", "Intervals below 1.5 ms (%)"),
+    "violations": ("Refractory violations", f"Intervals below {1000 * REFRACTORY:g} ms (%)"),
 }
 """Measures of quality in `candidates.parquet`, with the titles of their panels and axes."""
 QUALITY_BINS, LEAST_RATE = 24, 1e-3

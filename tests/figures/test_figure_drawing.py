@@ -18,9 +18,11 @@ from pipeline_lib.errors import InputError
 from pipeline_lib.figures import (
     FIGURES,
     NothingToDrawError,
+    captions,
     coupling,
     figure_spec,
     make,
+    model_comparison,
     psth,
     raster_rates,
     score_table,
@@ -301,15 +303,41 @@ def test_every_caption_says_what_to_look_for_in_plain_words(name: str) -> None:
     ("name", "most"),
     [
         ("attention_connectivity", "SHOWN_UNITS"),
+        ("contrastive_latents", "NEIGHBOURS"),
         ("coupling_map", "MOST_UNITS"),
         ("coupling_network", "MOST_REGIONS"),
+        ("decoding", "MOST_BARS"),
         ("generation", "SHOWN_UNITS"),
         ("glm_transformer_areas", "MOST"),
+        ("latents", "LEAST_POINTS"),
+        ("model_comparison", "LEAST_FOR_INTERVAL"),
         ("psth", "CONDITIONS"),
         ("psth", "EXAMPLES"),
+        ("score_table", "MOST_COHORTS"),
+        ("session_overview", "LEAST_RATE"),
+        ("truth_recovery", "MOST_BARS"),
+        ("truth_recovery", "MOST_SESSIONS"),
     ],
 )
 def test_captions_say_how_many_are_shown_of_what_there_are_more_of(name: str, most: str) -> None:
     """Twelve regions, of which nine are drawn and nothing says so, read as a session of nine."""
     spec = FIGURES[name]
     assert re.search(rf"\b{getattr(spec.load(), most)}\b", spec.caption)
+    assert f"{{{most}" in Path(spec.load().__file__).read_text(), "taken from the constant, not written beside it"
+
+
+def test_a_star_takes_six_sessions_as_the_caption_says() -> None:
+    five, six = (model_comparison.sign_flip_p(np.ones(sessions)) for sessions in (5, 6))
+    assert six < model_comparison.SIGNIFICANT <= five and "at least six sessions" in model_comparison.CAPTION
+
+
+def test_a_caption_takes_its_numbers_from_where_the_code_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "pipeline_lib" / "figures"
+    folder.mkdir(parents=True)
+    (folder / "one.py").write_text("LEAST, MOST = 2, 0.05\n")
+    imports = "import nowhere\nfrom pipeline_lib.figures.one import MOST\n"
+    (folder / "two.py").write_text(f"{imports}OWN = 7\nCAPTION = (f'{{100 * MOST:g}} %' f' of {{OWN}}.')\n")
+    monkeypatch.setattr(captions, "PACKAGE", tmp_path / "pipeline_lib")
+    assert captions.caption_of("two") == "5 % of 7."
+    with pytest.raises(AttributeError, match=r"figures\.one has no CAPTION"):
+        captions.caption_of("one")
