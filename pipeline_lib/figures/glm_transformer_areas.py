@@ -119,8 +119,9 @@ def _pairs(part: SubFigure, filters: pd.DataFrame, areas: list[str]) -> None:
     panel_title(grid[0, 0], "a", f"from {areas[0]}")
     part.supxlabel("Lag (ms)", fontsize=FONT_SIZE)
     part.supylabel("Filter (log-rate per spike)", fontsize=FONT_SIZE)
-    # Tokens of less than four bins, or no test window, leave nothing to test timing by.
-    quiet = "not significant" if filters["value"].notna().any() else "not tested"
-    colours = ((MODEL_COLOURS["glm_transformer"], f"q < {DISCOVERY}"), (QUIET, quiet))
-    handles = [Line2D([], [], color=colour, label=label) for colour, label in colours]
+    if filters["value"].notna().any():
+        colours = {f"q < {DISCOVERY}": MODEL_COLOURS["glm_transformer"], "not significant": QUIET}
+    else:  # tokens of less than four bins, or no test window, leave nothing to test timing by
+        colours = {"not tested": QUIET}
+    handles = [Line2D([], [], color=colour, label=label) for label, colour in colours.items()]
     part.legend(handles=handles, loc="outside upper right", ncols=2)

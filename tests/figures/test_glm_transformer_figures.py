@@ -144,7 +144,8 @@ def test_pairs_without_a_test_are_not_called_insignificant(factors: Made) -> Non
     table = glm_transformer_areas.data(factors.recording, factors.split, [factors.fit])
     untested = table.assign(value=table["value"].mask(table["kind"] == "filter"))
     keys = [glm_transformer_areas.draw(each).subfigs[0].legends[0] for each in (table, untested)]
-    assert [key.get_texts()[1].get_text() for key in keys] == ["not significant", "not tested"]
+    said = [[text.get_text() for text in key.get_texts()] for key in keys]
+    assert said == [["q < 0.05", "not significant"], ["not tested"]], "nor is a colour named that no pair could have"
 
 
 def test_of_many_populations_the_largest_are_shown(
