@@ -28,13 +28,13 @@ def expected_counts(model: CoupledGLM, data: FitData, session: str, samples: pd.
     observation = observation_model(config.observation, config.link)
     coefficients = torch.from_numpy(learned["coefficients"]).to(model.device)
     inputs, frames = model.read(data, session, samples, learned, merge=False)
-    mean = _mean(observation, Design(inputs, torch.float64, model.device, "low").predictors(coefficients))
+    design = Design(inputs, torch.float64, model.device, "low")
+    mean = _mean(observation, design.predictors(coefficients))
     hidden = data.split.forward_bins  # in training windows too, where they are known: a forecast is a forecast
     if hidden and len(inputs.senders):
         uncoupled = coefficients.clone()
         uncoupled[:, -len(inputs.senders) * inputs.kernel.shape[1] :] = 0.0
-        alone = Design(inputs, torch.float64, model.device, "low").predictors(uncoupled)
-        _forecast(mean, alone, inputs, coefficients, observation, hidden)
+        _forecast(mean, design.predictors(uncoupled), inputs, coefficients, observation, hidden)
     rates = np.zeros((len(samples), int(samples["bins"].max()), mean.shape[1]), dtype=np.float32)
     window, position = frames.places(np.arange(len(frames)))
     scored = window >= 0
