@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.models.by_session import by_session, joined
 from pipeline_lib.models.contract import FitData, Model
 from pipeline_lib.models.gaussian import kernel_sums
 from pipeline_lib.models.mean_rate import mean_counts
@@ -85,19 +86,18 @@ class Psth(Model):
 
     def state(self) -> dict[str, np.ndarray]:
         """`{session}/table`, `{session}/mean` (spikes a bin) and `{session}/conditions` (a JSON list as bytes)."""
-        arrays = {}
+        learned = {}
         for session, histogram in self.sessions.items():
-            arrays[f"{session}/table"] = histogram.table
-            arrays[f"{session}/mean"] = histogram.mean
-            arrays[f"{session}/conditions"] = np.frombuffer(json.dumps(histogram.conditions).encode(), np.uint8)
-        return arrays
+            conditions = np.frombuffer(json.dumps(histogram.conditions).encode(), np.uint8)
+            learned[session] = vars(histogram) | {"conditions": conditions}
+        return joined(learned)
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Take `state` over."""
         self.sessions = {}
-        for session in {name.rpartition("/")[0] for name in state}:
-            conditions = json.loads(state[f"{session}/conditions"].tobytes())
-            self.sessions[session] = Histogram(conditions, state[f"{session}/table"], state[f"{session}/mean"])
+        for session, learned in by_session(state).items():
+            conditions = json.loads(learned["conditions"].tobytes())
+            self.sessions[session] = Histogram(conditions, learned["table"], learned["mean"])
 
 
 @dataclass

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.models.by_session import by_session, joined
 from pipeline_lib.models.contract import FitData, Model
 from pipeline_lib.models.gaussian import smooth
 from pipeline_lib.models.poisson_ridge import ROWS, Problem, fit_poisson_ridge, nll_per_spike
@@ -87,13 +88,11 @@ class ReducedRank(Model):
 
     def state(self) -> dict[str, np.ndarray]:
         """`{session}/weights` and `{session}/bias` of its `Readouts`, whose inputs are those of `_inputs`."""
-        each = self.readouts.items()
-        return {f"{session}/{name}": values for session, readouts in each for name, values in vars(readouts).items()}
+        return joined({session: vars(readouts) for session, readouts in self.readouts.items()})
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Take `state` over."""
-        sessions = {name.rpartition("/")[0] for name in state}
-        self.readouts = {name: Readouts(state[f"{name}/weights"], state[f"{name}/bias"]) for name in sessions}
+        self.readouts = {session: Readouts(**learned) for session, learned in by_session(state).items()}
 
 
 @dataclass

@@ -7,12 +7,13 @@ bins to forecast have a readout of their own (the benchmark's baseline makes no 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.models.by_session import by_session, joined
 from pipeline_lib.models.contract import FitData, Model
 from pipeline_lib.models.gaussian import smooth
 from pipeline_lib.models.poisson_ridge import Problem, fit_poisson_ridge, log_rates, nll_per_spike
@@ -67,19 +68,16 @@ class Smoothing(Model):
 
     def state(self) -> dict[str, np.ndarray]:
         """Per session the fields of its `Encoder` and those of its `Readouts`."""
-        arrays = {}
-        for session, encoder in self.encoders.items():
-            for name, value in (vars(encoder) | vars(self.readouts[session])).items():
-                arrays[f"{session}/{name}"] = np.asarray(value)
-        return arrays
+        each = {session: vars(encoder) | vars(self.readouts[session]) for session, encoder in self.encoders.items()}
+        return {name: np.asarray(value) for name, value in joined(each).items()}
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Take `state` over."""
         self.encoders, self.readouts = {}, {}
-        for session in {name.rpartition("/")[0] for name in state}:
-            units, sd, offset, center, scale = (state[f"{session}/{field.name}"] for field in fields(Encoder))
-            self.encoders[session] = Encoder(units, float(sd), float(offset), center, scale)
-            self.readouts[session] = Readouts(state[f"{session}/weights"], state[f"{session}/bias"])
+        for session, learned in by_session(state).items():
+            self.readouts[session] = Readouts(learned["weights"], learned["bias"])
+            sd, offset = float(learned["sd"]), float(learned["log_offset"])
+            self.encoders[session] = Encoder(learned["units"], sd, offset, learned["center"], learned["scale"])
 
 
 @dataclass

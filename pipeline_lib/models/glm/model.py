@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline_lib.errors import InputError
+from pipeline_lib.models.by_session import by_session, joined
 from pipeline_lib.models.contract import Couplings, FitData, Model
 from pipeline_lib.models.glm.frames import Frames, lay_frames, read_frames
 from pipeline_lib.models.glm.inputs import Inputs
@@ -89,14 +90,11 @@ class CoupledGLM(Model):
 
     def state(self) -> dict[str, np.ndarray]:
         """What was learned, keys `{session}/name`."""
-        return {f"{session}/{name}": value for session, named in self.learned.items() for name, value in named.items()}
+        return joined(self.learned)
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Take `state` over."""
-        self.learned = {}
-        for key, value in state.items():
-            session, _, name = key.rpartition("/")
-            self.learned.setdefault(session, {})[name] = value
+        self.learned = by_session(state)
 
     def couplings(self, session: str) -> Couplings:
         """Filters by sender, receiver and lag; the diagonal is a unit's own history, 0 where no coupling is allowed."""

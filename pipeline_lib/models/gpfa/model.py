@@ -8,12 +8,12 @@ imply (see `Posterior.without`).
 
 from __future__ import annotations
 
-from dataclasses import fields
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline_lib.models.by_session import by_session, joined
 from pipeline_lib.models.contract import FitData, Model
 from pipeline_lib.models.gpfa.em import start, steps
 from pipeline_lib.models.gpfa.posterior import Parameters, Posterior, groups
@@ -140,18 +140,14 @@ class Gpfa(Model):
 
     def state(self) -> dict[str, np.ndarray]:
         """Per session the fields of its `Parameters` and those of its `Readouts`."""
-        arrays = {}
-        for session, parameters in self.parameters.items():
-            for name, value in (vars(parameters) | vars(self.readouts[session])).items():
-                arrays[f"{session}/{name}"] = value
-        return arrays
+        return joined({session: vars(each) | vars(self.readouts[session]) for session, each in self.parameters.items()})
 
     def load_state(self, state: dict[str, np.ndarray]) -> None:
         """Take `state` over."""
         self.parameters, self.readouts = {}, {}
-        for session in {name.rpartition("/")[0] for name in state}:
-            self.parameters[session] = Parameters(*(state[f"{session}/{field.name}"] for field in fields(Parameters)))
-            self.readouts[session] = Readouts(state[f"{session}/weights"], state[f"{session}/bias"])
+        for session, learned in by_session(state).items():
+            self.readouts[session] = Readouts(learned.pop("weights"), learned.pop("bias"))
+            self.parameters[session] = Parameters(**learned)
 
 
 class _Latents:
