@@ -61,6 +61,7 @@ def test_yaml_files_state_the_defaults(file: Path) -> None:
     settings = yaml.safe_load(file.read_text())
     implementation = settings.pop("implementation", file.stem)
     config = check_config(implementation, settings)
+    assert implementation == file.stem
     assert config == load_model(implementation).Config()
     assert set(settings) == set(asdict(config))
 

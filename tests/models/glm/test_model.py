@@ -1,7 +1,6 @@
 """The coupled GLM through the pipeline's contract: splits, held-out units, forecasts, restarts."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,6 @@ from pipeline_lib.models.glm import MODEL
 from pipeline_lib.models.glm.frames import lay_frames, read_blocks, read_frames
 from pipeline_lib.models.glm.inference import false_discovery_rate
 from pipeline_lib.models.glm.settings import Config
-from pipeline_lib.models.registry import check_config, load_model
 from pipeline_lib.training.run import Run
 from pipeline_lib.trains.settings import SplitSettings, WindowSettings
 from tests.models.glm.networks import dense_design, simulate_network
@@ -313,14 +311,6 @@ def test_tables_show_what_the_fit_saw_and_found(tmp_path, continuous):
     lag = np.rint(filters["lag"] / 10).astype(int) - 1
     np.testing.assert_array_equal(filters["value"], found[sender, receiver, lag])
     np.testing.assert_array_equal(filters["lag"], np.tile(lags, len(data.heldin("net")) * 10))
-
-
-def test_the_shipped_file_is_the_default():
-    import yaml
-
-    shipped = yaml.safe_load((Path(__file__).parents[3] / "config" / "models" / "glm.yaml").read_text())
-    assert check_config("glm", shipped) == Config()
-    assert load_model("glm") is MODEL
 
 
 @pytest.mark.parametrize(

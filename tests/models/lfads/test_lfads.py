@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 import zarr
 
 from pipeline_lib.errors import InputError
@@ -19,21 +18,11 @@ from pipeline_lib.models.lfads.head import Head
 from pipeline_lib.models.lfads.model import LFADS
 from pipeline_lib.models.lfads.noise import standard_normal
 from pipeline_lib.models.lfads.settings import Config
-from pipeline_lib.models.registry import check_config
 from pipeline_lib.training.batches import Windows
 from pipeline_lib.training.fit import fit
 from pipeline_lib.training.run import Run
 from tests.models.lfads.small import CONTROLLED, SMALL
 from tests.small_cohort import SPLITS, WINDOWS, open_cohort, recording, write_cohort
-
-
-def test_the_shipped_settings_are_the_defaults() -> None:
-    text = (Path(__file__).parents[3] / "config" / "models" / "lfads.yaml").read_text()
-    settings = yaml.safe_load(text)
-    assert settings.pop("implementation") == "lfads"
-    assert set(settings) == {field.name for field in fields(Config)}
-    assert check_config("lfads", settings) == Config()
-
 
 # Shapes
 

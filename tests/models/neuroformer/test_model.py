@@ -1,6 +1,6 @@
 """The Neuroformer as a model: from trains and a split to scores, tables and couplings; no leak; what is refused."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import FitData
@@ -18,7 +17,6 @@ from pipeline_lib.models.neuroformer.likelihood import score_rows, window_sums
 from pipeline_lib.models.neuroformer.model import NeuroformerModel, _longer
 from pipeline_lib.models.neuroformer.report import decoding_table, generated_table
 from pipeline_lib.models.neuroformer.settings import Config
-from pipeline_lib.models.registry import check_config
 from pipeline_lib.models.torch_model import Layout
 from pipeline_lib.recording import Recording
 from pipeline_lib.training.run import Run
@@ -45,14 +43,6 @@ def model(ragged: FitData, tmp_path_factory: pytest.TempPathFactory) -> Neurofor
     model = NeuroformerModel(replace(HERE, dropout=0.1, rollouts=2), 3)
     model.fit(replace(ragged, fitting=True), Run(tmp_path_factory.mktemp("run")))
     return model
-
-
-def test_the_shipped_settings_are_the_defaults() -> None:
-    text = (Path(__file__).parents[3] / "config" / "models" / "neuroformer.yaml").read_text()
-    settings = yaml.safe_load(text)
-    assert settings.pop("implementation") == "neuroformer"
-    assert set(settings) == {field.name for field in fields(Config)}
-    assert check_config("neuroformer", settings) == Config()
 
 
 def test_a_saved_model_is_the_fitted_one(ragged: FitData, model: NeuroformerModel) -> None:
