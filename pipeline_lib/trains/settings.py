@@ -6,13 +6,15 @@ act on them.
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from pipeline_lib.clock import TICKS_PER_SECOND, bin_ticks, duration_bins
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, suggest
 
 MEMORY_BUDGET = 4 * 2**30
 """Bytes of events, and as many of windows in training, that are resident at once unless the caller says otherwise."""
+Mode = Literal["trials", "continuous"]
+Scheme = Literal["auto", "trials", "blocks", "column", "file"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class WindowSettings:
 
     bin_size: float = 5.0
     """Milliseconds in a bin; a multiple of 0.01."""
-    mode: Literal["trials", "continuous"] = "trials"
+    mode: Mode = "trials"
     """`trials`: a window a trial, around the event `align`. `continuous`: back-to-back windows of `length`."""
     align: str = "start"
     """Column of the trials table (a time in s) that windows are aligned to."""
@@ -49,6 +51,7 @@ class WindowSettings:
     """Only the trials of these conditions; null: all."""
 
     def __post_init__(self) -> None:
+        _require_one_of("windows.mode", self.mode, get_args(Mode))
         unread = {"trials": ("length",), "continuous": ("before", "after")}[self.mode]
         for name in ("before", "after", "length", "history"):
             seconds = getattr(self, name)
@@ -87,7 +90,7 @@ class SplitSettings:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
-    scheme: Literal["auto", "trials", "blocks", "column", "file"] = "auto"
+    scheme: Scheme = "auto"
     """`trials`: whole trials at random, stratified by condition. `blocks`: contiguous stretches of time with a gap.
     `column`: as the trials' own column `split` says. `file`: the user's own. `auto`: trials in trials mode, else
     blocks."""
@@ -115,10 +118,12 @@ class SplitSettings:
             values = value if isinstance(value, tuple) else (value,)
             if any(isinstance(each, float) and not math.isfinite(each) for each in values):
                 raise InputError("config", f"splits.{name}", value, "finite numbers")
-        train, validation, test = self.fractions
-        if min(self.fractions) < 0 or train <= 0 or abs(train + validation + test - 1) > 1e-6:
-            fractions = list(self.fractions)
-            raise InputError("config", "splits.fractions", fractions, "train, validation, test; sum 1, train above 0")
+        _require_one_of("splits.scheme", self.scheme, get_args(Scheme))
+        fractions = self.fractions
+        if len(fractions) != 3 or min(fractions) < 0 or fractions[0] <= 0 or abs(sum(fractions) - 1) > 1e-6:
+            raise InputError(
+                "config", "splits.fractions", list(fractions), "train, validation, test; sum 1, train above 0"
+            )
         if self.block * TICKS_PER_SECOND < 1:
             raise InputError("config", "splits.block", self.block, f"at least {1 / TICKS_PER_SECOND:.5f} s")
         if self.gap is not None and self.gap < 0:
@@ -134,3 +139,9 @@ class SplitSettings:
             raise InputError("config", "splits.train_share", self.train_share, "a share above 0, at most 1")
         if (self.scheme == "file") != (self.file is not None):
             raise InputError("config", "splits.file", self.file, "a path, together with `scheme: file`")
+
+
+def _require_one_of(field: str, name: str, known: tuple[str, ...]) -> None:
+    """Raise InputError unless `name` is known: in Python no schema has looked at it before."""
+    if name not in known:
+        raise InputError("config", field, repr(name), suggest(name, known))

@@ -35,6 +35,19 @@ def _trials(conditions: list[str], period: float = 2.0) -> pd.DataFrame:
     return pd.DataFrame({"start": start, "stop": start + 1, "condition": conditions})
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: WindowSettings(mode="trial"), "windows.mode: found 'trial'; accepted: did you mean 'trials'?"),
+        (lambda: SplitSettings(scheme="block"), "splits.scheme: found 'block'; accepted: did you mean 'blocks'?"),
+        (lambda: SplitSettings(fractions=(0.8, 0.2)), r"splits.fractions: found \[0.8, 0.2\]; accepted: train, valid"),
+    ],
+)
+def test_settings_made_in_python_are_refused_where_they_are_made(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
 def test_trials_are_split_by_condition():
     conditions = ["a"] * 200 + ["b"] * 100 + ["c"] * 50
     split = make_split([_session(_trials(conditions))], TRIALS, SplitSettings(), "c")
