@@ -22,6 +22,7 @@ from pipeline_lib.training.publication import (
     new_model,
     open_data,
     publish,
+    whole_seed,
 )
 from pipeline_lib.training.run import RESUME, Run, read_arrays
 from pipeline_lib.trains.settings import MEMORY_BUDGET
@@ -63,7 +64,8 @@ def fit(
 
     Raises
     ------
-    InputError : an unknown model or hyper-parameter, a negative seed, a session of the split without a store.
+    InputError : an unknown model or hyper-parameter, a seed that is no whole number from 0 on, a session of the split
+        without a store.
     FitError : weights or rates that are not finite; nothing is published.
     Interrupted : the process was asked to end (SIGTERM); the fit is checkpointed.
 
@@ -81,6 +83,7 @@ def fit(
     >>> load_fit("fits/demo/psth/seed0").sees
     "the trial's condition"
     """
+    seed = whole_seed(seed)
     arguments = {name: _plain(value) for name, value in locals().items()}
     watch = Stopwatch()
     out_dir = Path(out_dir)

@@ -20,7 +20,7 @@ from pipeline_lib.models.registry import check_config, load_model, model_names, 
 from pipeline_lib.models.torch_model import PREDICTED, TorchModel
 from pipeline_lib.training.code_id import code_id
 from pipeline_lib.training.provenance import Stopwatch
-from pipeline_lib.training.publication import device_of, identity, is_made, new_model, open_data, publish
+from pipeline_lib.training.publication import device_of, identity, is_made, new_model, open_data, publish, whole_seed
 from pipeline_lib.training.run import RESUME, FitError, Run
 from pipeline_lib.trains.settings import MEMORY_BUDGET
 
@@ -63,6 +63,7 @@ def fit_ensemble(
     Interrupted : the process was asked to end (SIGTERM); the training is checkpointed.
     """
     watch, settings = Stopwatch(), check_config(implementation, config)
+    seeds = [whole_seed(seed) for seed in seeds]
     check_ensemble(implementation, "ensemble")
     folders = {seed: Path(folder) for seed, folder in zip(seeds, out_dirs, strict=False)}
     if not len(folders) == len(seeds) == len(out_dirs) > 0:

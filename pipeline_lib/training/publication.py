@@ -3,12 +3,13 @@
 import contextlib
 import hashlib
 import json
+import operator
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import yaml
 
@@ -33,6 +34,17 @@ KEPT = ".made.json"
 """The manifest once more: Snakemake takes it away before it asks for a fit, be it for the very fit that is there."""
 
 
+def whole_seed(seed: SupportsIndex) -> int:
+    """A seed as an int, numpy's whole numbers too. InputError for anything else, and below 0: no generator takes it."""
+    try:
+        whole = operator.index(seed)
+    except TypeError:
+        whole = -1
+    if whole < 0:
+        raise InputError("fit", "seed", seed, "a whole number from 0 on")
+    return whole
+
+
 def identity(
     trains_dirs: Sequence[Path | str], split_path: Path | str, implementation: str, settings: Any, seed: int, code: str
 ) -> dict[str, Any]:
@@ -40,10 +52,8 @@ def identity(
 
     Raises
     ------
-    InputError : a negative seed, which no generator takes, or a folder that is no store.
+    InputError : a folder that is no store.
     """
-    if seed < 0:
-        raise InputError("fit", "seed", seed, "a whole number from 0 on")
     made = {
         "format_version": FORMAT_VERSION,
         "implementation": Path(implementation).stem,

@@ -363,12 +363,21 @@ def test_one_folder_stands_for_a_list_of_one(cohort: Cohort, tmp_path: Path) -> 
     assert len(first) and all(first.equals(other) for other in others)
 
 
+def test_a_seed_that_numpy_counted_is_the_same_seed(cohort: Cohort, tmp_path: Path) -> None:
+    for seed in (1, *np.arange(1, 2)):
+        fit(*cohort, "psth", "psth", {}, seed, tmp_path / type(seed).__name__)
+    one, other = (json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("int", "int64"))
+    assert one == other
+
+
 def test_wrong_input(cohort: Cohort, tmp_path: Path) -> None:
     stores, split = cohort
     with pytest.raises(InputError, match="unknown key"):
         fit(stores, split, "psth", "psth", {"smooth": 1}, 0, tmp_path / "out")
     with pytest.raises(InputError, match="fit: seed: found -1; accepted: a whole number from 0 on"):
         fit(stores, split, "psth", "psth", {}, -1, tmp_path / "out")
+    with pytest.raises(InputError, match=r"fit: seed: found 0\.5; accepted: a whole number from 0 on"):
+        fit(stores, split, "psth", "psth", {}, 0.5, tmp_path / "out")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"manifest\.json"):
         fit([tmp_path], split, "psth", "psth", {}, 0, tmp_path / "out")
     other, _ = write_cohort(tmp_path / "other", made=[recording("other", trials=30)])
