@@ -1,6 +1,6 @@
 """Score rates that come from anywhere: two arrays in, the rows that a fit has in the table of scores out."""
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,9 @@ from pipeline_lib.evaluation.bootstrap import resampling_weights
 from pipeline_lib.evaluation.rows import Row, poisson_rows
 from pipeline_lib.evaluation.sums import poisson_sums
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
 COLUMNS = ["units", "metric", "value", "ci_low", "ci_high", "n", "null", "aggregation"]
 
 
@@ -18,8 +21,8 @@ def score_rates(
     rates: np.ndarray,
     mask: np.ndarray | None = None,
     *,
-    heldout: Sequence[int] = (),
-    train_mean: np.ndarray | None = None,
+    heldout: "ArrayLike" = (),
+    train_mean: "ArrayLike | None" = None,
     resamples: int = 1000,
 ) -> pd.DataFrame:
     """Bits per spike and deviance explained of rates that some model expects, as `evaluate` scores those of a fit.
@@ -68,7 +71,7 @@ def score_rates(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _rows(given: Sequence[int], units: int) -> np.ndarray:
+def _rows(given: "ArrayLike", units: int) -> np.ndarray:
     hidden = np.asarray(given)
     if hidden.dtype.kind == "b" and hidden.shape == (units,):
         return np.flatnonzero(hidden)
@@ -77,7 +80,7 @@ def _rows(given: Sequence[int], units: int) -> np.ndarray:
     return np.unique(hidden.astype(np.int64))
 
 
-def _means(given: np.ndarray, units: int) -> np.ndarray:
+def _means(given: "ArrayLike", units: int) -> np.ndarray:
     means = np.asarray(given, dtype=np.float64)
     if means.shape != (units,):
         raise InputError("data", "train_mean", f"shape {means.shape}", f"({units},), a mean for each unit")

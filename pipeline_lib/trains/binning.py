@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline_lib.errors import InputError
+
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from pipeline_lib.trains.store import Trains
 
 _BLOCK = 2**15
@@ -22,7 +26,7 @@ _WIDEST_SPAN = 2**30
 
 
 def bin_windows(
-    trains: "Trains", start_ticks: np.ndarray, bins: int, bin_ticks: int, out: np.ndarray | None = None
+    trains: "Trains", start_ticks: "ArrayLike", bins: int, bin_ticks: int, out: np.ndarray | None = None
 ) -> np.ndarray:
     """Spike counts [window, bin, unit] of the windows that start at `start_ticks` [window].
 
@@ -30,7 +34,7 @@ def bin_windows(
     False in `observed_windows`). The type is uint8 unless some unit has more than 255 spikes within `bin_ticks` ticks
     anywhere in the session, then it is wider: counts never wrap. `out`, of that shape and type, is filled instead of
     a new array where it is given: the first touch of fresh memory costs more than the binning. ValueError where it is
-    of another shape or type.
+    of another shape or type, InputError where ticks are no whole numbers, as seconds are none.
 
     >>> from pipeline_lib.sources.simulate import simulate
     >>> from pipeline_lib.trains.store import Trains
@@ -39,13 +43,22 @@ def bin_windows(
     >>> counts.shape, counts.dtype, bool(counts[0].sum() == (trains.ticks < 100_000).sum())
     ((2, 200, 4), dtype('uint8'), True)
     """
-    shape, dtype = (len(start_ticks), bins, trains.n_units), trains.count_type(bin_ticks)
+    starts = _ticks(start_ticks)
+    shape, dtype = (len(starts), bins, trains.n_units), trains.count_type(bin_ticks)
     counts = np.empty(shape, dtype) if out is None else out
     if counts.shape != shape or counts.dtype != dtype or not counts.flags.c_contiguous:
         raise ValueError(f"out: {counts.dtype} {counts.shape}, but contiguous {dtype} {shape} is needed")
-    starts = np.asarray(start_ticks, dtype=np.int64)
     count_events(counts, trains.ticks, trains.unit, starts, bin_ticks)
     return counts
+
+
+def _ticks(start_ticks: "ArrayLike") -> np.ndarray:
+    """Int64 [window]. Fractions are refused, not cut off: they are seconds, in which all windows would begin at 0."""
+    starts = np.asarray(start_ticks)
+    if starts.ndim != 1 or (starts.size and starts.dtype.kind not in "iu"):
+        accepted = "a whole number for each window, in ticks of 10 microseconds (seconds times 100,000, rounded)"
+        raise InputError("windows", "start_ticks", f"{starts.dtype} of shape {starts.shape}", accepted)
+    return starts.astype(np.int64, copy=False)
 
 
 def count_events(counts: np.ndarray, ticks: np.ndarray, unit: np.ndarray, starts: np.ndarray, bin_ticks: int) -> None:
@@ -140,11 +153,11 @@ def _dense(ticks: np.ndarray, most: int, bin_ticks: int) -> np.ndarray:
     return ticks[most:] - ticks[:-most] < bin_ticks
 
 
-def observed_windows(trains: "Trains", start_ticks: np.ndarray, bins: int, bin_ticks: int) -> np.ndarray:
+def observed_windows(trains: "Trains", start_ticks: "ArrayLike", bins: int, bin_ticks: int) -> np.ndarray:
     """What was recorded [window, bin, unit], bool: False where a bin is not wholly inside one of the session's
     observation intervals, or, for a unit that comes and goes, inside one of its own.
 
-    The result may be a read-only view that repeats itself over bins or units.
+    The result may be a read-only view that repeats itself over bins or units. InputError as in `bin_windows`.
 
     >>> from pipeline_lib.sources.simulate import simulate
     >>> from pipeline_lib.trains.store import Trains
@@ -154,7 +167,7 @@ def observed_windows(trains: "Trains", start_ticks: np.ndarray, bins: int, bin_t
     array([[ True,  True],
            [ True, False]])
     """
-    starts = np.asarray(start_ticks, dtype=np.int64)
+    starts = _ticks(start_ticks)
     shape = (len(starts), bins, trains.n_units)
     observed = _inside(starts, starts + bins * bin_ticks, trains.observed)[:, None, None]
     if not observed.all():

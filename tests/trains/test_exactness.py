@@ -3,11 +3,13 @@
 from fractions import Fraction
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from pipeline_lib.clock import bin_ticks
+from pipeline_lib.errors import InputError
 from pipeline_lib.recording import Recording
 from pipeline_lib.trains import binning
 from pipeline_lib.trains.binning import bin_windows, count_events, count_type, observed_windows
@@ -85,6 +87,18 @@ def test_any_window_counts_the_spikes_between_its_edges(recording, start, bins, 
         inside = (trains.ticks >= first) & (trains.ticks < first + bins * width)
         cell = (trains.ticks[inside].astype(int) - first) // width * 20 + trains.unit[inside]
         np.testing.assert_array_equal(counts[row].ravel(), np.bincount(cell, minlength=bins * 20))
+
+
+@pytest.mark.parametrize("starts", [[0.5, 1.5], [0.0, 2.0], [[0, 100_000]], 0])
+def test_windows_that_begin_at_no_ticks_are_refused(recording, starts):
+    """Seconds cut off to ticks would all be windows at the recording's start."""
+    trains = Trains.from_recording(recording)
+    for binned in (bin_windows, observed_windows):
+        with pytest.raises(InputError, match=r"start_ticks.*a whole number for each window"):
+            binned(trains, starts, 10, 500)
+    samples = pd.Series([0, 100_000], dtype=np.uint32)
+    np.testing.assert_array_equal(bin_windows(trains, samples, 10, 500), bin_windows(trains, [0, 100_000], 10, 500))
+    assert bin_windows(trains, [], 10, 500).shape == (0, 10, 20)
 
 
 def test_bins_add_up(recording):
