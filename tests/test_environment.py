@@ -1,10 +1,14 @@
 """The three lists of dependencies say the same."""
 
+import json
 import re
+import site
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import distributions
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 import pytest
 import yaml
@@ -54,6 +58,19 @@ def test_constraints_satisfy_pyproject_and_pin_every_dependency() -> None:
     for requirement in map(Requirement, project["dependencies"] + extras):
         pinned = pins[requirement.name.lower().replace("_", "-")]
         assert pinned in requirement.specifier, f"{requirement} against {pinned}"
+
+
+def test_editors_and_type_checkers_find_an_editable_install() -> None:
+    """They follow the paths of .pth files, and run no code that stands there."""
+    folders = site.getsitepackages()
+    told = [
+        json.loads(each.read_text("direct_url.json") or "{}") for each in distributions(name="trainyard", path=folders)
+    ]
+    editable = [each["url"] for each in told if each.get("dir_info", {}).get("editable")]
+    if not editable:
+        pytest.skip("not an editable install")
+    files = [file for folder in folders for file in Path(folder).glob("*.pth")]
+    assert unquote(urlparse(editable[0]).path) in {line for file in files for line in file.read_text().splitlines()}
 
 
 def test_import_is_light() -> None:
