@@ -207,7 +207,8 @@ class Recording:
         self.validate()
         directory = Path(directory)
         with exclusive(directory / ".lock"), whole_directory(directory, "recording.json", OPTIONAL) as writing:
-            spikes = pd.DataFrame({"time": self.spike_times, "unit": self.spike_units.astype(np.int32)})
+            units = self.spike_units.astype(np.int32, copy=False)
+            spikes = pd.DataFrame({"time": self.spike_times, "unit": units}, copy=False)
             spikes.to_parquet(writing / "spikes.parquet", index=False, compression="zstd")
             self.units.to_parquet(writing / "units.parquet", index=False)
             self.trials.to_parquet(writing / "trials.parquet", index=False)

@@ -6,7 +6,8 @@ Every figure is multiplied by the attempt: a job that was killed for memory or t
 import errno
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,10 @@ SPIKE_BYTES = 20
 BIN_BYTES = {"fit": 8, "evaluate": 16}
 """Of a bin of a unit: counts, masks and one copy of both; rates, counts and masks of the parts that are scored."""
 BYTES_TO_RECORD = 4
-"""Of a byte that a session is read from. Measured from 4 to 16 million spikes: 2.5 (IBL), 3.5 (NWB of Allen)."""
+"""Of a byte that a session is read from. Measured from 4 to 16 million spikes: 2.5 (IBL), 3.5 (NWB of Allen); with 20
+million, CSV: 1.5."""
+ROW_BYTES = 40
+"""Of a spike in a Parquet file, which may take 2 bytes there or 20. Measured with 20 million: 30, to sort text 40."""
 BASE_MINUTES = 30
 MINUTES_PER_GIGABIN = {"fit": 240, "evaluate": 60}
 
@@ -73,9 +77,21 @@ def size(location: Path | str) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def megabytes_to_record(read: int, attempt: int = 1) -> int:
-    """Memory of a "record" job that reads so many bytes."""
-    return int((BASE_MEGABYTES + BYTES_TO_RECORD * read / 1e6) * attempt)
+def rows(files: Iterable[Path | str]) -> int:
+    """Rows of those of the files that are Parquet; of a broken one none, which the job names."""
+    total = 0
+    for file in map(Path, files):
+        if file.suffix.lower() in (".parquet", ".pqt"):
+            from pyarrow.parquet import read_metadata
+
+            with suppress(OSError, ValueError):
+                total += read_metadata(file).num_rows
+    return total
+
+
+def megabytes_to_record(read: int, rows: int = 0, attempt: int = 1) -> int:
+    """Memory of a "record" job that reads so many bytes, with so many rows of Parquet among them."""
+    return int((BASE_MEGABYTES + (BYTES_TO_RECORD * read + ROW_BYTES * rows) / 1e6) * attempt)
 
 
 def minutes(kind: str, manifests: Sequence[Path | str], bin_size: float, attempt: int = 1) -> int:

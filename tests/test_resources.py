@@ -4,9 +4,11 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from pipeline_lib.resources import megabytes, megabytes_to_record, minutes, size
+from pipeline_lib.resources import megabytes, megabytes_to_record, minutes, rows, size
 
 
 def _manifest(folder: Path, units: int, seconds: int, spikes: int) -> Path:
@@ -34,6 +36,14 @@ def test_a_recording_asks_by_what_is_read(tmp_path: Path) -> None:
     (tmp_path / "trials.csv").write_bytes(bytes(500))
     assert size(tmp_path) == 2500 and size(tmp_path / "trials.csv") == 500 and size(tmp_path / "none") == 0
     assert megabytes_to_record(0) == 2000 and megabytes_to_record(3 * 10**9, attempt=2) == 2 * (2000 + 4 * 3000)
+
+
+def test_rows_of_parquet_count_which_may_be_small_on_disk(tmp_path: Path) -> None:
+    (tmp_path / "trials.csv").write_text("start\n1\n")
+    (tmp_path / "broken.parquet").write_text("PAR1")
+    pd.DataFrame({"time": np.zeros(700)}).to_parquet(tmp_path / "SPIKES.PARQUET")
+    assert rows([*tmp_path.iterdir(), tmp_path / "none.pqt"]) == 700 and rows([]) == 0
+    assert megabytes_to_record(10**7, rows=10**8) == 2000 + 4 * 10 + 40 * 100
 
 
 def test_a_store_is_given_as_itself_or_its_folder_and_read_anew_when_it_changes(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Columns of a table in a file: Parquet, CSV, TSV, npz or MATLAB."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 TEXT_TABLES = {".csv": ",", ".tsv": "\t"}
 PARQUET = (".parquet", ".pqt")
 SUFFIXES = (*PARQUET, *TEXT_TABLES, ".npz", ".mat")
+PIECE = 2**18
+"""Rows of a long table that are read at a time: of text, each takes some hundred bytes until it is a number."""
 
 
 def load_columns(path: Path, text: tuple[str, ...] = (), used: tuple[str, ...] = ()) -> Any:
@@ -32,18 +35,44 @@ def load_columns(path: Path, text: tuple[str, ...] = (), used: tuple[str, ...] =
     suffix = path.suffix.lower()  # DAY1.CSV, as some programs write it
     with reading(path, "file"):
         if suffix in TEXT_TABLES:
-            return _load_text(path, TEXT_TABLES[suffix], text, used)
+            (columns,) = _text_pieces(path, TEXT_TABLES[suffix], text, used)
+            return columns
         if suffix in PARQUET:
-            table = pd.read_parquet(path)
-            if any(name is not None for name in table.index.names):  # pandas keeps an index apart, often the time
-                table = table.reset_index()
-            return {str(name): table[name].to_numpy() for name in table}
+            return _with_index(pd.read_parquet(path))
         if suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in arrays.files}
         if suffix == ".mat":
             return _load_mat(path)
     raise InputError(path, "file", f"the ending {path.suffix!r}", ", ".join(SUFFIXES))
+
+
+def load_pieces(path: Path, text: tuple[str, ...], used: tuple[str, ...]) -> Iterator[Any]:
+    """What `load_columns` gives, `PIECE` rows of a Parquet, CSV or TSV file at a time; of other files, all at once.
+
+    Of a Parquet file that has the columns of `text` and `used` there are only these. There is at least one piece.
+    """
+    suffix, wanted = path.suffix.lower(), {*text, *used}
+    with reading(path, "file"):
+        if suffix in TEXT_TABLES:
+            yield from _text_pieces(path, TEXT_TABLES[suffix], text, used, PIECE)
+            return
+        if suffix in PARQUET:
+            from pyarrow.parquet import ParquetFile
+
+            with ParquetFile(path, pre_buffer=False) as file:  # else the whole file is held, as it is on disk
+                if file.metadata.num_rows and wanted <= set(file.schema_arrow.names):
+                    for batch in file.iter_batches(PIECE, columns=sorted(wanted)):
+                        yield _with_index(batch.to_pandas())
+                    return
+    yield load_columns(path, text, used)
+
+
+def _with_index(table: "pd.DataFrame") -> dict[str, np.ndarray]:
+    """The columns of a table; pandas keeps an index apart, often the time."""
+    if any(name is not None for name in table.index.names):
+        table = table.reset_index()
+    return {str(name): table[name].to_numpy() for name in table}
 
 
 def stored_units(path: Path) -> dict[str, Any]:
@@ -64,8 +93,11 @@ def stored_units(path: Path) -> dict[str, Any]:
     return units
 
 
-def _load_text(path: Path, between: str, text: tuple[str, ...], used: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Columns that have a name: of the others the first numbers the rows, where pandas or R wrote it."""
+def _text_pieces(
+    path: Path, between: str, text: tuple[str, ...], used: tuple[str, ...], rows: int | None = None
+) -> Iterator[dict[str, np.ndarray]]:
+    """Columns that have a name, so many `rows` at a time, or all; of others the first numbers the rows, where pandas or
+    R wrote it."""
     import pandas as pd
 
     look: dict[str, Any] = {"header": None, "nrows": 1, "dtype": "str", "keep_default_na": False}
@@ -75,13 +107,14 @@ def _load_text(path: Path, between: str, text: tuple[str, ...], used: tuple[str,
         if name in {*text, *used}:
             raise InputError(path, "header", f"{name!r} twice", "once each column that is used")
     kinds = dict.fromkeys(header[bare.isin(text)], "str")
-    table = pd.read_csv(path, sep=between, dtype=kinds, skipinitialspace=True)
-    longer = not isinstance(table.index, pd.RangeIndex)  # pandas took the first column for names of the rows
-    whole = len(header) == 1 and any(sign in header[0] for sign in ",;\t|")
-    if longer or whole:
-        accepted = f"a name for every value of a row, {between!r} between them and . before the decimals"
-        raise InputError(path, "header", f"{len(header)} names ({between.join(header)[:60]!r})", accepted)
-    return {str(name).rstrip(): _without_spaces(table[name]).to_numpy() for name in table.columns[bare != ""]}
+    tables: Any = pd.read_csv(path, sep=between, dtype=kinds, skipinitialspace=True, chunksize=rows)
+    for table in [tables] if rows is None else tables:
+        longer = not isinstance(table.index, pd.RangeIndex)  # pandas took the first column for names of the rows
+        whole = len(header) == 1 and any(sign in header[0] for sign in ",;\t|")
+        if longer or whole:
+            accepted = f"a name for every value of a row, {between!r} between them and . before the decimals"
+            raise InputError(path, "header", f"{len(header)} names ({between.join(header)[:60]!r})", accepted)
+        yield {str(name).rstrip(): _without_spaces(table[name]).to_numpy() for name in table.columns[bare != ""]}
 
 
 def _without_spaces(column: "pd.Series") -> "pd.Series":

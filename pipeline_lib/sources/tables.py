@@ -18,7 +18,7 @@ from annotated_types import Gt
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.sources.cells import cell_arrays, load_cells
-from pipeline_lib.sources.columns import SUFFIXES, column, load_columns, numbers, table_of, vector
+from pipeline_lib.sources.columns import SUFFIXES, column, load_columns, load_pieces, numbers, table_of, vector
 from pipeline_lib.sources.companions import Companions, read_companions
 from pipeline_lib.sources.location import checksums
 from pipeline_lib.sources.options import Names, check_names
@@ -83,7 +83,8 @@ class Options(UnitSelection, Companions):
     def seconds(self, times: Any) -> np.ndarray:
         """Times of the files in seconds."""
         per_second = {"s": 1.0, "ms": 1000.0, "samples": self.sampling_rate or 1.0}[self.time_unit or "s"]
-        return super().seconds(times) / per_second
+        seconds = super().seconds(times)
+        return seconds if per_second == 1 else seconds / per_second
 
 
 def files(location: Path, options: Options) -> list[Path]:
@@ -117,7 +118,7 @@ def read(session: str, location: Path, options: Options) -> "Recording":
         raise InputError(location, "spikes", "no such file", accepted)
     times, codes, ids = read_spikes(spikes, options)
     units = read_units(files.path("units", options.units), ids, options)
-    rows = pd.Index(units["unit_id"]).drop_duplicates().get_indexer(ids)[codes].astype(np.int32)
+    rows = pd.Index(units["unit_id"]).drop_duplicates().get_indexer(ids).astype(np.int32)[codes]
     if (rows < 0).any():
         row = int(np.argmax(rows < 0))
         found = f"unit {ids[codes[row]]!r}"
@@ -219,7 +220,21 @@ def read_spikes(path: Path, options: Options) -> tuple[np.ndarray, np.ndarray, l
     """
     if options.cells is not None:
         return _read_cells(path, options.cells, options)
-    columns = load_columns(path, text=(str(options.unit),), used=(str(options.time),))
+    times, codes, known = [], [], dict[Any, int]()
+    for columns in load_pieces(path, text=(str(options.unit),), used=(str(options.time),)):
+        time, unit = _times_and_units(path, columns, options)
+        times.append(time)
+        codes.append(_numbered(unit, known, path, f"column {options.unit}"))
+    seconds = options.seconds(numbers(path, str(options.time), _joined(times)))
+    del times
+    if len(seconds) == 0:
+        raise InputError(path, "spikes", "an empty recording", "at least one spike")
+    check_spike_times(seconds, path, f"column {options.time}", None, options.sort)
+    return seconds, *_in_order(_joined(codes), known, path, f"column {options.unit}")
+
+
+def _times_and_units(path: Path, columns: Any, options: Options) -> tuple[np.ndarray, np.ndarray]:
+    """Times and unit ids (spikes,), as they stand in these columns or variables of the file."""
     cells, time = cell_arrays(path), str(options.time)
     if options.array is None and cells and (time in cells or time not in columns):
         accepted = f"a vector of times, or the option cells where each cell of {' or '.join(cells)} is a unit"
@@ -235,11 +250,16 @@ def read_spikes(path: Path, options: Options) -> tuple[np.ndarray, np.ndarray, l
         times, units = (vector(path, columns, str(name)) for name in (options.time, options.unit))
     if len(times) != len(units):
         raise InputError(path, f"column {options.unit}", f"{len(units)} ids, {len(times)} times", "as many of both")
-    if len(times) == 0:
-        raise InputError(path, "spikes", "an empty recording", "at least one spike")
-    times = options.seconds(numbers(path, str(options.time), times))
-    check_spike_times(times, path, f"column {options.time}", None, options.sort)
-    return times, *unit_ids(units, path, f"column {options.unit}")
+    return times, units
+
+
+def _joined(pieces: list[np.ndarray]) -> np.ndarray:
+    """Pieces of a column, in the type in which pandas would have read the whole."""
+    import pandas as pd
+
+    if all(piece.dtype.kind in "iuf" for piece in pieces):
+        return np.concatenate(pieces)
+    return pd.concat(map(pd.Series, pieces), ignore_index=True).to_numpy()  # truth values would become numbers
 
 
 def _read_cells(path: Path, name: str, options: Options) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -258,19 +278,33 @@ def unit_ids(values: np.ndarray, path: Path, field: str) -> tuple[np.ndarray, li
 
     Whole numbers are written without a fraction, in text (3.0) too. Raises InputError for a value that is missing.
     """
+    known: dict[Any, int] = {}
+    return _in_order(_numbered(values, known, path, field), known, path, field)
+
+
+def _numbered(values: np.ndarray, known: dict[Any, int], path: Path, field: str) -> np.ndarray:
+    """The number of every value (values,) among the `known` ones, to which new ones are added; -1 where none is."""
     import pandas as pd
 
     try:
-        codes, known = pd.factorize(values)
+        codes, found = pd.factorize(values)
     except TypeError:
         raise InputError(path, field, f"{type(values[0]).__name__}", "one number or text a row") from None
+    numbers = [known.setdefault(value, len(known)) for value in found]
+    return np.array([*numbers, -1], dtype=np.int32)[codes]  # a missing one has the code -1, which is the last
+
+
+def _in_order(codes: np.ndarray, known: dict[Any, int], path: Path, field: str) -> tuple[np.ndarray, list[str]]:
+    """What `unit_ids` returns, of values by their number among the `known` ones."""
+    import pandas as pd
+
     if (codes < 0).any():
         raise InputError(path, f"{field}, row {np.argmax(codes < 0)}", "no id", "an id in every row")
-    texts = [WHOLE.sub(r"\1", text) for text in column_text(pd.Series(known), missing="")]
+    texts = [WHOLE.sub(r"\1", text) for text in column_text(pd.Series(list(known)), missing="")]
     ids = list(dict.fromkeys(texts))
-    codes = pd.Index(ids).get_indexer(pd.Index(texts))[codes]
     order = sorted(range(len(ids)), key=lambda row: (len(ids[row]) if ids[row].isdecimal() else np.inf, ids[row]))
-    return np.argsort(order)[codes], [ids[row] for row in order]
+    place = {ids[row]: number for number, row in enumerate(order)}
+    return np.array([place[text] for text in texts], dtype=np.int32)[codes], [ids[row] for row in order]
 
 
 def read_units(path: Path | None, ids: list[str], options: Options) -> "pd.DataFrame":

@@ -272,7 +272,7 @@ def megabytes_to_record(wildcards, input, attempt):
     session, size = session_of(wildcards), input.size
     if session.simulation or session.remote:
         size += pipeline_lib.resources.size(location_of(wildcards, input))
-    return pipeline_lib.resources.megabytes_to_record(size, attempt)
+    return pipeline_lib.resources.megabytes_to_record(size, pipeline_lib.resources.rows(input), attempt)
 
 
 # Of a cohort, beside the fits, what they are scored with.
