@@ -24,7 +24,7 @@ from pipeline_lib.models.glm.observation import Canonical, Observation, weighted
 from pipeline_lib.models.glm.optimiser import SmoothDescent, sweep
 from pipeline_lib.models.glm.penalties import Penalty, kink
 from pipeline_lib.models.glm.precondition import Covariance, Preconditioner
-from pipeline_lib.models.glm.sparse import Model, SparseDescent, sparse_sweep
+from pipeline_lib.models.glm.sparse import SparseDescent, Surrogate, sparse_sweep
 
 # Rounding error of a mean loss relative to its value, and the decrement that precision can certify.
 NOISE = {torch.float32: 2e-7, torch.float64: 1e-14}
@@ -151,7 +151,7 @@ class Problem:
         state = self.start() if state is None else state
         tolerance, noise = TOLERANCE[design.dtype] if tolerance is None else tolerance, NOISE[design.dtype]
         ridge = strengths * self.penalty.ridge_share
-        model = self._model(strengths) if self.penalty.sparse else None
+        model = self._surrogate(strengths) if self.penalty.sparse else None
 
         def evaluate(points: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
             return self.objective(points, units, ridge[units])
@@ -214,7 +214,7 @@ class Problem:
         value = frames * self.observation.cumulant_(mean, None)
         return value, frames * mean[0] * functional.pad(self.mean, (1, 0), value=1.0)
 
-    def _model(self, strengths: Tensor) -> Model:
+    def _surrogate(self, strengths: Tensor) -> Surrogate:
         """The approximate Hessian that sparse sweeps work on."""
         ridge = strengths * self.penalty.ridge_share
         variance = self.covariance.largest()
@@ -229,7 +229,7 @@ class Problem:
 
         largest = self.curvature * max(1.05 * variance + extra, 1.0) + ridge * float(self.scale.max())
         sparse = strengths * self.penalty.sparse_share
-        return Model(multiply, largest, self.kink, sparse, self.allowed)
+        return Surrogate(multiply, largest, self.kink, sparse, self.allowed)
 
     def _without_couplings(self) -> Tensor:
         allowed = self.allowed.clone()

@@ -36,8 +36,8 @@ class SparseDescent(Descent):
 
 
 @dataclass
-class Model:
-    """What a sweep needs beside `evaluate`.
+class Surrogate:
+    """What a sweep minimises in the place of the objective: a quadratic about each point, and the penalty.
 
     `multiply` (vectors (k, d), rows (k,)) -> approximate Hessians times them; `largest` (n,) bounds on their
     eigenvalues; `kink` and `strength` (n,) of the penalty on all coordinates but the first; `allowed` (n, d - 1) bool.
@@ -50,7 +50,7 @@ class Model:
     allowed: Tensor
 
 
-def sparse_sweep(state: SparseDescent, evaluate: Evaluate, model: Model, tolerance: float, noise: float) -> None:
+def sparse_sweep(state: SparseDescent, evaluate: Evaluate, model: Surrogate, tolerance: float, noise: float) -> None:
     """Try one step of every running problem; accept it or halve it. Arguments as `optimiser.sweep`."""
     rows = state.running
     trial = state.point[rows] + state.step[rows, None] * state.direction[rows]
@@ -70,7 +70,7 @@ def sparse_sweep(state: SparseDescent, evaluate: Evaluate, model: Model, toleran
     state.sweep += 1
 
 
-def _hessian(state: SparseDescent, rows: Tensor, vectors: Tensor, model: Model) -> Tensor:
+def _hessian(state: SparseDescent, rows: Tensor, vectors: Tensor, model: Surrogate) -> Tensor:
     product = model.multiply(vectors, rows)
     for updates, sign in ((state.up, 1.0), (state.down, -1.0)):
         for update in updates:
@@ -79,7 +79,7 @@ def _hessian(state: SparseDescent, rows: Tensor, vectors: Tensor, model: Model) 
     return product
 
 
-def _remember(state: SparseDescent, rows: Tensor, point: Tensor, gradient: Tensor, model: Model) -> None:
+def _remember(state: SparseDescent, rows: Tensor, point: Tensor, gradient: Tensor, model: Surrogate) -> None:
     """BFGS update of the model's Hessian; a full memory starts afresh."""
     full = state.remembered[rows] == len(state.up)
     for updates in (state.up, state.down):
@@ -95,7 +95,7 @@ def _remember(state: SparseDescent, rows: Tensor, point: Tensor, gradient: Tenso
     state.remembered[rows] += 1
 
 
-def _aim(state: SparseDescent, rows: Tensor, model: Model, tolerance: float) -> None:
+def _aim(state: SparseDescent, rows: Tensor, model: Surrogate, tolerance: float) -> None:
     """Minimise the model by accelerated proximal steps, restarted where they overshoot (O'Donoghue & Candes, 2015)."""
     point, gradient, strength = state.point[rows], state.gradient[rows], model.strength[rows]
     bound = model.largest[rows] + (state.up[:, rows] ** 2).sum(2).sum(0)
