@@ -8,9 +8,9 @@ from typing import Any
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import read_json, sha256_file, write_json
+from pipeline_lib.published import MANIFEST
 
 FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
 STORE = "trains.zarr"
 ENTRIES = {"session": str, "content_hash": str, "spikes": int, "units": int, "duration_ticks": int, "files": dict}
 

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from pipeline_lib.errors import InputError
-from pipeline_lib.files import exclusive, sha256_file, whole_directory
+from pipeline_lib.files import LOCK, exclusive, sha256_file, whole_directory
 from pipeline_lib.trains.manifest import MANIFEST, STORE, read_manifest
 
 SCHEME = "s3://"
@@ -55,7 +55,7 @@ def local_copy(address: str) -> Path:
         raise InputError(address, MANIFEST, repr(error)[:200], "the manifest of a spike-train store") from None
     out = cache_folder() / hashlib.sha256(content).hexdigest()
     if not (out / MANIFEST).is_file():
-        with exclusive(out / ".lock"), whole_directory(out, final=MANIFEST) as writing:
+        with exclusive(out / LOCK), whole_directory(out, final=MANIFEST) as writing:
             _fetch(client, bucket, f"{prefix}/{STORE}", names, writing / STORE, address)
             (writing / MANIFEST).write_bytes(content)
             read_manifest(writing)

@@ -35,7 +35,7 @@ import pandas as pd
 
 from pipeline_lib.clock import to_ticks
 from pipeline_lib.errors import InputError
-from pipeline_lib.files import exclusive, whole_directory
+from pipeline_lib.files import LOCK, exclusive, whole_directory
 from pipeline_lib.intervals import merged
 from pipeline_lib.published import read_parquet
 from pipeline_lib.recording import (
@@ -190,7 +190,7 @@ def _write(
     out_dir = Path(out_dir)
     if len(units) > MAX_UNITS:
         raise InputError(session, "units", len(units), f"at most {MAX_UNITS} units in a session")
-    with exclusive(out_dir / ".lock"), whole_directory(out_dir, final=MANIFEST) as writing:
+    with exclusive(out_dir / LOCK), whole_directory(out_dir, final=MANIFEST) as writing:
         store = writing / STORE
         root = zarr.create_group(str(store), zarr_format=3)
         spikes, duration_ticks = write_events(

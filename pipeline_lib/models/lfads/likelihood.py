@@ -6,6 +6,7 @@ the cache, and the gradient of a block is taken at once, so that they are never 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,6 @@ from torch import Tensor
 from pipeline_lib.models.lfads.cell import blocks
 from pipeline_lib.models.lfads.products import product, rounded
 from pipeline_lib.training.members import over_members
-
-LOG_TWO_PI = 1.8378770664093453
 
 
 def poisson_loss(
@@ -99,4 +98,4 @@ def log_factorials(counts: Tensor, scored: Tensor, worth: Tensor) -> Tensor:
 def gaussian_loss(mean: Tensor, log_variance: Tensor, counts: Tensor, scored: Tensor, worth: Tensor) -> Tensor:
     """Sum of the Gaussian negative log-likelihoods, nats; arguments as above, `log_variance` [N]."""
     square = (counts - mean).square() * torch.exp(-log_variance)
-    return (0.5 * (square + log_variance + LOG_TWO_PI) * scored * worth).sum()
+    return (0.5 * (square + log_variance + math.log(2 * math.pi)) * scored * worth).sum()
