@@ -114,8 +114,8 @@ class Covariance:
         """Covariance times `vectors` (k, columns - 1) float64; where only blocks are kept, without what is between."""
         if not self.blockwise:
             return (vectors.to(self.dtype) @ self._working).to(torch.float64)
-        couplings = vectors[:, self.n_features :].reshape(len(vectors), -1, self.n_basis)
-        product = torch.einsum("ksb,sbc->ksc", couplings, self.couplings).reshape(len(vectors), -1)
+        couplings = vectors[:, self.n_features :].unflatten(1, (-1, self.n_basis))
+        product = torch.einsum("ksb,sbc->ksc", couplings, self.couplings).flatten(1)
         return torch.cat([vectors[:, : self.n_features] @ self.features, product], dim=1)
 
     def largest(self) -> float:

@@ -45,6 +45,17 @@ def test_least_squares_is_scikit_learns(network, kind, ratio):
         assert float(solution.objective[unit]) == pytest.approx(loss + penalty, rel=1e-9)
 
 
+def test_too_many_columns_for_one_metric_still_give_the_optimum(network, monkeypatch):
+    """Above 5,000 columns, as 700 units have, of their covariance the blocks of each sender alone are known."""
+    signal = np.random.default_rng(4).standard_normal((len(network.counts), 1)).astype(np.float32)
+    given = data_of(network, features=signal, segments=np.array([[30, 3000]])), PoissonExp(), 5e-3
+    whole, _ = fit(*given, penalty=Penalty("group_lasso"), dtype=torch.float64)
+    monkeypatch.setattr("pipeline_lib.models.glm.precondition.LARGEST_SHARED", 10)
+    blockwise, problem = fit(*given, penalty=Penalty("group_lasso"), dtype=torch.float64)
+    assert problem.covariance.blockwise and blockwise.converged.all() and (blockwise.coefficients[:, 2:] != 0).any()
+    torch.testing.assert_close(blockwise.coefficients, whole.coefficients, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("strength", [3e-3, 3e-4])
 def test_lasso_optimum_of_poisson(network, strength):
     data = data_of(network)
