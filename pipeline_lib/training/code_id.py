@@ -170,14 +170,15 @@ def _collect(node: object, parts: list[str]) -> None:
         parts.append(type(node).__name__)
         for field in node._fields:
             value = getattr(node, field, None)
+            if isinstance(value, list):
+                value = [item for item in value if not _is_bare_string(item)]
             if value is not None and value != []:
                 parts.append(field)
                 _collect(value, parts)
         parts.append(")")
     elif isinstance(node, list):
         for item in node:
-            if not _is_bare_string(item):
-                _collect(item, parts)
+            _collect(item, parts)
         parts.append("]")
     else:
         parts.append(f"{type(node).__name__}:{node!r}")

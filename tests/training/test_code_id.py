@@ -29,7 +29,8 @@ FILES = {
     "part/__init__.py": "SCALE = 2\n",
     "part/leaf.py": "VALUE = 1\nREST = VALUE[1:]\n",
     "part/other.py": "from . import sibling\n\ndef h(x):\n    return x\n",
-    "part/sibling.py": "S = 1\n",
+    "part/sibling.py": "from . import empty\n\nS = 1\n",
+    "part/empty.py": "",
     "typing_only.py": "T = 1\n",
     "unused.py": "U = 1\n",
 }
@@ -65,6 +66,7 @@ def _forget() -> None:
         ("top.py", "def f(x):\n", "# why\ndef f(x):\n\n    '''What.'''\n", False),
         ("top.py", "return g(x)", "return g( x )", False),
         ("part/leaf.py", "VALUE = 1", 'VALUE = 1\n"""What it is."""', False),
+        ("part/empty.py", "", '"""What a package is."""', False),
         ("typing_only.py", "T = 1", "T = 2", False),
         ("unused.py", "U = 1", "U = 2", False),
         ("__init__.py", "1", "2", False),
