@@ -74,6 +74,7 @@ def add_data_verbs(verb: Verb) -> None:
     added.add_argument("--cohort", required=True)
     mapping(added, "--windows", "keys of the config's `windows`")
     mapping(added, "--splits", "keys of the config's `splits`")
+    mapping(added, "--decoding", "as the config's `evaluation.decoding`: that times of trials are times")
     path(added, "--out", "Parquet file to write")
 
 
@@ -168,6 +169,7 @@ def _convert(options: argparse.Namespace) -> None:
 
 
 def _split(options: argparse.Namespace) -> None:
+    from pipeline_lib.evaluation.settings import Target
     from pipeline_lib.parsing import parse
     from pipeline_lib.trains.settings import SplitSettings, WindowSettings
     from pipeline_lib.trains.splits import make_split
@@ -175,5 +177,11 @@ def _split(options: argparse.Namespace) -> None:
 
     windows = parse(WindowSettings, options.windows, "--windows")
     settings = parse(SplitSettings, options.splits, "--splits")
+    targets = parse(dict[str, Target], options.decoding, "--decoding")
     trains = [Trains.open(directory) for directory in options.trains]
-    make_split(trains, windows, settings, options.cohort).write(options.out)
+    split = make_split(trains, windows, settings, options.cohort)
+    for each in trains if targets else ():
+        from pipeline_lib.evaluation.readouts import check_timing
+
+        check_timing(targets, each, split)
+    split.write(options.out)

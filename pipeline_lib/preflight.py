@@ -11,24 +11,27 @@ from collections import ChainMap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline_lib.errors import InputError, suggest
 from pipeline_lib.files import write_json
 from pipeline_lib.paths import Paths
-from pipeline_lib.plan import Cohort, Plan
+from pipeline_lib.plan import Cohort, ModelPlan, Plan
 from pipeline_lib.session_sheet import Session
 from pipeline_lib.sources import session_files
 
 if TYPE_CHECKING:
+    from pipeline_lib.trains.splits import Split
     from pipeline_lib.trains.store import Trains
 
 ABILITIES = ("uses_gpu", "random")
 """Attributes of models that planning asks for; remembered, because importing the models costs seconds."""
+OF_DATA = "of_data"
 Checked = dict[str, dict[str, list[str]]]
 """What was found right, by a key of all that was looked at: of models those that have each ability, of a cohort the
-names of its "signal"s and "column"s of trials."""
+names of its "signal"s and "column"s of trials; of models, too, which of their settings must go with the data."""
 LARGE = 1_000_000_000
 """Bytes of a session above which its job checks it, and not the start of every run."""
 
@@ -56,15 +59,16 @@ def preflight(plan: Plan, where: str) -> dict[str, set[str]]:
     before = _remembered(memory)
     models = _check_models(plan, before, where)
     _check_initial(plan, where)
-    cohorts = [_check_cohort(plan, cohort, before, where) for cohort in plan.cohorts.values()]
+    (able,) = models.values()
+    of_data = set(able[OF_DATA])
+    cohorts = [_check_cohort(plan, cohort, of_data, before, where) for cohort in plan.cohorts.values()]
     if all(cohorts) and plan.fits:
         _check_decoding(plan, cohorts, where)
     checked = dict(ChainMap(models, *cohorts))
     if not checked.keys() <= before.keys():
         with suppress(OSError):  # where nothing may be written: it is only looked at once more
             write_json(memory, checked)
-    (able,) = models.values()
-    return {ability: set(names) for ability, names in able.items()}
+    return {ability: set(able[ability]) for ability in ABILITIES}
 
 
 def _check_models(plan: Plan, before: Checked, where: str) -> Checked:
@@ -96,7 +100,8 @@ def _check_models(plan: Plan, before: Checked, where: str) -> Checked:
         if model.ensemble:
             check_ensemble(model.implementation, f"{where}: models.{name}")
     loaded = {implementation: load_model(implementation) for implementation in sources}
-    return {key: {each: [name for name, model in loaded.items() if getattr(model, each)] for each in ABILITIES}}
+    able = {each: [name for name, model in loaded.items() if getattr(model, each)] for each in ABILITIES}
+    return {key: able | {OF_DATA: [f"{name}.{each}" for name, model in loaded.items() for each in model.of_data]}}
 
 
 @contextmanager
@@ -118,6 +123,8 @@ def _blamed(plan: Plan, cohort: str, name: str, where: str) -> Iterator[None]:
             place = f"{where}: cohorts.{cohort}.model_settings.{name}"
         if key in ("windows", "splits"):
             place = f"{where}: cohort {cohort}, model {name}"
+        if error.where.startswith("session "):
+            place = f"{place}, {error.where}"
         raise InputError(place, error.field, error.found, error.accepted) from None
 
 
@@ -136,8 +143,9 @@ def _check_initial(plan: Plan, where: str) -> None:
                     raise InputError("", "initial", found, "weights that are made without this model and cohort")
 
 
-def _check_cohort(plan: Plan, cohort: Cohort, before: Checked, where: str) -> Checked:
-    """Read the cohort's sessions, cut and split those to be fitted; nothing where they are not here yet, or large."""
+def _check_cohort(plan: Plan, cohort: Cohort, of_data: set[str], before: Checked, where: str) -> Checked:
+    """Read the cohort's sessions, cut and split those to be fitted, and look there for what models and decoding name of
+    them; nothing where they are not here yet, or large. `of_data`: settings of models that name it."""
     sessions = [plan.sessions[name] for name in cohort.sessions]
     if any(session.simulation or not Path(session.location).exists() for session in sessions):
         return {}
@@ -150,16 +158,30 @@ def _check_cohort(plan: Plan, cohort: Cohort, before: Checked, where: str) -> Ch
     fitted = bool(cohort.models) or cohort.cohort in {name for _, name in plan.searched}
     cut = [asdict(cohort.windows), splits] if fitted else []
     key = _key("cohort, contents", [asdict(session) for session in sessions], files, cut)
-    if key in before:
-        return {key: before[key]}
-    trains = _read(sessions)
-    if fitted:
-        _split_in_memory(trains, cohort, where)
+
+    @cache
+    def read() -> "tuple[list[Trains], Split | None]":
+        trains = _read(sessions)
+        return trains, _split_in_memory(trains, cohort, where) if fitted else None
+
+    checked = {key: before[key] if key in before else _names(read()[0])}
+    named = {name: own for name, model in cohort.models.items() if (own := _of_data(model, of_data))}
+    decoding = plan.config.evaluation.decoding.items()
+    timing = {name: asdict(target) for name, target in decoding if target.timing in checked[key]["column"]}
+    if cohort.models and (named or timing):
+        of_settings = _key("cohort, settings", key, named, timing)
+        if of_settings not in before:
+            _check_data(plan, cohort, list(named), *read(), where)
+        checked[of_settings] = {}
+    return checked
+
+
+def _names(trains: "list[Trains]") -> dict[str, list[str]]:
     known = {
         "signal": {name for each in trains for name in each.signals},
         "column": {str(name) for each in trains for name in each.trials},
     }
-    return {key: {kind: sorted(names) for kind, names in known.items()}}
+    return {kind: sorted(names) for kind, names in known.items()}
 
 
 def _check_decoding(plan: Plan, cohorts: list[Checked], where: str) -> None:
@@ -167,10 +189,38 @@ def _check_decoding(plan: Plan, cohorts: list[Checked], where: str) -> None:
     for name, target in plan.config.evaluation.decoding.items():
         first = ("signal", target.signal) if target.signal else ("column", target.choice or target.timing)
         for kind, wanted in (first, *(("column", column) for column in target.within)):
-            there = {name for cohort in cohorts for known in cohort.values() for name in known[kind]}
+            there = {name for cohort in cohorts for known in cohort.values() for name in known.get(kind, ())}
             if wanted not in there:
                 found = f"{kind} {wanted!r}, which no session has"
                 raise InputError(where, f"evaluation.decoding.{name}", found, suggest(str(wanted), sorted(there)))
+
+
+def _of_data(model: ModelPlan, of_data: set[str]) -> dict[str, Any]:
+    """Its settings that must go with the data, by the implementation and their name."""
+    own = {f"{model.implementation}.{name}": value for name, value in model.settings.items()}
+    return {name: own[name] for name in sorted(own.keys() & of_data)}
+
+
+def _check_data(
+    plan: Plan, cohort: Cohort, named: list[str], trains: "list[Trains]", split: "Split | None", where: str
+) -> None:
+    """What models (those `named`) and decoding ask of the sessions is there, and what it should be."""
+    from pipeline_lib.evaluation.readouts import check_timing
+    from pipeline_lib.models.contract import FitData
+    from pipeline_lib.models.registry import check_config, load_model
+
+    assert split is not None
+    data = FitData({each.session: each for each in trains}, split, fitting=True)
+    for name in named:
+        model = cohort.models[name]
+        with _blamed(plan, cohort.cohort, name, where):
+            config = check_config(model.implementation, model.settings)
+            load_model(model.implementation).check_data(config, data)
+    for each in trains:
+        try:
+            check_timing(plan.config.evaluation.decoding, each, split)
+        except InputError as error:
+            raise InputError(f"{where}: {error.where}", error.field, error.found, error.accepted) from None
 
 
 def _read(sessions: list[Session]) -> "list[Trains]":
@@ -185,7 +235,7 @@ def _read(sessions: list[Session]) -> "list[Trains]":
     return trains
 
 
-def _split_in_memory(trains: "list[Trains]", cohort: Cohort, where: str) -> None:
+def _split_in_memory(trains: "list[Trains]", cohort: Cohort, where: str) -> "Split":
     import numpy as np
 
     from pipeline_lib.trains.splits import make_split
@@ -201,6 +251,7 @@ def _split_in_memory(trains: "list[Trains]", cohort: Cohort, where: str) -> None
             found = f"{silent} of {len(heldout)} held-out units of {each.session} never fire"
             advice = "there is nothing to predict of them (the option min_rate leaves them out)"
             print(f"note: {where}: cohort {cohort.cohort}: {found}: {advice}", file=sys.stderr)
+    return split
 
 
 def _files(session: Session) -> list[tuple[str, int, int]]:

@@ -92,7 +92,7 @@ def _signal_row(
         _recorded(part, split.forward_bins) & np.isfinite(values).all(axis=2)
         for part, values in zip(parts, true, strict=True)
     ]
-    groups = [_groups(trains, part, target.within) for part in parts]
+    groups = [_groups(trains, part.samples, target.within) for part in parts]
     scores, windows = [], 0
     for group in np.unique(groups[1]):
         train, test = (seen & (own == group)[:, None] for seen, own in zip(known, groups, strict=True))
@@ -116,7 +116,7 @@ def _choice_row(
 ) -> Row:
     """Trials without a value are left out; chance is one over the number of classes."""
     metric = f"decoding_{name}_balanced_accuracy"
-    columns = [_of_trials(trains, part, column) for part in parts]
+    columns = [_of_trials(trains, part.samples, column) for part in parts]
     known = [values != "" for values in columns]
     classes = np.unique(columns[0][known[0]])
     if len(classes) < 2 or not known[1].any():
@@ -131,16 +131,9 @@ def _choice_row(
 
 def _timing_row(name: str, target: Target, trains: Trains, split: Split, test: Part, inputs: np.ndarray) -> Row:
     metric = f"decoding_{name}_speed_correlation"
-    times = _of_trials(trains, test, str(target.timing))
-    group = _groups(trains, test, target.within)
-    times[group == ""] = ""
-    if not (times != "").any():
+    timing, group = _timing(name, target, trains, test.samples)
+    if not np.isfinite(timing).any():
         return score_row(metric, NOT_DEFINED, 0, aggregation=OVER_GROUPS)
-    timing = pd.to_numeric(pd.Series(times), errors="coerce").to_numpy(dtype=np.float64)
-    wrong = np.isnan(timing) & (times != "")
-    if wrong.any():
-        accepted = f"a time in every trial that has one, in the column {target.timing} of {trains.session}"
-        raise InputError("evaluation", f"decoding.{name}.timing", repr(str(times[wrong][0])), accepted)
     # Held-out units are known where the benchmark's trials are under way, held-in ones also before.
     heldout = test.observed[:, :, split.heldout[trains.session]].any(axis=2)
     known = _recorded(test, split.forward_bins) & (heldout if heldout.any() else True)
@@ -148,21 +141,41 @@ def _timing_row(name: str, target: Target, trains: Trains, split: Split, test: P
     return score_row(metric, value, int(np.isfinite(timing).sum()), aggregation=OVER_GROUPS)
 
 
+def check_timing(targets: Mapping[str, Target], trains: Trains, split: Split) -> None:
+    """InputError where a column of `timing` holds something else than times in trials that it would be scored in."""
+    for name, target in targets.items():
+        if target.timing is not None:
+            _timing(name, target, trains, split.part(trains.session, "test"))
+
+
+def _timing(name: str, target: Target, trains: Trains, samples: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The time of each of `samples` (NaN: none) and its group ("": none, and so no time)."""
+    times = _of_trials(trains, samples, str(target.timing))
+    group = _groups(trains, samples, target.within)
+    times[group == ""] = ""
+    timing = pd.to_numeric(pd.Series(times), errors="coerce").to_numpy(dtype=np.float64)
+    wrong = np.isnan(timing) & (times != "")
+    if wrong.any():
+        accepted = f"a time in every trial that has one, in the column {target.timing} of {trains.session}"
+        raise InputError("evaluation", f"decoding.{name}.timing", repr(str(times[wrong][0])), accepted)
+    return timing, group
+
+
 def _recorded(part: Part, forward: int) -> np.ndarray:
     """Bins of each window (samples, bins) in which any unit was observed; elsewhere rates are of nothing."""
     return window_bins(part, forward)[0] & part.observed.any(axis=2)
 
 
-def _groups(trains: Trains, part: Part, columns: Sequence[str]) -> np.ndarray:
-    """The values of some columns of the trials table at the samples of a part, as one text; "" where one is missing."""
-    values = [_of_trials(trains, part, column).tolist() for column in columns]
-    rows = zip(*values, strict=True) if values else [("all",)] * len(part.samples)
+def _groups(trains: Trains, samples: pd.DataFrame, columns: Sequence[str]) -> np.ndarray:
+    """The values of some columns of the trials table at samples of a split, as one text; "" where one is missing."""
+    values = [_of_trials(trains, samples, column).tolist() for column in columns]
+    rows = zip(*values, strict=True) if values else [("all",)] * len(samples)
     return np.array([repr(row) if all(row) else "" for row in rows], dtype=str)
 
 
-def _of_trials(trains: Trains, part: Part, column: str) -> np.ndarray:
-    """A column of the trials table at the samples of a part, as text; "" where there is none."""
-    trial = part.samples["trial"].to_numpy()
+def _of_trials(trains: Trains, samples: pd.DataFrame, column: str) -> np.ndarray:
+    """A column of the trials table at samples of a split, as text; "" where there is none."""
+    trial = samples["trial"].to_numpy()
     if column not in trains.trials or (trial < 0).any():
         return np.full(len(trial), "")
     values = trains.trials[column].iloc[trial]

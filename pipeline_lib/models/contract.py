@@ -212,6 +212,7 @@ class Model(ABC):
         condition", "past of held-in units", "held-in units, past and future" ...
     uses_gpu : ask the engine for a GPU slot.
     random : whether anything depends on the seed. Where nothing does, the first seed is fitted and the others copied.
+    of_data : hyper-parameters that `check_data` looks at.
     device : where tensors live, "cpu" or "cuda"; the engine sets it before `fit`, `load_state` and `predict`.
 
     Examples
@@ -231,6 +232,7 @@ class Model(ABC):
     sees: ClassVar[str]
     uses_gpu: ClassVar[bool] = False
     random: ClassVar[bool] = True
+    of_data: ClassVar[tuple[str, ...]] = ()
     device: str = "cpu"
 
     def __init__(self, config: Any, seed: int) -> None:
@@ -242,6 +244,14 @@ class Model(ABC):
         """Refuse windows, and `forward` seconds at their end, that hyper-parameters do not go with: before any job.
 
         InputError names the hyper-parameter, or the key of the others: `windows.history`, `splits.forward`.
+        """
+        return
+
+    @classmethod
+    def check_data(cls, config: Any, data: FitData) -> None:
+        """Refuse sessions that hyper-parameters do not go with: before any job if they are here, else before the fit.
+
+        InputError names the hyper-parameter, one of `of_data`, and `session {id}` as the place.
         """
         return
 

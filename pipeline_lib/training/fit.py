@@ -106,6 +106,7 @@ def fit(
     with exclusive(out_dir / LOCK):
         if not is_made(out_dir, made):
             labels = {"cohort": data.split.cohort, "model": model_name, "seed": seed}
+            load_model(implementation).check_data(settings, FitData(data.trains, data.split, fitting=True))
             with device_of(load_model(implementation)) as device:
                 run = Run(out_dir, made["key"], labels, checkpoint_seconds, device, memory_budget)
                 with contextlib.closing(run), run.stopping():

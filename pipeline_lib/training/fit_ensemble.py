@@ -76,6 +76,7 @@ def fit_ensemble(
             held.enter_context(exclusive(folder / LOCK))
         missing = [seed for seed in seeds if not is_made(folders[seed], made[seed])]
         if missing:
+            load_model(implementation).check_data(settings, FitData(data.trains, data.split, fitting=True))
             device = held.enter_context(device_of(load_model(implementation)))
             key = hashlib.sha256(json.dumps([made[seed]["key"] for seed in seeds]).encode()).hexdigest()
             labels = {"cohort": data.split.cohort, "model": model_name, "seed": ", ".join(map(str, missing))}

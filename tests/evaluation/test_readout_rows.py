@@ -1,6 +1,8 @@
 """What readouts are fitted to and scored on, by hand: trials with a value, bins with a signal, groups of their own."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import GridSearchCV
 
+from pipeline_lib.__main__ import main
 from pipeline_lib.evaluation.bootstrap import interval, resampling_weights
 from pipeline_lib.evaluation.decoding import decode_classes, window_features
 from pipeline_lib.evaluation.parts import Fitted
@@ -20,9 +23,28 @@ from pipeline_lib.evaluation.settings import Target
 from pipeline_lib.trains.binning import bin_windows, observed_windows
 from pipeline_lib.trains.splits import make_split
 from pipeline_lib.trains.store import Trains
-from tests.small_cohort import SPLITS, TRIALS, UNITS, WINDOWS, recording
+from tests.small_cohort import SPLITS, TRIALS, UNITS, WINDOWS, recording, write_cohort
 
 BINS, SHOWN, RESAMPLES = 50, 45, 30
+
+
+def test_a_split_is_not_made_where_a_time_that_will_be_scored_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """It is the first job that has the trials of a session that is fetched: fits wait for it, and are not made."""
+    made = recording()
+    made.trials["rt"], made.trials["side"] = 0.5, "left"
+    stores, _ = write_cohort(tmp_path, made=[made])
+
+    def split(column: str) -> int:
+        windows, splits = (json.dumps(asdict(each)) for each in (WINDOWS, SPLITS))
+        asked = ["--windows", windows, "--splits", splits, "--decoding", f"pace: {{timing: {column}}}"]
+        out = tmp_path / f"{column}.parquet"
+        return main(["split", "--trains", str(stores[0]), "--cohort", "c", *asked, "--out", str(out)])
+
+    assert [split("rt"), split("side")] == [0, 2]
+    assert "decoding.pace.timing: found 'left'; accepted: a time in every trial" in capsys.readouterr().err
+    assert (tmp_path / "rt.parquet").is_file() and not (tmp_path / "side.parquet").exists()
 
 
 class Session:

@@ -370,6 +370,23 @@ def test_a_seed_that_numpy_counted_is_the_same_seed(cohort: Cohort, tmp_path: Pa
     assert one == other
 
 
+@pytest.mark.parametrize("seeds", [[0], [0, 1]])
+def test_what_a_session_lacks_is_told_before_any_is_fitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seeds: list[int]
+) -> None:
+    made = [recording("one"), recording("two")]
+    made[0].signals = {"hand": pd.DataFrame({"time": [0.0, 9.0], "x": [0.0, 1.0]})}
+    stores, split = write_cohort(tmp_path, made=made)
+    for training in ("models.glm.training.train_session", "training.fit_ensemble._train"):
+        monkeypatch.setattr(f"pipeline_lib.{training}", lambda *_: pytest.fail("something was fitted"))
+    out, asked = [tmp_path / f"seed{seed}" for seed in seeds], {"signals": ["hand"]}
+    with pytest.raises(InputError, match=r"session two: signals: found 'hand'; accepted: nothing"):
+        if len(seeds) == 1:
+            fit(stores, split, "glm", "glm", asked, 0, out[0])
+        else:
+            fit_ensemble(stores, split, "lfads", "lfads", asked, seeds, out)
+
+
 def test_wrong_input(cohort: Cohort, tmp_path: Path) -> None:
     stores, split = cohort
     with pytest.raises(InputError, match="unknown key"):

@@ -91,6 +91,12 @@ OF_REPORT += map(PATHS.split, PLAN.scored)
 OF_REPORT += [f"{stem}.csv" for stem in FIGURE_FILES.stems]
 
 
+# The first job that has the trials tells times that are none, before anything is fitted. Where none are asked for, its
+# command is as it was: Snakemake makes a split anew when that changes.
+TIMING = {name: asdict(target) for name, target in PLAN.config.evaluation.decoding.items() if target.timing}
+CHECK_TIMING = " --decoding {params.timing:q}" if TIMING else ""
+
+
 # Names are not spelt out: a thousand of them in a pattern cost more to match than to look up.
 wildcard_constraints:
     simulation=NAME.pattern,
@@ -292,6 +298,11 @@ def scoring():
         return arguments
     targets = json.dumps({name: asdict(target) for name, target in settings.decoding.items()})
     return f"{arguments} --decoding {shlex.quote(targets)} --train"
+
+
+def timing(wildcards, output):
+    """Parameter: the times of trials that scores will need. Of a function of its output, Snakemake asks for no change."""
+    return json.dumps(TIMING)
 
 
 def sized(estimate, kind, times=lambda wildcards: 1):

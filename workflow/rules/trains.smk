@@ -42,7 +42,8 @@ rule split:
     params:
         windows=lambda wildcards: json.dumps(asdict(cohort_of(wildcards).windows)),
         splits=lambda wildcards: json.dumps(asdict(cohort_of(wildcards).splits)),
+        timing=timing,
         code=code_of("pipeline_lib.trains.splits"),
     shell:
         "python -m pipeline_lib split --trains {input.trains:q} --cohort {wildcards.cohort} --windows {params.windows:q}"
-        " --splits {params.splits:q} --out {output:q} > {log:q} 2>&1"
+        " --splits {params.splits:q}" + CHECK_TIMING + " --out {output:q} > {log:q} 2>&1"

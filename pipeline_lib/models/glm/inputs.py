@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline_lib.bases import BSpline, basis_by_name
 from pipeline_lib.clock import to_seconds, to_ticks
-from pipeline_lib.errors import InputError
+from pipeline_lib.errors import InputError, suggest
 from pipeline_lib.models.glm.gain import gain_columns, populations
 from pipeline_lib.models.glm.settings import EVENTS, Signal, lag_bins
 from pipeline_lib.trains.signals import interpolated
@@ -161,18 +161,20 @@ def signal_values(data: FitData, session: str, name: str, ticks: np.ndarray) -> 
         trials = data.trains[session].trials
         known = [str(each) for each in trials.select_dtypes("float").columns]
         if column not in known:
-            raise InputError(f"session {session}", EVENTS, repr(column), f"a column of times: {', '.join(known)}")
+            accepted = f"a column of times: {', '.join(f'{EVENTS}.{each}' for each in known)}"
+            raise InputError(f"session {session}", "signals", repr(name), accepted)
         times = trials[column].to_numpy(np.float64)
         events = np.sort(to_ticks(times[np.isfinite(times)]))
         inside = np.searchsorted(events, ticks + width) - np.searchsorted(events, ticks)
         return inside[:, None].astype(np.float64)
     signals, columns = data.trains[session].signals, []
     if table not in signals:
-        raise InputError(f"session {session}", "signals", repr(table), f"one of {', '.join(sorted(signals)) or 'none'}")
+        raise InputError(f"session {session}", "signals", repr(name), suggest(table, sorted(signals)))
     frame = signals[table]
     known = [str(each) for each in frame.columns if each != "time"]
     if column and column not in known:
-        raise InputError(f"session {session}", f"signals/{table}", repr(column), f"one of {', '.join(known)}")
+        accepted = f"one of {', '.join(f'{table}.{each}' for each in known)}"
+        raise InputError(f"session {session}", "signals", repr(name), accepted)
     seconds = to_seconds(ticks) + to_seconds(width) / 2
     for each in [column] if column else known:
         values = frame[each].to_numpy(np.float64)

@@ -18,9 +18,10 @@ import numpy as np
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.by_session import by_session, joined
 from pipeline_lib.models.contract import Couplings, FitData, Model
+from pipeline_lib.models.glm import settings
 from pipeline_lib.models.glm.frames import Frames, lay_frames, read_frames
-from pipeline_lib.models.glm.inputs import Inputs
-from pipeline_lib.models.glm.settings import Config
+from pipeline_lib.models.glm.inputs import Inputs, signal_values
+from pipeline_lib.models.glm.settings import allowed_couplings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,10 +44,11 @@ class CoupledGLM(Model):
     lags) float32 and `p` (senders, units) of "no coupling" (1 where there is none).
     """
 
-    Config = Config
+    Config = settings.Config
     sees = "past of held-in units"
     uses_gpu = True
     random = False
+    of_data = ("signals", "uncoupled", "distance")
 
     def __init__(self, config: Any, seed: int) -> None:
         super().__init__(config, seed)
@@ -56,6 +58,17 @@ class CoupledGLM(Model):
             extras.append("signals " + ", ".join(signal.name for signal in config.inputs))
         past = "held-in units, past and future" if config.trial_gain else type(self).sees
         self.sees = "; ".join([past, *extras])  # type: ignore[misc]
+
+    @classmethod
+    def check_data(cls, config: settings.Config, data: FitData) -> None:
+        """Signals, events, units and positions that are named are there."""
+        for session in data.sessions:
+            for signal in config.inputs:
+                signal_values(data, session, signal.name, np.empty(0, np.int64))
+            try:
+                allowed_couplings(config, data.trains[session].units, data.heldin(session))
+            except InputError as error:
+                raise InputError(f"session {session}", error.field, error.found, error.accepted) from None
 
     def fit(self, data: FitData, run: Run) -> None:
         """Session after session; a restart goes on in the middle of a strength."""

@@ -35,6 +35,7 @@ class LFADS(TorchModel):
     Config = settings.Config
     sees = "held-in units, past and future"
     ensembles = True
+    of_data = ("signals",)
     config: settings.Config
     network: Network
 
@@ -44,6 +45,12 @@ class LFADS(TorchModel):
             self.sees = f"held-in units, first {config.initial_segment:g} s"  # type: ignore[misc]
         if config.signals:
             self.sees = f"{self.sees}; signals {', '.join(config.signals)}"  # type: ignore[misc]
+
+    @classmethod
+    def check_data(cls, config: settings.Config, data: FitData) -> None:
+        """Signals that are named are there, each with one column."""
+        for session in data.sessions if config.signals else ():
+            cls(config, seed=0)._signals(data, session, data.samples(session, TRAIN).iloc[:0])
 
     def learned(self, data: FitData) -> FitData:
         """The validation part as one of training, where it is to be learned from."""
@@ -97,7 +104,7 @@ class LFADS(TorchModel):
         for name, column in zip(names, columns, strict=True):
             if column.shape[1] != 1:
                 accepted = f"one of its columns, as {name}.x"
-                raise InputError("config", "signals", f"{name} of {column.shape[1]} columns", accepted)
+                raise InputError(f"session {session}", "signals", f"{name} of {column.shape[1]} columns", accepted)
         return np.concatenate(columns, axis=1).reshape(*ticks.shape, len(names)).astype(np.float32)
 
     def _kept(self, data: FitData, session: str, samples: pd.DataFrame) -> np.ndarray:

@@ -40,6 +40,7 @@ class NeuroformerModel(TorchModel):
 
     Config = settings.Config
     sees = "past of held-in units"
+    of_data = ("frames", "frame_kernel", "signals", "decode")
     config: settings.Config
     network: Neuroformer
 
@@ -58,6 +59,11 @@ class NeuroformerModel(TorchModel):
         """Times that are whole bins, a past that the windows have, and nothing to forecast."""
         ahead = duration_bins(forward, windows.bin_size, "splits.forward")
         config.check_times(windows.bin_size, windows.history_bins, ahead)
+
+    @classmethod
+    def check_data(cls, config: settings.Config, data: FitData) -> None:
+        """Frames, signals and labels that are asked for are there."""
+        cls(config, seed=0)._check_data(data)
 
     def build(self, layout: Layout) -> Neuroformer:
         """The network, with weights from torch's generator."""
@@ -223,24 +229,25 @@ class NeuroformerModel(TorchModel):
 
     def _check_data(self, data: FitData) -> None:
         """Find the sizes of frames and the classes of labels; InputError where a session lacks what is asked for."""
+        kernel = self.config.frame_kernel
+        asked = [(field, name) for field in ("signals", "decode") for name in getattr(self.config, field)]
         for session in data.sessions:
-            trains = data.trains[session]
+            where, trains = f"session {session}", data.trains[session]
             if self.config.frames:
                 size = self._stimulus(trains).frames.shape[1:]
                 if self.frame not in ((0, 0), size):
-                    accepted = f"{self.frame}, as in the others"
-                    raise InputError(f"session {session}", "frames", f"{size} pixels", accepted)
+                    raise InputError(where, "frames", f"{size} pixels", f"{self.frame}, as in the others")
                 self.frame = size
-                if any(pixels < kernel for pixels, kernel in zip(size, self.config.frame_kernel, strict=True)):
-                    raise InputError("config", "frame_kernel", self.config.frame_kernel, f"at most a frame, {size}")
-            times = bin_times(data.split, data.samples(session, "train"))
-            for name in (*self.config.signals, *self.config.decode):
-                read_signals(trains, [name], times[:1, :1], [True])
-            self.classes[session] = {
-                name: classes_of(trains, name, times).tolist()
-                for name, kind in self.config.decode.items()
-                if kind == "classification"
-            }
+                if any(pixels < own for pixels, own in zip(size, kernel, strict=True)):
+                    raise InputError(where, "frame_kernel", kernel, f"at most a frame, {size}")
+            times, self.classes[session] = bin_times(data.split, data.samples(session, "train")), {}
+            for field, name in asked:
+                try:
+                    read_signals(trains, [name], times[:1, :1], [True])
+                    if self.config.decode.get(name) == "classification":
+                        self.classes[session][name] = classes_of(trains, name, times).tolist()
+                except InputError as error:
+                    raise InputError(where, field, f"{name}, {error.found}", error.accepted) from None
 
     def _stimulus(self, trains: Trains) -> Stimulus:
         if trains.stimulus is None:

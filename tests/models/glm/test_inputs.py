@@ -198,5 +198,6 @@ def test_bad_signals_are_named(signal, message):
 
 def test_unknown_events_and_baselines_are_named(session, tmp_path):
     fit_data, _, _ = session
-    with pytest.raises(InputError, match="trials: found 'go'; accepted: a column of times: start, stop, cue"):
+    accepted = r"a column of times: trials\.start, trials\.stop, trials\.cue"
+    with pytest.raises(InputError, match=rf"signals: found 'trials\.go'; accepted: {accepted}"):
         fitted(replace(CONFIG, signals=(Signal("trials.go", history=0.2),)), fit_data, tmp_path)

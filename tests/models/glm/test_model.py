@@ -230,7 +230,7 @@ def test_trials_have_a_baseline_and_signals_are_inputs(tmp_path, network_counts)
     rows = test["start_tick"].to_numpy()[:, None] // 1000 + np.arange(140)
     assert np.corrcoef(rates[..., 0].mean(0), np.exp(2.5 * bump[rows[0]]))[0, 1] > 0.95
     assert np.corrcoef(np.log(rates[..., 1].ravel()), np.sin(time[rows]).ravel())[0, 1] > 0.9
-    with pytest.raises(InputError, match=r"signals/speed: found 'back'; accepted: one of forward, turn"):
+    with pytest.raises(InputError, match=r"signals: found 'speed.back'; accepted: one of speed.forward, speed.turn"):
         fitted(replace(config, signals=("speed.back",)), fit_data, tmp_path / "other")
 
 
