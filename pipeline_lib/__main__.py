@@ -86,20 +86,20 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_verbs_of_a_run(verb: Verb) -> None:
     added = verb("figure", _figure, "draw figures: PDF, PNG and the CSV behind each")
-    added.add_argument("names", nargs="+")
+    added.add_argument("names", nargs="+", help="of the figures, as docs/figures.md has them")
     mapping(added, "--paths", "the paths that they are drawn from; {} says which")
     mapping(added, "--config", "instead of --paths: the configuration whose results they show")
     added.add_argument("--of", default="", help="with --config: the session or cohort they show; default: all results")
     path(added, "--out", "folder to write; with --config: `figures` in the folder of the results")
 
     added = verb("report", _report, "write the HTML report of everything in a results folder")
-    added.add_argument("--results", type=Path, default=Path("results"))
+    added.add_argument("--results", type=Path, default=Path("results"), help="folder of the results; default: results")
     mapping(added, "--config", "the configuration that made the results")
     added.add_argument("--metrics", type=Path, help="the table of scores; default: metrics.parquet of the results")
     path(added, "--out", "HTML file to write")
 
     added = verb("status", _status, "show the running fits: step, loss, time left")
-    added.add_argument("--results", type=Path, default=Path("results"))
+    added.add_argument("--results", type=Path, default=Path("results"), help="folder of the results; default: results")
     added.add_argument("--watch", action="store_true", help="in a terminal: again every two seconds, until interrupted")
 
     for name, function, summary in (
@@ -108,20 +108,27 @@ def _add_verbs_of_a_run(verb: Verb) -> None:
         ("doctor", _doctor, "look at machine, GPUs, scheduler, logins, disk and versions; say what to fix"),
     ):
         added = verb(name, function, summary)
-        added.add_argument("--config", type=Path, default=Path("config/config.yaml"))
+        _of_config(added)
 
     added = verb("where", _where, "print the path of a result, for use as a target of Snakemake")
-    added.add_argument("what", choices=("report", "scores"))
-    added.add_argument("--config", type=Path, default=Path("config/config.yaml"))
-    added.add_argument("--cohort", default="")
-    added.add_argument("--model", default="")
+    added.add_argument("what", choices=("report", "scores"), help="what to print: the report, or the scores of a fit")
+    _of_config(added)
+    added.add_argument("--cohort", default="", help="scores: of which fit")
+    added.add_argument("--model", default="", help="scores: of which fit")
     added.add_argument("--seed", default="0", help="of the fit, or `mean` for rates averaged over seeds; default: 0")
 
     added = verb("verify", _verify, "re-read spike-train stores and compare with the hashes written with them")
-    added.add_argument("trains", type=Path, nargs="+")
+    added.add_argument("trains", type=Path, nargs="+", help="folders of stores")
 
     added = verb("schemas", _schemas, "write the JSON schemas of the configuration")
-    added.add_argument("--out", type=Path, default=Path("workflow/schemas"))
+    added.add_argument(
+        "--out", type=Path, default=Path("workflow/schemas"), help="folder to write; default: workflow/schemas"
+    )
+
+
+def _of_config(added: argparse.ArgumentParser) -> None:
+    default = Path("config/config.yaml")
+    added.add_argument("--config", type=Path, default=default, help=f"configuration file; default: {default}")
 
 
 def _figure(options: argparse.Namespace) -> None:

@@ -10,10 +10,10 @@ from pipeline_lib.errors import InputError
 def add_data_verbs(verb: Verb) -> None:
     """Add them; `verb(name, function, summary)` adds one."""
     added = verb("simulate", _simulate, "make a session with known truth, in the layout of a real source")
-    added.add_argument("--simulator", required=True, help="such as eif, lorenz, glm or video")
-    added.add_argument("--layout", default="tables", help="allen, ibl or tables")
+    added.add_argument("--simulator", required=True, help="eif, lorenz, glm, glm_factors, chaotic_rnn or video")
+    added.add_argument("--layout", default="tables", help="allen, ibl or tables; default: tables")
     added.add_argument("--name", help="name of the session in the files; default: the folder's")
-    added.add_argument("--seed", type=int, default=0)
+    added.add_argument("--seed", type=int, default=0, help="of everything random; default: 0")
     mapping(added, "--settings", "settings of the simulator")
     folder(added, "--out", "folder to write")
 
@@ -36,7 +36,7 @@ def add_data_verbs(verb: Verb) -> None:
     added.add_argument("--cache", type=Path, help="folder of others' downloads, looked into first and never written")
 
     added = verb("sessions", _sessions, "find sessions; prints rows for the session sheet")
-    added.add_argument("--source", required=True, choices=("allen", "allen-behavior", "ibl"))
+    added.add_argument("--source", required=True, choices=("allen", "allen-behavior", "ibl"), help="whose")
     added.add_argument("--region", help="acronym of a structure, such as VISp")
     added.add_argument("--genotype", help="Allen: such as Sst-IRES-Cre")
     added.add_argument("--stimulus-set", help="Allen: such as brain_observatory_1.1 or functional_connectivity")
@@ -47,8 +47,8 @@ def add_data_verbs(verb: Verb) -> None:
 
     added = verb("voltage", _voltage, "fetch a snippet of raw voltage and draw it above the spikes of the same time")
     added.add_argument("--location", required=True, help="ibl:UUID")
-    added.add_argument("--probe", default="probe00")
-    added.add_argument("--band", choices=("ap", "lf"), default="ap")
+    added.add_argument("--probe", default="probe00", help="default: probe00")
+    added.add_argument("--band", choices=("ap", "lf"), default="ap", help="default: ap")
     added.add_argument("--start", type=float, required=True, help="s of the session")
     added.add_argument("--length", type=float, default=0.5, help="s; default: 0.5")
     path(added, "--recording", "folder of the session's recording")
@@ -56,7 +56,7 @@ def add_data_verbs(verb: Verb) -> None:
     path(added, "--stem", "path of the figure without its ending")
 
     added = verb("record", _record, "read a session from its source and write it as a recording")
-    added.add_argument("--session", required=True)
+    added.add_argument("--session", required=True, help="the session's name in all results")
     added.add_argument(
         "--source", required=True, help="such as allen, ibl, nwb, phy or tables, or a Python file of your own"
     )
@@ -71,7 +71,7 @@ def add_data_verbs(verb: Verb) -> None:
 
     added = verb("split", _split, "cut sessions into samples and split them for training, selection and test")
     folder(added, "--trains", "folders of the cohort's trains", nargs="+")
-    added.add_argument("--cohort", required=True)
+    added.add_argument("--cohort", required=True, help="the cohort's name in all results")
     mapping(added, "--windows", "keys of the config's `windows`")
     mapping(added, "--splits", "keys of the config's `splits`")
     mapping(added, "--decoding", "as the config's `evaluation.decoding`: that times of trials are times")

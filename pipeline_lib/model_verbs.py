@@ -30,7 +30,7 @@ def add_model_verbs(verb: Verb) -> None:
     _of_data(added)
     added.add_argument("--parts", nargs="+", default=["train"], help="train, validation, test; default: train")
     added.add_argument("--implementation", help="the Python file of a user's own model")
-    added.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    added.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default: cpu")
     folder(added, "--out", "folder to write")
 
     added = verb("average", _average, "average the rates of a model's seeds: predictions that are scored like a fit's")
@@ -48,7 +48,9 @@ def add_model_verbs(verb: Verb) -> None:
     _of_data(added)
     folder(added, "--fit", "folders of the fits", nargs="+")
     folder(added, "--recordings", "folders of the cohort's recordings", nargs="+")
-    added.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples behind the intervals")
+    added.add_argument(
+        "--resamples", type=int, default=1000, help="bootstrap resamples behind the intervals; 0: none; default: 1000"
+    )
     mapping(added, "--decoding", "what to decode, by name, as the config's `evaluation.decoding`")
     folder(
         added,
@@ -64,17 +66,19 @@ def add_model_verbs(verb: Verb) -> None:
     added = verb("collect", _collect, "put the tables of scores together")
     added.add_argument("tables", type=Path, nargs="*", help="default: those of the configuration's fits")
     mapping(added, "--config", "the configuration whose fits are meant")
-    added.add_argument("--results", type=Path, default=Path("results"), help="folder with the configuration's scores")
+    added.add_argument(
+        "--results", type=Path, default=Path("results"), help="folder with the configuration's scores; default: results"
+    )
     added.add_argument("--available", action="store_true", help="score what is left; where nothing is, an empty table")
     path(added, "--out", "Parquet file to write")
 
     added = verb("export", _export, "write a fit's predictions as a submission to a benchmark")
-    added.add_argument("format", choices=("nlb", "brain_wide_bench"))
+    added.add_argument("format", choices=("nlb", "brain_wide_bench"), help="whose files")
     path(added, "--fit", "folder of the fit")
     _of_data(added)
     added.add_argument("--train", type=Path, help="nlb: predictions of the training part (verb predict)")
     added.add_argument("--name", help="nlb: name of the dataset; default: the session's")
-    added.add_argument("--seed", type=int, default=0, help="brain_wide_bench: seed of the fit")
+    added.add_argument("--seed", type=int, default=0, help="brain_wide_bench: seed of the fit; default: 0")
     path(added, "--out", "nlb: HDF5 file to write, or to add a dataset to; brain_wide_bench: folder")
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from pipeline_lib.__main__ import main
+from pipeline_lib.__main__ import _parser, main
 from pipeline_lib.arguments import SHEETS, as_argument, folder, keep_sheet, read_mapping, sheet_of_run
 from pipeline_lib.errors import Failure
 from pipeline_lib.recording import Recording
@@ -31,6 +31,16 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture) -> None:
         main([verb, "--help"])
     assert stop.value.code == 0
     assert "usage:" in capsys.readouterr().out
+
+
+def test_every_option_says_what_it_is_and_what_it_is_by_default() -> None:
+    (verbs,) = (action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
+    for name, verb in verbs.choices.items():
+        for action in verb._actions:
+            assert action.help, f"{name}: {action.dest}"
+            silent = action.default in (None, "", [], {}, argparse.SUPPRESS) or action.nargs == 0
+            told = "default: " in action.help or action.type is read_mapping
+            assert silent or told, f"{name}: {action.dest}, by default {action.default}"
 
 
 def test_wrong_input_is_one_line_and_code_2(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
