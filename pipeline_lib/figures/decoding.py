@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.names import shortened
 from pipeline_lib.figures.palette import QUIET, model_colours, model_labels, model_order
-from pipeline_lib.figures.points import MOST_BARS, scored_points, word_rows
+from pipeline_lib.figures.points import MOST_BARS, below_each_other, scored_points, word_rows
 from pipeline_lib.figures.style import new_figure, panel_grid, styled
 from pipeline_lib.published import read_parquet
 
@@ -65,7 +64,7 @@ def draw(table: pd.DataFrame) -> Figure:
         of = table[table["target"] == target]
         for row, model in enumerate(models):
             points = of[of["model"] == model]
-            heights = row + np.linspace(-0.15, 0.15, len(points)) * (len(points) > 1)
+            heights = row + below_each_other(len(points), 0.15)
             scored_points(axes, points, heights, colours[model], FLOOR)
         for null in of["chance"].fillna(0.0).unique():  # sessions may have different numbers of classes
             axes.axvline(float(null), color=QUIET, lw=0.6, zorder=0)

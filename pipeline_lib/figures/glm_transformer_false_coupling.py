@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.palette import model_colours, model_key, model_order
-from pipeline_lib.figures.style import new_figure, styled
+from pipeline_lib.figures.style import COLUMN_WIDTHS, legend_columns, new_figure, styled
 from pipeline_lib.published import read_parquet
 
 CAPTION = (
@@ -45,9 +45,10 @@ def draw(table: pd.DataFrame) -> Figure:
     models = model_order(table["model"].unique())
     cohorts, ticks, what = _axis(table["cohort"].unique())
     colours, step = model_colours(models), 0.8 / len(models)
-    columns = min(len(models), 3)
-    height = 50 + 2.6 * -(-len(models) // columns)
-    figure = new_figure("single" if len(cohorts) * len(models) <= 18 else "double", height)
+    column = "single" if len(cohorts) * len(models) <= 18 else "double"
+    handles = model_key(models, marker="o", linestyle="", ms=3)
+    columns = min(3, legend_columns([str(handle.get_label()) for handle in handles], COLUMN_WIDTHS[column]))
+    figure = new_figure(column, 50 + 2.6 * -(-len(models) // columns))
     axes = figure.subplots()
     for place, cohort in enumerate(cohorts):
         for number, model in enumerate(models):
@@ -60,7 +61,6 @@ def draw(table: pd.DataFrame) -> Figure:
     tilted = max(map(len, ticks)) * len(ticks) > 60
     axes.set_xticks(range(len(cohorts)), ticks, rotation=30 if tilted else 0, ha="right" if tilted else "center")
     axes.axhline(0, color="black", lw=0.4)
-    handles = model_key(models, marker="o", linestyle="", ms=3)
     figure.legend(handles=handles, loc="outside upper right", ncols=columns)
     return figure
 

@@ -21,6 +21,7 @@ from pipeline_lib.figures.palette import (
     model_labels,
     model_order,
 )
+from pipeline_lib.figures.points import lowest_shown
 from pipeline_lib.figures.score_table import PANELS, primary_rows
 from pipeline_lib.figures.style import SMALL_SIZE, colour_bar, new_figure, panel_title, styled
 from pipeline_lib.published import read_parquet
@@ -39,10 +40,9 @@ CAPTION = (
     "five sessions, 92 of 100 hold the truth."
 )
 
-NUMBERED = 10
-"""With more models than these, the matrix has a scale of colours, having no room for numbers; names stand upright."""
-FAR = 1.5
-"""Scores further below 0 than this many times the best lies above it are drawn at the edge."""
+NUMBERED, ROOMY = 10, 8
+"""With more models than these, the matrix has a scale of colours, having no room for numbers; names stand upright. With
+more than the second, numbers are short."""
 COLUMNS = ["kind", "units", "session", "model", "other", "value", "ci_low", "ci_high", "n", "p", "p_holm"]
 
 
@@ -113,15 +113,28 @@ def draw(table: pd.DataFrame) -> Figure:
 
 def _tilt(models: list[str]) -> dict[str, Any]:
     """How names of models stand below an axis."""
-    upright = {"rotation": 90, "va": "center"} if len(models) > NUMBERED else {"rotation": 30}
+    crowded = len(models) > NUMBERED or any(model.endswith(AVERAGED) for model in models)
+    upright = {"rotation": 90, "va": "center"} if crowded else {"rotation": 30}
     return {"ha": "right", "rotation_mode": "anchor", **upright}
+
+
+def _names(models: list[str]) -> list[str]:
+    """Their labels, those of averages in two lines: in one they take the room of the numbers."""
+    return [label.replace(", ", ",\n") for label in model_labels(models).values()]
+
+
+def _number(difference: float, limit: float, models: int) -> str:
+    """A difference, with more decimals where all are small; a cell of many models has no room for a leading zero."""
+    decimals = int(np.clip(1 - np.floor(np.log10(limit)), 2, 4))
+    number = f"{difference:+.{decimals}f}".replace("-", "\u2212")
+    return number.replace("0.", ".", 1) if models > ROOMY and abs(difference) < 1 else number
 
 
 def _sessions(axes: Axes, scores: pd.DataFrame, models: list[str]) -> None:
     """A line a session over the models; what lies far below 0 is drawn at the edge as an arrow."""
     colours = model_colours(models)
     grid = scores.pivot(index="session", columns="model", values="value").reindex(columns=models)
-    floor = -FAR * max(float(np.nanmax(grid.to_numpy())), 0.1)
+    floor = lowest_shown(grid, 0.1)
     places = np.arange(len(models))
     alpha = float(np.clip(8 / len(grid), 0.08, 0.7))
     axes.plot(places, grid.clip(lower=floor).to_numpy().T, color=QUIET, lw=0.5, alpha=alpha, zorder=1)
@@ -135,7 +148,7 @@ def _sessions(axes: Axes, scores: pd.DataFrame, models: list[str]) -> None:
             mean = max(float(values.mean()), floor)
             axes.hlines(mean, place - 0.22, place + 0.22, color=colours[model], lw=2.4, alpha=0.55, zorder=1)
     axes.axhline(0, color=FAINT, lw=0.6, zorder=0)
-    axes.set_xticks(places, list(model_labels(models).values()), **_tilt(models))
+    axes.set_xticks(places, _names(models), **_tilt(models))
     axes.set(xlim=(-0.5, len(models) - 0.5), ylabel="Bits per spike")
 
 
@@ -153,13 +166,13 @@ def _matrix(axes: Axes, differences: pd.DataFrame, models: list[str], limit: flo
     if len(models) > NUMBERED:
         colour_bar(image, axes, "Bits per spike", aspect=25, pad=0.02)
     for (down, across), (value, p) in zip(places, found, strict=True):
-        number = f"{value:+.2f}".replace("-", "\u2212") if len(models) <= NUMBERED else ""
+        number = _number(value, limit, len(models)) if len(models) <= NUMBERED else ""
         text = number + ("*" if p < SIGNIFICANT else "")
         colour = "white" if abs(value) > 0.6 * limit else INK
         axes.annotate(text, (across, down), ha="center", va="center", fontsize=SMALL_SIZE, color=colour)
     for down, across in np.argwhere(np.tril(np.isnan(values), -1)):
         axes.annotate("\u2013", (across, down), ha="center", va="center", fontsize=SMALL_SIZE, color=QUIET)
-    names = list(model_labels(models).values())
+    names = _names(models)
     axes.set_xticks(range(len(models) - 1), names[:-1], **_tilt(models))
     axes.set_yticks(range(1, len(models)), names[1:])
     axes.set(xlim=(-0.5, len(models) - 1.5), ylim=(len(models) - 0.5, 0.5))

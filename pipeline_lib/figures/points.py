@@ -6,12 +6,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 
 from pipeline_lib.figures.palette import FAINT, QUIET
 from pipeline_lib.figures.style import SMALL_SIZE
 
 MOST_BARS = 12
 """Points of a row beyond which their intervals would be one block, and are left out."""
+FEW = 5
+"""Points of a row beyond which they are smaller and farther apart, or they and their intervals would be one block."""
+FAR = 1.5
+"""Scores further below 0 than this many times the best lies from it are drawn at the edge."""
 Row = tuple[str, str, float]
 """Block, model ("" for the heading of the block), place on the axis."""
 
@@ -23,6 +28,15 @@ def side_by_side(count: int) -> np.ndarray:
     [-0.5, 0.12, -0.26]
     """
     return (np.arange(count) * 0.618) % 1 - 0.5
+
+
+def below_each_other(count: int, reach: float) -> np.ndarray:
+    """Places of the `count` points of a row, in their order, `reach` to each side; of many, twice as far.
+
+    >>> below_each_other(2, 0.2).tolist(), below_each_other(1, 0.2).tolist()
+    ([-0.2, 0.2], [0.0])
+    """
+    return np.linspace(-reach, reach, count) * (count > 1) * (1 if count <= FEW else 2)
 
 
 def rows_in_blocks(blocks: Mapping[str, Sequence[str]]) -> list[Row]:
@@ -57,6 +71,17 @@ def word_rows(axes: Axes) -> None:
     axes.tick_params(axis="y", length=0)
 
 
+def lowest_shown(scores: ArrayLike, least: float) -> float:
+    """Where an axis of `scores` ends below: `FAR` times as far from 0 as the best, or `least`, lies.
+
+    Lower ones stand at the edge, where they hide no difference between the others; if the best is below 0 it does not.
+
+    >>> lowest_shown([2.0, -30.0], 0.2), lowest_shown([-2.0, -30.0], 0.2)
+    (-3.0, -3.0)
+    """
+    return -FAR * max(abs(float(np.nanmax(scores))), least)
+
+
 def scored_points(
     axes: Axes, scores: pd.DataFrame, heights: np.ndarray, colour: str, floor: float, hollow: bool = False
 ) -> None:
@@ -68,10 +93,11 @@ def scored_points(
     values = scores["value"].to_numpy()
     inside = values >= floor
     low, high = (scores[end].fillna(scores["value"]).clip(lower=floor).to_numpy() for end in ("ci_low", "ci_high"))
+    width, size = (1.0, 3.0) if len(scores) <= FEW else (0.6, 2.2)
     if len(scores) <= MOST_BARS:
-        axes.hlines(heights[inside], low[inside], high[inside], color=colour, lw=1.0)
+        axes.hlines(heights[inside], low[inside], high[inside], color=colour, lw=width)
     look: dict[str, Any] = {"mfc": "white", "mec": colour} if hollow else {"mec": "white", "mew": 0.3}
-    axes.plot(values[inside], heights[inside], "o", ms=3.0, color=colour, **look)
+    axes.plot(values[inside], heights[inside], "o", ms=size, color=colour, **look)
     axes.plot(np.full((~inside).sum(), floor), heights[~inside], "<", ms=3.5, color=colour)
     if not inside.all():
         outside = values[~inside]

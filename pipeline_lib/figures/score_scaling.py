@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from pipeline_lib.clock import TICKS_PER_SECOND
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.palette import FAINT, model_colours, model_key, model_line, model_mark, model_order
+from pipeline_lib.figures.points import lowest_shown
 from pipeline_lib.figures.score_table import PANELS, primary_rows
 from pipeline_lib.figures.style import legend_below, log_axis, new_figure, panel_title, styled
 from pipeline_lib.published import read_parquet
@@ -91,7 +92,7 @@ def draw(table: pd.DataFrame) -> Figure:
 
 def _points(axes: Axes, table: pd.DataFrame, size: str, models: list[str]) -> None:
     colours = model_colours(models)
-    floor = -1.5 * max(float(table["value"].max()), 0.1)
+    floor = lowest_shown(table["value"], 0.1)
     (other,) = set(AXES) - {size}
     # More data of another session is no more of this one's: curves are of cohorts of the same sessions.
     together = table.groupby("cohort")["session"].transform(lambda names: " ".join(sorted({*names})))

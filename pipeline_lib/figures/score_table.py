@@ -12,7 +12,16 @@ from matplotlib.lines import Line2D
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.names import shortened
 from pipeline_lib.figures.palette import QUIET, model_colours, model_labels, model_order
-from pipeline_lib.figures.points import Row, name_rows, rows_in_blocks, scored_points, side_by_side, word_rows
+from pipeline_lib.figures.points import (
+    Row,
+    below_each_other,
+    lowest_shown,
+    name_rows,
+    rows_in_blocks,
+    scored_points,
+    side_by_side,
+    word_rows,
+)
 from pipeline_lib.figures.style import new_figure, panel_title, styled
 from pipeline_lib.published import read_parquet
 
@@ -39,6 +48,8 @@ LIKELIHOOD = ": likelihood"
 """What follows the name of a model in the row of its `TOKENS`."""
 NULL_NAME = "each unit's mean in the test part"
 PANELS = {"heldin": "Held-in units", "heldout": "Held-out units (co-smoothing)"}
+LEAST_ROWS = 5
+"""Of less height than that of these rows, names would lie over each other."""
 LABEL = 140
 """Letters in a line of the legend."""
 COLUMNS = ["cohort", "session", "model", "seed", "units", "metric", "value", "ci_low", "ci_high", "n", "null", "sees"]
@@ -90,7 +101,7 @@ def draw(table: pd.DataFrame) -> Figure:
     labels = {model: shortened(f"{names[model]}: sees {sees[model]}", LABEL) for model in models}
     columns = 2 if max(map(len, labels.values())) <= LABEL // 2 else 1
     legend_rows = -(-len(models) // columns)
-    figure = new_figure("double", rows[-1][2] * 3.7 + 16 + legend_rows * 3.2)
+    figure = new_figure("double", max(rows[-1][2], LEAST_ROWS) * 3.7 + 16 + legend_rows * 3.2)
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for place, (axes, units) in enumerate(zip(grid, panels, strict=True)):
         of_units = table[table["units"] == units]
@@ -129,7 +140,7 @@ def _seed_points(axes: Axes, table: pd.DataFrame, rows: list[Row], colours: dict
     places = {(session, model): place for session, model, place in rows}
     floor = _floor(table)
     for (session, model), seeds in table.groupby(["session", "model"]):
-        heights = places[str(session), str(model)] + np.linspace(-0.18, 0.18, len(seeds)) * (len(seeds) > 1)
+        heights = places[str(session), str(model)] + below_each_other(len(seeds), 0.18)
         scored_points(axes, seeds, heights, colours[str(model)], floor, hollow=str(model).endswith(LIKELIHOOD))
 
 
@@ -147,5 +158,5 @@ def _session_points(axes: Axes, table: pd.DataFrame, rows: list[Row], colours: d
 
 
 def _floor(table: pd.DataFrame) -> float:
-    """Where the axis ends: a score far below the null would hide the differences between all others."""
-    return -1.5 * max(float(table["value"].max()), 0.2)
+    """Where the axis ends: a score far below the null, and below the best, would hide how all others differ."""
+    return lowest_shown(table["value"], 0.2)

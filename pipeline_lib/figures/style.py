@@ -56,6 +56,8 @@ KEY_ROOM, LETTER_WIDTH = 10.0, 1.2
 """Millimetres that an entry of a legend takes, and in addition for each letter of its name."""
 PLACE_DIGITS = 12
 """Decimals of the places of panels: fewer would move them, more would hold what differs from one time to the next."""
+SHORT_WINDOW = 0.05
+"""Seconds of a window below which numbers of time have many digits, and fewer ticks are set."""
 NOTICE_LETTERS = 58
 """Letters in a line of a figure that has nothing to draw."""
 
@@ -96,6 +98,8 @@ SETTINGS: dict[str, Any] = {
     "figure.dpi": 150.0,
     "figure.constrained_layout.h_pad": 0.03,
     "figure.constrained_layout.w_pad": 0.03,
+    "axes.formatter.limits": (-7, 9),  # a factor of all numbers, "1e6", would stand over a panel's letter
+    "axes.formatter.useoffset": False,
     "text.parse_math": False,  # a condition named "$5 or $10" is no formula
     "pdf.fonttype": 42,  # TrueType, embedded: journals refuse Type 3
     "ps.fonttype": 42,
@@ -210,15 +214,21 @@ def legend_below(part: Figure | SubFigure, handles: Sequence[Line2D]) -> None:
     >>> [text.get_text() for text in figure.legends[0].get_texts()]
     ['Measured', 'GLM', 'NDT']
     """
-    letters = np.array([len(str(handle.get_label())) for handle in handles])
+    columns = legend_columns([str(handle.get_label()) for handle in handles], part.figure.get_figwidth() / MM)
+    part.legend(handles=handles, loc="outside lower center", ncols=columns)
 
-    def width(columns: int) -> float:
-        """Millimetres, by the longest name of each column."""
-        return float(sum(KEY_ROOM + LETTER_WIDTH * names.max() for names in np.array_split(letters, columns)))
 
-    room = part.figure.get_figwidth() / MM
-    fitting = (columns for columns in range(len(handles), 1, -1) if width(columns) <= room)
-    part.legend(handles=handles, loc="outside lower center", ncols=next(fitting, 1))
+def legend_columns(names: Sequence[str], room: float) -> int:
+    """Most columns of a legend of these names that `room` (mm) is wide enough for, by the longest name of each.
+
+    >>> legend_columns(["GLM", "NDT", "LFADS"], 85), legend_columns(["a name that is as long as a line"] * 3, 85)
+    (3, 1)
+    """
+    letters = np.array(list(map(len, names)))
+    for columns in range(len(names), 1, -1):
+        if sum(KEY_ROOM + LETTER_WIDTH * each.max() for each in np.array_split(letters, columns)) <= room:
+            return columns
+    return 1
 
 
 def signed_image(axes: Axes, values: Any, limit: float, **look: Any) -> AxesImage:

@@ -85,7 +85,6 @@ def draw(table: pd.DataFrame) -> Figure:
         axes.set_xlabel("Step")
         if place % columns == 0:
             axes.set_ylabel("Loss (as minimised)")
-        axes.ticklabel_format(axis="both", useOffset=False)
         axes.locator_params(axis="x", nbins=4)
         axes.margins(x=0.03)
         _name_cohorts(axes, table[table["model"] == model])
