@@ -182,7 +182,7 @@ def _matrices(part: SubFigure, kinds: dict[str, pd.DataFrame], sources: list[str
     scales = [sources[:1], sources[1:]] if apart else [sources]
     panels = dict(zip(sources, panel_grid(part, len(sources), columns), strict=True))
     for scale in scales:
-        limit = max(_limit(strengths[source]["value"]) for source in scale)
+        limit = max(_limit(strengths[source]["value"]) for source in scale) or 1.0
         for source in scale:
             cells = strengths[source].pivot(index="receiver", columns="sender", values="value")
             cells = cells.reindex(index=order, columns=order).astype(float)
@@ -192,7 +192,8 @@ def _matrices(part: SubFigure, kinds: dict[str, pd.DataFrame], sources: list[str
         colour_bar(image, beside, label, shrink=0.8, aspect=25, pad=0.015, extend="both")
     names = {"truth": "Truth"} | model_labels(source for source in sources if source != "truth")
     for letter, (source, axes) in zip(LETTERS, panels.items(), strict=False):
-        score = f", AUC {scores[source]:.2f}" if source in scores else ""
+        area = scores.get(source, np.nan)
+        score = f", AUC {area:.2f}" if np.isfinite(area) else ""  # not defined where all pairs are coupled, or none is
         panel_title(axes, letter, names[source] + score)
 
 
@@ -209,9 +210,9 @@ def coupling_matrix(
 
 
 def _limit(values: pd.Series) -> float:
-    """Where the colour scale ends: the 99th percentile of |strength|, but never 0."""
+    """Where the colour scale ends: the 99th percentile of |strength| of what couples; 0 where nothing does."""
     sizes = values.abs()[values != 0]
-    return float(sizes.quantile(0.99)) if len(sizes) else 1.0
+    return float(sizes.quantile(0.99)) if len(sizes) else 0.0
 
 
 def _filters(part: SubFigure, filters: pd.DataFrame, models: list[str], letter: str) -> None:

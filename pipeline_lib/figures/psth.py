@@ -14,7 +14,7 @@ from pipeline_lib.figures.excerpts import coarsen_trials, describe_units, exampl
 from pipeline_lib.figures.fits import first_seeds
 from pipeline_lib.figures.names import told_apart
 from pipeline_lib.figures.palette import INK, QUIET, model_colours, model_key, model_line, model_order
-from pipeline_lib.figures.style import legend_below, new_figure, styled
+from pipeline_lib.figures.style import SHORT_WINDOW, legend_below, new_figure, styled
 from pipeline_lib.figures.units import unit_title
 from pipeline_lib.trains.binning import bin_windows, observed_windows
 from pipeline_lib.trains.splits import Split
@@ -128,9 +128,13 @@ def draw(table: pd.DataFrame) -> Figure:
                 axes.set_xlabel(label)
             if column == 0:
                 axes.set_ylabel(f"{name or 'All trials'}\nn = {trials}\nRate (spikes/s)")
+    if np.ptp(table["time"]) < SHORT_WINDOW:
+        grid[0, 0].locator_params(axis="x", nbins=3)
     for axes in grid[0]:  # after all conditions are drawn: they share the axis
         axes.set_ylim(bottom=0)
-    measured_line = Line2D([], [], color=INK, lw=0.8, label="Measured, mean \u00b1 s.e.m.")
+    # Of one trial there is neither mean nor error.
+    name = "Measured, mean \u00b1 s.e.m." if table["error"].notna().any() else "Measured"
+    measured_line = Line2D([], [], color=INK, lw=0.8, label=name)
     handles = [measured_line, *model_key(models)]
     legend_below(figure, handles)
     return figure

@@ -34,6 +34,8 @@ from pipeline_lib.figures.palette import (
     region_colours,
 )
 from pipeline_lib.figures.style import (
+    FONT_SIZE,
+    SHORT_WINDOW,
     SMALL_SIZE,
     colour_bar,
     legend_below,
@@ -71,6 +73,8 @@ PANELS_A_ROW, PANEL_HEIGHT, TRACE_HEIGHT = 6, 48.0, 27.0
 TRUTH = "truth"
 """In the place of a model: the true rates of a simulation."""
 TRUE_LINE: dict[str, Any] = {"color": QUIET, "lw": 2.0, "alpha": 0.55}
+ROOMY_NAME = 15
+"""Letters of a model's name that six maps in a row have room for in the size of other titles."""
 LONG_LABELS = 110
 """Characters that fit below a row of panels."""
 
@@ -168,7 +172,7 @@ def draw(table: pd.DataFrame) -> Figure:
     for place, axes in enumerate(grid.ravel()):
         axes.set_visible(place < panels)
         axes.set(xlim=extent[:2], ylim=extent[2:])
-        axes.locator_params(axis="x", nbins=3)
+        axes.locator_params(axis="x", nbins=3 if span[1] - span[0] >= SHORT_WINDOW else 2)
     _raster(grid[0, 0], spikes, blocks)
     draw_hidden(grid[0, 0], hidden)
     panel_title(grid[0, 0], "a", f"Spikes, {kinds['clock']['value'].iloc[0]:.1f} s")
@@ -189,7 +193,7 @@ def _maps(panels: np.ndarray, rates: pd.DataFrame, extent: tuple[float, float, f
         pivot = rates[rates["model"] == model].pivot(index="row", columns="time", values="value")
         norm = PowerNorm(0.5, vmin=0, vmax=max(top, 1e-3))
         image = axes.imshow(pivot, aspect="auto", extent=extent, cmap=rate_map(), norm=norm, interpolation="nearest")
-        axes.set_title(name)
+        axes.set_title(name, fontsize=FONT_SIZE if len(name) <= ROOMY_NAME else SMALL_SIZE)
     return image
 
 
