@@ -12,6 +12,7 @@ from pipeline_lib import __version__
 from pipeline_lib.arguments import Verb, mapping, path
 from pipeline_lib.data_verbs import add_data_verbs
 from pipeline_lib.errors import Failure, InputError
+from pipeline_lib.files import FULL
 from pipeline_lib.model_verbs import add_model_verbs
 
 DESCRIPTION = """Trainyard: from public neural recordings to trained, compared and drawn models of spike trains.
@@ -35,14 +36,15 @@ def main(arguments: list[str] | None = None) -> int:
     except Failure as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
             return 0
-        # A full disk, a missing file, a folder that may not be written: the system's own words are the clear ones.
-        # Of what is written the system names no file; a library that cannot read one has no number for that.
-        place = error.filename or (_out(options) if error.errno else "a file")
-        print(f"error: {place}: {error.strerror or error}; nothing was published", file=sys.stderr)
+        # What HDF5 raises where it cannot close a file on a full disk hides what the system said.
+        said = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(said, OSError) or (said is not error and said.errno not in FULL):
+            raise
+        print(f"error: {_in_words(said, options)}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
         # Most often the Python of the system, where that of the environment was meant.
@@ -55,10 +57,19 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def _out(options: argparse.Namespace) -> str:
-    """Where a verb writes, for people: with several disks, they want to know which one is full."""
+def _in_words(error: OSError, options: argparse.Namespace) -> str:
+    """A full disk, a missing file, a folder that may not be written: the system's own words are the clear ones."""
+    # Of what is written the system names no file; a library that cannot read one has no number for that. With several
+    # disks, people want to know which one is full.
     out = getattr(options, "out", "output")
-    return ", ".join(map(str, out)) if isinstance(out, list) else str(out)
+    outs = out if isinstance(out, list) else [out]
+    place = error.filename or (", ".join(map(str, outs)) if error.errno else "a file")
+    if error.errno not in FULL:
+        return f"{place}: {error.strerror or error}; nothing was published"
+    from pipeline_lib.room import REMEDY, free
+
+    said = os.strerror(error.errno)  # libraries tell of the buffer, too, that they were writing
+    return f"{place}: {said} ({free(error.filename or outs[0])}); nothing was published: {REMEDY}"
 
 
 def _nobody_reads() -> bool:

@@ -17,6 +17,7 @@ from typing import Literal
 from pipeline_lib.errors import InputError
 from pipeline_lib.files import lock
 from pipeline_lib.resources import BASE_MEGABYTES
+from pipeline_lib.room import REMEDY, NoRoomError, free, require_room
 
 FREE_GIGABYTES = 20
 MEMORY_GIGABYTES = 8
@@ -139,16 +140,19 @@ def _disk(name: str, path: Path) -> Finding:
     if not os.access(existing, os.W_OK):
         return Finding(about, "bad", f"{existing} may not be written", f"set `{name}` in the configuration")
     try:
+        require_room(existing)
         with tempfile.TemporaryFile(dir=existing) as probe:
             lock(probe, busy="")
+    except NoRoomError:
+        return Finding(about, "bad", f"full: {free(existing)}", REMEDY)
     except InputError as error:
         remedy = f"set `{name}` in the configuration to {error.accepted}"
         return Finding(about, "bad", f"no locks at {existing}, which keep two jobs from writing one result", remedy)
-    free = shutil.disk_usage(existing).free / 1e9
-    if free < FREE_GIGABYTES:
-        found = f"{free:.0f} GB free at {existing}; an Allen session is 2-3 GB to fetch"
+    left = shutil.disk_usage(existing).free / 1e9
+    if left < FREE_GIGABYTES:
+        found = f"{left:.0f} GB free at {existing}; an Allen session is 2-3 GB to fetch"
         return Finding(about, "note", found, f"set `{name}` in the configuration to a larger disk")
-    return Finding(about, "good", f"{free:.0f} GB free at {existing}")
+    return Finding(about, "good", f"{left:.0f} GB free at {existing}")
 
 
 def _gpus() -> list[Finding]:

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and directories that only one process writes."""
 
 import contextlib
+import errno
 import fcntl
 import glob
 import hashlib
@@ -16,6 +17,8 @@ from pipeline_lib.errors import InputError
 
 WRITING = ".writing"
 LOCK = ".lock"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""How the system says that a disk has no room, or none within one's quota, which no figure about the disk tells."""
 
 
 def listed(paths: Iterable[Path | str] | Path | str) -> list[Path]:

@@ -76,8 +76,9 @@ def test_a_full_disk_is_one_line_and_the_next_run_is_right(finished: Project, di
     errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
     assert result.returncode == 1, result.stderr
     assert len(errors) == 1, result.stderr
-    assert "No space left on device" in errors[0]
+    assert "No space left on device (" in errors[0]
     assert str(out) in errors[0]
+    assert f" free at {disk.folder}); nothing was published: make room there" in errors[0]
     assert "Traceback" not in result.stderr
     assert published(out) == []
     disk.limit(64_000)
@@ -102,3 +103,21 @@ def test_results_that_may_not_be_written_are_one_line(finished: Project, disk: D
     assert "Read-only file system" in result.stderr
     assert "Traceback" not in result.stderr
     assert published(out) == []
+
+
+def test_a_run_on_a_full_disk_says_where_room_is_missing(project: Project, disk: Disk) -> None:
+    """Its logs and its report lie there, too: they are empty, or not there."""
+    disk.limit(4)
+    (project.folder / "results").symlink_to(disk.folder)
+    result = project.snakemake("results/simulated/pair/simulation.json")
+    assert result.returncode == 1
+    told = f"error: {disk.folder}: No space left on device (0.0 MB of 0.0 MB free at {disk.folder}): make room there"
+    assert any(line.startswith(told) for line in result.stderr.splitlines()[-6:]), result.stderr[-2000:]
+
+
+def test_a_run_does_not_begin_where_snakemake_has_no_room(project: Project, disk: Disk) -> None:
+    (project.folder / ".snakemake").symlink_to(disk.folder)
+    result = project.snakemake("--dry-run")
+    assert result.returncode == 2
+    (told,) = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert told.startswith(f"error: {disk.folder}: No space left on device (") and "Traceback" not in result.stderr

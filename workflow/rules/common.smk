@@ -25,6 +25,7 @@ from pipeline_lib.models.registry import model_source
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import resolve
 from pipeline_lib.preflight import preflight
+from pipeline_lib.room import NOTES, NoRoomError, complaints, require_room
 from pipeline_lib.sources import session_files, source_code
 from pipeline_lib.sources.origin import MANIFEST
 from pipeline_lib.training.code_id import code_id
@@ -33,6 +34,7 @@ from pipeline_lib.yaml_text import read_yaml
 CONFIG_NAME = ", ".join([*map(str, workflow.configfiles), *["--config"] * bool(workflow.config_settings.config)])
 CONFIG_NAME = CONFIG_NAME or "config"  # of a module, as it is given there
 try:
+    require_room(NOTES)  # Snakemake's own errors about that go over pages
     # Snakemake has read them, but takes the last of two keys of one name.
     for file in workflow.configfiles:
         read_yaml(file)
@@ -41,7 +43,7 @@ try:
     PLAN = resolve(config | AS_BEGUN, CONFIG_NAME)
     SHEET = keep_sheet(PLAN.config.sessions)
     ABLE = preflight(PLAN, CONFIG_NAME)
-except (InputError, OSError) as error:
+except (InputError, NoRoomError, OSError) as error:
     print(f"error: {error}", file=sys.stderr)
     raise SystemExit(2)
 
