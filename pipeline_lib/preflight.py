@@ -55,6 +55,12 @@ def preflight(plan: Plan, where: str) -> dict[str, set[str]]:
     if plan.without_effect:
         keys = ", ".join(plan.without_effect)
         print(f"note: {where}: without effect, because the model is not fitted there: {keys}", file=sys.stderr)
+    for cohort in plan.cohorts.values():
+        # What a file or a column says of each window is not in the settings.
+        drawn = cohort.splits.scheme in ("auto", "trials", "blocks")
+        if cohort.models and drawn and not any(cohort.splits.fractions[1:]):
+            found = "all windows train, none is for validation or test"
+            print(f"note: {where}: cohort {cohort.cohort}: {found}: its fits have no scores", file=sys.stderr)
     memory = _memory(where)
     before = _remembered(memory)
     models = _check_models(plan, before, where)

@@ -118,6 +118,18 @@ def test_heldout_units_that_never_fire_are_noted(folder: Path, capsys: pytest.Ca
     assert capsys.readouterr().err == ""
 
 
+def test_a_cohort_in_which_nothing_can_be_scored_is_noted(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    """Its figures alone would say why they are empty."""
+    told = "note: mine.yaml: cohort {}: all windows train, none is for validation or test: its fits have no scores"
+    everything = {"splits": {"fractions": [1, 0, 0]}}
+    _check(folder, cohorts={"all": {"sessions": ["a", "b"], **everything}, "a": {}})
+    assert capsys.readouterr().err.splitlines() == [told.format("all")]
+    _check(folder, **everything)
+    assert capsys.readouterr().err.splitlines() == [*map(told.format, "ab")]
+    _check(folder, models=[], **everything)
+    assert capsys.readouterr().err == ""
+
+
 def test_a_date_is_a_wrong_value_like_another(folder: Path) -> None:
     (folder / "models/glm.yaml").write_text("history: 2024-01-02\n")
     assert _complaint(folder).startswith("models/glm.yaml: history: found datetime.date(2024, 1, 2)")
