@@ -41,6 +41,30 @@ def median_seconds(function: Callable[[], object], repeats: int = 5, device: str
     return timed_in_turns({"": function}, repeats, device, warm_up)[""]
 
 
+def kernel_times(function: Callable[[], object], repeats: int = 20) -> dict[str, tuple[float, float]]:
+    """Seconds and launches in a call of each kernel that it makes a GPU run, by name, the longest first.
+
+    Where there is no GPU: of each operation of torch on the CPU, those within it left out.
+    """
+    on_gpu = torch.cuda.is_available()
+    activity, device = (
+        each.CUDA if on_gpu else each.CPU for each in (torch.profiler.ProfilerActivity, torch.autograd.DeviceType)
+    )
+    function()
+    with torch.profiler.profile(activities=[activity]) as profile:
+        for _ in range(repeats):
+            function()
+        if on_gpu:
+            torch.cuda.synchronize()
+    found: dict[str, tuple[float, float]] = {}
+    for event in profile.events():
+        if event.device_type == device:
+            spent, launches = found.get(event.name, (0.0, 0.0))
+            more = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+            found[event.name] = spent + more / repeats / 1e6, launches + 1 / repeats
+    return dict(sorted(found.items(), key=lambda each: -each[1][0]))
+
+
 class Unlaunched(Recordings):
     """Recorded steps that are not launched: what is left of a step is the host's part.
 

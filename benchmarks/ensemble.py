@@ -52,16 +52,20 @@ def lorenz(folder: Path, seconds: float = 1.0) -> tuple[list[Path], Path]:
     return [folder / "trains"], folder / "split.parquet"
 
 
-def host_times(model: str, members: list[int], settings: dict[str, Any], folder: Path) -> None:
+def host_times(model: str, members: list[int], settings: dict[str, Any], device: str, folder: Path) -> None:
     """Print the CPU-time of a recorded step beside its graph: of all of it, and of what a GPU waits for.
 
-    Batches are of 2 windows of 4 bins, so that values of tensors take no time.
+    Batches are of 2 windows of 4 bins, so that values of tensors take no time. `device` is that of the fits behind:
+    accelerate keeps to one in a process.
     """
     data = open_data(*lorenz(folder, 0.08), MEMORY_BUDGET)
     data, config = FitData(data.trains, data.split, fitting=True), check_config(model, settings | {"batch": 2})
     print("| a recorded step on this host, its graph left out | us | of it a GPU waits for |\n|---|---|---|")
     for count in members:
-        made = ensemble_of([load_model(model)(config, seed) for seed in range(count)], data, Run(folder / str(count)))
+        models = [load_model(model)(config, seed) for seed in range(count)]
+        for each in models:
+            each.device = device
+        made = ensemble_of(models, data, Run(folder / str(count), device=device))
         made.recorded, made.recordings = True, Unlaunched(2, count)
         spent, meanwhile = made.recordings.host_time(made._step)
         print(f"| {count} as one | {spent:.0f} | {spent - meanwhile:.0f} |", flush=True)
@@ -106,5 +110,5 @@ if __name__ == "__main__":
     print(f"torch {torch.__version__}, {torch.cuda.get_device_name() if on_gpu else 'CPU, a thread'}\n", flush=True)
     with tempfile.TemporaryDirectory() as place, contextlib.suppress(KeyboardInterrupt):
         settings = {"steps": asked.steps, "patience": None} | asked.settings
-        host_times(asked.model, asked.members, settings, Path(place) / "host")
+        host_times(asked.model, asked.members, settings, "cuda" if on_gpu else "cpu", Path(place) / "host")
         measure(lorenz(Path(place)), asked.model, asked.members, settings, on_gpu, Path(place))

@@ -2,6 +2,7 @@
 
     python benchmarks/ndt.py                     step times, latency of a single trial; on a GPU where there is one
     python benchmarks/ndt.py --device cpu        on one thread of the CPU
+    python benchmarks/ndt.py --profile --no-steps --size MC_Maze --way "bfloat16, compiled, graph"   its kernels
     python benchmarks/ndt.py --lorenz 150        and rate R2 against CPU-seconds, a budget of about so many
 
 The plain network (`tests/models/ndt/plain.py`) is built of torch's own layers from the description of the public code,
@@ -26,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the plain ne
 import numpy as np
 import torch
 
-from benchmarks._timing import Curve, Unlaunched, timed_in_turns
+from benchmarks._timing import Curve, Unlaunched, kernel_times, timed_in_turns
 from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.ndt.model import NDT
 from pipeline_lib.models.ndt.settings import Config
@@ -151,10 +152,16 @@ def multiplying(what: str, made: Callable) -> Callable:
     return run
 
 
-def step_times(repeats: int, device: str, sizes: dict[str, dict], way: str) -> None:
-    """Print a table of step times and latencies of every size, of ways whose name has `way` in it."""
-    known = ON_GPU if device == "cuda" else {name: ON_CPU[name] for name in ["float32"] + ["bfloat16"] * has_bfloat16()}
-    variants = {name: settings for name, settings in known.items() if way in name}
+def chosen(option: str, part: str, known: dict[str, dict], device: str) -> dict[str, dict]:
+    """Those with `part` in their name; the program ends where there are none, as where a GPU's are asked of a CPU."""
+    found = {name: each for name, each in known.items() if part in name}
+    if not found:
+        sys.exit(f"--{option}: found {part!r}; accepted on {device}: a part of {'; '.join(known)}")
+    return found
+
+
+def step_times(repeats: int, device: str, sizes: dict[str, dict], variants: dict[str, dict]) -> None:
+    """Print a table of step times and latencies of every size, of these ways."""
     if device == "cpu":
         keep_freed_memory()  # as a training does; the plain network has the benefit, too
     print("| size | what | step | to plain | one trial | to plain |\n|---|---|---|---|---|---|")
@@ -173,13 +180,34 @@ def step_times(repeats: int, device: str, sizes: dict[str, dict], way: str) -> N
             print(f"| {name} | {what} | {step} | {trial} |", flush=True)
 
 
-def host_time() -> None:
-    """Print the CPU-time of a recorded step at MC_Maze size beside its graph, the getting of a batch left out, too."""
+def host_time(device: str, repeats: int = 1000) -> None:
+    """Print the CPU-time of a recorded step at MC_Maze size beside its graph, the getting of a batch left out, too.
+
+    On the device of the steps before: accelerate keeps to one in a process.
+    """
     unlaunched, size = Unlaunched(2), SIZES["MC_Maze, 182 units x 140 bins"]
     with tempfile.TemporaryDirectory() as folder:
-        step, _ = our_step("cpu", {}, Path(folder), **size, recordings=unlaunched)
-        spent, _ = unlaunched.host_time(lambda number: step())
+        step, _ = our_step(device, {}, Path(folder), **size, recordings=unlaunched)
+        spent, _ = unlaunched.host_time(lambda number: step(), repeats)
     print(f"\nA recorded step on this host, its graph left out: {spent:.0f} us")
+
+
+def profiles(device: str, sizes: dict[str, dict], variants: dict[str, dict]) -> None:
+    """Print which kernels the steps of every size and way spend their time in."""
+    for name, size in sizes.items():
+        for variant, settings in variants.items():
+            torch.compiler.reset()
+            with tempfile.TemporaryDirectory() as folder:
+                step = multiplying(variant, our_step(device, settings, Path(folder), **size)[0])
+                spent, kernels = (
+                    timed_in_turns({"": step}, 7 if device == "cpu" else 50, device)[""],
+                    kernel_times(step),
+                )
+            within, count = (sum(each[k] for each in kernels.values()) for k in (0, 1))
+            print(f"\n{name}, {variant}: {1e6 * spent:.0f} us a step, {1e6 * within:.0f} in {count:.0f} kernels\n")
+            print("| us a step | launches | kernel |\n|---|---|---|")
+            for kernel, (seconds, launches) in kernels.items():
+                print(f"| {1e6 * seconds:.1f} | {launches:.1f} | {kernel[:100]} |")
 
 
 def lorenz_set(folder: Path) -> tuple[FitData, np.ndarray]:
@@ -228,18 +256,22 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), help="default: bfloat16 where the CPU has it")
     parser.add_argument("--every", type=float, default=20.0, help="CPU-s between points of the curve")
+    parser.add_argument("--profile", action="store_true", help="also which kernels steps spend their time in")
     parser.add_argument("--no-steps", action="store_true", help="leave the step times out")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     device = asked.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    here = ON_GPU if device == "cuda" else {name: ON_CPU[name] for name in ["float32"] + ["bfloat16"] * has_bfloat16()}
+    sizes, ways = chosen("size", asked.size, SIZES, device), chosen("way", asked.way, here, device)
     name = (
         torch.cuda.get_device_name() if device == "cuda" else f"{platform.processor() or platform.machine()}, a thread"
     )
     print(f"torch {torch.__version__}, {name}\n")
     if not asked.no_steps:
-        sizes = {name: size for name, size in SIZES.items() if asked.size in name}
-        step_times(asked.repeats or (50 if device == "cuda" else 7), device, sizes, asked.way)
-        host_time()
+        step_times(asked.repeats or (50 if device == "cuda" else 7), device, sizes, ways)
+        host_time(device)
+    if asked.profile:
+        profiles(device, sizes, ways)
     if asked.lorenz:
         precision = asked.precision or ("bfloat16" if has_bfloat16() else "float32")
         learn_lorenz(asked.lorenz, asked.seed, asked.every, precision)

@@ -1,5 +1,6 @@
-"""Benchmarks leave the pages of their results alone."""
+"""Benchmarks leave the pages of their results alone, and say what they cannot measure."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -26,3 +27,15 @@ def test_scale_prints_its_table_and_writes_it_where_asked(
     monkeypatch.setattr(sys, "argv", ["scale.py", "--sessions", "2", "--out", str(tmp_path / "table.md")])
     scale.main()
     assert (tmp_path / "table.md").read_text() == printed
+
+
+def test_ways_of_a_gpu_are_refused_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table without them would pass for theirs."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_WAIT_POLICY"):  # which the benchmark sets
+        monkeypatch.setenv(name, os.environ.get(name, "1"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    from benchmarks import ndt
+
+    assert ndt.chosen("way", "float", ndt.ON_CPU, "cpu").keys() == {"float32", "bfloat16"}
+    with pytest.raises(SystemExit, match="--way: found 'graph'; accepted on cpu: a part of float32; bfloat16"):
+        ndt.chosen("way", "graph", ndt.ON_CPU, "cpu")

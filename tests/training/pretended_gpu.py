@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import json
 import os
 import sys
@@ -16,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks import ndt as benchmark
 from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.lfads.likelihood import log_factorials
 from pipeline_lib.models.lfads.model import LFADS
@@ -156,6 +159,13 @@ def log_factorials_of(counts: Tensor, on_device: bool) -> list[list[float]]:
     return [[log_factorials(*(each.to(DEVICE if on_device else "cpu") for each in entries)).item()]]
 
 
+def host_time(_: bool) -> list[list[float]]:
+    """What the benchmark prints of it after steps on the device."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        benchmark.host_time(DEVICE, repeats=2)
+    return [[float(printed.getvalue().split()[-2])]]
+
+
 def problem(made: Callable[[bool], list[list[float]]], ways: tuple[bool, ...] = (False, True)) -> str:
     """What goes wrong in steps that are launched and, the same again, recorded; or nothing."""
     try:
@@ -208,6 +218,7 @@ def problems(folder: Path) -> dict[str, str]:
     found |= {name: problem(lambda way, n=each: steps(*n, way)) for name, each in networks.items()}
     found |= {name: problem(lambda way, n=each: steps(*n, way), (False,)) for name, each in launched.items()}
     found["log y!"] = problem(lambda way: log_factorials_of(torch.arange(12).view(3, 4), way))
+    found["the host's time in the benchmark"] = problem(host_time, (False,))
     pretended_device.ROOM[0] = 1000
     found["ndt without memory to record"] = problem(lambda way: training(NDT(NARROW, 0), data, way))
     found["ensemble without memory to record"] = problem(lambda way: together(ensembles["ensemble of ndt"], data, way))

@@ -29,6 +29,7 @@ SOUND = (
     "glm_transformer of rank 2",
     "neuroformer",
     "log y!",
+    "the host's time in the benchmark",
     "ndt without memory to record",
     "ensemble without memory to record",
     "ndt beyond the last recording",
