@@ -12,6 +12,8 @@ from pipeline_lib.models.ndt.model import NDT
 from pipeline_lib.models.ndt.settings import Config
 from pipeline_lib.training.batches import InOrder
 from pipeline_lib.training.ensemble import Ensemble
+from pipeline_lib.training.graphs import Recording
+from pipeline_lib.training.optimiser import AdamW
 from pipeline_lib.training.run import Run
 from pipeline_lib.training.streaming import shuffled
 from tests.small_cohort import open_cohort, recording, write_cohort
@@ -29,6 +31,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> FitData:
     """Two sessions, whose batches have two sizes each."""
     made = [recording("one", 0, units=9, trials=30), recording("two", 1, units=12, trials=24)]
     return open_cohort(*write_cohort(tmp_path_factory.mktemp("cohort"), made=made), fitting=True)
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> FitData:
+    return open_cohort(*write_cohort(tmp_path_factory.mktemp("single"), made=[recording(trials=30)]), fitting=True)
 
 
 def fitted(data: FitData, run: Run, config: Config, seed: int = 0) -> NDT:
@@ -114,12 +121,45 @@ def test_an_early_end_of_a_member_is_recorded_anew(data: FitData, tmp_path: Path
     assert_same_history(runs[1].rows, runs[0].rows, 1e-3)
 
 
-def test_a_compiled_network_is_the_same(data: FitData, tmp_path: Path) -> None:
-    """Without dropout: compiled code draws other numbers."""
-    noiseless = replace(SMALL, dropout=0.0, dropout_embedding=0.0, dropout_rates=0.0)
+@pytest.mark.parametrize(
+    ("cohort", "settings", "tolerance"),
+    [("data", {}, 1e-4), ("single", {}, 1e-4), ("single", {"precision": "bfloat16"}, 2e-3)],
+    ids=["cohort", "a session", "a session, bfloat16"],
+)
+def test_a_compiled_network_is_the_same(
+    request: pytest.FixtureRequest, tmp_path: Path, cohort: str, settings: dict, tolerance: float
+) -> None:
+    """Without dropout: compiled code draws other numbers. Of a single session the masks and all of the loss are."""
+    data: FitData = request.getfixturevalue(cohort)
+    noiseless = replace(SMALL, dropout=0.0, dropout_embedding=0.0, dropout_rates=0.0, **settings)
     runs = []
     for changes in ({}, {"compile": True}, {"compile": True, "cuda_graphs": True}):
         runs.append(Run(tmp_path / str(len(runs)), device="cuda"))
         fitted(data, runs[-1], replace(noiseless, **changes))
     for run in runs[1:]:
-        assert_same_history(run.rows, runs[0].rows, 1e-4)
+        assert_same_history(run.rows, runs[0].rows, tolerance)
+
+
+def test_a_recorded_update_divides_gradients_by_what_it_is_told() -> None:
+    """And follows the learning rate; epsilon is large, so that the size of gradients matters."""
+    weights, exact = ({name: torch.linspace(1, 2, 10 + size) for size, name in enumerate("abc")} for _ in range(2))
+    weights = {name: weight.cuda() for name, weight in weights.items()}
+    gradients = {name: weight.sin().cuda() for name, weight in exact.items()}
+    recorded, plain = (AdamW(each, epsilon=0.5, weight_decay=0.1) for each in (weights, exact))
+
+    def update(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+        for name, weight in weights.items():
+            weight.grad = gradients[name].clone()  # the kernel divides them where they lie
+        recorded.step(tensors["rate"], shrink=tensors["shrink"])
+        return tensors["rate"]
+
+    recording = None
+    for rate, shrink in ((0.1, 4.0), (0.2, 1.0), (0.05, 30.0)):
+        inputs = {"rate": torch.tensor(rate).cuda(), "shrink": torch.tensor(shrink).cuda()}
+        recording = recording or Recording(update, inputs, [*weights.values(), *recorded.state.values()])
+        recording.run(inputs)
+        for name, weight in exact.items():
+            weight.grad = gradients[name].cpu() / shrink
+        plain.step(rate)
+        for name, weight in exact.items():
+            torch.testing.assert_close(weights[name].cpu(), weight, rtol=1e-5, atol=1e-6)

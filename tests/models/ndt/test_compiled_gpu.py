@@ -9,6 +9,8 @@ from torch import Tensor
 from pipeline_lib.models.ndt.network import Transformer
 from pipeline_lib.models.ndt.settings import Config
 from pipeline_lib.training.batches import Batch
+from pipeline_lib.training.graphs import Recording
+from pipeline_lib.training.noise import seed_noise
 from tests.models.ndt.small import SILENT, network, windows
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -66,3 +68,23 @@ def test_a_compiled_network_drops(half: bool) -> None:
     error = (launched.var() / 200 + other.var() / 200).sqrt()
     assert abs(launched.mean() - other.mean()) < 4 * error and 0.5 < launched.std() / other.std() < 2
     torch.testing.assert_close(two, one, rtol=0.1, atol=0.02)
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
+def test_compiled_noise_is_drawn_anew_at_each_launch_of_a_recording(half: bool) -> None:
+    """Masks and dropout are those of the seed, on the way back, too."""
+    some, batch = made(DROPPING, 1, compiled=True)
+
+    def step(tensors: dict[str, Tensor]) -> Tensor:
+        found = gradient(some, some.prepare(batch.holding(tensors), 0), half)
+        return torch.cat([each.flatten() for each in found])
+
+    recording, replayed = Recording(step, batch.tensors(), []), []
+    for seed in (0, 1, 0):
+        seed_noise(seed)
+        launched = step(batch.tensors())
+        seed_noise(seed)
+        replayed.append(recording.run(batch.tensors()).clone())
+        assert (replayed[-1] - launched).norm() <= 0.01 * launched.norm()
+    first, other, again = replayed
+    assert (first - again).norm() <= 0.01 * first.norm() < 0.1 * (first - other).norm()
