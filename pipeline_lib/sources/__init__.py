@@ -4,6 +4,31 @@ A source is a module of this package, or a user's own Python file, with a frozen
 documented, and ``read(session, location, options) -> Recording``. ``locate(location)`` gives the file or folder of the
 session at or in a location, which is else the location itself; ``files(location, options)`` all files that are read,
 which are else that file, or all in that folder.
+
+A way through the files, each of which needs those above it only::
+
+    location, options, origin           where a session's files are, what is asked of them, where they came from
+    spikes, presence, candidates        spikes and units: checked, observed when, chosen from
+    trials, signals, selection          trials, signals, and the units that are kept: the options that sources share
+    hdf, columns, given_units, seconds  tables in files of any form, and what only a user knows of them
+    cells, companions, tables           spikes and what lies beside them in tables of a user's own
+    chunks, phy                         tables of counts; the folder of a spike sorter
+    nwb                                 any NWB file
+    nlb_responses, nlb                  files of the Neural Latents Benchmark
+    neuroformer_dictionary              data of the public Neuroformer code
+    presentations, allen_trials         Allen sessions: stimuli become trials,
+    allen_signals, digests, films       behaviour, frames,
+    allen                               and all of it
+    alf, ibl_trials, ibl_signals, ibl   IBL sessions: the folder, trials, behaviour, and all of it
+    endpoints, transport, progress      one request of one server
+    part, ledger, shared, download      files fetched whole, resumed, verified, once
+    remote, fetched                     what a location may say, and what was fetched from it
+    fetch_dandi, fetch_allen            sessions of DANDI and of the Allen Institute,
+    ranges, subset                      of the latter only the units asked for,
+    isolated, sdk                       or through AllenSDK
+    alyx, ibl_release, fetch_ibl        sessions of IBL, of a database or its release,
+    voltage                             and a second of raw voltage
+    fetch, catalogue                    a session fetched, whatever its source; sessions there are to fetch
 """
 
 from contextlib import nullcontext
