@@ -96,7 +96,8 @@ class Split:
             table = parquet.read_table(path)
             header = json.loads(table.schema.metadata[b"trainyard"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(path, "split", f"{type(error).__name__}: {error}", "a split this package wrote") from error
+            found = "no such file" if isinstance(error, FileNotFoundError) else f"{type(error).__name__}: {error}"
+            raise InputError(path, "split", found, "a split this package wrote") from error
         header["heldout"] = {session: np.array(rows, np.int64) for session, rows in header["heldout"].items()}
         return cls(samples=table.to_pandas().astype({"session": "str", "condition": "str", "split": "str"}), **header)
 

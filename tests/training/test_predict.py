@@ -119,5 +119,5 @@ def test_windows_that_the_fit_knows_nothing_of_are_refused(tmp_path: Path) -> No
         predicted(session="day2")
     with pytest.raises(InputError, match="another split than the fit's"):
         predicted(path=another)
-    with pytest.raises(InputError, match="a split this package wrote"):
+    with pytest.raises(InputError, match="split: found no such file; accepted: a split this package wrote"):
         predicted(path=tmp_path / "none.parquet")
