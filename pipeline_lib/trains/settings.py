@@ -6,6 +6,7 @@ act on them.
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar, Literal, get_args
 
 from pipeline_lib.clock import TICKS_PER_SECOND, bin_ticks, duration_bins
@@ -129,8 +130,9 @@ class SplitSettings:
         if self.gap is not None and self.gap < 0:
             raise InputError("config", "splits.gap", self.gap, "seconds, not negative")
         share = 0 if isinstance(self.heldout_units, str) else self.heldout_units
-        if share < 0 or (share >= 1 and share != int(share)):
-            raise InputError("config", "splits.heldout_units", share, "a fraction below 1 or a whole number of units")
+        if not isinstance(share, Real) or share < 0 or (share >= 1 and share != int(share)):
+            accepted = "a fraction below 1, a whole number of units, or the column of the units that marks them"
+            raise InputError("config", "splits.heldout_units", share, accepted)
         if self.forward < 0:
             raise InputError("config", "splits.forward", self.forward, "seconds, not negative")
         if self.seed < 0:

@@ -40,6 +40,7 @@ def _trials(conditions: list[str], period: float = 2.0) -> pd.DataFrame:
     [
         (lambda: WindowSettings(mode="trial"), "windows.mode: found 'trial'; accepted: did you mean 'trials'?"),
         (lambda: SplitSettings(scheme="block"), "splits.scheme: found 'block'; accepted: did you mean 'blocks'?"),
+        (lambda: SplitSettings(heldout_units=["u1"]), r"splits.heldout_units: found \['u1'\]; accepted: .*the column"),
         (lambda: SplitSettings(fractions=(0.8, 0.2)), r"splits.fractions: found \[0.8, 0.2\]; accepted: train, valid"),
     ],
 )
