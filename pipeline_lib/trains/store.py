@@ -325,7 +325,11 @@ class Trains:
 
     @classmethod
     def from_recording(cls, recording: Recording) -> "Trains":
-        """The trains of a recording, as they would be after `convert` and `open`, without writing anything."""
+        """The trains of a recording, as they would be after `convert` and `open`, without writing anything.
+
+        InputError where the recording breaks its contract: one made by hand has nobody looked at before.
+        """
+        recording.validate()
         keys = pack(to_ticks(recording.spike_times), recording.spike_units)
         ticks, unit = unpack(np.sort(keys, kind="stable"))
         duration_ticks = max(int(to_ticks(recording.duration)), int(ticks[-1]) + 1)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -235,6 +236,21 @@ def test_a_recording_in_memory_is_the_same_as_one_converted(converted, recording
         np.testing.assert_array_equal(getattr(stored, name), getattr(direct, name))
         assert getattr(stored, name).dtype == getattr(direct, name).dtype
     assert (stored.session, stored.n_units, stored.duration_ticks) == ("s1", 20, direct.duration_ticks)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda made: {"spike_units": np.full_like(made.spike_units, 20)}, r"spikes\.unit, row 0: found 20"),
+        (lambda made: {"spike_times": made.spike_times[::-1].copy()}, r"spikes\.time, row 1"),
+        (lambda made: {"duration": 1.0}, r"spikes\.time, last row"),
+        (lambda made: {"trials": made.trials.drop(columns="condition")}, "trials.*condition"),
+    ],
+)
+def test_a_recording_made_by_hand_is_looked_at(recording, change, message):
+    """A spike of no unit would be counted in the next bin, as the first one's."""
+    with pytest.raises(InputError, match=message):
+        Trains.from_recording(replace(recording, **change(recording)))
 
 
 def test_a_unit_that_was_never_there_is_observed_nowhere(recording):
