@@ -107,6 +107,14 @@ def test_sessions_and_models_can_be_switched_off(folder: Folder, tmp_path: Path)
     result.before = names().length;
     const box = document.querySelector("#choose-models input[value=glm]");
     box.click(); result.without = names(); result.standing = shown("#standing-table").length;
+    const rules = [...document.styleSheets].flatMap(sheet => [...sheet.cssRules]);
+    const print = rules.filter(rule => rule.media?.mediaText === "print").flatMap(rule => [...rule.cssRules]);
+    const back = print.filter(rule => rule.style.display === "table-row").map(rule => rule.selectorText);
+    const rows = [...document.querySelector("#score-table").tBodies[0].rows];
+    result.printed = rows.filter(row => !row.hidden || back.some(each => row.matches(each))).length;
+    for (const row of rows) { delete row.dataset.out; row.hidden = true; }
+    result.pages = rows.filter(row => back.some(each => row.matches(each))).length;
+    result.dark = rules.filter(rule => rule.media?.mediaText.includes("dark")).map(rule => rule.media.mediaText);
     box.click(); result.again = names().length;
     const list = document.querySelector("#choose-subject"); list.value = "other_session";
     list.dispatchEvent(new Event("change", { bubbles: true }));
@@ -116,6 +124,8 @@ def test_sessions_and_models_can_be_switched_off(folder: Folder, tmp_path: Path)
     result = evaluate(folder, tmp_path, script)
     assert result["before"] == result["again"] == 8
     assert "GLM" not in result["without"] and len(result["without"]) == 6 and result["standing"] == 3
+    assert result["printed"] == 6 and result["pages"] == 8, "on paper all pages of a table, but nothing switched off"
+    assert result["dark"] and all("screen" in media for media in result["dark"]), "paper is white"
     assert result["sessions"] == ["other_session"] * 4 and result["pagers"] == 0
 
 
