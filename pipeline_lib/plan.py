@@ -158,6 +158,10 @@ def resolve(content: Any, where: str = "config") -> Plan:
     for name, folder in (("results", config.results), ("data", config.data)):
         if Path(folder).exists() and not Path(folder).is_dir():
             raise InputError(where, name, f"the file {folder}", "a folder")
+        for place in (Path(folder), *Path(folder).parents):
+            if place.is_symlink() and not place.exists():
+                found = f"{place}, a link to {place.readlink()}, which is not there"
+                raise InputError(where, name, found, "a folder (is its disk mounted?)")
     for bin_size in config.counts:
         try:
             bin_ticks(bin_size)

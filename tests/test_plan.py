@@ -255,6 +255,15 @@ def test_keys_may_be_merged(folder: Path) -> None:
     assert load_config(folder / "config.yaml").cohorts["b"].windows.bin_size == 8
 
 
+@pytest.mark.parametrize(("name", "path"), [("results", "link"), ("data", "link/deep")])
+def test_a_link_to_a_disk_that_is_not_there_is_named(folder: Path, name: str, path: str) -> None:
+    """Else the first job says that there is no folder in it, and `make list` that nothing is done."""
+    Path("link").symlink_to("/mnt/not/mounted")
+    with pytest.raises(InputError) as error:
+        resolve(_config(**{name: path}))
+    assert f"{name}: found link, a link to /mnt/not/mounted, which is not there;" in str(error.value)
+
+
 def test_folders_are_spelt_in_one_way(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder))
     config = resolve(_config(results="./made//here/", data="~/data/")).config
