@@ -3,12 +3,17 @@
 import numpy as np
 from scipy.special import ndtr, stdtrit
 
+from pipeline_lib.errors import InputError
+
 
 def resampling_weights(samples: int, resamples: int, seed: int) -> np.ndarray:
     """How often each sample is counted (1 + resamples, samples): row 0 once each, the others drawn with replacement.
 
     Of a single sample no others are drawn: each would be that sample again, and the interval seem to be exact.
+    InputError for fewer resamples than none.
     """
+    if resamples < 0:
+        raise InputError("evaluation", "resamples", resamples, "a whole number from 0 on")
     once = np.ones((1, samples))
     if samples < 2:
         return once

@@ -63,7 +63,7 @@ class Scoring:
     split_path : the cohort's split.
     resamples : bootstrap resamples behind the intervals; 0 = no intervals.
     decoding : what to decode, by name.
-    few_shot : numbers of windows from which a new readout of the held-out units is learned.
+    few_shot : numbers of windows from which a new readout of the held-out units is learned; InputError for one below 1.
 
     >>> scoring = Scoring(["results/trains/day1"], "results/splits/day1.parquet", ["results/recordings/day1"])
     >>> scoring.resamples, scoring.few_shot
@@ -76,6 +76,10 @@ class Scoring:
     resamples: int = 1000
     decoding: Mapping[str, Target] = field(default_factory=dict)
     few_shot: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        if any(windows < 1 for windows in self.few_shot):
+            raise InputError("evaluation", "few_shot", list(self.few_shot), "numbers of windows, each at least 1")
 
 
 def evaluate(

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from pipeline_lib.errors import InputError
 from pipeline_lib.evaluation.bootstrap import interval, resampling_weights
+from pipeline_lib.evaluation.evaluate import Scoring
 
 
 def test_row_0_is_the_data_and_every_resample_has_its_size() -> None:
@@ -12,6 +14,14 @@ def test_row_0_is_the_data_and_every_resample_has_its_size() -> None:
     assert (weights[0] == 1).all() and (weights.sum(axis=1) == 30).all()
     assert np.array_equal(weights, resampling_weights(30, 200, seed=1))
     assert not np.array_equal(weights, resampling_weights(30, 200, seed=2))
+
+
+def test_fewer_resamples_than_none_and_readouts_of_no_window_are_refused() -> None:
+    """Of -1 windows, a few-shot readout would learn from all but one."""
+    with pytest.raises(InputError, match="resamples: found -5"):
+        resampling_weights(30, -5, seed=0)
+    with pytest.raises(InputError, match=r"few_shot: found \[4, -1\]"):
+        Scoring(["trains"], "split.parquet", ["recording"], few_shot=[4, -1])
 
 
 @pytest.mark.parametrize("samples", [6, 12, 60])
