@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 PARTS = ("train", "validation", "test")
 PREDICTED = PARTS[1:]
 """What every fit publishes predictions of, and scores are made from."""
+LONGEST_NAME = 200
+"""Signs of a session's name, which is a folder's in the predictions: file systems take 255 bytes."""
 COLUMN = "split"
 """Of the trials table: the part of a trial, where its source says."""
 
@@ -110,8 +112,8 @@ def make_split(trains: Sequence["Trains"], windows: WindowSettings, settings: Sp
 
     Raises
     ------
-    InputError : a session without a window in some part, fewer units than are held out, a bad split file, or a part
-        that would read bins another part is scored on.
+    InputError : a session whose name no folder can have, or without a window in some part, fewer units than are held
+        out, a bad split file, or a part that would read bins another part is scored on.
 
     Examples
     --------
@@ -126,6 +128,8 @@ def make_split(trains: Sequence["Trains"], windows: WindowSettings, settings: Sp
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"cohort {cohort}", "sessions", f"{name} twice", "every session once")
+        if not 0 < len(name) < LONGEST_NAME or "/" in name or name in (".", ".."):
+            raise InputError(f"cohort {cohort}", "sessions", repr(name), "names that predictions can be stored under")
     frames = [_split_session(session, windows, settings) for session in trains]
     heldout = {session.session: _heldout_units(session, settings) for session in trains}
     aligned = windows.mode == "trials"

@@ -364,6 +364,13 @@ def test_a_part_or_session_that_is_none_is_refused(trains):
         split.part("nobody", "test")
 
 
+@pytest.mark.parametrize("name", ["", "..", "mouse 1/day 2", "x" * 300])
+def test_a_session_that_predictions_cannot_be_stored_under_is_refused_before_a_fit(name, trains):
+    """Recordings made by hand have any name; that of a row of the session sheet was looked at."""
+    with pytest.raises(InputError, match=r"sessions: found .*accepted: names that predictions"):
+        make_split([replace(trains, session=name)], TRIALS, SplitSettings(), "c")
+
+
 def test_a_session_is_in_a_cohort_once(trains):
     with pytest.raises(InputError, match="s1 twice"):
         make_split([trains, trains], TRIALS, SplitSettings(), "c")
