@@ -12,6 +12,7 @@ from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.coupling import STRENGTH
 from pipeline_lib.figures.excerpts import truth_of, unit_ids
 from pipeline_lib.figures.fits import first_seeds
+from pipeline_lib.figures.names import told_apart
 from pipeline_lib.figures.palette import model_name
 from pipeline_lib.figures.style import (
     LETTERS,
@@ -40,6 +41,8 @@ CAPTION = (
 ENDS = ("sender", "receiver")
 CORRELATION = "Cross-correlation"
 FIRST = ("Truth", CORRELATION)
+TITLE = 30
+"""Letters that a third of the width has room for."""
 SCALES = {CORRELATION: "Correlation", "Attention": "Log of relative attention"}
 """What the colours mean, by how the name of a source begins; of couplings, `STRENGTH`."""
 
@@ -95,14 +98,15 @@ def draw(table: pd.DataFrame) -> Figure:
     columns = min(3, len(sources))
     figure = new_figure("double" if columns > 2 else "wide", 8 + 64 * -(-len(sources) // columns))
     grid = panel_grid(figure, len(sources), columns, sharex=True, sharey=True)
-    for place, (source, axes) in enumerate(zip(sources, grid, strict=True)):
+    titles = told_apart(sources, TITLE)
+    for place, (source, title, axes) in enumerate(zip(sources, titles, grid, strict=True)):
         rows_of = table[table["source"] == source]
         matrix = rows_of.pivot(index="receiver", columns="sender", values="value").to_numpy().copy()
         np.fill_diagonal(matrix, np.nan)
         limit = np.nanpercentile(np.abs(matrix), 99.5) or 1.0
         image = signed_image(axes, matrix, limit)
         area = rows_of["auc"].iloc[0]
-        panel_title(axes, LETTERS[place], source + (f", AUC {area:.2f}" if np.isfinite(area) else ""))
+        panel_title(axes, LETTERS[place], title + (f"\nAUC {area:.2f}" if np.isfinite(area) else ""))
         axes.set_xlabel("Sender")
         axes.locator_params(integer=True)
         axes.tick_params(labelbottom=True)

@@ -12,6 +12,7 @@ from pipeline_lib.clock import to_seconds
 from pipeline_lib.figures.embedding import principal_components
 from pipeline_lib.figures.fits import DISCOVERY
 from pipeline_lib.figures.glm_transformer_fit import coupled_fit, test_windows
+from pipeline_lib.figures.names import told_apart
 from pipeline_lib.figures.palette import FAINT, MODEL_COLOURS, QUIET, rate_map
 from pipeline_lib.figures.style import FONT_SIZE, colour_bar, new_figure, panel_title, styled, with_unit
 from pipeline_lib.recording import read_description
@@ -30,6 +31,8 @@ CAPTION = (
     "was recorded (grey: not in this trial), else by their order in time: a gradient means that the background follows "
     f"the animal's state. Of more than {MOST} populations those with most units are shown."
 )
+ACROSS, DOWN, LEAST = 80, 28, 9
+"""Letters that have room above all columns and beside all rows, but beside a row at least so many."""
 
 
 def data(recording: Path | str, split: Path | str, fits: Sequence[Path | str]) -> pd.DataFrame:
@@ -106,6 +109,9 @@ def draw(table: pd.DataFrame) -> Figure:
 
 def _pairs(part: SubFigure, filters: pd.DataFrame, areas: list[str]) -> None:
     grid = part.subplots(len(areas), len(areas), sharex=True, sharey=True, squeeze=False)
+    # Of many populations the words before the names have no room; the first title stands beside the letter of the panel.
+    senders = _named("from ", areas, ACROSS // len(areas) - 3)
+    receivers = _named("to ", areas, max(DOWN // len(areas), LEAST))
     for row, receiver in zip(grid, areas, strict=True):
         for axes, sender in zip(row, areas, strict=True):
             axes.axhline(0, color=FAINT, lw=0.4, zorder=0)
@@ -113,10 +119,10 @@ def _pairs(part: SubFigure, filters: pd.DataFrame, areas: list[str]) -> None:
             for _, line in own.groupby("factor"):
                 found = line["value"].iloc[0] < DISCOVERY
                 axes.plot(line["x"], line["y"], color=MODEL_COLOURS["glm_transformer"] if found else QUIET, lw=1.0)
-        row[0].set_ylabel(f"to {receiver}")
+        row[0].set_ylabel(receivers[receiver])
     for axes, sender in zip(grid[0], areas, strict=True):
-        axes.set_title(f"from {sender}")
-    panel_title(grid[0, 0], "a", f"from {areas[0]}")
+        axes.set_title(senders[sender])
+    panel_title(grid[0, 0], "a", senders[areas[0]])
     part.supxlabel("Lag (ms)", fontsize=FONT_SIZE)
     part.supylabel("Filter (log-rate per spike)", fontsize=FONT_SIZE)
     if filters["value"].notna().any():
@@ -125,3 +131,10 @@ def _pairs(part: SubFigure, filters: pd.DataFrame, areas: list[str]) -> None:
         colours = {"not tested": QUIET}
     handles = [Line2D([], [], color=colour, label=label) for label, colour in colours.items()]
     part.legend(handles=handles, loc="outside upper right", ncols=2)
+
+
+def _named(word: str, areas: list[str], room: int) -> dict[str, str]:
+    """Names of `room` letters, after the `word` where all of them have room for it."""
+    if max(map(len, areas)) + len(word) <= room:
+        return {area: word + area for area in areas}
+    return dict(zip(areas, told_apart(areas, room), strict=True))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.figures.names import shortened, told_apart
 from pipeline_lib.figures.palette import EXCITATION, INHIBITION, INK, QUIET, model_name
 from pipeline_lib.figures.style import log_axis, new_figure, styled
 
@@ -23,6 +25,8 @@ CAPTION = (
 SHOWN = 3
 """Settings shown of each search."""
 ROW_HEIGHT = 38.0
+TITLE, NAME = 26, 14
+"""Letters above or below a panel, and of a setting's value below its points."""
 KNOWN = ("generation", "member", "parent", "score")
 
 
@@ -67,8 +71,8 @@ def draw(table: pd.DataFrame) -> Figure:
         top = _top(once["score"])
         _points(line[0], once["trial"].to_numpy() + 1, once["score"], top)
         line[0].step(once["trial"] + 1, once["best"].clip(upper=top), where="post", color=INK, lw=0.9)
-        line[0].set_title(f"{model_name(str(search))}, {cohort}")
-        line[0].locator_params(axis="x", integer=True)
+        line[0].set_title(shortened(f"{model_name(str(search))}, {cohort}", TITLE))
+        line[0].locator_params(axis="x", integer=True, min_n_ticks=1)
         line[0].set_xlabel("Trial")
         line[0].set_ylabel("Validation loss")
         strength = trials.drop_duplicates("setting").set_index("setting")["correlation"].abs()
@@ -80,14 +84,19 @@ def draw(table: pd.DataFrame) -> Figure:
             _points(axes, rows_of["value"].to_numpy(), rows_of["score"], top)
             correlation = float(rows_of["correlation"].iloc[0])
             axes.set_title(f"rank correlation {correlation:+.2f}".replace("-", "\u2212"), color=QUIET)
-            axes.set_xlabel(str(setting).replace("_", " "))
+            axes.set_xlabel(shortened(str(setting).replace("_", " "), TITLE))
             named = rows_of[rows_of["label"] != ""].drop_duplicates("label")
             low, high = rows_of["value"].min(), rows_of["value"].max()
             if len(named):
-                axes.set_xticks(named["value"], named["label"])
+                names = told_apart(named["label"].astype(str).tolist(), NAME)
+                crowded = sum(map(len, names)) > TITLE
+                look: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
+                axes.set_xticks(named["value"], names, **look)
                 axes.margins(x=0.3)
             elif low > 0 and high / low > 30:
                 log_axis(axes.xaxis, rows_of["value"])
+            else:
+                axes.locator_params(axis="x", nbins=4 if low < high else 1)
             axes.sharey(line[0])
             axes.tick_params(labelleft=False)
     return figure

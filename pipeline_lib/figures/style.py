@@ -26,7 +26,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from matplotlib.transforms import Bbox, ScaledTranslation
 
 from pipeline_lib.figures.palette import INK, QUIET, diverging_map
@@ -58,6 +58,8 @@ PLACE_DIGITS = 12
 """Decimals of the places of panels: fewer would move them, more would hold what differs from one time to the next."""
 SHORT_WINDOW = 0.05
 """Seconds of a window below which numbers of time have many digits, and fewer ticks are set."""
+SMALL_SCALE = 0.01
+"""Of scales that end below it three numbers stand side by side below a panel; more run together."""
 NOTICE_LETTERS = 58
 """Letters in a line of a figure that has nothing to draw."""
 
@@ -246,6 +248,10 @@ def colour_bar(image: ScalarMappable, axes: Axes | Iterable[Axes], label: str, *
     beside = [axes] if isinstance(axes, Axes) else list(axes)
     bar = beside[0].figure.colorbar(image, ax=beside, label=label, **look)
     bar.outline.set_linewidth(0.4)
+    if look.get("location") == "bottom" and max(map(abs, image.get_clim())) < SMALL_SCALE:
+        bar.locator = MaxNLocator(2)
+        bar.formatter = FuncFormatter(lambda value, place: f"{value:.2g}".replace("-", "\u2212"))
+        bar.update_ticks()
     return bar
 
 
