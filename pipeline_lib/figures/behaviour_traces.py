@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.fits import first_with
+from pipeline_lib.figures.names import shortened
 from pipeline_lib.figures.palette import BEHIND, INK, model_colours, model_label
 from pipeline_lib.figures.style import LETTERS, new_figure, panel_title, styled, with_unit
 from pipeline_lib.trains.signals import signal_unit
@@ -25,6 +26,8 @@ CAPTION = (
 )
 
 SHOWN_SECONDS, ROW_HEIGHT = 60.0, 30.0
+TITLE, LABEL = 32, 12
+"""Letters of the name of a signal above its row, and of its column beside it."""
 SCORES = {"r2": "r2", "r": "r", "accuracy": "balanced_accuracy"}
 """Columns of the table, and what the model calls these scores."""
 
@@ -70,15 +73,16 @@ def draw(table: pd.DataFrame) -> Figure:
     for letter, variable, axes in zip(LETTERS, variables, grid, strict=False):
         rows = table[table["variable"] == variable]
         first = rows.iloc[0]
-        scored = f"R² = {first['r2']:.2f}, r = {first['r']:.2f}"
+        scored = f"R² = {first['r2']:.2f}, r = {first['r']:.2f}".replace("-", "\N{MINUS SIGN}")
         if np.isfinite(first["accuracy"]):
             scored = f"balanced accuracy = {first['accuracy']:.2f}"
             _strips(axes, rows, colours)
         else:
             axes.plot(rows["time"], rows["true"], **BEHIND)
             axes.plot(rows["time"], rows["predicted"], color=colours["predicted"], lw=0.8)
-        panel_title(axes, letter, f"{variable.partition('/')[0].capitalize()}: {scored}")
-        axes.set_ylabel(with_unit(variable.partition("/")[2].capitalize(), first["signal_unit"]))
+        signal, _, column = variable.partition("/")
+        panel_title(axes, letter, f"{shortened(signal.capitalize(), TITLE)}: {scored}")
+        axes.set_ylabel(with_unit(shortened(column.capitalize(), LABEL), first["signal_unit"]))
     grid[-1].set_xlabel("Time in test windows (s)")
     names = {"true": "Measured", "predicted": f"Read out by {model_label(model)}"}
     looks = {"true": BEHIND, "predicted": {"color": colours["predicted"]}}

@@ -126,8 +126,8 @@ def draw(table: pd.DataFrame) -> Figure:
         look: dict[str, Any] = {"cmap": rate_map(), "s": 3, "lw": 0.1, "edgecolors": QUIET, "plotnonfinite": True}
         dots = axes.scatter(rows["x"], rows["y"], c=rows["value"], **look)
         share, r2 = 100 * rows["share"].iloc[0], rows["r2"].iloc[0]
-        told = f", R² {r2:.2f}".replace("-", "\N{MINUS SIGN}") if np.isfinite(r2) else ""
-        panel_title(axes, letter, f"{feature.capitalize()} ({share:.0f} % of variance{told})")
+        told = f"\nR² {r2:.2f}".replace("-", "\N{MINUS SIGN}") if np.isfinite(r2) else ""
+        panel_title(axes, letter, f"{feature.capitalize()} ({share:.0f} % of variance){told}")
         axes.set_xlabel("First component")
         axes.set_ylabel("Second component")
     named = table[table["variable"].fillna("") != ""]

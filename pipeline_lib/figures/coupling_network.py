@@ -12,7 +12,7 @@ from matplotlib.patches import FancyArrowPatch
 
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.fits import DISCOVERY, fit_tables
-from pipeline_lib.figures.names import shortened
+from pipeline_lib.figures.names import told_apart
 from pipeline_lib.figures.palette import EXCITATION, INHIBITION, QUIET, model_label, region_colours
 from pipeline_lib.figures.style import SMALL_SIZE, new_figure, styled
 
@@ -90,7 +90,7 @@ def draw(table: pd.DataFrame) -> Figure:
 def _network(axes: Axes, own: pd.DataFrame, largest: float) -> None:
     units = {str(region): int(rows["receivers"].max()) for region, rows in own.groupby("receiver_region")}
     regions = sorted(units)
-    colours = region_colours(regions)
+    colours, names = region_colours(regions), dict(zip(regions, told_apart(regions, 12), strict=True))
     numbered = len(regions) <= MOST_NUMBERED
     # Two regions stand side by side, more of them go round from the top.
     angle = (np.pi if len(regions) == 2 else np.pi / 2) - 2 * np.pi * np.arange(len(regions)) / len(regions)
@@ -122,7 +122,7 @@ def _network(axes: Axes, own: pd.DataFrame, largest: float) -> None:
     within = own[own["sender_region"] == own["receiver_region"]].set_index("receiver_region")["share"]
     for region, (x, y) in place.items():
         axes.scatter(x, y, s=area[region], color=colours[region], zorder=3)
-        text = shortened(region, 12)
+        text = names[region]
         text += f"\n{_percent(within[region])} within" if numbered and region in within else ""
         _name(axes, place[region], _radius(area[region]), text, colours[region])
     kind = f"found at q < {DISCOVERY}" if own["tested"].any() else f"among the strongest {_percent(STRONGEST)}"

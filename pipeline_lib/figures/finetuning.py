@@ -9,14 +9,19 @@ from matplotlib.figure import Figure
 
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.fits import Fit
+from pipeline_lib.figures.names import shortened
 from pipeline_lib.figures.palette import INK, QUIET
 from pipeline_lib.figures.style import new_figure, panel_title, styled
 from pipeline_lib.published import read_parquet
 
+MOST, TITLE = 4, 20
+"""Scores shown, and letters of the name above each."""
+
 CAPTION = (
     "Test score against the share of the training windows that was used, of fits that started from random weights and "
     "of fits that started from those of another one (pretrained); a dot a fit, thin lines a seed, thick ones means. "
-    "Where the thick lines part, pretraining was worth as much data as lies between them."
+    f"Where the thick lines part, pretraining was worth as much data as lies between them. Of more than {MOST} scores "
+    "the first are shown."
 )
 
 METRICS = {
@@ -58,7 +63,7 @@ def data(fits: Sequence[Path | str]) -> pd.DataFrame:
 @styled
 def draw(table: pd.DataFrame) -> Figure:
     """A panel a score."""
-    scores = list(table["score"].unique())[:4]
+    scores = list(table["score"].unique())[:MOST]
     figure = new_figure("single" if len(scores) == 1 else "double" if len(scores) > 2 else "wide", 55)
     grid = figure.subplots(1, len(scores), squeeze=False)[0]
     # A little to each side, so that dots of the same height are both seen.
@@ -71,7 +76,7 @@ def draw(table: pd.DataFrame) -> Figure:
                 axes.plot(percent * fits["fraction"], fits["value"], "o", ms=2, color=colour, ls=dashes, lw=0.4)
             axes.plot(percent * mean.index, mean, ls=dashes, color=colour, label=name)
         metric, _, variable = score.partition(" ")
-        title = variable.replace("/", ": ").capitalize() or "Tokens"
+        title = shortened(variable.replace("/", ": ").capitalize(), TITLE) or "Tokens"
         if len(scores) > 1:
             panel_title(axes, letter, title)
         else:

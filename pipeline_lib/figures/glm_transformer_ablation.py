@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline_lib.figures import NothingToDrawError
+from pipeline_lib.figures.names import told_apart
 from pipeline_lib.figures.palette import FAINT, MODEL_COLOURS, QUIET
 from pipeline_lib.figures.score_table import primary_rows
 from pipeline_lib.figures.style import new_figure, styled
@@ -18,6 +19,8 @@ CAPTION = (
     "full model itself (grey) made no difference here. The CSV holds the scores."
 )
 
+NAME = 28
+"""Letters of a cohort's name beside its row."""
 MODEL, REFERENCE = "glm_transformer", "full"
 
 
@@ -46,7 +49,7 @@ def data(metrics: Path | str) -> pd.DataFrame:
 def draw(table: pd.DataFrame) -> Figure:
     """A row a cohort, best above."""
     cohorts = table["cohort"].drop_duplicates().tolist()
-    figure = new_figure("single", 14 + 5 * len(cohorts))
+    figure = new_figure("single", 17 + 5 * len(cohorts))
     axes = figure.subplots()
     full = table.loc[table["cohort"] == REFERENCE, "difference"]
     axes.axvspan(full.min(), full.max(), color=FAINT, linewidth=0, zorder=0)
@@ -56,8 +59,8 @@ def draw(table: pd.DataFrame) -> Figure:
         values = table.loc[table["cohort"] == cohort, "difference"].to_numpy()
         axes.scatter(values, np.full(len(values), row), s=9, color=colour, alpha=0.7, linewidths=0, zorder=3)
         axes.plot([values.mean()] * 2, [row - 0.32, row + 0.32], color=colour, lw=1.6, zorder=2)
-    axes.set_yticks(range(len(cohorts)), [cohort.replace("_", " ") for cohort in cohorts])
-    axes.set(ylim=(len(cohorts) - 0.4, -0.6), xlabel="Bits per spike, test trials, less those of the full model")
+    axes.set_yticks(range(len(cohorts)), told_apart([cohort.replace("_", " ") for cohort in cohorts], NAME))
+    axes.set(ylim=(len(cohorts) - 0.4, -0.6), xlabel="Bits per spike on test trials,\nless those of the full model")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     return figure

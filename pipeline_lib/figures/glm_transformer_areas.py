@@ -31,7 +31,7 @@ CAPTION = (
     "was recorded (grey: not in this trial), else by their order in time: a gradient means that the background follows "
     f"the animal's state. Of more than {MOST} populations those with most units are shown."
 )
-ACROSS, DOWN, LEAST = 80, 28, 9
+ACROSS, DOWN, LEAST = 80, 24, 8
 """Letters that have room above all columns and beside all rows, but beside a row at least so many."""
 
 
@@ -109,7 +109,7 @@ def draw(table: pd.DataFrame) -> Figure:
 
 def _pairs(part: SubFigure, filters: pd.DataFrame, areas: list[str]) -> None:
     grid = part.subplots(len(areas), len(areas), sharex=True, sharey=True, squeeze=False)
-    # Of many populations the words before the names have no room; the first title stands beside the letter of the panel.
+    # The first title stands beside the letter of its panel.
     senders = _named("from ", areas, ACROSS // len(areas) - 3)
     receivers = _named("to ", areas, max(DOWN // len(areas), LEAST))
     for row, receiver in zip(grid, areas, strict=True):

@@ -25,7 +25,7 @@ def told_apart(names: Sequence[str], length: int = 16) -> list[str]:
     """Names of at most `length` letters; where one is longer, an ellipsis is put for how all begin and end alike.
 
     Of `imec0.ap-12-good` and `imec0.ap-7-good` that leaves 12 and 7, which their first letters would not. Parts between
-    signs stay whole: 12 and 17 do not begin alike.
+    signs stay whole: 12 and 17 do not begin alike. Names that are then still alike are told apart among themselves.
     """
     if max(map(len, names), default=0) <= length:
         return list(names)
@@ -33,7 +33,12 @@ def told_apart(names: Sequence[str], length: int = 16) -> list[str]:
     first = _alike(parts)
     last = _alike([row[first:][::-1] for row in parts])
     inner = ["".join(row[first : len(row) - last]) for row in parts]
-    return [shortened("\u2026" * bool(first) + name + "\u2026" * bool(last), length) for name in inner]
+    short = [shortened("\u2026" * bool(first) + name + "\u2026" * bool(last), length) for name in inner]
+    for label in {label for label in short if 1 < short.count(label) < len(short)}:
+        alike = [place for place, each in enumerate(short) if each == label]
+        for place, name in zip(alike, told_apart([names[place] for place in alike], length), strict=True):
+            short[place] = name
+    return short
 
 
 def _alike(rows: Sequence[Sequence[str]]) -> int:

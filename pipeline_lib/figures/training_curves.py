@@ -16,17 +16,18 @@ from pipeline_lib.figures.style import SMALL_SIZE, new_figure, panel_grid, style
 
 CAPTION = (
     "Loss of every fit as training went on, a panel a model, a line a session and seed; full lines are the training "
-    "part, dashed ones the validation part where the model evaluates it. Look for curves that have flattened (one "
-    "that still falls was stopped early) and for validation curves that turn up (overfitting); where units are held "
-    "out, they count the others alone and lie lower. Losses of different "
-    "models are in different units: compare shapes here, and scores in the model comparison. A GLM's curve falls in "
-    "steps, one a penalty, and ends with the penalty that the validation part chose, whose training loss may be "
-    "higher."
+    "part, dashed ones the validation part where the model evaluates it. Look for curves that have flattened (one that "
+    "still falls was stopped early; what lies far above all others is cut off) and for validation curves that turn up "
+    "(overfitting); where units are held out, they count the others alone and lie lower. Losses of different models "
+    "are in different units: compare shapes here, and scores in the model comparison. A GLM's curve falls in steps, "
+    "one a penalty, and ends with the penalty that the validation part chose, whose training loss may be higher."
 )
 
 SHOWN_STEPS, SHOWN_POINTS = 400, 40_000
 """Points of a curve, and of all of them together: the CSV of hundreds of fits stays below 2 MB."""
 PANELS_A_ROW, ROW_HEIGHT = 4, 40.0
+FAR = 20
+"""So many times as far from the lowest loss as nine tenths of all lie, a loss is beyond the axis."""
 NAMED_COHORTS, LEAST_GAP = 6, 0.09
 """Curves of up to so many cohorts carry their names, where they end so far apart (share of the axis)."""
 
@@ -87,6 +88,7 @@ def draw(table: pd.DataFrame) -> Figure:
             axes.set_ylabel("Loss (as minimised)")
         axes.locator_params(axis="x", nbins=4)
         axes.margins(x=0.03)
+        axes.set_ylim(_ends(table.loc[table["model"] == model, "loss"]))
         _name_cohorts(axes, table[table["model"] == model])
     handles = [
         Line2D([], [], color=QUIET, lw=0.8, ls=dashes, label=part.capitalize())
@@ -96,6 +98,13 @@ def draw(table: pd.DataFrame) -> Figure:
     if len(handles) > 1:
         figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
+
+
+def _ends(losses: pd.Series) -> tuple[float, float] | None:
+    """Ends of the axis where a few points far up, as of first steps, would hide how curves end; None: at all losses."""
+    low, most = losses.min(), losses.quantile(0.9)
+    reach = float(most - low)
+    return (float(low) - 0.1 * reach, float(low) + 2 * reach) if losses.max() - low > FAR * reach > 0 else None
 
 
 def _name_cohorts(axes: Axes, curves: pd.DataFrame) -> None:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline_lib.clock import TICKS_PER_SECOND, bin_ticks, to_seconds, to_ticks
-from pipeline_lib.figures.names import shortened
+from pipeline_lib.figures.names import told_apart
 from pipeline_lib.figures.palette import EXCITATION, FAINT, INHIBITION, INK, QUIET, region_colours
 from pipeline_lib.figures.style import (
     colour_bar,
@@ -211,10 +211,10 @@ def _draw_violations(axes: Axes, violations: pd.DataFrame, colours: dict[str, st
 
 
 def _draw_intervals(axes: Axes, intervals: pd.DataFrame, colours: dict[str, str]) -> None:
+    names = dict(zip(colours, told_apart(list(colours), 10), strict=True))
     for region, own in intervals.groupby("name"):
-        axes.plot(
-            1000 * own["time"], own["value"], color=colours[str(region)], lw=0.8, label=shortened(str(region), 10)
-        )
+        look: dict[str, Any] = {"color": colours[str(region)], "lw": 0.8, "label": names[str(region)]}
+        axes.plot(1000 * own["time"], own["value"], **look)
     axes.axvline(1000 * REFRACTORY, color=QUIET, lw=0.5, ls=(0, (1, 1)))
     axes.set(xlabel="Interval between spikes (ms)", ylabel="Density (per decade)", ylim=(0, None))
     log_axis(axes.xaxis, 1000 * intervals["time"])

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation
 
-from pipeline_lib.figures.names import shortened
+from pipeline_lib.figures.names import shortened, told_apart
 from pipeline_lib.figures.palette import HIDDEN, QUIET, region_colours
 from pipeline_lib.figures.style import MM, SMALL_SIZE
 
@@ -74,6 +74,8 @@ def name_regions(axes: Axes, blocks: list[Block], length: float, axis: str = "y"
     labels on top of each other help nobody. Thin lines separate the blocks.
     """
     colours = region_colours(block.region for block in blocks)
+    regions = list(colours)
+    names = dict(zip(regions, told_apart(regions), strict=True))
     vertical = axis == "y"
     beside = (-BAR / 72, 0.0) if vertical else (0.0, -BAR / 72)
     along = axes.get_yaxis_transform() if vertical else axes.get_xaxis_transform()
@@ -86,11 +88,11 @@ def name_regions(axes: Axes, blocks: list[Block], length: float, axis: str = "y"
         axes.plot(x, y, transform=along, color=colours[block.region], lw=BAR, clip_on=False)
         if block.start:
             draw_line(block.start - 0.5, color=QUIET, lw=0.4)
-        needed = SMALL_SIZE * POINT * (1.1 if vertical else 0.62 * len(shortened(block.region)) + 0.5)
+        needed = SMALL_SIZE * POINT * (1.1 if vertical else 0.62 * len(names[block.region]) + 0.5)
         if (block.stop - block.start) / blocks[-1].stop * length >= needed:
             named.append(block)
     set_ticks = axes.set_yticks if vertical else axes.set_xticks
-    set_ticks([(block.start + block.stop - 1) / 2 for block in named], [shortened(block.region) for block in named])
+    set_ticks([(block.start + block.stop - 1) / 2 for block in named], [names[block.region] for block in named])
     axes.tick_params(axis="y" if vertical else "x", length=0, pad=2 * BAR + 0.5)
     labels = axes.get_yticklabels() if vertical else axes.get_xticklabels()
     for text, block in zip(labels, named, strict=True):

@@ -180,7 +180,7 @@ def test_what_neighbours_tell_of_behaviour_stands_above_the_features(fitted: Fit
     for place, (feature, rows) in enumerate(table.groupby("feature", sort=False)):
         told = f"{rows['r2'].iloc[0]:.2f}".replace("-", "\N{MINUS SIGN}")
         assert f"{feature.capitalize()} (" in axes[place].get_title(loc="left")
-        assert f"R² {told})" in axes[place].get_title(loc="left")
+        assert f"R² {told}" in axes[place].get_title(loc="left")
 
 
 def test_windows_have_the_colour_of_the_signal_that_was_drawn_together_with_spikes(
