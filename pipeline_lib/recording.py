@@ -255,7 +255,7 @@ class Recording:
             duration=description["duration"],
             observed=np.array(description["observed"], dtype=np.float64),
             provenance=Provenance(**{name: description[name] for name in names}),
-            signals={file.stem: read_parquet(file) for file in sorted((directory / "signals").glob("*.parquet"))},
+            signals={file.stem: read_parquet(file) for file in sorted((directory / "signals").glob("[!.]*.parquet"))},
             unit_intervals=read_parquet(intervals) if intervals.exists() else None,
             truth=Truth.read(truth) if truth.exists() else None,
             stimulus=Stimulus.read(stimulus) if stimulus.exists() else None,

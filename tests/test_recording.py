@@ -125,6 +125,18 @@ def test_a_unit_that_was_never_there_is_never_observed(plain: Recording, tmp_pat
         assert not seen[:, :, 1].any()
 
 
+def test_what_other_systems_leave_beside_a_file_is_no_signal(plain: Recording, tmp_path: Path) -> None:
+    """macOS keeps on a shared disk what that cannot hold, in `._name`: results that were copied there were damaged."""
+    plain.signals["running"] = pd.DataFrame({"time": [0.0], "speed": [1.0]})
+    plain.write(tmp_path / "recording")
+    convert(tmp_path / "recording", tmp_path / "before")
+    (tmp_path / "recording/signals/._running.parquet").write_bytes(b"\0\5\x16\7")
+    assert set(Recording.read(tmp_path / "recording").signals) == {"running"}
+    convert(tmp_path / "recording", tmp_path / "after")
+    before, after = (Trains.open(tmp_path / name).content_hash for name in ("before", "after"))
+    assert before == after
+
+
 def test_units_of_signals_come_back_and_are_there_for_any_reader_of_parquet(plain: Recording, tmp_path: Path) -> None:
     plain.signals["running"] = pd.DataFrame({"time": [0.0], "speed": [1.0], "moving": [1.0]})
     plain.write(tmp_path / "without")

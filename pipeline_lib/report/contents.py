@@ -158,7 +158,7 @@ def collect(
     if not results.is_dir():
         raise InputError(results, "results", "no such folder", "the folder that a run has written")
     sessions = sorted((results / "recordings").glob("*/recording.json"))
-    splits = sorted((results / "splits").glob("*.parquet"))
+    splits = sorted((results / "splits").glob("[!.]*.parquet"))
     figures = [file for file in (results / "figures").glob("**/*.png") if file.stem in FIGURES]
     damaged: list[Failure] = []
     fits = sorted((results / "fits").glob("*/*/seed*/manifest.json"))

@@ -109,7 +109,7 @@ def convert(
         observed=np.array(description["observed"], dtype=np.float64),
         trials=read_parquet(recording_dir / "trials.parquet"),
         unit_intervals=read_parquet(intervals) if intervals.exists() else None,
-        signals={file.stem: file for file in sorted((recording_dir / "signals").glob("*.parquet"))},
+        signals={file.stem: file for file in sorted((recording_dir / "signals").glob("[!.]*.parquet"))},
         stimulus=stimulus if stimulus.exists() else None,
         bin_sizes=bin_sizes,
         provenance=description,

@@ -259,6 +259,13 @@ def test_without_a_configuration_nothing_is_missing(folder: Folder) -> None:
     assert "10 of 10 fits finished" in text and "What failed" not in text
 
 
+def test_what_a_killed_job_left_of_a_split_is_none(folder: Folder, tmp_path: Path) -> None:
+    shutil.copytree(folder.results / "splits", tmp_path / "splits")
+    (tmp_path / "splits/.lorenz.node1.77.part.parquet").write_bytes(b"PAR1")
+    contents = collect(tmp_path, {}, tmp_path / "none.parquet")
+    assert contents.partitions and not contents.failures
+
+
 def test_what_the_configuration_no_longer_asks_for_is_not_shown(folder: Folder, tmp_path: Path) -> None:
     """The folder holds a session, a model, a seed and figures that were taken out of the configuration."""
     sheet = tmp_path / "sessions.tsv"
