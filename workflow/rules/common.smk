@@ -34,7 +34,8 @@ from pipeline_lib.yaml_text import read_yaml
 CONFIG_NAME = ", ".join([*map(str, workflow.configfiles), *["--config"] * bool(workflow.config_settings.config)])
 CONFIG_NAME = CONFIG_NAME or "config"  # of a module, as it is given there
 try:
-    require_room(NOTES)  # Snakemake's own errors about that go over pages
+    if workflow.is_main_process:
+        require_room(NOTES)  # Snakemake's own errors about that go over pages
     # Snakemake has read them, but takes the last of two keys of one name.
     for file in workflow.configfiles:
         read_yaml(file)
