@@ -122,7 +122,7 @@ def _file(module: str) -> Path | None:
 @cache
 def _tree(path: Path) -> ast.Module:
     try:
-        return ast.parse(path.read_text(), str(path))
+        return ast.parse(path.read_bytes(), str(path))  # which may begin with a mark, or say how it is encoded
     except SyntaxError as error:
         raise InputError(path, f"line {error.lineno}", error.msg, "Python") from None
 

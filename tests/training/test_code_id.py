@@ -104,6 +104,23 @@ def test_a_file_of_the_user_counts_with_what_it_imports(package: Path, tmp_path:
     assert len({before, between, fresh([own])}) == 3
 
 
+def test_a_file_is_read_as_python_reads_it(package: Path, tmp_path: Path) -> None:
+    """Notepad begins UTF-8 with a mark; a file may say that it is in another encoding, or be in none that is told."""
+    own = tmp_path / "own.py"
+    names = []
+    for content in (
+        "x = 'µV'\n".encode(),
+        "x = 'µV'\n".encode("utf-8-sig"),
+        "# coding: latin-1\nx = 'µV'\n".encode("latin-1"),
+    ):
+        own.write_bytes(content)
+        names.append(fresh([own]))
+    assert len(set(names)) == 1
+    own.write_bytes("x = 'µV'\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"own\.py: .*utf-8"):
+        fresh([own])
+
+
 def test_what_cannot_be_hashed(package: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="absent"):
         fresh(["pipeline_lib.absent"])
