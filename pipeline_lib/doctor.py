@@ -3,6 +3,7 @@
 Every check looks at one thing and gives one finding; none changes anything, and none imports torch.
 """
 
+import getpass
 import importlib.metadata
 import os
 import shutil
@@ -51,6 +52,7 @@ def examine(results: Path | str = "results", data: Path | str = "data") -> list[
     folders = {"results": Path(results), "data": Path(data)}
     checks: list[Callable[[], list[Finding]]] = [
         _python,
+        _user,
         _packages,
         _processors,
         _memory,
@@ -79,6 +81,17 @@ def _python() -> list[Finding]:
     if sys.platform == "win32":
         return [Finding("python", "bad", f"{version} on Windows", "use WSL 2: locks and signals are POSIX ones")]
     return [Finding("python", "good", f"{version}, {sys.executable}")]
+
+
+def _user() -> list[Finding]:
+    """Snakemake asks for both, and ends in a traceback: in a container a user may be a number alone."""
+    try:
+        getpass.getuser()
+        Path.home()
+    except (KeyError, OSError, RuntimeError):
+        found = f"no name or no home folder of user {os.getuid()}, which Snakemake asks for"
+        return [Finding("user", "bad", found, "export USER=me HOME=/a/folder/that/may/be/written")]
+    return []
 
 
 def _packages() -> list[Finding]:

@@ -117,6 +117,20 @@ def test_a_full_disk_and_a_folder_that_may_not_be_written(tmp_path: Path, monkey
     assert "3 GB free" in about(findings, "data")[0].found
 
 
+def test_a_user_who_is_a_number_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that was started for one: Snakemake looks for a name and a home."""
+    assert not about(examine(), "user")
+    for name in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 9)
+    (finding,) = about(examine(), "user")
+    assert finding.level == "bad" and f"user {2**31 - 9}" in finding.found and "HOME=" in finding.remedy
+    monkeypatch.setenv("USER", "me")
+    assert about(examine(), "user"), "a home is asked for, too"
+    monkeypatch.setenv("HOME", "/tmp")
+    assert not about(examine(), "user")
+
+
 def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def flock(handle: object, operation: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
