@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState
 
 from pipeline_lib.training.graphs import Recordings
 from pipeline_lib.training.run import Run
@@ -18,6 +19,11 @@ def seconds(device: str = "cpu") -> float:
         return time.process_time()
     torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def change_device() -> None:
+    """Let the next training take another device: accelerate keeps to the first one of a process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def timed_in_turns(

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the plain lo
 import numpy as np
 import torch
 
-from benchmarks._timing import Curve, timed_in_turns
+from benchmarks._timing import Curve, change_device, timed_in_turns
 from pipeline_lib.evaluation.metrics import bits_per_spike
 from pipeline_lib.evaluation.sums import poisson_sums
 from pipeline_lib.models.contract import FitData
@@ -196,6 +196,8 @@ if __name__ == "__main__":
         step_times(asked.repeats, "cpu", asked.size)
     if not asked.no_steps and torch.cuda.is_available():
         print(f"\n{torch.cuda.get_device_name()}, wall time\n")
+        change_device()
         step_times(asked.repeats, "cuda", asked.size)
     if asked.lorenz:
+        change_device()
         learn_lorenz(asked.lorenz, asked.seed, asked.every)

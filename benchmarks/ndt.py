@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the plain ne
 import numpy as np
 import torch
 
-from benchmarks._timing import Curve, Unlaunched, kernel_times, timed_in_turns
+from benchmarks._timing import Curve, Unlaunched, change_device, kernel_times, timed_in_turns
 from pipeline_lib.models.contract import FitData
 from pipeline_lib.models.ndt.model import NDT
 from pipeline_lib.models.ndt.settings import Config
@@ -273,5 +273,6 @@ if __name__ == "__main__":
     if asked.profile:
         profiles(device, sizes, ways)
     if asked.lorenz:
+        change_device()
         precision = asked.precision or ("bfloat16" if has_bfloat16() else "float32")
         learn_lorenz(asked.lorenz, asked.seed, asked.every, precision)

@@ -160,10 +160,13 @@ def log_factorials_of(counts: Tensor, on_device: bool) -> list[list[float]]:
 
 
 def host_time(_: bool) -> list[list[float]]:
-    """What the benchmark prints of it after steps on the device."""
+    """What the benchmark prints of it after steps on the device, and then for the CPU."""
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         benchmark.host_time(DEVICE, repeats=2)
-    return [[float(printed.getvalue().split()[-2])]]
+        benchmark.change_device()
+        benchmark.host_time("cpu", repeats=2)
+        benchmark.change_device()
+    return [[float(line.split()[-2]) for line in printed.getvalue().split("\n") if line]]
 
 
 def problem(made: Callable[[bool], list[list[float]]], ways: tuple[bool, ...] = (False, True)) -> str:
