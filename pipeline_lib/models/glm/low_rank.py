@@ -3,7 +3,8 @@
 The couplings of all receivers, (senders x basis, receivers), are projected on the matrices of rank r that lose the
 least likelihood to second order: reduced-rank regression (Izenman, 1975) in the metric of the inputs' covariance and
 the receivers' curvatures; for one area driving another this is its communication subspace (Semedo et al., 2019). The r
-channels are then inputs in their own right, and every receiver's weights on them are fitted exactly.
+channels are then inputs in their own right, and every receiver's weights on them are fitted exactly, under the ridge of
+the full fit: its objective has its minimum over all couplings made of these channels.
 """
 
 from dataclasses import dataclass, replace
@@ -34,8 +35,8 @@ class LowRank:
     share: np.ndarray
 
 
-def low_rank(problem: Problem, solution: Solution, rank: int) -> LowRank:
-    """The best couplings of `rank` near a full `solution` of `problem`; own histories count as couplings too.
+def low_rank(problem: Problem, solution: Solution, rank: int, strength: float) -> LowRank:
+    """The best couplings of `rank` near a `solution` of the full `problem` at a `strength`; own histories count, too.
 
     To keep own histories out, fit with them masked and pass them as features.
 
@@ -60,12 +61,15 @@ def low_rank(problem: Problem, solution: Solution, rank: int) -> LowRank:
     channels = inverse @ left[:, :rank]
     share = (values**2).cumsum(0)[:rank] / (values**2).sum().clamp(min=1e-300)
 
-    inputs = _channel_inputs(design, data, channels)
+    # What couplings made of channels cost is a sum over these combinations of channels.
+    penalties, turn = torch.linalg.eigh(channels.T @ (problem.scale[first - 1 :, None] * channels))
+    scale = torch.cat([problem.scale[: first - 1], penalties])
+    inputs = _channel_inputs(design, data, channels @ turn)
     dense = inputs if data.features is None else torch.cat([data.features.to(inputs), inputs], dim=1)
     data = replace(data, senders=np.empty(0, dtype=np.int64), features=dense)
-    reduced = Problem(Design(data, design.dtype, str(design.device), design.memory), problem.observation)
-    refitted = reduced.solve(0.0)
-    readout = refitted.coefficients[:, first:].T
+    reduced = Problem(Design(data, design.dtype, str(design.device), design.memory), problem.observation, scale=scale)
+    refitted = reduced.solve(strength)
+    readout = turn @ refitted.coefficients[:, first:].T
     coefficients = torch.cat([refitted.coefficients[:, :first], (channels @ readout).T], dim=1)
     shaped = channels.reshape(design.n_senders, design.n_basis, rank)
     return LowRank(coefficients, refitted.loss, shaped, readout, share.cpu().numpy())

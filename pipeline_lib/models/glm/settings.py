@@ -98,8 +98,8 @@ class Config:
     feature_penalty: float = 0.001
     """Share of that penalty which falls on a weight of the baseline or of a signal: they are few."""
     rank: int | None = None
-    """Couplings through so many channels (reduced-rank regression, refitted); null: any couplings. Needs all couplings
-    allowed, a ridge, and counts in memory."""
+    """Couplings through so many channels (reduced-rank regression, refitted with the same ridge); null: any couplings.
+    Needs all couplings allowed, a ridge, and counts in memory."""
     inference: bool = False
     """Standard errors of all coefficients and a p-value for every coupling (ridge only, best a weak one)."""
     dtype: Literal["float32", "float64"] = "float32"

@@ -76,7 +76,7 @@ def train_session(
     _log_units(problem, solution, session, run)
     learned["coefficients"] = solution.coefficients.cpu().numpy()
     if config.rank is not None:
-        learned |= _through_channels(problem, solution, config.rank, session, run)
+        learned |= _through_channels(problem, solution, config.rank, path.strength, session, run)
     learned["decrement"] = solution.decrement.cpu().numpy()
     learned["strength"] = np.array([path.strength])
     return learned | (_inference(problem, solution, path.strength) if config.inference else {})
@@ -100,9 +100,11 @@ def _inference(problem: Problem, solution: Solution, strength: float) -> dict[st
     }
 
 
-def _through_channels(problem: Problem, solution: Solution, rank: int, session: str, run: Run) -> dict[str, np.ndarray]:
+def _through_channels(
+    problem: Problem, solution: Solution, rank: int, strength: float, session: str, run: Run
+) -> dict[str, np.ndarray]:
     """Coefficients whose couplings have this rank, and the channels: see `low_rank.LowRank`."""
-    found = low_rank(problem, solution, rank)
+    found = low_rank(problem, solution, rank, strength)
     row = {"session": session, "stage": "rank", "train_loss": float(found.loss.mean())}
     run.log(row | {"share": float(found.share[-1])})
     named = {"coefficients": found.coefficients, "channels": found.channels, "readout": found.readout}

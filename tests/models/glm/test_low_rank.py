@@ -8,7 +8,8 @@ import torch
 
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.glm.data import Data
-from pipeline_lib.models.glm.engine import fit
+from pipeline_lib.models.glm.design import Design
+from pipeline_lib.models.glm.engine import Problem, fit
 from pipeline_lib.models.glm.low_rank import low_rank
 from pipeline_lib.models.glm.observation import PoissonExp
 from tests.models.glm.networks import simulate_network
@@ -31,12 +32,16 @@ def driven(rank: int, bins: int = 20_000) -> tuple[Data, np.ndarray]:
     return data, weights.reshape(30, 6)
 
 
+@pytest.mark.parametrize("strength", [0.0, 3e-2])
 @pytest.mark.parametrize("features", [None, np.sin(np.arange(5000) / 50)[:, None]], ids=["alone", "with a feature"])
-def test_full_rank_is_the_full_fit(features):
+def test_full_rank_is_the_full_fit(features, strength):
+    """With its penalty, too, whose share differs from column to column."""
     data, _ = driven(2, bins=5000)
     data = replace(data, features=features)
-    full, problem = fit(data, PoissonExp(), 0.0, dtype=torch.float64)
-    found = low_rank(problem, full, 6)
+    scale = torch.linspace(0.5, 2, 30 + (features is not None))
+    problem = Problem(Design(data, torch.float64), PoissonExp(), scale=scale)
+    full = problem.solve(strength)
+    found = low_rank(problem, full, 6, strength)
     torch.testing.assert_close(found.coefficients, full.coefficients, rtol=0, atol=1e-6)
     assert found.share[-1] == pytest.approx(1)
 
@@ -46,7 +51,7 @@ def test_channels_lose_the_least_likelihood_to_second_order():
     data, _ = driven(2, bins=5000)
     data.counts[::2, 8] = 0  # a receiver at half the rate
     full, problem = fit(data, PoissonExp(), 0.0, dtype=torch.float64)
-    found = low_rank(problem, full, 2)
+    found = low_rank(problem, full, 2, 0.0)
     covariance, curvature = problem.covariance.of_couplings().numpy(), problem.curvature.numpy()
     weights = full.coefficients[:, 1:].T.numpy()
 
@@ -66,7 +71,7 @@ def test_channels_lose_the_least_likelihood_to_second_order():
 def test_two_channels_are_found_and_cost_no_likelihood():
     data, weights = driven(2)
     full, problem = fit(data, PoissonExp(), 0.0, dtype=torch.float64)
-    one, two = low_rank(problem, full, 1), low_rank(problem, full, 2)
+    one, two = low_rank(problem, full, 1, 0.0), low_rank(problem, full, 2, 0.0)
     couplings = two.coefficients[:, 1:].T.numpy()
     assert np.linalg.matrix_rank(couplings) == 2 and two.share[1] > 0.9
     error = np.linalg.norm(couplings - weights)
@@ -77,10 +82,28 @@ def test_two_channels_are_found_and_cost_no_likelihood():
     assert (one.loss - two.loss).sum() * bins > 100
 
 
+def test_weights_on_channels_have_the_least_penalised_loss():
+    """Without their penalty a few spikes that a channel tells from the others gave weights without end."""
+    data, _ = driven(3, bins=2000)
+    scale, strength = torch.linspace(0.5, 2, 30, dtype=torch.float64), 3e-2
+    problem = Problem(Design(data, torch.float64), PoissonExp(), scale=scale)
+    found = low_rank(problem, problem.solve(strength), 2, strength)
+    counts = torch.as_tensor(data.counts[30:, 6:])
+
+    def objective(readout: torch.Tensor) -> float:
+        weights = (found.channels.reshape(30, 2) @ readout).T
+        eta = problem.design.predictors(torch.cat([found.coefficients[:, :1], weights], dim=1))[30:]
+        return float((eta.exp() - counts * eta).mean(0).sum() + strength / 2 * (scale * weights**2).sum())
+
+    noise = 0.03 * torch.randn(20, *found.readout.shape, generator=torch.manual_seed(0))
+    assert objective(found.readout) < min(objective(found.readout + each) for each in noise)
+    assert objective(found.readout) < objective(0.97 * found.readout)
+
+
 def test_mistakes_are_named():
     data, _ = driven(1, bins=2000)
     allowed = np.ones((6, 30), dtype=bool)
     for mask, rank in ((allowed, 7), (allowed, 0), (allowed & (np.arange(30) > 4), 2)):
         solution, problem = fit(data, PoissonExp(), 1e-3, mask)
         with pytest.raises(InputError):
-            low_rank(problem, solution, rank)
+            low_rank(problem, solution, rank, 1e-3)
