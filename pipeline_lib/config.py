@@ -17,6 +17,7 @@ from pipeline_lib.trains.settings import SplitSettings, WindowSettings
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
 NAME_LENGTH = 150
 """Letters of a name: file systems allow 255 for that of a file."""
+SHA256 = re.compile("[0-9a-fA-F]{64}")
 LARGEST_SEED = 2**32 - 1
 
 
@@ -30,6 +31,13 @@ def _local_path(text: str) -> str:
         raise ValueError("a path, or `~` for a home folder that there is") from None
 
 
+def _sha256(text: str) -> str:
+    if not SHA256.fullmatch(text):
+        raise ValueError("a SHA-256: 64 of 0-9 and a-f")
+    return text
+
+
+Sha256 = Annotated[str, AfterValidator(_sha256)]
 LocalPath = Annotated[str, AfterValidator(_local_path)]
 
 
@@ -73,7 +81,7 @@ class Downloads(BaseModel):
 
     ledger: LocalPath | None = None
     """Ledger of what files without a published checksum hashed to when they were fetched first; null: in `data`."""
-    accept: list[str] = []
+    accept: list[Sha256] = []
     """SHA-256 of files to take although they do not match what is published (some published checksums are stale)."""
     sdk: bool = False
     """Fetch sessions of Allen Visual Coding through AllenSDK instead of from the public bucket."""
@@ -88,7 +96,7 @@ class Evaluation(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    resamples: int = Field(default=1000, ge=0)
+    resamples: int = Field(default=1000, ge=0, le=1_000_000)
     """Bootstrap resamples over trials behind each 95 % interval; 0: no intervals."""
     decoding: dict[str, Target] = {}
     """What to decode from rates and latents, by the name it gets in the table of scores."""

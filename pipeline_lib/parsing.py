@@ -1,5 +1,6 @@
 """Content of files and options into typed definitions, and one clear line where it does not fit."""
 
+import math
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -46,9 +47,11 @@ def parse(kind: Any, content: Any, where: str) -> Any:
 def with_numbers(content: Any, made: Any, where: str, *place: int | str) -> Any:
     """`content`, with the numbers that `made` of it (see `parse`) has in the place of texts, as YAML leaves of 1e-3.
 
-    So one number is one setting, however it is written. InputError where `content` has `true` in the place of a number:
-    Python takes it for 1.
+    So one number is one setting, however it is written. InputError where `content` has `true` in the place of a number,
+    which Python takes for 1, or what is no number (nan), with which no comparison holds.
     """
+    if isinstance(made, float) and math.isnan(made):
+        raise InputError(where, ".".join(map(str, place)) or "content", content, "a number")
     if isinstance(made, int | float) and isinstance(content, str | bool) and not isinstance(made, bool):
         if isinstance(content, str):
             return made

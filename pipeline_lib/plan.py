@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline_lib.clock import bin_ticks
+from pipeline_lib.clock import LONGEST, bin_ticks
 from pipeline_lib.config import LARGEST_SEED, CohortConfig, Config, Simulation, check_name
 from pipeline_lib.errors import InputError, suggest
 from pipeline_lib.evaluation.settings import MEAN
@@ -18,7 +18,7 @@ from pipeline_lib.parsing import parse, with_numbers
 from pipeline_lib.paths import Paths
 from pipeline_lib.published import WEIGHTS
 from pipeline_lib.session_sheet import Session, read_sessions
-from pipeline_lib.trains.settings import SplitSettings, WindowSettings
+from pipeline_lib.trains.settings import UNREAD, SplitSettings, WindowSettings
 from pipeline_lib.yaml_text import read_yaml
 
 if TYPE_CHECKING:
@@ -80,6 +80,19 @@ class Plan:
             return []
         plans = (each for cohort in self.cohorts.values() for each in cohort.models.items())
         return sorted({name for name, model in plans if wanted(model)})
+
+    @property
+    def unused(self) -> list[str]:
+        """Keys of the configuration that say something of no session or cohort there is: shared defaults, or a slip."""
+        sources, simulated = ({getattr(each, of) for each in self.sessions.values()} for of in ("source", "simulation"))
+        keys = [f"sources.{name}" for name in self.config.sources if name not in sources]
+        keys += [f"simulations.{name}" for name in self.config.simulations if name not in simulated]
+        for key in ("before", "after", "length", "align", "conditions"):
+            default = WindowSettings.__dataclass_fields__[key].default
+            changed = [each.windows for each in self.cohorts.values() if getattr(each.windows, key) != default]
+            if changed and all(key in UNREAD[windows.mode] for windows in changed):
+                keys.append(f"windows.{key}")
+        return keys
 
     @property
     def without_effect(self) -> list[str]:
@@ -162,6 +175,11 @@ def resolve(content: Any, where: str = "config") -> Plan:
             if place.is_symlink() and not place.exists():
                 found = f"{place}, a link to {place.readlink()}, which is not there"
                 raise InputError(where, name, found, "a folder (is its disk mounted?)")
+    ledger, cache = config.downloads.ledger, config.downloads.cache
+    if ledger and Path(ledger).is_dir():
+        raise InputError(where, "downloads.ledger", f"the folder {ledger}", "a file (it need not be there yet)")
+    if cache and Path(cache).is_file():
+        raise InputError(where, "downloads.cache", f"the file {cache}", "a folder")
     for bin_size in config.counts:
         try:
             bin_ticks(bin_size)
@@ -226,8 +244,8 @@ def _each_once(listed: Sequence[Any], where: str, field: str) -> None:
 
 def _check_milliseconds(bin_size: float, where: str, field: str) -> None:
     """Refuse seconds: a bin of 0.01 ms would be asked for by nobody, and no machine could hold the counts."""
-    if bin_size <= SHORTEST_BIN:
-        accepted = f"milliseconds, more than {SHORTEST_BIN} (a bin of 0.01 s is 10)"
+    if not SHORTEST_BIN < bin_size <= LONGEST * 1000:
+        accepted = f"milliseconds, more than {SHORTEST_BIN} (a bin of 0.01 s is 10), at most {LONGEST * 1000:g}"
         raise InputError(where, field, bin_size, accepted)
 
 

@@ -61,6 +61,8 @@ def preflight(plan: Plan, where: str) -> dict[str, set[str]]:
         if cohort.models and drawn and not any(cohort.splits.fractions[1:]):
             found = "all windows train, none is for validation or test"
             print(f"note: {where}: cohort {cohort.cohort}: {found}: its fits have no scores", file=sys.stderr)
+    if plan.unused:
+        print(f"note: {where}: without effect on any session: {', '.join(plan.unused)}", file=sys.stderr)
     memory = _memory(where)
     before = _remembered(memory)
     models = _check_models(plan, before, where)
@@ -193,7 +195,8 @@ def _names(trains: "list[Trains]") -> dict[str, list[str]]:
 def _check_decoding(plan: Plan, cohorts: list[Checked], where: str) -> None:
     """What is to be decoded is in one session at least, of all which were looked at."""
     for name, target in plan.config.evaluation.decoding.items():
-        first = ("signal", target.signal) if target.signal else ("column", target.choice or target.timing)
+        columns = (each for each in (target.choice, target.timing) if each is not None)
+        first = ("column", next(columns)) if target.signal is None else ("signal", target.signal)
         for kind, wanted in (first, *(("column", column) for column in target.within)):
             there = {name for cohort in cohorts for known in cohort.values() for name in known.get(kind, ())}
             if wanted not in there:

@@ -174,6 +174,12 @@ def test_what_is_not_here_lies_in_the_data(folder: Path, monkeypatch: pytest.Mon
         ({"evaluation": {"few_shot": [0]}}, ["evaluation.few_shot.0: found 0"]),
         ({"evaluation": {"decoding": {"wheel": {}}}}, ["evaluation.decoding.wheel: found nothing"]),
         ({"evaluation": {"few_shot": [4, 9, 4]}}, ["evaluation.few_shot: found 4 twice"]),
+        ({"evaluation": {"resamples": 10**12}}, ["evaluation.resamples: found 1000000000000", "1000000"]),
+        ({"downloads": {"accept": ["abc"]}}, ["downloads.accept.0: found 'abc'", "a SHA-256: 64 of"]),
+        ({"downloads": {"ledger": "data"}}, ["downloads.ledger: found the folder data", "a file"]),
+        ({"downloads": {"cache": "sheet.tsv"}}, ["downloads.cache: found the file sheet.tsv", "a folder"]),
+        ({"counts": [1e300]}, ["counts: found 1e+300", "at most 1e+12"]),
+        ({"sources": {"tables": {"min_rate": float("nan")}}}, ["sources.tables.min_rate: found nan", "a number"]),
         ({"threads": True}, ["config.yaml: threads: found True; accepted: a number"]),
         ({"seeds": [0, True]}, ["config.yaml: seeds.1: found True; accepted: a number"]),
         ({"windows": {"after": True}}, ["windows.after: found True; accepted: a number"]),
@@ -320,6 +326,12 @@ def test_searches_belong_to_cohorts_and_are_read_before_any_job(folder: Path) ->
     assert "'a'" in _error(_config(searches={"offset": ["aa"]}, **searched))
     assert "'a' twice" in _error(_config(searches={"offset": ["a", "a"]}, **searched))
     assert "did you mean 'offset'?" in _error(_config(searches={"ofset": ["a"]}, **searched))
+    for more, found in {
+        "seed: -1": "offset.yaml: seed: found -1; accepted: a whole number",
+        "fixed: {log_offset: 1}": "offset.yaml: fixed.log_offset: found 1; accepted: nothing, of what",
+    }.items():
+        (folder / "searches/offset.yaml").write_text(text.strip()[:-1] + f", {more}}}")
+        assert found in _error(_config(searches={"offset": ["a"]}, **searched))
     (folder / "searches/offset.yaml").write_text(text.replace("log_offset", "log_ofset"))
     assert "did you mean 'log_offset'?" in _error(_config(searches={"offset": ["a"]}, **searched))
 

@@ -79,6 +79,43 @@ def test_settings_of_a_model_that_is_not_fitted_are_noted(folder: Path, capsys: 
     ]
 
 
+def test_what_says_something_of_no_session_is_noted(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    """Options of another source than the sheet names, a simulation without its row, a length of windows of trials."""
+    unused = {"sources": {"tables": {}, "nwb": {}}, "simulations": {"sim": {"simulator": "glm"}}, "models": []}
+    _check(folder, **unused, windows={"length": 5.0, "align": "stop", "mode": "trials"})
+    keys = "sources.nwb, simulations.sim, windows.length"
+    note = f"note: mine.yaml: without effect on any session: {keys}\n"
+    assert capsys.readouterr().err == note
+    shared = {"length": 5.0, "after": None, "bin_size": 20, "mode": "continuous"}
+    _check(folder, models=[], windows=shared, cohorts={"a": {"windows": {"mode": "trials"}}})
+    assert capsys.readouterr().err == "", "one cohort reads each of them"
+    _check(folder, models=[], windows=shared | {"conditions": ["left"]})
+    assert capsys.readouterr().err.endswith("any session: windows.after, windows.conditions\n")
+
+
+@pytest.mark.parametrize(
+    ("model", "key"),
+    [
+        *[("lfads", key) for key in ("initial_segment", "kl_initial", "l2_generator", "prior_noise")],
+        *[("ndt", "context_backward"), ("neuroformer", "contrastive_weight"), ("glm", "tolerance")],
+    ],
+)
+def test_no_setting_is_infinite(folder: Path, model: str, key: str) -> None:
+    """Fits ended in a traceback, or in weights that are no numbers."""
+    (folder / f"models/{model}.yaml").write_text(f"{key}: .inf")
+    assert f"{model}.yaml: {key}: found inf;" in _complaint(folder, models=[model])
+    (folder / f"models/{model}.yaml").write_text(f"{key}: .nan")
+    assert f"{model}.yaml: {key}: found nan;" in _complaint(folder, models=[model])
+
+
+def test_an_initial_segment_is_a_bin_at_least(folder: Path) -> None:
+    """Of half a bin was none left, and the scores said that only the first of a window was seen."""
+    (folder / "models/lfads.yaml").write_text("")
+    found = _complaint(folder, models={"lfads": {"initial_segment": 0.01}})
+    assert found == "mine.yaml: models.lfads: initial_segment: found 0.01; accepted: 0, or a bin of 20 ms at least"
+    _check(folder, models={"lfads": {"initial_segment": 0.02}})
+
+
 def test_a_mistake_in_the_file_of_a_model_is_told_with_that_file(folder: Path) -> None:
     (folder / "own.py").write_text("MODELL = int\n")
     (folder / "models/glm.yaml").write_text("implementation: own.py\n")
@@ -283,6 +320,7 @@ def test_what_no_session_has_is_not_decoded(folder: Path, looked_at: list[str]) 
     complaint = _complaint(folder, **decoding({"signal": "wheel", "within": ["sides"]}))
     assert "column 'sides', which no session has; accepted: did you mean 'side'?" in complaint
     assert "column 'rt'" in _complaint(folder, **decoding({"timing": "rt"}))
+    assert "column ''" in _complaint(folder, **decoding({"choice": ""}))
     assert looked_at == [], "remembered, with what the sessions have"
     _check(folder, **decoding({"signal": "weel"}), models=[])
     (folder / "sheet.tsv").write_text("session\tsource\tlocation\na\ttables\ta.npz\ns\ttables\tsimulated:sim\n")

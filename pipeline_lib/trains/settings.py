@@ -16,6 +16,8 @@ MEMORY_BUDGET = 4 * 2**30
 """Bytes of events, and as many of windows in training, that are resident at once unless the caller says otherwise."""
 Mode = Literal["trials", "continuous"]
 Scheme = Literal["auto", "trials", "blocks", "column", "file"]
+UNREAD = {"trials": ("length",), "continuous": ("before", "after", "align", "conditions")}
+"""Keys of windows without a meaning, by the mode."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,9 @@ class WindowSettings:
 
     def __post_init__(self) -> None:
         _require_one_of("windows.mode", self.mode, get_args(Mode))
-        unread = {"trials": ("length",), "continuous": ("before", "after")}[self.mode]
         for name in ("before", "after", "length", "history"):
             seconds = getattr(self, name)
-            if seconds is None or (name in unread and seconds == self.__dataclass_fields__[name].default):
+            if seconds is None or (name in UNREAD[self.mode] and seconds == self.__dataclass_fields__[name].default):
                 continue
             if name in ("length", "history") and seconds < 0:
                 raise InputError("config", f"windows.{name}", seconds, "seconds, not negative")

@@ -122,7 +122,7 @@ class Config:
         right = self.strength == "auto" or (not isinstance(self.strength, str) and 0 <= self.strength < np.inf)
         self._require(right, "strength", "auto, or a number not below 0")
         self._require(0 <= self.feature_penalty < np.inf, "feature_penalty", "a number not below 0")
-        self._require(self.tolerance is None or self.tolerance > 0, "tolerance", "more than 0")
+        self._require(self.tolerance is None or 0 < self.tolerance < np.inf, "tolerance", "null, or more than 0")
         self._require(self.max_iterations >= 1, "max_iterations", "at least 1")
         self._require(ridge or not self.inference, "inference", "false: a sparse penalty has no standard errors")
         self._require(0 < self.ratio <= 1, "ratio", "above 0 and at most 1")

@@ -10,6 +10,7 @@ import numpy as np
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import TRAIN, VALIDATION
 from pipeline_lib.models.lfads import settings
+from pipeline_lib.models.lfads.settings import segment_bins
 from pipeline_lib.models.torch_model import PREDICTED, Layout, TorchModel
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline_lib.models.lfads.network import LFADS as Network
     from pipeline_lib.training.batches import Batch, Windows
     from pipeline_lib.training.run import State
+    from pipeline_lib.trains.settings import WindowSettings
 
 CONDITION = "condition"
 """The name among the inputs of training windows of their condition's code, int64 [B]; -1: none."""
@@ -45,6 +47,13 @@ class LFADS(TorchModel):
             self.sees = f"held-in units, first {config.initial_segment:g} s"  # type: ignore[misc]
         if config.signals:
             self.sees = f"{self.sees}; signals {', '.join(config.signals)}"  # type: ignore[misc]
+
+    @classmethod
+    def check_windows(cls, config: settings.Config, windows: WindowSettings, forward: float) -> None:
+        """A segment of a bin at least: of none, the initial condition would see everything."""
+        segment = config.initial_segment
+        if segment and not segment_bins(segment, windows.bin_size):
+            raise InputError("config", "initial_segment", segment, f"0, or a bin of {windows.bin_size:g} ms at least")
 
     @classmethod
     def check_data(cls, config: settings.Config, data: FitData) -> None:

@@ -20,7 +20,7 @@ from pipeline_lib.models.lfads.likelihood import gaussian_loss, poisson_loss
 from pipeline_lib.models.lfads.noise import dropout_mask, normal, standard_normal
 from pipeline_lib.models.lfads.products import product
 from pipeline_lib.models.lfads.sequence import GRU
-from pipeline_lib.models.lfads.settings import Config
+from pipeline_lib.models.lfads.settings import Config, segment_bins
 from pipeline_lib.models.lfads.spikes import Spikes
 from pipeline_lib.models.torch_model import Layout
 from pipeline_lib.training.batches import Batch
@@ -74,7 +74,7 @@ class LFADS(Network):
         super().__init__()
         self.config, self.layout, self.seed = config, layout, seed
         self.watched: Iterable[Batch] = ()
-        self.segment = min(round(config.initial_segment * 1000 / layout.bin_size), layout.bins)
+        self.segment = min(segment_bins(config.initial_segment, layout.bin_size), layout.bins)
         shared = config.read_in or (config.factors if len(layout.units) > 1 else None)
         self.sessions = nn.ModuleDict(
             {session: Head(units, layout.heldin[session], config, shared) for session, units in layout.units.items()}

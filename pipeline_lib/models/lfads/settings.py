@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -91,7 +92,7 @@ class Config(TrainingSettings):
         for name in sizes:
             self.require(getattr(self, name) >= 1, name, "at least 1")
         for name in ("inferred_inputs", "input_lag", "initial_segment", "posterior_samples"):
-            self.require(getattr(self, name) >= 0, name, "not below 0")
+            self.require(0 <= getattr(self, name) < math.inf, name, "not below 0")
         self.require(self.read_in is None or self.read_in >= 1, "read_in", "null or at least 1")
         for name in ("dropout", "input_dropout", "coordinated_dropout", "hide_units", "sample_validation"):
             self.require(0 <= getattr(self, name) < 1, name, "from 0 to below 1")
@@ -99,9 +100,14 @@ class Config(TrainingSettings):
         evaluated = self.evaluated_dropout
         self.require(evaluated is None or 0 < evaluated < 1, "evaluated_dropout", "null, or above 0 and below 1")
         for name in ("kl_initial", "kl_inputs", "l2_generator", "l2_controller", "l2_encoders"):
-            self.require(getattr(self, name) >= 0, name, "not below 0")
+            self.require(0 <= getattr(self, name) < math.inf, name, "not below 0")
         for name in ("prior_variance", "prior_time_constant", "prior_noise"):
-            self.require(getattr(self, name) > 0, name, "more than 0")
+            self.require(0 < getattr(self, name) < math.inf, name, "more than 0")
         for name in ("kl_ramp", "l2_ramp"):
             start, stop = getattr(self, name)
             self.require(start <= stop, name, "two steps, the first not after the second")
+
+
+def segment_bins(seconds: float, bin_size: float) -> int:
+    """Bins of `bin_size` ms in an initial segment."""
+    return round(seconds * 1000 / bin_size)

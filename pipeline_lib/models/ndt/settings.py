@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -94,6 +95,6 @@ class Config(TrainingSettings):
         self.require(evaluated is None or 0 <= evaluated <= 1, "evaluated_ratio", "null, or from 0 to 1")
         for name in ("context_backward", "context_forward"):
             seconds = getattr(self, name)
-            self.require(seconds is None or seconds >= 0, name, "null or seconds, not negative")
+            self.require(seconds is None or 0 <= seconds < math.inf, name, "null (no limit) or seconds, not negative")
         self.require(len(self.masking) > 0, "masking", "at least one mode")
         self.require(self.span_ramp[0] <= self.span_ramp[1], "span_ramp", "two steps, the first not after the second")

@@ -93,7 +93,7 @@ class Config(TrainingSettings):
             "layers_signals",
             "contrastive_weight",
         ):
-            self.require(getattr(self, name) >= 0, name, "not below 0")
+            self.require(0 <= getattr(self, name) < math.inf, name, "not below 0")
         for name in ("window", "past", "frame_step", "temperature"):
             self.require(0 < getattr(self, name) < math.inf, name, "more than 0")
         self.require(self.width % self.heads == 0, "width", f"a multiple of heads ({self.heads})")
