@@ -141,6 +141,22 @@ def test_settings_of_a_model_and_windows_that_do_not_go_together_are_told(folder
     assert found.startswith("models/glm_transformer.yaml: history_peak: found 0.003;")
 
 
+def test_relations_of_settings_and_windows_are_told_before_any_job(folder: Path) -> None:
+    (folder / "models/glm_transformer.yaml").write_text("{coupling_peak: 0.1, history_peak: 0.1}")
+    baselines = {"condition_baselines": True}
+    found = _complaint(folder, models={"glm": baselines})
+    assert found.startswith("mine.yaml: models.glm: condition_baselines: found True; accepted: with a baseline:")
+    _check(folder, models={"glm": baselines | {"baseline": 5}})
+    splines = {"glm_transformer": {"splines": 200}}
+    assert _complaint(folder, models=splines).endswith("the longest has 50 bins, and at least 3 are needed")
+    short = {"mode": "continuous", "bin_size": 20, "length": 0.04}
+    assert "splines: found 20" in _complaint(folder, models=["glm_transformer"], windows=short)
+    _check(folder, models={"glm_transformer": {"splines": 20}})
+    cut = {"bin_size": 20, "before": 0.02, "after": 0.02}
+    for windows, known in ((cut, True), (cut | {"after": None}, False)):
+        assert ("the longest has 2 bins" in _complaint(folder, models=["glm_transformer"], windows=windows)) == known
+
+
 def test_heldout_units_that_never_fire_are_noted(folder: Path, capsys: pytest.CaptureFixture) -> None:
     """A score of held-out units would be that of the others alone."""
     (folder / "units.csv").write_text("unit_id\n0\n1\n2\n3\n")

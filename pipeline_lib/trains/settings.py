@@ -73,6 +73,13 @@ class WindowSettings:
         return bin_ticks(self.bin_size)
 
     @property
+    def bins(self) -> int | None:
+        """Bins of a window, without its history; None where they go to the trials' stops."""
+        lengths = {"length": self.length} if self.mode == "continuous" else {"before": self.before, "after": self.after}
+        known = [duration_bins(value, self.bin_size, key) for key, value in lengths.items() if value is not None]
+        return sum(known) if len(known) == len(lengths) else None
+
+    @property
     def history_bins(self) -> int:
         """Bins of history before a window."""
         return duration_bins(self.history, self.bin_size, "windows.history")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from pipeline_lib.models.glm.data import Data, Source
     from pipeline_lib.training.run import Run
+    from pipeline_lib.trains.settings import WindowSettings
 
 
 class CoupledGLM(Model):
@@ -58,6 +59,12 @@ class CoupledGLM(Model):
             extras.append("signals " + ", ".join(signal.name for signal in config.inputs))
         past = "held-in units, past and future" if config.trial_gain else type(self).sees
         self.sees = "; ".join([past, *extras])  # type: ignore[misc]
+
+    @classmethod
+    def check_windows(cls, config: settings.Config, windows: WindowSettings, forward: float) -> None:
+        """Baselines of conditions, where continuous windows have none by default."""
+        if config.condition_baselines and config.baseline is None and windows.mode == "continuous":
+            raise InputError("config", "condition_baselines", True, settings.WITH_BASELINE)
 
     @classmethod
     def check_data(cls, config: settings.Config, data: FitData) -> None:

@@ -13,6 +13,8 @@ EVENTS = "trials"
 """What a signal is called that is no signal but times of the trials: `trials.column`."""
 FEWEST = {"bspline": 4}
 """Functions a basis needs, where it is more than two: a cubic spline has four."""
+WITH_BASELINE = "with a baseline: a number of splines (continuous windows have none by default)"
+"""What baselines of conditions need."""
 COUPLINGS = Literal["all", "within", "between", "none"]
 
 

@@ -24,7 +24,7 @@ from pipeline_lib.models.glm.low_rank import low_rank
 from pipeline_lib.models.glm.observation import Observation, observation_model
 from pipeline_lib.models.glm.path import PATH_TOLERANCE, Path, default_strengths, follow
 from pipeline_lib.models.glm.penalties import Penalty
-from pipeline_lib.models.glm.settings import allowed_couplings, lag_bins
+from pipeline_lib.models.glm.settings import WITH_BASELINE, allowed_couplings, lag_bins
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,8 +118,7 @@ def _describe(model: CoupledGLM, data: FitData, session: str) -> dict[str, np.nd
     trials = bool((train["trial"] >= 0).any())
     splines = config.baseline if config.baseline is not None else SPLINES * trials
     if config.condition_baselines and not splines:
-        accepted = "baseline: a number of splines (continuous windows have none by default)"
-        raise InputError("config", "condition_baselines", True, accepted)
+        raise InputError("config", "condition_baselines", True, WITH_BASELINE)
     history, refractory = (lag_bins(seconds, bin_size) for seconds in (config.history, config.refractory))
     learned = {
         "kernel": config.kernel(history, refractory),

@@ -12,7 +12,7 @@ import numpy as np
 from pipeline_lib.errors import InputError
 from pipeline_lib.models.contract import Couplings
 from pipeline_lib.models.glm_transformer import settings
-from pipeline_lib.models.glm_transformer.bases import lag_bases
+from pipeline_lib.models.glm_transformer.bases import lag_bases, time_splines
 from pipeline_lib.models.torch_model import PREDICTED, Layout, TorchModel
 
 if TYPE_CHECKING:
@@ -42,8 +42,10 @@ class GLMTransformerModel(TorchModel):
 
     @classmethod
     def check_windows(cls, config: settings.Config, windows: WindowSettings, forward: float) -> None:
-        """Filters that reach the next bin."""
+        """Filters that reach the next bin, and windows of enough bins, where these do not go to the trials' stops."""
         lag_bases(config, windows.bin_size)
+        if windows.bins is not None:
+            time_splines(windows.bins, config.splines)
 
     def build(self, layout: Layout) -> GLMTransformer:
         """The network, with weights from torch's generator."""
