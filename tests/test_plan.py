@@ -326,12 +326,10 @@ def test_searches_belong_to_cohorts_and_are_read_before_any_job(folder: Path) ->
     assert "'a'" in _error(_config(searches={"offset": ["aa"]}, **searched))
     assert "'a' twice" in _error(_config(searches={"offset": ["a", "a"]}, **searched))
     assert "did you mean 'offset'?" in _error(_config(searches={"ofset": ["a"]}, **searched))
-    for more, found in {
-        "seed: -1": "offset.yaml: seed: found -1; accepted: a whole number",
-        "fixed: {log_offset: 1}": "offset.yaml: fixed.log_offset: found 1; accepted: nothing, of what",
-    }.items():
-        (folder / "searches/offset.yaml").write_text(text.strip()[:-1] + f", {more}}}")
-        assert found in _error(_config(searches={"offset": ["a"]}, **searched))
+    (folder / "searches/offset.yaml").write_text(text[:-1] + ", seed: -1}")
+    assert "offset.yaml: seed: found -1; accepted: a whole number" in _error(
+        _config(searches={"offset": ["a"]}, **searched)
+    )
     (folder / "searches/offset.yaml").write_text(text.replace("log_offset", "log_ofset"))
     assert "did you mean 'log_offset'?" in _error(_config(searches={"offset": ["a"]}, **searched))
 

@@ -102,8 +102,6 @@ class SearchSettings:
             raise InputError("search", "width", self.width, "above 0 and below 1")
         if self.seed < 0:
             raise InputError("search", "seed", self.seed, "a whole number from 0 on")
-        for name in self.fixed.keys() & self.space.keys():
-            raise InputError("search", f"fixed.{name}", self.fixed[name], "nothing, of what `space` searches")
         if not self.space:
             raise InputError("search", "space", "nothing", "a range for at least one hyper-parameter")
         for trial in self.first():
