@@ -19,18 +19,19 @@ from pipeline_lib.recording import read_description
 from pipeline_lib.sources.candidates import EXCERPT, excerpt
 from pipeline_lib.sources.presence import presence, while_present
 
+SHOWN_UNITS, SHOWN_SPIKES, COURSE_BINS, SHOWN_REGIONS = 120, 15_000, 120, 10
+
 CAPTION = (
     f"The session as the models see it. (a) Spikes of at most {EXCERPT:g} seconds in the middle of it, units grouped "
-    "by region; rows of grey spikes are units that the selection left out, grey bands times in which a unit was not "
-    f"recorded. (b) Mean rate of every unit, silent ones at {LEAST_RATE} spikes/s; the bar is the region's median. "
-    "Silent or absurdly fast units point to a selection that is too loose. (c) Mean rate over units through the "
-    "session, trials as ticks above; grey where nothing was recorded: look for drifts and drop-outs. (d) What the "
-    "selection kept. (e-g) Where it left units out, the quality of all units of the regions shown, kept ones in blue, "
-    "the others in grey: mean rate, share of the session in which they fired, share of intervals in which no neuron "
-    "can fire. Look for good units that were lost."
+    f"by region (of more than {SHOWN_UNITS} the fastest of each); rows of grey spikes are units that the selection "
+    "left out, grey bands times in which a unit was not recorded. (b) Mean rate of every unit, silent ones at "
+    f"{LEAST_RATE} spikes/s; the bar is the region's median. Silent or absurdly fast units point to a selection that "
+    "is too loose. (c) Mean rate over units through the session, trials as ticks above; grey where nothing was "
+    "recorded: look for drifts and drop-outs. (d) What the selection kept. (e-g) Where it left units out, the quality "
+    "of all units of the regions shown, kept ones in blue, the others in grey: mean rate, share of the session in "
+    "which they fired, share of intervals in which no neuron can fire. Look for good units that were lost."
 )
 
-SHOWN_UNITS, SHOWN_SPIKES, COURSE_BINS, SHOWN_REGIONS = 120, 15_000, 120, 10
 FEW_REGIONS = 3
 LEFT_OUT = "#9A9A9A"
 
