@@ -60,7 +60,7 @@ def build_report(
     )
     environment.filters.update(formats.FILTERS)
     template = environment.get_template("page.html")
-    said = {"contents": collected, "folder": page.resolve().parent, "limits": contents}
+    said = {"contents": collected, "folder": page.resolve().parent, "limits": contents, "megabytes": PAGE_BYTES / 1e6}
     text_bytes = len(template.render(**said, images={}).encode())
     drawn = [figure.png for figure in collected.figures if not figure.nothing]
     images = embed(drawn, PAGE_BYTES - SPARE_BYTES - text_bytes)

@@ -107,6 +107,11 @@ class ScoreTable:
         """Names of the models scored, as in the results and as a reader writes them."""
         return [(model, model_name(model)) for model in model_order({row.model for row in self.rows})]
 
+    @property
+    def has_intervals(self) -> bool:
+        """Whether some mean over sessions has an interval: of few sessions there is none."""
+        return any(np.isfinite(cell.low) for row in self.standings for cell in row.cells if cell)
+
 
 def read_scores(metrics: Path) -> ScoreTable:
     """The tables of a metrics file; empty ones where it is missing or holds nothing."""

@@ -331,7 +331,7 @@ def test_many_figures_shrink_and_then_are_linked(
     assert 0.6 * limit < len(html) < limit, "the budget is used, and kept"
     page = Page(html.decode())
     text = "".join(page.text)
-    assert text.count("not in this page, which stays under 5 MB") == 24 - len(page.of("img")) > 0
+    assert text.count("not in this page, which stays under 0.7 MB") == 24 - len(page.of("img")) > 0
     assert len([link for link in page.of("a") if (link["href"] or "").endswith(".png")]) == 24
 
 

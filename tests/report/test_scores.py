@@ -55,6 +55,16 @@ def test_a_model_of_more_cohorts_is_not_best_for_it(tmp_path: Path) -> None:
     assert list(values.values()) == pytest.approx([0.1] * 4)
 
 
+def test_intervals_over_sessions_are_spoken_of_where_there_are_some(folder: Folder, tmp_path: Path) -> None:
+    """A page of two recordings whose scores are of five sessions, and the other way round."""
+    for sessions, said in ((2, False), (5, True)):
+        table = pd.concat([made_up_metrics(session, 0) for session in "abcde"[:sessions]])
+        table.to_parquet(tmp_path / "metrics.parquet")
+        assert read_scores(tmp_path / "metrics.parquet").has_intervals == said
+        build_report(folder.results, tmp_path / "page.html", metrics=tmp_path / "metrics.parquet")
+        assert ("bootstrap intervals over sessions" in (tmp_path / "page.html").read_text()) == said
+
+
 def test_a_model_that_failed_in_a_hard_session_is_not_the_best(tmp_path: Path) -> None:
     table = pd.concat([made_up_metrics(session, 0).assign(value=value) for session, value in (("a", 0.1), ("b", 0.5))])
     table["value"] += 0.01 * (table["model"] == "psth")
