@@ -12,7 +12,7 @@ from matplotlib.patches import FancyArrowPatch
 
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.fits import DISCOVERY, fit_tables
-from pipeline_lib.figures.names import told_apart
+from pipeline_lib.figures.names import short_names
 from pipeline_lib.figures.palette import EXCITATION, INHIBITION, QUIET, model_label, region_colours
 from pipeline_lib.figures.style import SMALL_SIZE, new_figure, styled
 
@@ -90,7 +90,7 @@ def draw(table: pd.DataFrame) -> Figure:
 def _network(axes: Axes, own: pd.DataFrame, largest: float) -> None:
     units = {str(region): int(rows["receivers"].max()) for region, rows in own.groupby("receiver_region")}
     regions = sorted(units)
-    colours, names = region_colours(regions), dict(zip(regions, told_apart(regions, 12), strict=True))
+    colours, names = region_colours(regions), short_names(regions, 12)
     numbered = len(regions) <= MOST_NUMBERED
     # Two regions stand side by side, more of them go round from the top.
     angle = (np.pi if len(regions) == 2 else np.pi / 2) - 2 * np.pi * np.arange(len(regions)) / len(regions)

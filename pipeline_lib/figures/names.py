@@ -41,6 +41,12 @@ def told_apart(names: Sequence[str], length: int = 16) -> list[str]:
     return short
 
 
+def short_names(names: Sequence[str], length: int = 16) -> dict[str, str]:
+    """Short names by name, told apart; a name alone is to be told from no other, and begins as it does."""
+    short = told_apart(names, length) if len(names) > 1 else [shortened(name, length) for name in names]
+    return dict(zip(names, short, strict=True))
+
+
 def _alike(rows: Sequence[Sequence[str]]) -> int:
     """How many parts all rows begin with; one at least is left of each."""
     same = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False))

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline_lib.figures.excerpts import unit_ids
-from pipeline_lib.figures.names import told_apart
+from pipeline_lib.figures.names import short_names
 from pipeline_lib.figures.palette import FAINT, HIDDEN, INHIBITION, INK, QUIET, region_colours
 from pipeline_lib.figures.points import side_by_side
 from pipeline_lib.figures.style import log_axis, new_figure, panel_title, stacked, styled
@@ -201,8 +201,8 @@ def _rates(axes: Axes, rates: pd.DataFrame, shown: list[str], regions: pd.Series
         if len(values) > 1:  # else it would hide the point
             axes.vlines(values.median(), place - 0.4, place + 0.4, color=INK, lw=1.2)
     counts = rates["region"].value_counts()
-    names = zip(shown, told_apart(shown), strict=True)
-    axes.set_yticks(range(len(shown)), [f"{name} ({counts[region]})" for region, name in names])
+    names = short_names(shown)
+    axes.set_yticks(range(len(shown)), [f"{names[region]} ({counts[region]})" for region in shown])
     room = max(0.0, (FEW_REGIONS - len(shown)) / 2)  # one region alone would fill the panel
     axes.set(ylim=(len(shown) - 0.4 + room, -0.6 - room), xlabel="Mean rate (spikes/s)")
     log_axis(axes.xaxis, rates["value"].clip(lower=LEAST_RATE))

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline_lib.clock import TICKS_PER_SECOND, bin_ticks, to_seconds, to_ticks
-from pipeline_lib.figures.names import told_apart
+from pipeline_lib.figures.names import short_names
 from pipeline_lib.figures.palette import EXCITATION, FAINT, INHIBITION, INK, QUIET, region_colours
 from pipeline_lib.figures.style import (
     colour_bar,
@@ -213,7 +213,7 @@ def _draw_violations(axes: Axes, violations: pd.DataFrame, colours: dict[str, st
 
 
 def _draw_intervals(axes: Axes, intervals: pd.DataFrame, colours: dict[str, str]) -> None:
-    names = dict(zip(colours, told_apart(list(colours), 10), strict=True))
+    names = short_names(list(colours), 10)
     for region, own in intervals.groupby("name"):
         look: dict[str, Any] = {"color": colours[str(region)], "lw": 0.8, "label": names[str(region)]}
         axes.plot(1000 * own["time"], own["value"], **look)

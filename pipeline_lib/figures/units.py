@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation
 
-from pipeline_lib.figures.names import shortened, told_apart
+from pipeline_lib.figures.names import short_names, shortened
 from pipeline_lib.figures.palette import HIDDEN, QUIET, region_colours
 from pipeline_lib.figures.style import MM, SMALL_SIZE
 
@@ -74,8 +74,7 @@ def name_regions(axes: Axes, blocks: list[Block], length: float, axis: str = "y"
     labels on top of each other help nobody. Thin lines separate the blocks.
     """
     colours = region_colours(block.region for block in blocks)
-    regions = list(colours)
-    names = dict(zip(regions, told_apart(regions), strict=True))
+    names = short_names(list(colours))
     vertical = axis == "y"
     beside = (-BAR / 72, 0.0) if vertical else (0.0, -BAR / 72)
     along = axes.get_yaxis_transform() if vertical else axes.get_xaxis_transform()
