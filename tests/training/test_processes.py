@@ -20,17 +20,10 @@ from pipeline_lib.files import LOCK, exclusive, sha256_tree
 from pipeline_lib.training import gpu, processes
 from pipeline_lib.training.fit import fit
 from pipeline_lib.training.run import FitError, Interrupted, Run, read_arrays
-from tests.small_cohort import Cohort, recording, write_cohort
+from tests.small_cohort import Cohort
 from tests.training.tiny_network import Config
 
 TINY = str(Path(__file__).with_name("tiny_network.py"))
-
-
-@pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
-    """Two sessions: a step leaves the weights of one or none of them alone."""
-    made = [recording("one", 0, units=9, trials=30), recording("two", 1, units=12, trials=24)]
-    return write_cohort(tmp_path_factory.mktemp("cohort"), made=made)
 
 
 def history(out: Path) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ from pipeline_lib.training.run import Run
 from pipeline_lib.training.streaming import Ahead, Streamed, cohort_windows, shuffled, window_bytes
 from pipeline_lib.trains.sessions import Sessions
 from pipeline_lib.trains.splits import Split
-from tests.small_cohort import SPLITS, WINDOWS, Cohort, open_cohort, recording, write_cohort
+from tests.small_cohort import SPLITS, WINDOWS, Cohort, recording, write_cohort
 from tests.training.test_engine import FragileRun, Killed, same
 from tests.training.tiny_network import Config, TinyModel
 
@@ -31,11 +31,6 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     made = [recording(f"s{number}", number, units=6 + number, trials=20 + 2 * number) for number in range(4)]
     made[2].trials["stop"] = made[2].trials["start"] + np.linspace(0.4, 1.0, len(made[2].trials))
     return write_cohort(tmp_path_factory.mktemp("cohort"), replace(WINDOWS, after=None), SPLITS, made)
-
-
-@pytest.fixture
-def data(cohort: Cohort) -> FitData:
-    return open_cohort(*cohort, fitting=True)
 
 
 def no_inputs(data: FitData, session: str, samples: object) -> dict[str, np.ndarray]:

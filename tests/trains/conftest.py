@@ -29,11 +29,26 @@ def recording() -> Recording:
 
 
 @pytest.fixture
+def trains(recording: Recording) -> Trains:
+    """It as trains in memory."""
+    return Trains.from_recording(recording)
+
+
+@pytest.fixture
 def converted(recording: Recording, tmp_path: Path) -> Path:
     """It as a store, with counts of two bin sizes."""
     recording.write(tmp_path / "recording")
     convert(tmp_path / "recording", tmp_path / "trains", bin_sizes=(5, 20))
     return tmp_path / "trains"
+
+
+@pytest.fixture
+def directories(tmp_path: Path) -> list[Path]:
+    """Stores of four such sessions, s0 to s3."""
+    for number in range(4):
+        make_recording(f"s{number}", seed=number).write(tmp_path / "recordings" / f"s{number}")
+        convert(tmp_path / "recordings" / f"s{number}", tmp_path / f"s{number}")
+    return [tmp_path / f"s{number}" for number in range(4)]
 
 
 def make_recording(session: str, seed: int = 0) -> Recording:

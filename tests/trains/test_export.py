@@ -11,12 +11,6 @@ from pipeline_lib.trains import export
 from pipeline_lib.trains.binning import bin_windows, observed_windows
 from pipeline_lib.trains.settings import SplitSettings, WindowSettings
 from pipeline_lib.trains.splits import make_split
-from pipeline_lib.trains.store import Trains
-
-
-@pytest.fixture
-def trains(recording) -> Trains:
-    return Trains.from_recording(recording)
 
 
 def test_spike_times_of_each_unit(trains, recording):

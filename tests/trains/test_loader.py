@@ -14,7 +14,7 @@ from pipeline_lib.trains.binning import bin_windows, observed_windows
 from pipeline_lib.trains.loader import Batch, Loader
 from pipeline_lib.trains.settings import SplitSettings, WindowSettings
 from pipeline_lib.trains.splits import Split, make_split
-from pipeline_lib.trains.store import Trains, convert
+from pipeline_lib.trains.store import Trains
 
 from .conftest import make_recording
 
@@ -28,12 +28,9 @@ def cohort() -> tuple[list[Trains], Split]:
 
 
 @pytest.fixture
-def directories(tmp_path):
+def directories(directories):
     """The same three sessions, on disk."""
-    for number in range(3):
-        make_recording(f"s{number}", seed=number).write(tmp_path / "recordings" / f"s{number}")
-        convert(tmp_path / "recordings" / f"s{number}", tmp_path / f"s{number}")
-    return [tmp_path / f"s{number}" for number in range(3)]
+    return directories[:3]
 
 
 def _same(one: Batch, other: Batch) -> None:

@@ -8,20 +8,10 @@ import pytest
 from pipeline_lib.errors import InputError
 from pipeline_lib.trains import sessions as module
 from pipeline_lib.trains.sessions import Sessions
-from pipeline_lib.trains.store import Trains, convert
-
-from .conftest import make_recording
+from pipeline_lib.trains.store import Trains
 
 EVENTS = 6 * 20_000
 """Bytes of a session's events."""
-
-
-@pytest.fixture
-def directories(tmp_path: Path) -> list[Path]:
-    for number in range(4):
-        make_recording(f"s{number}", seed=number).write(tmp_path / "recordings" / f"s{number}")
-        convert(tmp_path / "recordings" / f"s{number}", tmp_path / f"s{number}")
-    return [tmp_path / f"s{number}" for number in range(4)]
 
 
 def test_the_least_recently_used_goes_first(directories: list[Path]) -> None:

@@ -17,11 +17,6 @@ TRIALS = WindowSettings(after=0.5)
 CONTINUOUS = WindowSettings(mode="continuous", before=0.1, length=0.5, history=0.2)  # of trials alone: before
 
 
-@pytest.fixture
-def trains(recording) -> Trains:
-    return Trains.from_recording(recording)
-
-
 def _session(trials: pd.DataFrame, units: int = 4, duration: float = 1000.0) -> Trains:
     frame = pd.DataFrame({"unit_id": [str(u) for u in range(units)], "region": "", "population": "a"})
     observed = np.array([[0, int(duration * 1e5)]])

@@ -7,13 +7,7 @@ import pytest
 from pipeline_lib.errors import InputError
 from pipeline_lib.trains.binning import observed_windows
 from pipeline_lib.trains.settings import WindowSettings
-from pipeline_lib.trains.store import Trains
 from pipeline_lib.trains.windows import COLUMNS, windows
-
-
-@pytest.fixture
-def trains(recording) -> Trains:
-    return Trains.from_recording(recording)
 
 
 @pytest.mark.parametrize("seconds", [3e13, 1e14, 1e300])
