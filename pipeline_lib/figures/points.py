@@ -36,7 +36,9 @@ def below_each_other(count: int, reach: float) -> np.ndarray:
     >>> below_each_other(2, 0.2).tolist(), below_each_other(1, 0.2).tolist()
     ([-0.2, 0.2], [0.0])
     """
-    return np.linspace(-reach, reach, count) * (count > 1) * (1 if count <= FEW else 2)
+    if count == 1:
+        return np.zeros(1)
+    return np.linspace(-reach, reach, count) * (1 if count <= FEW else 2)
 
 
 def rows_in_blocks(blocks: Mapping[str, Sequence[str]]) -> list[Row]:
