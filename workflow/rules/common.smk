@@ -94,12 +94,6 @@ OF_REPORT += map(PATHS.split, PLAN.scored)
 OF_REPORT += [f"{stem}.csv" for stem in FIGURE_FILES.stems]
 
 
-# The first job that has the trials tells times that are none, before anything is fitted. Where none are asked for, its
-# command is as it was: Snakemake makes a split anew when that changes.
-TIMING = {name: asdict(target) for name, target in PLAN.config.evaluation.decoding.items() if target.timing}
-CHECK_TIMING = " --decoding {params.timing:q}" if TIMING else ""
-
-
 # Names are not spelt out: a thousand of them in a pattern cost more to match than to look up.
 wildcard_constraints:
     simulation=NAME.pattern,
@@ -304,8 +298,12 @@ def scoring():
 
 
 def timing(wildcards, output):
-    """Parameter: the times of trials that scores will need. Of a function of its output, Snakemake asks for no change."""
-    return json.dumps(TIMING)
+    """Parameter: the times of trials that scores will need, which the first job that has the trials looks at.
+
+    Of a function of its output, Snakemake asks for no change: a split stays where only these times change.
+    """
+    targets = {name: asdict(target) for name, target in PLAN.config.evaluation.decoding.items() if target.timing}
+    return f"--decoding {shlex.quote(json.dumps(targets))}" if targets else ""
 
 
 def sized(estimate, kind, times=lambda wildcards: 1):

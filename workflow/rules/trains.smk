@@ -46,4 +46,4 @@ rule split:
         code=code_of("pipeline_lib.trains.splits"),
     shell:
         "python -m pipeline_lib split --trains {input.trains:q} --cohort {wildcards.cohort} --windows {params.windows:q}"
-        " --splits {params.splits:q}" + CHECK_TIMING + " --out {output:q} > {log:q} 2>&1"
+        " --splits {params.splits:q} {params.timing} --out {output:q} > {log:q} 2>&1"
