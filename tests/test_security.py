@@ -78,7 +78,7 @@ def test_paths_and_texts_of_the_configuration_are_quoted_for_the_shell() -> None
     """No quotes are needed by names, numbers and codes, which hold no sign of the shell, and by what was quoted."""
     numbers = "seeds|counts|cohorts|parallel"
     plain = rf"wildcards\.\w+|params\.(code|fit\[code\]|simulation\[\w+\]|source|names|sdk|{numbers})"
-    quoted = r"params\.(config|how|cache|ledger)"
+    quoted = r"params\.(config|how|cache|ledger|timing)"
     for path in RULES:
         for command in re.findall(r'shell:\n((?:\s+"[^\n]*"\n)+)', path.read_text()):
             for field in re.findall(r"(?<!\{)\{([^{}:]+)\}", command):

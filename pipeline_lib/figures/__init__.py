@@ -3,6 +3,7 @@
 A figure reads files (recordings, trains, predictions, metrics), never a model: torch is not imported.
 """
 
+import ast
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from types import ModuleType
 from typing import Any, Literal
 
 from pipeline_lib.errors import InputError, suggest
-from pipeline_lib.figures.captions import caption_of
 from pipeline_lib.files import listed
 
 
@@ -45,8 +45,12 @@ class FigureSpec:
 
     @cached_property
     def caption(self) -> str:
-        """What to look for."""
-        return caption_of(self.module)
+        """What to look for. Read from the module's text: who only wants words need not load matplotlib."""
+        path = Path(__file__).with_name(f"{self.module}.py")
+        for statement in ast.parse(path.read_text()).body:
+            if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "CAPTION":
+                return str(ast.literal_eval(statement.value))
+        raise AttributeError(f"{path} has no CAPTION that is a plain string")
 
 
 _SPECS = (

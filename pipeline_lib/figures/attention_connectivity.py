@@ -29,13 +29,13 @@ SHOWN_UNITS = 60
 
 CAPTION = (
     "Pairs of units, by their rows in the units table (the CSV has their unit_id), sender in a column, receiver in a "
-    "row. Cross-correlation: the largest of the counts of the receiver with those of the sender up to the model's past "
-    "earlier, which common input makes, too. Attention: how much a spike of the sender is looked at when a spike of "
-    "the receiver is predicted, 1 being an even look at all spikes (logarithm; orange more, blue less). Couplings: "
+    "row. Cross-correlation: the largest of the counts of the receiver with those of the sender up to the model's "
+    "past earlier, which common input makes, too. Attention: how much a spike of the sender is looked at when a spike "
+    "of the receiver is predicted, 1 being an even look at all spikes (logarithm; orange more, blue less). Couplings: "
     "what a spike of the sender adds to the log-rate of the receiver, summed over lags. Each panel has a scale of its "
-    "own. The area under the curve (AUC), where the true couplings are known, is the chance that a coupled pair stands "
-    "out more than an uncoupled one; 0.5 is none. Attention says what the model looks at, not what it does with it: "
-    f"compare the couplings. Of more than {SHOWN_UNITS} units the first are shown, the AUC is of all."
+    "own. The area under the curve (AUC), where the true couplings are known, is the chance that a coupled pair "
+    "stands out more than an uncoupled one; 0.5 is none. Attention says what the model looks at, not what it does "
+    "with it: compare the couplings. Of more than 60 units the first are shown, the AUC is of all."
 )
 
 ENDS = ("sender", "receiver")

@@ -25,9 +25,9 @@ SHOWN, NEIGHBOURS = 2000, 20
 CAPTION = (
     "Windows of the test part by their contrastive features, on the first two principal components of each kind: what "
     "the model draws together for spikes and for what was seen or done in the same window. A dot is a window; its "
-    "colour is what the animal did, which a feature knows only where it is made of that (Signals). Where colours part, "
-    f"the feature carries the behaviour: R² above each panel says how well the mean over the {NEIGHBOURS} nearest dots "
-    "of other samples tells that of a dot; 1 is exactly, and at 0 or below nothing parts. Axes of different panels are "
+    "colour is what the animal did, which a feature knows only where it is made of that (Signals). Where colours "
+    "part, the feature carries the behaviour: R² above each panel says how well the mean over the 20 nearest dots of "
+    "other samples tells that of a dot; 1 is exactly, and at 0 or below nothing parts. Axes of different panels are "
     "not the same."
 )
 

@@ -19,10 +19,10 @@ MOST_UNITS = 120
 CAPTION = (
     "Couplings of a coupled GLM before and after a mask, units grouped by region: how a spike of the sender (column) "
     "changes the log-rate of the receiver (row), summed over lags; orange excites, blue inhibits. Before: all "
-    f"couplings of the fit. After: only those whose test holds at a false-discovery rate of {100 * DISCOVERY:g} % "
-    "where the fit made tests, otherwise only those that the configured mask allows. Grey is left out (a unit's own "
-    f"history always is). Look for blocks that stay: a map that the mask empties held noise. Of more than {MOST_UNITS} "
-    "units those with the strongest couplings are shown."
+    "couplings of the fit. After: only those whose test holds at a false-discovery rate of 5 % where the fit made "
+    "tests, otherwise only those that the configured mask allows. Grey is left out (a unit's own history always is). "
+    "Look for blocks that stay: a map that the mask empties held noise. Of more than 120 units those with the "
+    "strongest couplings are shown."
 )
 
 

@@ -22,13 +22,12 @@ MOST_REGIONS, MOST_NUMBERED = 9, 2
 """Regions that are shown, and up to how many of them carry numbers: more would lie on the arrows."""
 
 CAPTION = (
-    "Couplings between regions. A circle is a region, larger where it has more units; an arrow is as wide as the share "
-    "of pairs of units that are coupled from one region to another (found at a false-discovery rate of "
-    f"{100 * DISCOVERY:g} %; without tests, among the {100 * STRONGEST:g} % of all pairs with the strongest "
-    "couplings), orange where more of them excite, blue where more inhibit. The ring around a circle, and the number "
-    "below it, are the share within the region. Look for arrows that are wider one way than the other, and remember "
-    f"that units which were not recorded couple too. Of more than {MOST_REGIONS} regions those with most units are "
-    "shown."
+    "Couplings between regions. A circle is a region, larger where it has more units; an arrow is as wide as the "
+    "share of pairs of units that are coupled from one region to another (found at a false-discovery rate of 5 %; "
+    "without tests, among the 10 % of all pairs with the strongest couplings), orange where more of them excite, blue "
+    "where more inhibit. The ring around a circle, and the number below it, are the share within the region. Look for "
+    "arrows that are wider one way than the other, and remember that units which were not recorded couple too. Of "
+    "more than 9 regions those with most units are shown."
 )
 
 RING = 1.5

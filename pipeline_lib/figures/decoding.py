@@ -8,17 +8,17 @@ from matplotlib.figure import Figure
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.names import shortened
 from pipeline_lib.figures.palette import QUIET, model_colours, model_labels, model_order
-from pipeline_lib.figures.points import MOST_BARS, below_each_other, scored_points, word_rows
+from pipeline_lib.figures.points import below_each_other, scored_points, word_rows
 from pipeline_lib.figures.style import new_figure, panel_grid, styled
 from pipeline_lib.published import read_parquet
 
 CAPTION = (
-    "How well behaviour is decoded from each model's rates on the test part, by a readout fitted to the training part: "
-    "R\u00b2 of a ridge regression for signals, balanced accuracy of a logistic regression for choices, and for timing "
-    "the correlation with the speed of the rates. Grey line: chance, or 0 (several, where sessions have different "
-    "numbers of classes). Points are seeds of a session, bars 95 % bootstrap intervals over test windows (of up to "
-    f"{MOST_BARS} points a row). A model that was given the trial's condition, or the signal itself, may owe its score "
-    "to that."
+    "How well behaviour is decoded from each model's rates on the test part, by a readout fitted to the training "
+    "part: R\u00b2 of a ridge regression for signals, balanced accuracy of a logistic regression for choices, and for "
+    "timing the correlation with the speed of the rates. Grey line: chance, or 0 (several, where sessions have "
+    "different numbers of classes). Points are seeds of a session, bars 95 % bootstrap intervals over test windows "
+    "(of up to 12 points a row). A model that was given the trial's condition, or the signal itself, may owe its "
+    "score to that."
 )
 
 PREFIX = "decoding_"

@@ -21,12 +21,12 @@ SHOWN_SECONDS, SHOWN_UNITS = 8.0, 60
 CAPTION = (
     "Spikes that the model wrote in the place of test windows, each from its history on and then from what it had "
     "written itself. (a) Recorded and (b) generated spikes of the same windows, without units that were held out, by "
-    f"their rows in the units table (the CSV has their unit_id; of more than {SHOWN_UNITS} the first). (c) Rate of "
-    "every unit, recorded and generated. (d) Intervals between spikes of a unit inside a window. (e) Correlation of "
-    "pairs of units in bins of about 50 ms. (f) Where windows are trials, how well the mean responses of each unit (50 "
-    "ms bins) agree with those recorded in the test windows, of recorded training windows and of generated ones. "
-    "Points on the diagonal, and curves that cover each other, say that the model has learned how these units fire; a "
-    "window need not look like the one recorded."
+    "their rows in the units table (the CSV has their unit_id; of more than 60 the first). (c) Rate of every unit, "
+    "recorded and generated. (d) Intervals between spikes of a unit inside a window. (e) Correlation of pairs of "
+    "units in bins of about 50 ms. (f) Where windows are trials, how well the mean responses of each unit (50 ms "
+    "bins) agree with those recorded in the test windows, of recorded training windows and of generated ones. Points "
+    "on the diagonal, and curves that cover each other, say that the model has learned how these units fire; a window "
+    "need not look like the one recorded."
 )
 
 

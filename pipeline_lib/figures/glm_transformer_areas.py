@@ -25,11 +25,11 @@ MOST = 7
 CAPTION = (
     "What populations pass on to each other, beside what trials differ in. (a) Coupling filters from each population "
     "(column) to each (row): what a spike passes on, for loadings of norm 1. Orange: in test trials the receivers' "
-    f"spikes are timed to the senders' within milliseconds, beyond what common input explains (q < {DISCOVERY} over "
-    "all pairs); grey: not. A flat line is a coupling of nothing, an empty panel one that the fit dropped or never "
-    "had. (b) Test trials by the first two principal components of their latents, coloured by running speed where it "
-    "was recorded (grey: not in this trial), else by their order in time: a gradient means that the background follows "
-    f"the animal's state. Of more than {MOST} populations those with most units are shown."
+    "spikes are timed to the senders' within milliseconds, beyond what common input explains (q < 0.05 over all "
+    "pairs); grey: not. A flat line is a coupling of nothing, an empty panel one that the fit dropped or never had. "
+    "(b) Test trials by the first two principal components of their latents, coloured by running speed where it was "
+    "recorded (grey: not in this trial), else by their order in time: a gradient means that the background follows "
+    "the animal's state. Of more than 7 populations those with most units are shown."
 )
 ACROSS, DOWN, LEAST = 80, 24, 8
 """Letters that have room above all columns and beside all rows, but beside a row at least so many."""

@@ -32,12 +32,11 @@ SHOWN_MODELS, SHOWN_BINS, SHOWN_CONDITIONS, SHOWN_WINDOWS, POINTS = 3, 50, 6, 12
 CAPTION = (
     "What the models hold to be shared by the units, in the windows of the test part: latents where a model has them, "
     "else its log-rates, on the first three principal components (PC; share of the variance in brackets). Left, mean "
-    f"trajectories of the {SHOWN_CONDITIONS} commonest conditions, a dot at their start (of continuous recordings, one "
-    "window of each third of the session); middle, the first component over time, thin lines single windows; right, "
-    f"where there are {LEAST_POINTS} windows or more, t-SNE of whole windows, a point each: near means alike, other "
-    "distances mean nothing. Look for conditions that part when the event says they should, and for single windows "
-    f"that are more than copies of their mean. Signs and axes differ between models; of more than {SHOWN_MODELS} those "
-    "with latents come first."
+    "trajectories of the 6 commonest conditions, a dot at their start (of continuous recordings, one window of each "
+    "third of the session); middle, the first component over time, thin lines single windows; right, where there are "
+    "10 windows or more, t-SNE of whole windows, a point each: near means alike, other distances mean nothing. Look "
+    "for conditions that part when the event says they should, and for single windows that are more than copies of "
+    "their mean. Signs and axes differ between models; of more than 3 those with latents come first."
 )
 
 LEAST_VARIANCE = 1e-6

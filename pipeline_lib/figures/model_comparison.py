@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from pipeline_lib.evaluation.settings import AVERAGED
 from pipeline_lib.figures import NothingToDrawError
-from pipeline_lib.figures.paired import LEAST_FOR_INTERVAL, bootstrap_interval, by_session, holm, sign_flip_p
+from pipeline_lib.figures.paired import bootstrap_interval, by_session, holm, sign_flip_p
 from pipeline_lib.figures.palette import (
     FAINT,
     INK,
@@ -34,10 +34,10 @@ CAPTION = (
     "its seeds, bars the mean over sessions; a model is better than another where lines agree on the way they go, not "
     "where clouds are apart. Below, the mean difference over sessions, row minus column: orange where the row is "
     "better, a dash where no session has both. A star marks differences that chance does not explain (sign flips over "
-    "sessions, Holm's correction over pairs of fits and, apart, over pairs with an average over seeds, p < "
-    f"{SIGNIFICANT}), which takes at least six sessions for one pair and more for many: without a star nothing is "
-    f"shown to be equal. The CSV holds every p-value and, from {LEAST_FOR_INTERVAL} sessions on, 95 % intervals; over "
-    "five sessions, 92 of 100 hold the truth."
+    "sessions, Holm's correction over pairs of fits and, apart, over pairs with an average over seeds, p < 0.05), "
+    "which takes at least six sessions for one pair and more for many: without a star nothing is shown to be equal. "
+    "The CSV holds every p-value and, from 5 sessions on, 95 % intervals; over five sessions, 92 of 100 hold the "
+    "truth."
 )
 
 NUMBERED, ROOMY = 10, 8

@@ -24,11 +24,10 @@ EXAMPLES, CONDITIONS, SHOWN_BINS = 4, 4, 25
 
 CAPTION = (
     "Average response to a condition over the trials of the test part: measured (black, shaded by one standard error "
-    "of the mean) and the mean of each model's single-trial rates over the same trials (coloured); at most "
-    f"{CONDITIONS} conditions, those with most trials, and {EXAMPLES} of the faster units, by their row in the units "
-    "table (the CSV has their unit_id). Look for responses that a model flattens or delays. A model that follows "
-    "single trials must also have their average right; the reverse does not hold, so read this figure together with "
-    "the scores."
+    "of the mean) and the mean of each model's single-trial rates over the same trials (coloured); at most 4 "
+    "conditions, those with most trials, and 4 of the faster units, by their row in the units table (the CSV has "
+    "their unit_id). Look for responses that a model flattens or delays. A model that follows single trials must also "
+    "have their average right; the reverse does not hold, so read this figure together with the scores."
 )
 
 ROW_HEIGHT = 29.0

@@ -61,14 +61,14 @@ from pipeline_lib.trains.store import Trains
 SHOWN_UNITS, SHOWN_BINS, TRACE_BINS, EXAMPLES = 80, 100, 250, 4
 
 CAPTION = (
-    "Spikes of one window of the test part, the one with the median number of spikes, beside the rates that each model "
-    "inferred for it (same units, same time; the fastest units of each region where there are more than "
-    f"{SHOWN_UNITS}; the title says when time 0 was in the session). Look for the spikes' texture in the rates: a good "
-    "model follows the changes of the whole population in a single trial, while a mean-rate model shows only "
-    "horizontal stripes. Below, single units, by their row in the units table (the CSV has their unit_id): ticks are "
-    "measured spikes, lines are rates; units marked as held out were hidden from the models at test time. Where a "
-    "simulation knows the true rates, they stand beside, and are the broad grey lines below: that is what the models "
-    "should find. Grey areas: not recorded."
+    "Spikes of one window of the test part, the one with the median number of spikes, beside the rates that each "
+    "model inferred for it (same units, same time; the fastest units of each region where there are more than 80; the "
+    "title says when time 0 was in the session). Look for the spikes' texture in the rates: a good model follows the "
+    "changes of the whole population in a single trial, while a mean-rate model shows only horizontal stripes. Below, "
+    "single units, by their row in the units table (the CSV has their unit_id): ticks are measured spikes, lines are "
+    "rates; units marked as held out were hidden from the models at test time. Where a simulation knows the true "
+    "rates, they stand beside, and are the broad grey lines below: that is what the models should find. Grey areas: "
+    "not recorded."
 )
 
 PANELS_A_ROW, PANEL_HEIGHT, TRACE_HEIGHT = 6, 48.0, 27.0

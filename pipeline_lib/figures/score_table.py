@@ -31,13 +31,12 @@ MOST_COHORTS = 8
 CAPTION = (
     "Bits per spike on the test part, pooled over units: how much better each model predicts the measured spikes than "
     "a constant rate, the one each unit turned out to have in the test part (so that a mean learned in training falls "
-    f"a little below 0). Points are seeds (and cohorts, of more than {MOST_COHORTS}), bars their 95 % bootstrap "
-    f"intervals over test windows; of more than {MOST_COHORTS} sessions, points are sessions and bars medians. Held-in "
-    "units are those whose spikes the models were given; held-out units were hidden at test time, so that only shared "
-    "activity can predict them. Compare models that see the same (legend): to read a bin's own future or its condition "
-    "is an advantage, not skill. Rows called likelihood (open) are of models that write spikes one after the other: "
-    "the exact probability of the very spikes measured, in the same unit, against the same null; the other row is of "
-    "rates one bin ahead."
+    "a little below 0). Points are seeds (and cohorts, of more than 8), bars their 95 % bootstrap intervals over test "
+    "windows; of more than 8 sessions, points are sessions and bars medians. Held-in units are those whose spikes the "
+    "models were given; held-out units were hidden at test time, so that only shared activity can predict them. "
+    "Compare models that see the same (legend): to read a bin's own future or its condition is an advantage, not "
+    "skill. Rows called likelihood (open) are of models that write spikes one after the other: the exact probability "
+    "of the very spikes measured, in the same unit, against the same null; the other row is of rates one bin ahead."
 )
 
 METRIC, AGGREGATION, NULL = "bits_per_spike", "pooled", "evaluated mean"

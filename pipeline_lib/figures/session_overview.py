@@ -22,14 +22,14 @@ from pipeline_lib.sources.presence import presence, while_present
 SHOWN_UNITS, SHOWN_SPIKES, COURSE_BINS, SHOWN_REGIONS = 120, 15_000, 120, 10
 
 CAPTION = (
-    f"The session as the models see it. (a) Spikes of at most {EXCERPT:g} seconds in the middle of it, units grouped "
-    f"by region (of more than {SHOWN_UNITS} the fastest of each); rows of grey spikes are units that the selection "
-    "left out, grey bands times in which a unit was not recorded. (b) Mean rate of every unit, silent ones at "
-    f"{LEAST_RATE} spikes/s; the bar is the region's median. Silent or absurdly fast units point to a selection that "
-    "is too loose. (c) Mean rate over units through the session, trials as ticks above; grey where nothing was "
-    "recorded: look for drifts and drop-outs. (d) What the selection kept. (e-g) Where it left units out, the quality "
-    "of all units of the regions shown, kept ones in blue, the others in grey: mean rate, share of the session in "
-    "which they fired, share of intervals in which no neuron can fire. Look for good units that were lost."
+    "The session as the models see it. (a) Spikes of at most 10 seconds in the middle of it, units grouped by region "
+    "(of more than 120 the fastest of each); rows of grey spikes are units that the selection left out, grey bands "
+    "times in which a unit was not recorded. (b) Mean rate of every unit, silent ones at 0.001 spikes/s; the bar is "
+    "the region's median. Silent or absurdly fast units point to a selection that is too loose. (c) Mean rate over "
+    "units through the session, trials as ticks above; grey where nothing was recorded: look for drifts and "
+    "drop-outs. (d) What the selection kept. (e-g) Where it left units out, the quality of all units of the regions "
+    "shown, kept ones in blue, the others in grey: mean rate, share of the session in which they fired, share of "
+    "intervals in which no neuron can fire. Look for good units that were lost."
 )
 
 FEW_REGIONS = 3

@@ -10,7 +10,6 @@ from pipeline_lib.config import NAME
 from pipeline_lib.errors import InputError, suggest
 from pipeline_lib.evaluation.settings import MEAN
 from pipeline_lib.figures import FIGURES, figure_spec, make
-from pipeline_lib.figures.captions import last_change
 from pipeline_lib.files import atomic_file
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import Plan
@@ -195,7 +194,8 @@ def _fits_suffice(name: str, fitted: Set[str]) -> bool:
 def caption_file(name: str) -> str:
     """Path of a file that holds the caption of a figure: Snakemake's report takes captions from files only."""
     path = Path(".snakemake", "captions", f"{name}.rst").absolute()
-    if not path.is_file() or path.stat().st_mtime < last_change():
+    module = Path(__file__).with_name(f"{FIGURES[name].module}.py")
+    if not path.is_file() or path.stat().st_mtime < module.stat().st_mtime:
         with atomic_file(path) as part:
             part.write_text(FIGURES[name].caption)
     return str(path)

@@ -30,14 +30,13 @@ BLOCKS, BLOCK_SECONDS, COURSE_BINS, SHOWN_UNITS, MOST_A_BIN, NAMED_REGIONS = 20,
 
 CAPTION = (
     "The stored spike trains, checked. (a) Spikes of every unit, counted twice: those of the recording against the "
-    "stored events, and those events against their bins in blocks spread over the session. Every point must lie on the "
-    f"line; units without a spike stand at one half. (b) Intervals shorter than {1000 * REFRACTORY:g} ms, in which no "
-    "neuron can fire: far below the dashed line (spikes at random) for a well isolated unit, near it for a mixture of "
-    f"neurons. (c) All intervals: look for a gap left of the dotted line ({1000 * REFRACTORY:g} ms). (d) Rate of every "
-    f"unit through the session relative to its mean (of more than {SHOWN_UNITS} units the fastest of each region): "
-    "stripes are drifts or units that come and go, which models take for silent unless the option unit_presence is "
-    "given; grey was not observed, or is a unit without a spike. (e) How many spikes bins hold: where most hold one or "
-    "more, a finer bin says more."
+    "stored events, and those events against their bins in blocks spread over the session. Every point must lie on "
+    "the line; units without a spike stand at one half. (b) Intervals shorter than 1.5 ms, in which no neuron can "
+    "fire: far below the dashed line (spikes at random) for a well isolated unit, near it for a mixture of neurons. "
+    "(c) All intervals: look for a gap left of the dotted line (1.5 ms). (d) Rate of every unit through the session "
+    "relative to its mean (of more than 150 units the fastest of each region): stripes are drifts or units that come "
+    "and go, which models take for silent unless the option unit_presence is given; grey was not observed, or is a "
+    "unit without a spike. (e) How many spikes bins hold: where most hold one or more, a finer bin says more."
 )
 
 BIN_SIZES = (1.0, 5.0, 20.0)

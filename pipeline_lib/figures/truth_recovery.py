@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from pipeline_lib.figures import NothingToDrawError
 from pipeline_lib.figures.names import shortened
 from pipeline_lib.figures.palette import QUIET, model_colours, model_labels, model_order
-from pipeline_lib.figures.points import MOST_BARS, name_rows, rows_in_blocks, scored_points, side_by_side, word_rows
+from pipeline_lib.figures.points import name_rows, rows_in_blocks, scored_points, side_by_side, word_rows
 from pipeline_lib.figures.style import new_figure, panel_title, styled
 from pipeline_lib.published import read_parquet
 
@@ -20,9 +20,9 @@ CAPTION = (
     "Where a simulation knows the truth: which share of its variance (R\u00b2) each model explains, in the windows of "
     "the test part. Rates are compared as they are, unit by unit, and averaged over units; held-out units were hidden "
     "from the models. Latents are compared after the affine map that fits one half of the windows best, on the other "
-    f"half; a model without latents has no point. Points are seeds (with more than {MOST_SESSIONS} sessions, those of "
-    f"all), bars 95 % bootstrap intervals (of up to {MOST_BARS} points a row). 1 is the truth, 0 as good as its mean: "
-    "look for models that know more of single trials than smoothing shows."
+    "half; a model without latents has no point. Points are seeds (with more than 6 sessions, those of all), bars 95 "
+    "% bootstrap intervals (of up to 12 points a row). 1 is the truth, 0 as good as its mean: look for models that "
+    "know more of single trials than smoothing shows."
 )
 
 PANELS = {

@@ -1,12 +1,11 @@
 """Which figures the workflow draws: one a session of each cohort, from that session's own files."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pipeline_lib.figures import FIGURES, points, subjects
+from pipeline_lib.figures import FIGURES
 from pipeline_lib.figures.subjects import FigureFiles
 from pipeline_lib.paths import Paths
 from pipeline_lib.plan import resolve
@@ -104,16 +103,3 @@ def test_an_object_store_is_asked_for_folders(files: FigureFiles) -> None:
     declared = stored.declared(["coupling", "psth"], "A")
     assert declared["trains"] == "out/trains/A" and declared["recording"] == "out/recordings/A"
     assert declared["split"] == "out/splits/A.parquet"
-
-
-def test_a_caption_is_written_anew_where_any_module_has_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It may take a number from a constant of another module."""
-    monkeypatch.chdir(tmp_path)
-    path = Path(subjects.caption_file("decoding"))
-    assert path.read_text() == FIGURES["decoding"].caption
-    path.write_text("old")
-    assert Path(subjects.caption_file("decoding")).read_text() == "old", "nothing has changed since"
-    os.utime(path, (0, Path(points.__file__).stat().st_mtime - 1))
-    assert Path(subjects.caption_file("decoding")).read_text() == FIGURES["decoding"].caption
